@@ -1,0 +1,46 @@
+# Everything runs in a virtual environment of its own; only Python, pip and make are needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# Small tensors run fastest on one thread each; pytest-xdist uses the cores.
+TEST_THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.PHONY: help run test lint format bench clean
+
+help:
+	@echo "make run     set up and show the main job: one image, answered untouched and trimmed, with report and overlay"
+	@echo "make test    run the whole test suite"
+	@echo "make lint    check style and types"
+	@echo "make format  fix style"
+	@echo "make bench   prefill speed-up at a quarter of the width and depth of LLaVA-1.5-7B (docs/performance.md has the full size)"
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+run: $(INSTALLED)
+	$(BIN)/vistrim run examples/images/scene-1.png --prompt "$(PROMPT)" --compare --overlay overlay.png
+
+PROMPT ?= describe the image
+
+test: $(INSTALLED)
+	$(TEST_THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks.prefill --layers 16 --hidden 1024
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,35 @@
+"""vistrim: trim visual tokens in multimodal language models.
+
+>>> model, processor = vistrim.load("reference")
+>>> with vistrim.trim(model, vistrim.ST3()) as run:
+...     output = model.generate(**inputs, max_new_tokens=64)
+>>> run.report
+"""
+
+from vistrim.engine.report import TrimReport
+from vistrim.errors import LoadError, UnsupportedGenerationError, UnsupportedModelError, VistrimError
+from vistrim.loading import load
+from vistrim.methods import PVTP, ST3, VTA, Method, Pool, Random, Uniform, get_method, list_methods
+from vistrim.trimming import Trim, trim
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "PVTP",
+    "ST3",
+    "VTA",
+    "LoadError",
+    "Method",
+    "Pool",
+    "Random",
+    "Trim",
+    "TrimReport",
+    "Uniform",
+    "UnsupportedGenerationError",
+    "UnsupportedModelError",
+    "VistrimError",
+    "get_method",
+    "list_methods",
+    "load",
+    "trim",
+]

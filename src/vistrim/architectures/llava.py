@@ -1,0 +1,80 @@
+"""LLaVA: CLIP or SigLIP vision tower, MLP projector, Llama, Mistral or Qwen2 decoder."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+from transformers import LlavaForConditionalGeneration
+
+from vistrim.architectures.spec import ModelSpec
+from vistrim.core.costs import DecoderShape, VisionShape
+from vistrim.errors import UnsupportedModelError
+
+MODEL_TYPE = "llava"
+TEXT_TYPES = ("llama", "mistral", "qwen2")
+VISION_TYPES = ("clip_vision_model", "siglip_vision_model")
+
+
+def describe(model: nn.Module) -> ModelSpec:
+    """Take a LLaVA model apart.
+
+    Raises
+    ------
+    UnsupportedModelError
+        For the base model without its head, and for other text models or vision towers.
+    """
+    if not isinstance(model, LlavaForConditionalGeneration):
+        raise UnsupportedModelError(
+            f"{type(model).__name__} cannot generate: load the model with AutoModelForImageTextToText"
+        )
+    config = model.config
+    text, vision = config.text_config, config.vision_config
+    _check_type("text model", text.model_type, TEXT_TYPES)
+    _check_type("vision tower", vision.model_type, VISION_TYPES)
+    decoder = model.model.language_model
+    side = vision.image_size // vision.patch_size
+    patches = side * side
+    layers = config.vision_feature_layer
+    features = 1 if isinstance(layers, int) else len(layers)
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return ModelSpec(
+        name=f"{type(model).__name__} {model.name_or_path}".strip(),
+        base=model.model,
+        decoder=decoder,
+        layers=tuple(decoder.layers),
+        embed=model.get_input_embeddings(),
+        visual_token_ids=(config.image_token_id,),
+        grid=(side, side),
+        image_sizes=image_sizes,
+        decoder_shape=DecoderShape(
+            layers=text.num_hidden_layers,
+            hidden=text.hidden_size,
+            intermediate=text.intermediate_size,
+            heads=text.num_attention_heads,
+            kv_heads=text.num_key_value_heads,
+            head_dim=head_dim,
+        ),
+        vision_shape=VisionShape(
+            layers=vision.num_hidden_layers,
+            hidden=vision.hidden_size,
+            intermediate=vision.intermediate_size,
+            tokens=patches + (vision.model_type == "clip_vision_model"),
+            projector=(vision.hidden_size * features, text.hidden_size, text.hidden_size),
+        ),
+    )
+
+
+def image_sizes(inputs: Mapping[str, Any], visual_tokens: int) -> list[int]:
+    """Visual tokens per image: the lengths of the features, or equal parts if the images are still pixels."""
+    encoded = inputs.get("mm_encoder_outputs")
+    if encoded:
+        return [len(features) for features in encoded["image"].pooler_output]
+    images = inputs["pixel_values"].shape[0]
+    return [visual_tokens // images] * images
+
+
+def _check_type(part: str, found: str, supported: tuple[str, ...]) -> None:
+    if found not in supported:
+        raise UnsupportedModelError(
+            f"this LLaVA model has a {part} of type {found!r}; supported are {', '.join(supported)}"
+        )

@@ -1,0 +1,59 @@
+"""What the engine needs to know about a model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import nn
+
+from vistrim.core.costs import DecoderShape, VisionShape
+
+
+class ImageSizes(Protocol):
+    """Tells how many visual tokens each image of a forward pass has, in prompt order."""
+
+    def __call__(self, inputs: Mapping[str, Any], visual_tokens: int) -> list[int]:
+        """Read it off the keyword arguments of the base model's forward pass."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A multimodal model, taken apart.
+
+    Attributes
+    ----------
+    name : str
+        Class and checkpoint, for reports.
+    base : nn.Module
+        The module that receives ``input_ids`` and image features and calls the decoder.
+    decoder : nn.Module
+        The text model whose forward pass runs the decoder layers.
+    layers : tuple of nn.Module
+        The decoder layers; each has a ``self_attn`` that calls the attention interface.
+    embed : nn.Module
+        The word embeddings.
+    visual_token_ids : tuple of int
+        Placeholder ids in ``input_ids``.
+    grid : tuple of int
+        Rows and columns of one image's visual tokens.
+    image_sizes : ImageSizes
+        Visual tokens per image of a forward pass.
+    decoder_shape, vision_shape
+        Sizes for the cost figures.
+    """
+
+    name: str
+    base: nn.Module
+    decoder: nn.Module
+    layers: tuple[nn.Module, ...]
+    embed: nn.Module
+    visual_token_ids: tuple[int, ...]
+    grid: tuple[int, int]
+    image_sizes: ImageSizes
+    decoder_shape: DecoderShape
+    vision_shape: VisionShape
+
+    @property
+    def attentions(self) -> list[Any]:
+        """The attention module of each decoder layer."""
+        return [layer.self_attn for layer in self.layers]

@@ -1,0 +1,1 @@
+"""Pure tensor and number functions. Imports torch only and knows no model."""

@@ -1,0 +1,120 @@
+"""Choosing rows: top-k with a count per sample, ragged batches, fast row copies."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a method decides: which visual tokens stay, and what is merged into them.
+
+    Attributes
+    ----------
+    keep : Tensor
+        ``[batch, tokens]`` bool, True for the visual tokens that stay. Other tokens (text) are ignored:
+        they always stay.
+    counts : tuple of int
+        Number of True entries of ``keep`` per sample, known to the method without reading the tensor back.
+    merge_into : Tensor, optional
+        ``[batch, tokens]`` long. For a visual token that goes: the row of the kept token that absorbs it
+        (its hidden state enters that token's mean), or -1 if it is dropped. -1 everywhere else.
+    """
+
+    keep: Tensor
+    counts: tuple[int, ...]
+    merge_into: Tensor | None = None
+
+
+def keep_top(scores: Tensor, candidates: Tensor, counts: Sequence[int]) -> Selection:
+    """Keep the ``counts[b]`` candidates with the highest score in each sample.
+
+    Parameters
+    ----------
+    scores : Tensor
+        ``[batch, tokens]`` float. NaN and minus infinity rank equal, below every other score.
+    candidates : Tensor
+        ``[batch, tokens]`` bool: the tokens to choose from (the visual ones).
+    counts : sequence of int
+        Tokens to keep per sample, at most the number of its candidates.
+
+    Returns
+    -------
+    Selection
+        Ties go to the earlier token.
+    """
+    lowest = torch.finfo(torch.float32).min
+    ranked = scores.float().nan_to_num(nan=lowest).masked_fill(~candidates, -torch.inf)
+    order = ranked.argsort(dim=1, descending=True, stable=True)[:, : max(counts)]
+    wanted = torch.arange(order.shape[1], device=order.device) < _column(counts, order.device)
+    return Selection(torch.zeros_like(candidates).scatter_(1, order, wanted), tuple(counts))
+
+
+def kept_rows(keep: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Row indices of the kept tokens, in order, as a rectangle.
+
+    Samples that keep fewer than the widest one are filled up on the left with rows they do not keep, so that
+    the last row is the last token in every sample.
+
+    Parameters
+    ----------
+    keep : Tensor
+        ``[batch, tokens]`` bool.
+    counts : sequence of int
+        Number of True entries per sample.
+
+    Returns
+    -------
+    index : Tensor
+        ``[batch, max(counts)]`` long.
+    valid : Tensor
+        ``[batch, max(counts)]`` bool, False for fillers.
+    """
+    width = max(counts)
+    order = (~keep).to(torch.uint8).argsort(dim=1, stable=True)[:, :width]
+    column = torch.arange(width, device=keep.device).expand(keep.shape[0], -1)
+    if min(counts) == width:
+        return order, torch.ones_like(order, dtype=torch.bool)
+    fillers = width - _column(counts, keep.device)
+    return order.gather(1, (column - fillers) % width), column >= fillers
+
+
+def gather_rows(x: Tensor, index: Tensor, batch_dim: int, seq_dim: int) -> Tensor:
+    """Copy rows ``index`` of ``x`` along ``seq_dim``, another set for each sample.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any shape; ``batch_dim`` lies before ``seq_dim`` and has size ``batch`` or 1 (broadcast).
+    index : Tensor
+        ``[batch, rows]`` long.
+    batch_dim, seq_dim : int
+        Dimensions of ``x``; negative ones count from the end.
+
+    Returns
+    -------
+    Tensor
+        ``x`` with ``rows`` entries along ``seq_dim``, contiguous.
+
+    Notes
+    -----
+    Whole rows are copied with one flat ``index_select``: 5 to 30 times faster than ``gather`` with an
+    expanded index when rows are long.
+    """
+    batch_dim, seq_dim = batch_dim % x.dim(), seq_dim % x.dim()
+    index = index.to(x.device)
+    batch = index.shape[0]
+    x = x.expand([batch if d == batch_dim else size for d, size in enumerate(x.shape)])
+    index = index.view([batch if d == batch_dim else 1 for d in range(seq_dim)] + [-1])
+    lead, length, tail = x.shape[:seq_dim], x.shape[seq_dim], x.shape[seq_dim + 1 :]
+    if not tail:
+        return x.gather(seq_dim, index.expand(*lead, -1))
+    offsets = torch.arange(lead.numel(), device=x.device).view(*lead, 1) * length
+    flat = offsets + index
+    return x.reshape(-1, *tail).index_select(0, flat.flatten()).view(*flat.shape, *tail)
+
+
+def _column(counts: Sequence[int], device: torch.device) -> Tensor:
+    return torch.tensor(counts, device=device)[:, None]

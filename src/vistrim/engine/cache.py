@@ -1,0 +1,230 @@
+"""Cache layers that forget tokens, while telling transformers the length as if nothing had been removed.
+
+Because the reported lengths stay logical, ``generate``, position ids, masks, beam search, multi-turn use and assisted
+decoding work unchanged; only the tensors shrink. transformers does the same for its sliding-window layers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
+
+from vistrim.core.selection import Selection, gather_rows
+from vistrim.engine.tokens import TokenMap, add, take
+from vistrim.errors import UnsupportedGenerationError
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """Announces the tokens that the next update will store.
+
+    Attributes
+    ----------
+    length : int
+        Tokens of this forward pass before trimming.
+    tokens : TokenMap or None
+        What is stored of them; None: all of them, and all are text.
+    initial : tuple of int or None
+        Visual tokens among them before trimming, per sample.
+    trimmed : bool
+        Whether ``tokens`` are fewer, or in other places, than before trimming.
+    """
+
+    length: int
+    tokens: TokenMap | None = None
+    initial: tuple[int, ...] | None = None
+    trimmed: bool = False
+
+
+class _Trimmable:
+    """Mixin for a dynamic cache layer. Class attributes are the state of a layer that never lost a token."""
+
+    tokens: TokenMap | None = None
+    """Map of the first columns; those behind it are consecutive text tokens from slot ``tail`` on."""
+    tail: int = 0
+    logical: int = 0
+    """Tokens seen so far, the removed ones included."""
+    initial: tuple[int, ...] | None = None
+    """Visual tokens of all prompts so far before trimming, per sample."""
+    prompt_length: int = 0
+    """``logical`` at the end of the last prefill."""
+    scores: Tensor | None = None
+    """``[batch, columns]``: attention that the columns received from the last token (layer 0 of annealed caches)."""
+    incoming: Incoming | None = None
+    is_trimmed: bool = False
+    """Whether columns are no longer where a mask made for the logical length expects them."""
+
+    keys: Tensor
+    values: Tensor
+
+    @property
+    def stored(self) -> int:
+        """Columns that the tensors really have."""
+        return 0 if self.logical == 0 else self.keys.shape[-2]
+
+    def columns(self) -> TokenMap:
+        """Map of all columns."""
+        tail = TokenMap.text(self.keys.shape[0], self.tail, self.logical - self.tail, self.keys.device)
+        everything = tail if self.tokens is None else self.tokens.followed_by(tail)
+        # A sliding window evicts from the front.
+        evicted = everything.width - self.stored
+        return everything.without_first(evicted) if evicted else everything
+
+    @property
+    def held(self) -> tuple[int, ...]:
+        """Real tokens stored per sample."""
+        if self.tokens is None:
+            return (self.stored,) * self.keys.shape[0]
+        return tuple(self.stored - n for n in self.tokens.n_invalid)
+
+    def keep(self, selection: Selection) -> None:
+        """Evict the visual tokens that the selection (over `columns`) does not keep."""
+        index, self.tokens = self.columns().keep(selection)
+        self.keys = gather_rows(self.keys, index, 0, 2)
+        self.values = gather_rows(self.values, index, 0, 2)
+        self.tail = self.logical
+        self.scores = None
+        self.is_trimmed = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        incoming, self.incoming = self.incoming, None
+        if incoming is None:
+            if self.is_trimmed:
+                raise UnsupportedGenerationError(
+                    "this KV cache was trimmed by vistrim and cannot be continued without it: "
+                    "generate inside `with vistrim.trim(...)`, or start a new cache"
+                )
+            incoming = Incoming(key_states.shape[-2])
+        if incoming.tokens is not None:
+            self.tokens = self.columns().followed_by(incoming.tokens) if self.logical else incoming.tokens
+            self.tail = self.logical + incoming.length
+            new = incoming.initial or (0,) * len(incoming.tokens.n_visual)
+            self.initial = add(self.initial, new) if self.initial else new
+        self.logical += incoming.length
+        self.is_trimmed |= incoming.trimmed
+        states = super().update(key_states, value_states, *args, **kwargs)  # type: ignore[misc]
+        self._tell_length()
+        if self.tokens is not None and self.stored < self.tokens.width + self.logical - self.tail:
+            self.tokens, self.tail = self.columns(), self.logical
+        return states
+
+    def get_seq_length(self) -> int:
+        return self.logical
+
+    def crop(self, tokens_to_remove: int) -> None:
+        super().crop(tokens_to_remove)  # type: ignore[misc]
+        removed = abs(tokens_to_remove)
+        self.logical -= removed
+        self.scores = None
+        if self.tokens is not None and self.tail > self.logical:
+            self.tokens = self.tokens.without_last(self.tail - self.logical)
+            self.tail = self.logical
+        self._tell_length()
+
+    def reset(self) -> None:
+        super().reset()  # type: ignore[misc]
+        for name in (
+            "tokens",
+            "tail",
+            "logical",
+            "initial",
+            "prompt_length",
+            "scores",
+            "incoming",
+            "is_trimmed",
+        ):
+            self.__dict__.pop(name, None)
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        super().reorder_cache(beam_idx)  # type: ignore[misc]
+        self._take_samples(beam_idx)
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        super().batch_select_indices(indices)  # type: ignore[misc]
+        self._take_samples(indices)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        batch = self.keys.shape[0] if self.logical else 0
+        super().batch_repeat_interleave(repeats)  # type: ignore[misc]
+        self._take_samples(torch.arange(batch).repeat_interleave(repeats))
+
+    def _take_samples(self, index: Tensor) -> None:
+        if self.tokens is not None:
+            self.tokens = self.tokens.samples(index)
+        if self.initial is not None:
+            self.initial = take(self.initial, index)
+        if self.scores is not None:
+            self.scores = self.scores[index.to(self.scores.device)]
+
+    def _tell_length(self) -> None:
+        """Keep a base class that counts tokens itself in step."""
+
+
+class TrimmableLayer(_Trimmable, DynamicLayer):
+    """Full-attention layer."""
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.logical + query_length, 0
+
+    @property
+    def full_length(self) -> int:
+        """Columns that the layer would hold had nothing been removed."""
+        return self.logical
+
+
+class TrimmableSlidingLayer(_Trimmable, DynamicSlidingWindowLayer):
+    """Sliding-window layer.
+
+    The base class keeps the last ``sliding_window - 1`` stored columns, which cover at least the window in logical
+    distance; the mask hides what lies beyond it.
+    """
+
+    @property
+    def full_length(self) -> int:
+        """Columns that the layer would hold had nothing been removed."""
+        return min(self.logical, self.sliding_window - 1)
+
+    def _tell_length(self) -> None:
+        self.cumulative_length = self.logical
+
+
+_TRIMMABLE = {DynamicLayer: TrimmableLayer, DynamicSlidingWindowLayer: TrimmableSlidingLayer}
+
+
+def check_cache(cache: object) -> None:
+    """Refuse a cache that cannot forget tokens.
+
+    Raises
+    ------
+    UnsupportedGenerationError
+        For anything but a dynamic cache on the model's device.
+    """
+    kinds = {type(layer) for layer in cache.layers} if isinstance(cache, Cache) else {type(cache)}
+    known = {*_TRIMMABLE, *_TRIMMABLE.values()}
+    if unknown := sorted(kind.__name__ for kind in kinds - known):
+        raise UnsupportedGenerationError(
+            f"vistrim cannot remove tokens from a cache made of {', '.join(unknown)}: "
+            "use the default cache (leave out `cache_implementation`) or pass a `DynamicCache`"
+        )
+    if getattr(cache, "offloading", False):
+        raise UnsupportedGenerationError(
+            "vistrim does not support an offloaded cache: leave out `cache_implementation='offloaded'` "
+            "(a trimmed cache is smaller anyway)"
+        )
+
+
+def make_trimmable(cache: Cache, layers: int) -> None:
+    """Swap the layers of a dynamic cache, in place, for layers that can forget tokens."""
+    check_cache(cache)
+    while len(cache.layers) < layers:
+        cache.layers.append(cache.layer_class_to_replicate())
+    for i, layer in enumerate(cache.layers):
+        if type(layer) in _TRIMMABLE:
+            cls = _TRIMMABLE[type(layer)]
+            cache.layers[i] = cls.__new__(cls)
+            cache.layers[i].__dict__.update(layer.__dict__)
+            cache.layers[i].logical = layer.get_seq_length()

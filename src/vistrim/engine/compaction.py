@@ -1,0 +1,72 @@
+"""The one place where tokens leave the hidden states and everything that runs along with them."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vistrim.core.selection import gather_rows
+
+
+def compact_hidden(hidden: Tensor, index: Tensor, merge_into: Tensor | None) -> Tensor:
+    """Keep the rows ``index`` of the hidden states, after averaging in the tokens that are merged into them.
+
+    Parameters
+    ----------
+    hidden : Tensor
+        ``[batch, tokens, hidden]``.
+    index : Tensor
+        ``[batch, rows]`` long.
+    merge_into : Tensor or None
+        ``[batch, tokens]`` long: row that absorbs each token, or -1.
+
+    Returns
+    -------
+    Tensor
+        ``[batch, rows, hidden]``.
+    """
+    if merge_into is not None:
+        hidden = _merge(hidden, merge_into.to(hidden.device))
+    return gather_rows(hidden, index, 0, 1)
+
+
+def compact_arguments(kwargs: dict[str, Any], rows: Tensor) -> dict[str, Any]:
+    """Cut the rotary tables and position ids of a layer call down to ``rows`` ``[batch, rows]``."""
+    changed: dict[str, Any] = {
+        "position_embeddings": tuple(gather_rows(t, rows, -3, -2) for t in kwargs["position_embeddings"])
+    }
+    if kwargs.get("position_ids") is not None:
+        changed["position_ids"] = gather_rows(kwargs["position_ids"], rows, -2, -1)
+    return changed
+
+
+def restore_length(hidden: Tensor, rows: Tensor, valid: Tensor, length: int) -> Tensor:
+    """Put rows back to where they were in the untrimmed sequence; removed tokens become zeros.
+
+    Parameters
+    ----------
+    hidden : Tensor
+        ``[batch, rows, hidden]``.
+    rows : Tensor
+        ``[batch, rows]`` long: place of each row in the full sequence.
+    valid : Tensor
+        ``[batch, rows]`` bool: False for rows to leave out.
+    length : int
+        Tokens of the full sequence.
+    """
+    rows, valid = rows.to(hidden.device), valid.to(hidden.device)
+    batch, _, width = hidden.shape
+    place = torch.where(valid, rows, length)[..., None].expand_as(hidden)
+    return hidden.new_zeros(batch, length + 1, width).scatter(1, place, hidden)[:, :length]
+
+
+def _merge(hidden: Tensor, merge_into: Tensor) -> Tensor:
+    batch, tokens, width = hidden.shape
+    own = torch.arange(tokens, device=hidden.device).expand(batch, -1)
+    target = torch.where(merge_into >= 0, merge_into, own)
+    total = torch.zeros(batch, tokens, width, dtype=torch.float32, device=hidden.device)
+    total = total.scatter_add(1, target[..., None].expand_as(hidden), hidden.float())
+    members = torch.zeros(batch, tokens, device=hidden.device).scatter_add(1, target, torch.ones_like(own).float())
+    mean = (total / members.clamp(min=1)[..., None]).to(hidden.dtype)
+    # Rows that absorb nothing stay as they are to the bit.
+    return torch.where((members > 1)[..., None], mean, hidden)

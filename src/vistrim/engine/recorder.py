@@ -1,0 +1,174 @@
+"""Measures a generation while it runs and turns the measurements into a report."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache
+
+from vistrim.architectures import ModelSpec
+from vistrim.core import costs
+from vistrim.engine.report import Stage, TrimReport
+from vistrim.engine.tokens import TokenMap
+
+SHORT_PROMPT = 128
+"""Prompt tokens below which fixed costs per layer outweigh what trimming saves."""
+
+
+def clock(device: torch.device) -> float:
+    """Seconds, after the device has done all work given to it."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+    return time.perf_counter()
+
+
+@dataclass
+class Recorder:
+    """Collects the measurements of one generation.
+
+    The first forward pass is the prefill; the later ones are decoding steps.
+    """
+
+    spec: ModelSpec
+    method: str
+    device: torch.device
+    batch: int = 0
+    prompt: int = 0
+    past: int = 0
+    visual: tuple[int, ...] = ()
+    visual_mask: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.bool))
+    prompt_tokens: tuple[int, ...] = ()
+    images: int = 0
+    rows: list[int] = field(default_factory=list)
+    cached: list[int] = field(default_factory=list)
+    visual_per_layer: list[tuple[int, ...]] = field(default_factory=list)
+    stages: list[tuple[int, Tensor]] = field(default_factory=list)
+    select_seconds: float = 0.0
+    prefill_began: float = 0.0
+    prefill_ended: float | None = None
+    ended: float = 0.0
+    steps: int = 0
+    generated: int = 0
+    held_bytes: list[int] = field(default_factory=list)
+    full_bytes: list[int] = field(default_factory=list)
+    kv_tokens: list[tuple[int, ...]] = field(default_factory=list)
+
+    @property
+    def in_prefill(self) -> bool:
+        """Whether the prefill is still running."""
+        return self.prefill_ended is None
+
+    def begin_prefill(self, batch: int, length: int, past: int, tokens: TokenMap | None, images: int) -> None:
+        """Note the prompt before layer 0."""
+        self.batch, self.prompt, self.past, self.images = batch, length, past, images
+        if tokens is not None:
+            self.visual_mask = tokens.visual.cpu()
+        self.visual = tokens.n_visual if tokens is not None else (0,) * batch
+        self.prompt_tokens = tokens.n_valid if tokens is not None else (length,) * batch
+        self.prefill_began = clock(self.device)
+
+    def layer_ran(self, rows: int, cached: int, tokens: TokenMap | None) -> None:
+        """Note what a layer is given in prefill."""
+        self.rows.append(rows)
+        self.cached.append(cached)
+        self.visual_per_layer.append(tokens.n_visual if tokens is not None else (0,) * self.batch)
+
+    def cut(self, layer: int, tokens: TokenMap) -> None:
+        """Note which tokens are left from a layer on; passes without a cache repeat the prefill and are not noted."""
+        if not self.in_prefill:
+            return
+        here = tokens.slots - self.past
+        kept = torch.zeros(self.batch, self.prompt + 1, dtype=torch.bool, device=here.device)
+        kept.scatter_(1, torch.where(tokens.visual, here, self.prompt), True)
+        self.stages.append((layer, kept[:, : self.prompt].cpu()))
+
+    @contextmanager
+    def selecting(self) -> Iterator[None]:
+        """Time a piece of the selection; only the prefill is timed, so that decoding never waits for the device."""
+        if not self.in_prefill:
+            yield
+            return
+        began = clock(self.device)
+        yield
+        self.select_seconds += clock(self.device) - began
+
+    def end_forward(self, cache: Cache | None) -> None:
+        """Note the cache after a forward pass."""
+        if self.in_prefill:
+            self.prefill_ended = self.ended = clock(self.device)
+        else:
+            self.steps += 1
+            self.ended = time.perf_counter()
+        if cache is not None:
+            held, full = cache_bytes(cache)
+            self.held_bytes.append(held)
+            self.full_bytes.append(full)
+            self.kv_tokens = [layer.held for layer in cache.layers]
+
+    def end_generation(self, new_tokens: int) -> None:
+        """Note the end of ``generate``."""
+        self.ended = clock(self.device)
+        self.generated = new_tokens
+
+    def report(self) -> TrimReport:
+        """Sum up."""
+        shape = self.spec.decoder_shape
+        depth = shape.layers
+        flops = self.batch * costs.prefill_flops(shape, self.rows, self.cached)
+        flops_full = self.batch * costs.prefill_flops(shape, [self.prompt] * depth, [self.past] * depth)
+        shares = [held / full for held, full in zip(self.held_bytes, self.full_bytes, strict=True)]
+        prefill_ended = self.prefill_ended or self.prefill_began
+        return TrimReport(
+            model=self.spec.name,
+            method=self.method,
+            visual_tokens=list(self.visual),
+            prompt_tokens=list(self.prompt_tokens),
+            visual_tokens_per_layer=[list(n) for n in self.visual_per_layer],
+            kv_tokens_per_layer=[list(n) for n in self.kv_tokens],
+            kv_bytes=self.held_bytes[-1] if self.held_bytes else 0,
+            kv_bytes_peak=max(self.held_bytes, default=0),
+            kv_bytes_full=self.full_bytes[-1] if self.full_bytes else 0,
+            kv_fraction_mean=sum(shares) / len(shares) if shares else None,
+            prefill_flops=flops,
+            prefill_flops_full=flops_full,
+            vision_flops=costs.vision_flops(self.spec.vision_shape, self.images),
+            prefill_seconds=prefill_ended - self.prefill_began,
+            decode_seconds_per_token=(self.ended - prefill_ended) / self.steps if self.steps else None,
+            select_seconds=self.select_seconds,
+            generated_tokens=self.generated or self.steps,
+            stages=self._stages(),
+            warnings=self._warnings(flops, flops_full, shares),
+        )
+
+    def _stages(self) -> list[Stage]:
+        # Rows of the visual tokens alone, so that an index counts within the sample's visual tokens.
+        return [
+            Stage(layer, [kept[b, self.visual_mask[b]].nonzero()[:, 0].tolist() for b in range(self.batch)])
+            for layer, kept in self.stages
+        ]
+
+    def _warnings(self, flops: int, flops_full: int, shares: list[float]) -> list[str]:
+        if not any(self.visual):
+            return ["no visual tokens in the prompt: there was nothing to trim"]
+        found = []
+        if flops == flops_full and min(shares, default=1.0) == 1.0:
+            found.append("nothing was trimmed: the method kept every visual token")
+        if self.prompt < SHORT_PROMPT:
+            found.append(
+                f"short prompt ({self.prompt} tokens): fixed costs outweigh what trimming saves, expect no speed-up"
+            )
+        return found
+
+
+def cache_bytes(cache: Cache) -> tuple[int, int]:
+    """Bytes of all keys and values that a cache holds, and would hold had nothing been removed."""
+    held = full = 0
+    for layer in cache.layers:
+        for states in (layer.keys, layer.values):
+            size = states.untyped_storage().nbytes()
+            held += size
+            full += states.element_size() * states.shape[0] * states.shape[1] * states.shape[3] * layer.full_length
+    return held, full

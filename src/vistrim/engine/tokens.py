@@ -1,0 +1,125 @@
+"""Which tokens the rows of a tensor are, once some have been removed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vistrim.core.selection import Selection, kept_rows
+
+
+@dataclass(frozen=True)
+class TokenMap:
+    """The tokens behind the rows of hidden states or of a cache.
+
+    Counts are Python numbers, kept along, so that no step has to wait for the device.
+
+    Attributes
+    ----------
+    slots : Tensor
+        ``[batch, rows]`` long: index of the token in the full, untrimmed sequence (padding included).
+    valid : Tensor
+        ``[batch, rows]`` bool: False for padding and for fillers of a ragged batch.
+    visual : Tensor
+        ``[batch, rows]`` bool: True for (valid) visual tokens.
+    n_visual, n_invalid : tuple of int
+        Visual and invalid rows per sample.
+    """
+
+    slots: Tensor
+    valid: Tensor
+    visual: Tensor
+    n_visual: tuple[int, ...]
+    n_invalid: tuple[int, ...]
+
+    @staticmethod
+    def text(batch: int, first: int, length: int, device: torch.device) -> TokenMap:
+        """Map of ``length`` consecutive text tokens that start at slot ``first``."""
+        slots = torch.arange(first, first + length, device=device).expand(batch, -1)
+        nothing = torch.zeros_like(slots, dtype=torch.bool)
+        return TokenMap(slots, ~nothing, nothing, (0,) * batch, (0,) * batch)
+
+    @property
+    def width(self) -> int:
+        """Rows, fillers included."""
+        return self.slots.shape[1]
+
+    @property
+    def n_valid(self) -> tuple[int, ...]:
+        """Real tokens per sample."""
+        return tuple(self.width - n for n in self.n_invalid)
+
+    def keep(self, selection: Selection) -> tuple[Tensor, TokenMap]:
+        """Rows that remain after a selection: its visual tokens and all text.
+
+        Returns
+        -------
+        index : Tensor
+            ``[batch, new rows]`` long: the old row behind each new one.
+        tokens : TokenMap
+            The map of the new rows.
+        """
+        text = self.valid & ~self.visual
+        n_text = [valid - visual for valid, visual in zip(self.n_valid, self.n_visual, strict=True)]
+        counts = [kept + n for kept, n in zip(selection.counts, n_text, strict=True)]
+        index, valid = kept_rows(text | (selection.keep & self.visual), counts)
+        return index, TokenMap(
+            slots=self.slots.gather(1, index),
+            valid=valid,
+            visual=self.visual.gather(1, index) & valid,
+            n_visual=selection.counts,
+            n_invalid=tuple(index.shape[1] - n for n in counts),
+        )
+
+    def followed_by(self, other: TokenMap) -> TokenMap:
+        """The rows of this map and then those of another."""
+        return TokenMap(
+            torch.cat([self.slots, other.slots], 1),
+            torch.cat([self.valid, other.valid], 1),
+            torch.cat([self.visual, other.visual], 1),
+            add(self.n_visual, other.n_visual),
+            add(self.n_invalid, other.n_invalid),
+        )
+
+    def without_first(self, rows: int) -> TokenMap:
+        """The map without its first rows, as after the eviction of a sliding window."""
+        gone_visual = self.visual[:, :rows].sum(1).tolist()
+        gone_invalid = (~self.valid[:, :rows]).sum(1).tolist()
+        return TokenMap(
+            self.slots[:, rows:],
+            self.valid[:, rows:],
+            self.visual[:, rows:],
+            tuple(n - gone for n, gone in zip(self.n_visual, gone_visual, strict=True)),
+            tuple(n - gone for n, gone in zip(self.n_invalid, gone_invalid, strict=True)),
+        )
+
+    def without_last(self, rows: int) -> TokenMap:
+        """The map without its last rows, which are text."""
+        end = self.width - rows
+        return TokenMap(self.slots[:, :end], self.valid[:, :end], self.visual[:, :end], self.n_visual, self.n_invalid)
+
+    def samples(self, index: Tensor) -> TokenMap:
+        """The map with its samples taken in another order, or several times."""
+        index = index.to(self.slots.device)
+        return TokenMap(
+            self.slots[index],
+            self.valid[index],
+            self.visual[index],
+            take(self.n_visual, index),
+            take(self.n_invalid, index),
+        )
+
+
+def add(a: Sequence[int], b: Sequence[int]) -> tuple[int, ...]:
+    """Sum per sample."""
+    return tuple(x + y for x, y in zip(a, b, strict=True))
+
+
+def take(counts: tuple[int, ...], index: Tensor) -> tuple[int, ...]:
+    """Counts of the samples ``index``; equal counts need no look at the tensor, which may be on a device."""
+    if len(set(counts)) == 1:
+        return counts[:1] * len(index)
+    return tuple(counts[i] for i in index.tolist())

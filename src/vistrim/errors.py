@@ -1,0 +1,17 @@
+"""Errors with which vistrim refuses what it cannot do right."""
+
+
+class VistrimError(Exception):
+    """Base class of every error that vistrim raises on purpose; its message names the fix."""
+
+
+class UnsupportedModelError(VistrimError):
+    """The model's structure is not one that the engine can trim correctly."""
+
+
+class UnsupportedGenerationError(VistrimError):
+    """The model is supported, but not with this cache, attention kernel or generation mode."""
+
+
+class LoadError(VistrimError):
+    """A model or processor could not be loaded."""

@@ -1,0 +1,69 @@
+"""Average pooling of the visual tokens to a smaller grid: a strong and free baseline."""
+
+from dataclasses import dataclass
+
+import torch
+
+from vistrim.core.schedules import budget, check_budget
+from vistrim.methods.per_image import ImageChoice, PerImage
+from vistrim.methods.registry import register
+
+
+@register
+@dataclass(frozen=True)
+class Pool(PerImage):
+    """Average the visual tokens of each image over the cells of a smaller grid, before the decoder.
+
+    Each cell is represented by the token nearest its centre: it gets the mean of the cell's projected features and
+    keeps its own position.
+
+    Parameters
+    ----------
+    keep : int or float
+        Tokens per image to keep: a whole number, or a share in (0, 1]. The grid used is the largest one with at most
+        that many cells whose shape is closest to the image's.
+
+    Raises
+    ------
+    ValueError
+        If ``keep`` is out of range, or the image's tokens do not form a grid.
+    """
+
+    name = "pool"
+    summary = "Averages the visual tokens of each image over a smaller grid (baseline)"
+    source = "baseline"
+    needs = "a token grid"
+
+    keep: int | float = 0.25
+
+    def __post_init__(self) -> None:
+        check_budget(self.keep)
+
+    def choose(self, image: int, n: int, grid: tuple[int, int]) -> ImageChoice:
+        """Assign every token to its cell's representative."""
+        rows, columns = grid
+        if rows * columns != n:
+            raise ValueError(
+                f"pool needs a {rows} x {columns} grid of tokens, but the image has {n}: use uniform or random instead"
+            )
+        cell_rows, cell_columns = smaller_grid(rows, columns, budget(self.keep, n))
+        row_cell, row_centre = _cells(rows, cell_rows)
+        column_cell, column_centre = _cells(columns, cell_columns)
+        centres = row_centre[:, None] * columns + column_centre[None, :]
+        into = centres[row_cell[:, None], column_cell[None, :]].flatten()
+        keep = centres.flatten()
+        return ImageChoice(keep, into.index_fill(0, keep, -1))
+
+
+def smaller_grid(rows: int, columns: int, cells: int) -> tuple[int, int]:
+    """Rows and columns of the largest grid of at most ``cells`` cells; of several, the one shaped most alike."""
+    fits = ((r, min(columns, cells // r)) for r in range(1, min(rows, cells) + 1))
+    return max(fits, key=lambda g: (g[0] * g[1], -abs(g[0] / g[1] - rows / columns)))
+
+
+def _cells(length: int, cells: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cell of each of ``length`` places, and the place nearest each cell's centre."""
+    place = torch.arange(length)
+    cell = place * cells // length
+    centre = torch.tensor([int(place[cell == c].float().mean()) for c in range(cells)])
+    return cell, centre

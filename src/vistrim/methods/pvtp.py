@@ -1,0 +1,75 @@
+"""PVTP: Progressive Visual Token Pruning, the spatial half of ST³."""
+
+from dataclasses import dataclass
+
+from vistrim.core.schedules import cuts_before, scaled_to_depth, tokens_kept
+from vistrim.methods.registry import register
+from vistrim.methods.schedule import AttentionSchedule
+
+
+@register
+@dataclass(frozen=True)
+class PVTP(AttentionSchedule):
+    r"""Drop the least attended visual tokens again and again as prefill goes deeper.
+
+    Before layer ``start_layer`` and then every ``stride`` layers, a share ``ratio`` of the remaining visual tokens
+    goes: :math:`G(l) = \lfloor N (1 - R)^{K(l)} + 1/2 \rfloor`, with ``K(l)`` the cuts made so far. The tokens that
+    stay are those that receive most attention from the last prompt token at the layer before.
+
+    Parameters
+    ----------
+    start_layer : int, optional
+        First layer (0-based, at least 1) that runs on fewer tokens. None: 3 of 32 layers, scaled to the depth.
+    stride : int, optional
+        Layers between two cuts. None: 4 of 32 layers, scaled to the depth.
+    ratio : float
+        Share of the remaining visual tokens that each cut drops, in [0, 1).
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range.
+
+    Notes
+    -----
+    Source: ST³, arXiv 2412.20105, which has a pruning stride and a pruning ratio. There is no official code; the
+    geometric schedule, the query row, the start layer and all default values are this project's reading and choice.
+    """
+
+    name = "pvtp"
+    summary = "Drops the least attended visual tokens layer by layer in prefill (ST³'s spatial half)"
+    stages = ("prefill",)
+    source = "arXiv 2412.20105 (our reading)"
+
+    start_layer: int | None = None
+    stride: int | None = None
+    ratio: float = 0.3
+
+    def __post_init__(self) -> None:
+        if self.start_layer is not None and self.start_layer < 1:
+            raise ValueError(
+                f"start_layer={self.start_layer}: must be at least 1, because layer 0 has no layer before it whose "
+                "attention could rank the tokens"
+            )
+        if self.stride is not None and self.stride < 1:
+            raise ValueError(f"stride={self.stride}: must be at least 1")
+        if not 0 <= self.ratio < 1:
+            raise ValueError(f"ratio={self.ratio}: must be at least 0 and below 1 (the share that each cut drops)")
+
+    def check(self, depth: int) -> None:
+        """Refuse a first cut behind the last layer."""
+        if self.start_layer is not None and self.start_layer >= depth:
+            raise ValueError(
+                f"start_layer={self.start_layer}, but the model has {depth} decoder layers (0 to {depth - 1}): "
+                "nothing would be trimmed; choose a smaller start_layer"
+            )
+
+    def retention(self, layer: int, depth: int) -> float:
+        """Share of the visual tokens that the cuts before ``layer`` leave, ``(1 - ratio) ** K(layer)``."""
+        start = self.start_layer if self.start_layer is not None else scaled_to_depth(3, depth)
+        stride = self.stride if self.stride is not None else scaled_to_depth(4, depth)
+        return (1.0 - self.ratio) ** cuts_before(layer, start, stride)
+
+    def tokens_kept(self, n: int, layer: int, step: int, depth: int) -> int:
+        """``G(l)``; the same at every step."""
+        return tokens_kept(n, self.retention(layer, depth))

@@ -1,0 +1,40 @@
+"""Evenly spaced visual tokens: a strong and free baseline."""
+
+from dataclasses import dataclass
+
+import torch
+
+from vistrim.core.schedules import budget, check_budget
+from vistrim.methods.per_image import ImageChoice, PerImage
+from vistrim.methods.registry import register
+
+
+@register
+@dataclass(frozen=True)
+class Uniform(PerImage):
+    """Keep evenly spaced visual tokens of each image in raster order, before the decoder.
+
+    Parameters
+    ----------
+    keep : int or float
+        Tokens per image to keep: a whole number, or a share in (0, 1].
+
+    Raises
+    ------
+    ValueError
+        If ``keep`` is out of range.
+    """
+
+    name = "uniform"
+    summary = "Keeps evenly spaced visual tokens of each image (baseline)"
+    source = "baseline"
+
+    keep: int | float = 0.5
+
+    def __post_init__(self) -> None:
+        check_budget(self.keep)
+
+    def choose(self, image: int, n: int, grid: tuple[int, int]) -> ImageChoice:
+        """Take the middle token of each of ``k`` equal stretches of the raster."""
+        k = budget(self.keep, n)
+        return ImageChoice((2 * torch.arange(k) + 1) * n // (2 * k))

@@ -1,0 +1,82 @@
+"""VTA: Visual Token Annealing, the temporal half of ST³."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vistrim.core.schedules import DECAYS, Decay, decay_factor, tokens_kept
+from vistrim.methods.registry import register
+from vistrim.methods.schedule import AttentionSchedule
+
+DEFAULT_HORIZON = 128
+DEFAULT_FLOOR = 0.1
+
+
+@register
+@dataclass(frozen=True)
+class VTA(AttentionSchedule):
+    r"""Shrink the visual part of every layer's KV cache as the answer grows.
+
+    At decoding step ``t`` each layer keeps :math:`G(t) = \lfloor N f(t) + 1/2 \rfloor` visual tokens, at least
+    :math:`\lceil floor \cdot N \rceil`: those that receive most attention from the token being processed at the layer
+    before (layer 0: from the token before, at layer 0). Evicted keys and values are gone for good.
+
+    Parameters
+    ----------
+    decay : {"constant", "linear", "cosine", "exponential"}
+        Shape of ``f``; see `vistrim.core.schedules.decay_factor`.
+    horizon : int
+        Generated tokens over which the visual tokens are annealed, at least 1.
+    floor : float
+        Share of the visual tokens that always stays, in [0, 1].
+    interval : int
+        Trim only at every ``interval``-th step, at least 1: a larger value costs less time.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range.
+
+    Notes
+    -----
+    Source: ST³, arXiv 2412.20105, which sets the number kept in each layer from the length of the generated text.
+    There is no official code; the formula and all default values are this project's reading and choice.
+    """
+
+    name = "vta"
+    summary = "Shrinks each layer's visual KV cache as the answer grows (ST³'s temporal half)"
+    stages = ("decode",)
+    source = "arXiv 2412.20105 (our reading)"
+
+    decay: Decay = "cosine"
+    horizon: int = DEFAULT_HORIZON
+    floor: float = DEFAULT_FLOOR
+    interval: int = 1
+
+    def __post_init__(self) -> None:
+        if self.decay not in DECAYS:
+            raise ValueError(f"decay={self.decay!r}: must be one of {', '.join(DECAYS)}")
+        if self.horizon < 1:
+            raise ValueError(f"horizon={self.horizon}: must be at least 1 generated token")
+        if not 0 <= self.floor <= 1:
+            raise ValueError(f"floor={self.floor}: must be between 0 and 1 (the share that always stays)")
+        if self.interval < 1:
+            raise ValueError(f"interval={self.interval}: must be at least 1")
+
+    @property
+    def acts_in_decode(self) -> bool:
+        """False for the constant decay, which never drops anything."""
+        return self.decay != "constant"
+
+    def factor(self, step: int) -> float:
+        """``f(t)``."""
+        return decay_factor(self.decay, step, self.horizon)
+
+    def tokens_kept(self, n: int, layer: int, step: int, depth: int) -> int:
+        """``G(t)``; the same at every layer."""
+        return tokens_kept(n, 1.0, self.factor(step), self.floor)
+
+    def decode_counts(self, layer: int, step: int, initial: Sequence[int], depth: int) -> tuple[int, ...] | None:
+        """``G(t)`` per sample at every ``interval``-th step."""
+        if step % self.interval:
+            return None
+        return super().decode_counts(layer, step, initial, depth)

@@ -1,0 +1,105 @@
+"""The front door: trim a model with a method."""
+
+from types import TracebackType
+
+from transformers import PreTrainedModel
+
+from vistrim.engine.engine import Engine
+from vistrim.engine.report import TrimReport
+from vistrim.methods.base import Method
+
+
+class Trim:
+    """A model under a method: a context manager, or a handle with `attach` and `detach`.
+
+    Attributes
+    ----------
+    model : PreTrainedModel
+        The model.
+    method : Method
+        What is trimmed.
+    """
+
+    def __init__(self, model: PreTrainedModel, method: Method) -> None:
+        self.model = model
+        self.method = method
+        self._engine = Engine(model, method)
+
+    def attach(self) -> "Trim":
+        """Start trimming.
+
+        Raises
+        ------
+        UnsupportedModelError
+            If the model is already being trimmed.
+        """
+        self._engine.attach()
+        return self
+
+    def detach(self) -> None:
+        """Stop trimming and leave the model exactly as it was."""
+        self._engine.detach()
+
+    def __enter__(self) -> "Trim":
+        return self.attach()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.detach()
+
+    @property
+    def reports(self) -> list[TrimReport]:
+        """Reports of all generations so far, oldest first."""
+        return [recorder.report() for recorder in self._engine.recorders if not recorder.in_prefill]
+
+    @property
+    def report(self) -> TrimReport:
+        """Report of the last generation.
+
+        Raises
+        ------
+        RuntimeError
+            If there was none yet.
+        """
+        finished = [recorder for recorder in self._engine.recorders if not recorder.in_prefill]
+        if not finished:
+            raise RuntimeError("nothing was generated yet: call model.generate(...) while the model is being trimmed")
+        return finished[-1].report()
+
+
+def trim(model: PreTrainedModel, method: Method) -> Trim:
+    """Trim the visual tokens of a model.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        A multimodal model for generation, from ``transformers``.
+    method : Method
+        What to trim, for example ``vistrim.ST3()``.
+
+    Returns
+    -------
+    Trim
+        To be used in a ``with`` statement around ``model.generate(...)`` or a forward pass, or by its ``attach`` and
+        ``detach``. Its ``report`` tells what was gained.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If the model's structure cannot be trimmed correctly.
+    ValueError
+        If the method's parameters do not fit the model.
+
+    Notes
+    -----
+    With labels, the loss is right at every text token whose predecessor is text. The logits at removed tokens are
+    meaningless: their hidden states were not computed.
+
+    Examples
+    --------
+    >>> with vistrim.trim(model, vistrim.ST3()) as run:
+    ...     output = model.generate(**inputs, max_new_tokens=64)
+    >>> print(run.report)
+    """
+    return Trim(model, method)

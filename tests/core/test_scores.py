@@ -1,0 +1,30 @@
+"""Scores: against materialised attention."""
+
+import pytest
+import torch
+
+from vistrim.core.scores import attention_received
+
+
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (6, 2), (8, 1)])
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("masked", [False, True])
+def test_equals_the_mean_of_materialised_weights(heads, kv_heads, rows, masked):
+    generator = torch.Generator().manual_seed(heads + rows)
+    query = torch.randn(2, heads, rows, 5, generator=generator)
+    key = torch.randn(2, kv_heads, 11, 5, generator=generator)
+    visible = torch.rand(2, rows, 11, generator=generator) > 0.3 if masked else None
+    logits = query @ key.repeat_interleave(heads // kv_heads, 1).transpose(2, 3) * 0.4
+    if masked:
+        logits = logits.masked_fill(~visible[:, None], -torch.inf)
+    expected = logits.softmax(-1).mean((1, 2))
+    got = attention_received(query, key, visible, 0.4)
+    assert (got - expected).abs().max() <= 1e-6
+    assert torch.allclose(got.sum(1), torch.ones(2))
+
+
+def test_softmax_is_taken_in_float32():
+    query, key = torch.randn(1, 2, 1, 8).bfloat16(), torch.randn(1, 2, 300, 8).bfloat16()
+    got = attention_received(query, key, None, 0.3)
+    assert got.dtype == torch.float32
+    assert abs(got.sum().item() - 1) < 1e-5

@@ -1,0 +1,295 @@
+"""Every supported way to generate gives what the independent computation gives."""
+
+import threading
+
+import pytest
+import torch
+from transformers import DynamicCache
+
+from tests import tiny
+from tests.engine.test_against_oracle import TOLERANCE, follow
+from tests.oracle import Oracle, st3_schedule
+from vistrim import PVTP, ST3, VTA, trim
+
+PREFILL_ONLY = PVTP(1, 2, 0.5), {"start": 1, "stride": 2, "ratio": 0.5}
+BOTH = (
+    ST3(1, 2, 0.3, "cosine", 7, 0.1),
+    {"start": 1, "stride": 2, "ratio": 0.3, "decay": "cosine", "horizon": 7, "floor": 0.1},
+)
+EACH = pytest.mark.parametrize(("method", "schedule"), [PREFILL_ONLY, BOTH], ids=["pvtp", "st3"])
+
+
+def oracle_for(schedule, text="llama", **options):
+    return Oracle(tiny.shared(text, "eager"), st3_schedule(**schedule), **options)
+
+
+def answers(output, inputs):
+    return output.sequences[:, inputs["input_ids"].shape[1] :].tolist()
+
+
+@EACH
+def test_sampling_with_several_answers(method, schedule):
+    samples = tiny.RAGGED[:2]
+    inputs = tiny.batch(samples)
+    model = tiny.shared()
+    torch.manual_seed(5)
+    with trim(model, method) as run:
+        output = tiny.generate(model, inputs, do_sample=True, num_return_sequences=2)
+    assert len(set(map(tuple, answers(output, inputs)))) > 2
+    for row, answer in enumerate(answers(output, inputs)):
+        expected = follow(oracle_for(schedule), samples[row // 2], answer)
+        assert (tiny.logits(output)[row] - expected).abs().max() <= TOLERANCE
+    assert run.report.visual_tokens == [samples[0].visual] * 2 + [samples[1].visual] * 2
+
+
+@EACH
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_beam_search(method, schedule, attention):
+    samples = tiny.RAGGED
+    inputs = tiny.batch(samples)
+    model = tiny.shared("llama", attention)
+    with trim(model, method):
+        output = tiny.generate(model, inputs, num_beams=3, output_scores=True, length_penalty=0.0)
+    for row, answer in enumerate(answers(output, inputs)):
+        logits = follow(oracle_for(schedule), samples[row], answer)
+        score = logits.log_softmax(-1).gather(1, torch.tensor(answer)[:, None]).sum()
+        assert abs(score - output.sequences_scores[row]) <= 1e-3
+
+
+def test_prompt_lookup_decoding_gives_the_same_answer():
+    method, schedule = PREFILL_ONLY
+    sample = tiny.sample(1, 9)
+    inputs = tiny.batch([sample])
+    model = tiny.shared()
+    with trim(model, method) as run:
+        plain = tiny.generate(model, inputs, 24)
+        looked_up = tiny.generate(model, inputs, 24, prompt_lookup_num_tokens=3, max_matching_ngram_size=1)
+    assert torch.equal(plain.sequences, looked_up.sequences)
+    first, second = run.reports
+    assert first.kv_tokens_per_layer == second.kv_tokens_per_layer
+    assert first.stages == second.stages
+    expected = follow(oracle_for(schedule), sample, answers(looked_up, inputs)[0])
+    assert (tiny.logits(looked_up)[0] - expected).abs().max() <= TOLERANCE
+
+
+@pytest.mark.parametrize("samples", [[tiny.sample(2, 9)], tiny.RAGGED], ids=["one", "batch"])
+def test_without_cache_equals_with_cache(samples):
+    model = tiny.shared()
+    inputs = tiny.batch(samples)
+    with trim(model, PVTP(1, 2, 0.5)) as run:
+        cached = tiny.generate(model, inputs)
+        repeated = tiny.generate(model, inputs, use_cache=False)
+    assert torch.equal(cached.sequences, repeated.sequences)
+    assert (tiny.logits(cached) - tiny.logits(repeated)).abs().max() <= TOLERANCE
+    assert run.reports[0].visual_tokens_per_layer == run.reports[1].visual_tokens_per_layer
+    assert run.report.kv_bytes == 0
+    assert run.report.kv_fraction_mean is None
+
+
+@EACH
+@pytest.mark.parametrize("images", [0, 1], ids=["text", "new-image"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_second_turn_on_the_returned_cache(method, schedule, images, attention):
+    sample = tiny.sample(1, 9)
+    more = tiny.sample(images, 5, seed=7)
+    inputs = tiny.batch([sample])
+    model = tiny.shared("llama", attention)
+    with trim(model, method) as run:
+        first = tiny.generate(model, inputs)
+        turn = tiny.follow_up(first, inputs, torch.tensor([more.ids]), more.pixels if images else None)
+        second = tiny.generate(model, turn)
+    oracle = oracle_for(schedule)
+    follow(oracle, sample, answers(first, inputs)[0])
+    # The last generated token was returned, but never read: it is read with the new prompt.
+    unread = answers(first, inputs)[0][-1:]
+    follow_up = tiny.Sample(unread + more.ids, more.pixels)
+    expected = follow(oracle, follow_up, answers(second, turn)[0])
+    assert (tiny.logits(second)[0] - expected).abs().max() <= TOLERANCE
+    assert [layer.keys.shape[-2] for layer in second.past_key_values.layers] == oracle.kv_lengths()
+    assert len(run.reports) == 2
+
+
+def test_second_turn_of_a_batch_with_padding_between_the_turns():
+    """The shorter new question is padded on its left, in the middle of the sequence."""
+    method, schedule = PREFILL_ONLY
+    samples, model = tiny.RAGGED[:2], tiny.shared()
+    inputs = tiny.batch(samples)
+    more = [tiny.sample(0, 5, seed=8), tiny.sample(0, 8, seed=9)]
+    padded = tiny.batch(more)
+    with trim(model, method):
+        first = tiny.generate(model, inputs)
+        turn = tiny.follow_up(first, inputs, padded["input_ids"])
+        turn["attention_mask"][:, -padded["attention_mask"].shape[1] :] = padded["attention_mask"]
+        second = tiny.generate(model, turn)
+    for b, sample in enumerate(samples):
+        oracle = oracle_for(schedule)
+        follow(oracle, sample, answers(first, inputs)[b])
+        new = tiny.Sample(answers(first, inputs)[b][-1:] + more[b].ids, more[b].pixels)
+        expected = follow(oracle, new, answers(second, turn)[b])
+        assert (tiny.logits(second)[b] - expected).abs().max() <= TOLERANCE
+
+
+@EACH
+def test_cache_made_by_the_user(method, schedule):
+    sample, model = tiny.sample(1, 9), tiny.shared()
+    inputs = tiny.batch([sample])
+    for cache in (DynamicCache(), DynamicCache(config=model.config.text_config)):
+        with trim(model, method):
+            output = tiny.generate(model, inputs, past_key_values=cache)
+        expected = follow(oracle_for(schedule), sample, answers(output, inputs)[0])
+        assert (tiny.logits(output)[0] - expected).abs().max() <= TOLERANCE
+
+
+@EACH
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("window", [12, 30])
+def test_sliding_window(method, schedule, attention, window):
+    """The window is shorter than the prompt, or is passed while decoding."""
+    sample = tiny.sample(1, 9)
+    inputs = tiny.batch([sample])
+    model = tiny.build("mistral", attention, sliding_window=window)
+    with trim(model, method):
+        output = tiny.generate(model, inputs)
+    oracle = Oracle(tiny.build("mistral", "eager", sliding_window=window), st3_schedule(**schedule))
+    expected = follow(oracle, sample, answers(output, inputs)[0])
+    assert (tiny.logits(output)[0] - expected).abs().max() <= TOLERANCE
+
+
+def test_embeddings_instead_of_ids():
+    method, schedule = PREFILL_ONLY
+    sample, model = tiny.sample(2, 9), tiny.shared()
+    inputs = tiny.batch([sample])
+    embedded = {
+        "inputs_embeds": model.get_input_embeddings()(inputs["input_ids"]),
+        "attention_mask": inputs["attention_mask"],
+        "pixel_values": inputs["pixel_values"],
+    }
+    with trim(model, method) as run:
+        output = tiny.generate(model, embedded)
+    expected = follow(oracle_for(schedule), sample, output.sequences[0].tolist())
+    assert (tiny.logits(output)[0] - expected).abs().max() <= TOLERANCE
+    assert run.report.generated_tokens == 8
+
+
+def test_right_padding_in_a_forward_pass():
+    method, schedule = PREFILL_ONLY
+    samples, model = tiny.RAGGED, tiny.shared()
+    inputs = tiny.batch(samples, side="right")
+    with torch.no_grad(), trim(model, method):
+        logits = model(**inputs).logits
+    for b, sample in enumerate(samples):
+        expected = oracle_for(schedule).prefill(sample.ids, sample.pixels)
+        assert (logits[b, len(sample.ids) - 1] - expected).abs().max() <= TOLERANCE
+
+
+def test_loss_ranks_by_the_last_prompt_token():
+    """With labels, tokens are chosen as they would be while generating, when the answer is not known yet."""
+    method, schedule = PREFILL_ONLY
+    sample, model = tiny.sample(1, 12), tiny.shared()
+    inputs = tiny.batch([sample])
+    answer = 4
+    labels = inputs["input_ids"].clone()
+    labels[:, :-answer] = -100
+    with torch.no_grad(), trim(model, method):
+        output = model(**inputs, labels=labels)
+    prompt = sample.ids[:-answer]
+    with trim(model, method):
+        asked = tiny.generate(model, tiny.batch([tiny.Sample(prompt, sample.pixels)]), 1)
+    assert (output.logits[0, -answer - 1] - tiny.logits(asked)[0, 0]).abs().max() <= TOLERANCE
+    expected = torch.nn.functional.cross_entropy(output.logits[0, -answer - 1 : -1], labels[0, -answer:])
+    assert torch.allclose(output.loss, expected)
+    oracle = oracle_for(schedule)
+    last = oracle.prefill(sample.ids, sample.pixels, ranking=len(prompt) - 1)
+    assert (output.logits[0, -1] - last).abs().max() <= TOLERANCE
+
+
+def test_gradients_flow_to_the_image():
+    sample, model = tiny.sample(1, 12), tiny.build()
+    inputs = tiny.batch([sample])
+    inputs["pixel_values"].requires_grad_()
+    labels = inputs["input_ids"].clone()
+    labels[:, :-3] = -100
+    with trim(model, PVTP(1, 2, 0.5)):
+        model(**inputs, labels=labels, use_cache=False).loss.backward()
+    assert inputs["pixel_values"].grad.abs().sum() > 0
+    assert torch.isfinite(inputs["pixel_values"].grad).all()
+
+
+def test_hidden_states_and_attentions_have_the_lengths_that_were_computed():
+    samples, model = tiny.RAGGED, tiny.shared("llama", "eager")
+    inputs = tiny.batch(samples)
+    with torch.no_grad(), trim(model, PVTP(1, 2, 0.5)) as run:
+        output = model(**inputs, output_hidden_states=True, output_attentions=True)
+    full = inputs["input_ids"].shape[1]
+    cut = [max(s.text + n[b] for b, s in enumerate(samples)) for n in run.report.visual_tokens_per_layer]
+    widths = [full, *cut[1:]]
+    assert [tuple(w.shape[-2:]) for w in output.attentions] == [(n, n) for n in widths]
+    # The states before a layer are those that the layer before it gave.
+    assert [h.shape[1] for h in output.hidden_states[:-1]] == [full, *widths[:-1]]
+    assert output.logits.shape[1] == full
+
+
+def test_threads_generate_at_the_same_time():
+    model = tiny.shared()
+    samples = [tiny.sample(1 + i % 2, 6 + i, seed=i) for i in range(6)]
+    with trim(model, BOTH[0]) as run:
+        alone = [tiny.generate(model, tiny.batch([s])) for s in samples]
+        together = [None] * len(samples)
+
+        def work(i):
+            together[i] = tiny.generate(model, tiny.batch([samples[i]]))
+
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(len(samples))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    for a, b in zip(alone, together, strict=True):
+        assert torch.equal(tiny.logits(a), tiny.logits(b))
+    assert len(run.reports) == 2 * len(samples)
+    visual = sorted(s.visual for s in samples)
+    assert sorted(r.visual_tokens[0] for r in run.reports[len(samples) :]) == visual
+
+
+def test_interleaved_generations_do_not_mix():
+    """State lives in the caches: two token loops can take turns."""
+    model, method = tiny.shared(), BOTH[0]
+    samples = [tiny.sample(1, 9), tiny.sample(2, 7, seed=3)]
+    with torch.no_grad(), trim(model, method) as run:
+        expected = [tiny.generate(model, tiny.batch([s]), 5) for s in samples]
+        outputs = []
+        for s in samples:
+            outputs.append([model(**tiny.batch([s]), use_cache=True)])
+        for _ in range(4):
+            for steps in outputs:
+                token = steps[-1].logits[:, -1:].argmax(-1)
+                steps.append(model(input_ids=token, past_key_values=steps[-1].past_key_values))
+    for one, steps in zip(expected, outputs, strict=True):
+        logits = torch.stack([step.logits[:, -1] for step in steps], 1)
+        assert (logits - tiny.logits(one)).abs().max() <= 1e-5
+    by_generate, by_hand = run.reports[:2], run.reports[2:]
+    for a, b in zip(by_generate, by_hand, strict=True):
+        assert a.kv_tokens_per_layer == b.kv_tokens_per_layer
+        assert a.kv_fraction_mean == b.kv_fraction_mean
+
+
+def test_text_only_prompt_is_left_alone():
+    sample, model = tiny.sample(0, 12), tiny.shared()
+    inputs = tiny.batch([sample])
+    untouched = tiny.generate(model, inputs)
+    with trim(model, ST3()) as run:
+        output = tiny.generate(model, inputs)
+    assert torch.equal(tiny.logits(untouched), tiny.logits(output))
+    assert "no visual tokens" in run.report.warnings[0]
+
+
+def test_generated_placeholder_is_text():
+    """A placeholder id that the model generates is an ordinary token, and is never trimmed."""
+    model = tiny.build()
+    sample = tiny.sample(1, 9)
+    only_placeholders = torch.full((tiny.VOCABULARY,), -torch.inf)
+    only_placeholders[tiny.IMAGE] = 0.0
+    with trim(model, VTA("linear", 3, 0.0)) as run:
+        output = tiny.generate(model, tiny.batch([sample]), 6, logits_processor=[lambda ids, s: s + only_placeholders])
+    assert answers(output, tiny.batch([sample]))[0] == [tiny.IMAGE] * 6
+    assert run.report.kv_tokens_per_layer == [[sample.text + 5]] * tiny.DEPTH

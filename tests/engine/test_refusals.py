@@ -1,0 +1,137 @@
+"""What cannot be done right is refused at once, with the way out."""
+
+import pytest
+import torch
+import transformers
+
+from tests import tiny
+from vistrim import PVTP, ST3, Uniform, UnsupportedGenerationError, UnsupportedModelError, trim
+
+SMALL = {
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "vocab_size": 32,
+}
+
+
+def test_text_only_model():
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SMALL))
+    with pytest.raises(UnsupportedModelError, match=r"LlamaForCausalLM.*llava"):
+        trim(model, ST3())
+
+
+def test_something_that_is_no_transformers_model():
+    with pytest.raises(UnsupportedModelError, match="Linear"):
+        trim(torch.nn.Linear(2, 2), ST3())
+
+
+def test_base_model_without_head():
+    with pytest.raises(UnsupportedModelError, match="AutoModelForImageTextToText"):
+        trim(tiny.build().model, ST3())
+
+
+def test_unknown_text_model_and_vision_tower():
+    config = tiny.config()
+    config.text_config = transformers.GemmaConfig(**SMALL, head_dim=16, num_key_value_heads=2)
+    with pytest.raises(UnsupportedModelError, match="gemma"):
+        trim(transformers.LlavaForConditionalGeneration(config), ST3())
+    config = tiny.config()
+    config.vision_config = transformers.PixtralVisionConfig(
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=16,
+        patch_size=4,
+    )
+    with pytest.raises(UnsupportedModelError, match="pixtral"):
+        trim(transformers.LlavaForConditionalGeneration(config), ST3())
+
+
+def test_compiled_model():
+    model = tiny.build()
+    with pytest.raises(UnsupportedModelError, match="before compiling"):
+        trim(torch.compile(model), ST3())
+    model.compile()
+    with pytest.raises(UnsupportedModelError, match="before compiling"):
+        trim(model, ST3())
+
+
+def test_parameters_that_do_not_fit_the_model():
+    with pytest.raises(ValueError, match="5 decoder layers"):
+        trim(tiny.build(), PVTP(start_layer=5))
+
+
+def assistant():
+    return tiny.build()
+
+
+REFUSED = {
+    "static cache": ({"cache_implementation": "static"}, "static"),
+    "quantised cache": ({"cache_implementation": "quantized"}, "quantized"),
+    "offloaded cache": ({"cache_implementation": "offloaded"}, "offloaded"),
+    "chunked prefill": ({"prefill_chunk_size": 4}, "prefill_chunk_size"),
+    "prompt lookup while annealing": ({"prompt_lookup_num_tokens": 3}, "PVTP"),
+    "draft model": ({"assistant_model": assistant}, "prompt_lookup_num_tokens"),
+    "early exit": ({"assistant_early_exit": 2}, "prompt_lookup_num_tokens"),
+    "guidance": ({"guidance_scale": 2.0}, "guidance_scale"),
+    "contrastive search": ({"penalty_alpha": 0.6, "top_k": 4}, "penalty_alpha"),
+    "dola": ({"dola_layers": "low"}, "dola_layers"),
+    "custom loop": ({"custom_generate": lambda: None}, "custom_generate"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_generation_modes(case):
+    options, way_out = REFUSED[case]
+    options = {k: v() if v is assistant else v for k, v in options.items()}
+    model, inputs = tiny.build(), tiny.batch([tiny.sample(1, 9)])
+    with trim(model, ST3()) as run:
+        with pytest.raises(UnsupportedGenerationError, match=way_out):
+            tiny.generate(model, inputs, **options)
+        assert run.reports == []
+        tiny.generate(model, inputs)
+
+
+def test_setting_in_a_generation_config():
+    model, inputs = tiny.build(), tiny.batch([tiny.sample(1, 9)])
+    asked = transformers.GenerationConfig(cache_implementation="static", max_new_tokens=2)
+    with trim(model, ST3()):
+        with pytest.raises(UnsupportedGenerationError, match="static"):
+            model.generate(**inputs, generation_config=asked)
+        model.generation_config.prefill_chunk_size = 4
+        with pytest.raises(UnsupportedGenerationError, match="chunked"):
+            tiny.generate(model, inputs)
+
+
+@pytest.mark.parametrize("method", [ST3(), Uniform()])
+def test_cache_objects(method):
+    model, inputs = tiny.build(), tiny.batch([tiny.sample(1, 9)])
+    static = transformers.StaticCache(config=model.config.text_config, max_cache_len=64)
+    offloaded = transformers.DynamicCache()
+    offloaded.offloading = True
+    with trim(model, method):
+        for cache, name in ((static, "StaticLayer"), (offloaded, "offloaded")):
+            with pytest.raises(UnsupportedGenerationError, match=name):
+                tiny.generate(model, inputs, past_key_values=cache)
+            with pytest.raises(UnsupportedGenerationError, match=name):
+                model(**inputs, past_key_values=cache)
+
+
+def test_attention_kernel_chosen_inside_the_context():
+    model, inputs = tiny.build(), tiny.batch([tiny.sample(1, 9)])
+    with trim(model, ST3()):
+        model.set_attn_implementation("flex_attention")
+        for call in (model, model.generate):
+            with pytest.raises(UnsupportedGenerationError, match="set_attn_implementation"):
+                call(**inputs)
+        model.set_attn_implementation("eager")
+        tiny.generate(model, inputs)
+
+
+def test_continuous_batching():
+    model = tiny.build()
+    with trim(model, ST3()), pytest.raises(UnsupportedGenerationError, match="continuous batching"):
+        model.generate_batch([[1, 2, 3]])

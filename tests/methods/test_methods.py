@@ -1,0 +1,167 @@
+"""Methods: registry, parameters, and what each promises."""
+
+import dataclasses
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vistrim import PVTP, ST3, VTA, Pool, Random, Uniform, get_method, list_methods
+from vistrim.methods.base import LayerTokens, Method
+from vistrim.methods.pool import smaller_grid
+from vistrim.methods.registry import register
+
+
+def test_every_method_is_listed_and_can_be_built_by_name():
+    names = [info.name for info in list_methods()]
+    assert names == sorted(names)
+    assert {"st3", "pvtp", "vta", "random", "uniform", "pool"} <= set(names)
+    for info in list_methods():
+        method = get_method(info.name)
+        assert isinstance(method, Method)
+        assert dataclasses.is_dataclass(method)
+        assert info.summary
+        assert info.source
+        assert set(info.stages) <= {"input", "prefill", "decode"}
+        assert info.parameters == {f.name: f.default for f in dataclasses.fields(method)}
+        assert str(method).startswith(info.name)
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            method.name = "other"
+
+
+def test_unknown_names_suggest_the_nearest():
+    with pytest.raises(ValueError, match=r"did you mean 'uniform'\?"):
+        get_method("uniforn")
+    with pytest.raises(ValueError, match=r"did you mean 'ratio'\?"):
+        get_method("st3", ration=0.3)
+    with pytest.raises(ValueError, match="the methods are"):
+        get_method("xxxxxxxx")
+    with pytest.raises(ValueError, match="two methods"):
+        register(ST3)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "message"),
+    [
+        ("st3", {"ratio": 1.0}, "ratio"),
+        ("st3", {"ratio": -0.1}, "ratio"),
+        ("st3", {"start_layer": 0}, "at least 1"),
+        ("st3", {"stride": 0}, "stride"),
+        ("st3", {"horizon": 0}, "horizon"),
+        ("st3", {"floor": 1.1}, "floor"),
+        ("st3", {"interval": 0}, "interval"),
+        ("st3", {"decay": "cubic"}, "linear"),
+        ("random", {"keep": 0}, "keep"),
+        ("uniform", {"keep": 1.2}, "keep"),
+        ("pool", {"keep": 0.0}, "keep"),
+    ],
+)
+def test_values_out_of_range(name, parameters, message):
+    with pytest.raises(ValueError, match=message):
+        get_method(name, **parameters)
+
+
+def test_presets():
+    assert ST3.preset("balanced") == ST3()
+    assert not ST3.preset("compact").acts_in_decode
+    assert ST3().acts_in_decode
+    with pytest.raises(ValueError, match="balanced or compact"):
+        ST3.preset("fast")
+
+
+def test_st3_is_its_two_halves():
+    depth, n = 12, 144
+    st3, pvtp, vta = ST3(floor=0.0), PVTP(), VTA(floor=0.0)
+    assert [st3.tokens_kept(n, layer, 0, depth) for layer in range(depth)] == [
+        pvtp.tokens_kept(n, layer, 0, depth) for layer in range(depth)
+    ]
+    assert [st3.tokens_kept(n, 0, t, depth) for t in range(200)] == [
+        vta.tokens_kept(n, 0, t, depth) for t in range(200)
+    ]
+    assert st3.prefill_layers(depth) == pvtp.prefill_layers(depth) == (1, 3, 5, 7, 9, 11)
+    assert ST3().prefill_layers(32) == (3, 7, 11, 15, 19, 23, 27, 31)
+    assert vta.prefill_layers(depth) == ()
+
+
+@given(
+    st.integers(1, 8),
+    st.integers(1, 6),
+    st.floats(0, 0.95),
+    st.sampled_from(["constant", "linear", "cosine", "exponential"]),
+)
+def test_schedule_falls_with_depth_and_steps(start, stride, ratio, decay):
+    method = ST3(start, stride, ratio, decay, horizon=16, floor=0.1)
+    grid = [[method.tokens_kept(97, layer, t, 12) for layer in range(12)] for t in range(20)]
+    assert grid[0][0] == 97
+    for row in grid:
+        assert row == sorted(row, reverse=True)
+    for layer in zip(*grid, strict=True):
+        assert list(layer) == sorted(layer, reverse=True)
+
+
+def test_interval():
+    method = VTA("linear", 8, 0.0, interval=3)
+    due = [t for t in range(1, 13) if method.decode_counts(0, t, (16,), 4) is not None]
+    assert due == [3, 6, 9, 12]
+    assert VTA("constant").decode_counts(0, 5, (16,), 4) is None
+
+
+@given(st.integers(1, 4), st.integers(1, 16))
+def test_prefill_selection_keeps_the_most_attended(layer, held):
+    method = PVTP(1, 1, 0.3)
+    scores = torch.rand(1, 20, generator=torch.Generator().manual_seed(layer * 100 + held))
+    visual = torch.zeros(1, 20, dtype=torch.bool)
+    visual[0, 2 : 2 + held] = True
+    tokens = LayerTokens(scores, visual, (held,), (16,), 5)
+    selection = method.select_prefill(layer, tokens)
+    wanted = min(held, method.tokens_kept(16, layer, 0, 5))
+    if selection is None:
+        assert wanted == held
+    else:
+        assert selection.counts == (wanted,)
+        kept, gone = scores[selection.keep], scores[visual & ~selection.keep]
+        assert not len(kept) or not len(gone) or kept.min() >= gone.max()
+
+
+@given(st.integers(1, 600), st.integers(1, 700), st.integers(0, 5))
+def test_random_keeps_distinct_tokens_and_is_seeded(n, keep, seed):
+    chosen = Random(keep, seed).choose(0, n, (1, n)).keep
+    assert len(set(chosen.tolist())) == len(chosen) == min(n, keep)
+    assert torch.equal(chosen, Random(keep, seed).choose(0, n, (1, n)).keep)
+
+
+def test_random_differs_by_seed_and_image():
+    choices = [Random(20, s).choose(i, 576, (24, 24)).keep.tolist() for s in (0, 1) for i in (0, 1)]
+    assert len(set(map(tuple, choices))) == 4
+
+
+@given(st.integers(1, 600), st.integers(1, 700))
+def test_uniform_is_even(n, keep):
+    chosen = Uniform(keep).choose(0, n, (1, n)).keep.tolist()
+    assert len(set(chosen)) == len(chosen) == min(n, keep)
+    assert chosen == sorted(chosen)
+    gaps = [b - a for a, b in pairwise(chosen)]
+    assert not gaps or max(gaps) - min(gaps) <= 1
+    # As far from the start as from the end.
+    assert abs(chosen[0] - (n - 1 - chosen[-1])) <= 1
+
+
+@given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 900))
+def test_pool_covers_the_image(rows, columns, keep):
+    n = rows * columns
+    choice = Pool(keep).choose(0, n, (rows, columns))
+    kept = set(choice.keep.tolist())
+    assert len(kept) == len(choice.keep) <= min(n, keep)
+    into = choice.merge_into.tolist()
+    for token in range(n):
+        assert (into[token] == -1) if token in kept else (into[token] in kept)
+
+
+def test_pool_grid():
+    assert smaller_grid(24, 24, 144) == (12, 12)
+    assert smaller_grid(24, 24, 64) == (8, 8)
+    assert smaller_grid(12, 12, 1) == (1, 1)
+    with pytest.raises(ValueError, match="24 x 24"):
+        Pool().choose(0, 577, (24, 24))

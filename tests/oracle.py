@@ -1,0 +1,151 @@
+"""An independent reference for trimming: dense, slow, one sample at a time, written from the formulas.
+
+Every step computes the whole sequence again with all its tokens; a trimmed token is only hidden from the queries that
+came after its removal, layer by layer. Positions are the original ones. No code of the package is used.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Schedule = Callable[[int, int, int], int]
+"""Visual tokens to keep of n at layer and step."""
+
+
+def st3_schedule(
+    start: int,
+    stride: int,
+    ratio: float,
+    decay: str = "constant",
+    horizon: int = 1,
+    floor: float = 0.0,
+    interval: int = 1,
+) -> Schedule:
+    """G(layer, t) as the design states it."""
+
+    def f(t: int) -> float:
+        return {
+            "constant": 1.0,
+            "linear": max(0.0, 1 - t / horizon),
+            "cosine": 0.5 * (1 + math.cos(math.pi * min(t, horizon) / horizon)),
+            "exponential": math.exp(-3 * t / horizon),
+        }[decay]
+
+    def g(n: int, layer: int, t: int) -> int:
+        if t % interval:
+            return n
+        cuts = 0 if layer < start else (layer - start) // stride + 1
+        left = n * (1 - ratio) ** cuts
+        return max(math.floor(left * f(t) + 0.5), math.ceil(floor * left))
+
+    return g
+
+
+def keep_all(n: int, layer: int, t: int) -> int:
+    return n
+
+
+@dataclass
+class Oracle:
+    """One sample under a schedule, on a model with eager attention."""
+
+    model: Any
+    schedule: Schedule = keep_all
+    enters: Callable[[Tensor, Tensor], tuple[Tensor, set[int]]] | None = None
+    """Input stage: (embeddings [S, D], visual rows) -> (new embeddings, rows that enter layer 0)."""
+    embeddings: Tensor = field(init=False)
+    visual: set[int] = field(init=False, default_factory=set)
+    total: int = field(init=False, default=0)
+    cache: list[set[int]] = field(init=False)
+    seen: list[Tensor] = field(init=False)
+    scores0: Tensor = field(init=False)
+    step: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        text = self.model.config.text_config
+        self.depth = text.num_hidden_layers
+        self.window = getattr(text, "sliding_window", None)
+        self.embeddings = torch.zeros(0, text.hidden_size)
+        self.cache = [set() for _ in range(self.depth)]
+        self.seen = [torch.zeros(0, 0, dtype=torch.bool) for _ in range(self.depth)]
+
+    @torch.no_grad()
+    def prefill(self, ids: list[int], pixels: Tensor | None, ranking: int = -1) -> Tensor:
+        """Read a prompt (or a further turn) and return the logits of its last token."""
+        embeddings = self.model.get_input_embeddings()(torch.tensor(ids))
+        image = self.model.config.image_token_id
+        first = len(self.embeddings)
+        new = [i for i, t in enumerate(ids) if t == image and pixels is not None]
+        if new:
+            features = self.model.get_image_features(pixels, return_dict=True).pooler_output
+            embeddings[new] = torch.cat(list(features))
+        enter = set(new)
+        if self.enters is not None and new:
+            embeddings, enter = self.enters(embeddings, torch.tensor(new))
+        self.step = 0
+        self.total += len(new)
+        return self._run(embeddings, {first + i for i in new}, {first + i for i in enter}, ranking)
+
+    @torch.no_grad()
+    def decode(self, token: int) -> Tensor:
+        """Read one generated token and return the logits of the next."""
+        self.step += 1
+        return self._run(self.model.get_input_embeddings()(torch.tensor([token])), set(), set(), -1)
+
+    def _run(self, embeddings: Tensor, visual: set[int], alive: set[int], ranking: int) -> Tensor:
+        first = len(self.embeddings)
+        self.embeddings = torch.cat([self.embeddings, embeddings])
+        self.visual |= visual
+        length, n = len(self.embeddings), len(visual)
+        decoder = self.model.get_decoder()
+        hidden = self.embeddings[None]
+        places = torch.arange(length)[None]
+        rotary = decoder.rotary_emb(hidden, position_ids=places)
+        weights: list[Tensor] = []
+        score = torch.empty(0)
+        for at, module in enumerate(decoder.layers):
+            if self.step == 0:
+                if at > 0:
+                    alive = self._top(alive, score, min(len(alive), self.schedule(n, at, 0)))
+                self.cache[at] = self.cache[at] | alive
+            else:
+                wanted = min(len(self.cache[at]), self.schedule(self.total, at, self.step))
+                if wanted < len(self.cache[at]):
+                    by = self.scores0 if at == 0 else score
+                    held_before = self.cache[at] if at == 0 else self.cache[at - 1]
+                    ranked = torch.tensor([by[i].item() if i in held_before else -1.0 for i in range(len(by))])
+                    self.cache[at] = self._top(self.cache[at], ranked, wanted)
+            self._extend_visibility(at, first, length)
+            mask = torch.zeros(1, 1, length, length).masked_fill(~self.seen[at], torch.finfo(torch.float32).min)
+            handle = module.self_attn.register_forward_hook(lambda m, a, out: weights.append(out[1]))
+            hidden = module(hidden, attention_mask=mask, position_ids=places, position_embeddings=rotary)
+            handle.remove()
+            score = weights[-1][0].float().mean(0)[ranking]
+            if at == 0:
+                next_scores0 = score
+        self.scores0 = next_scores0
+        return self.model.lm_head(decoder.norm(hidden))[0, -1]
+
+    def _extend_visibility(self, at: int, first: int, length: int) -> None:
+        seen = torch.zeros(length, length, dtype=torch.bool)
+        seen[:first, :first] = self.seen[at]
+        for query in range(first, length):
+            for key in range(query + 1):
+                in_window = self.window is None or query - key < self.window
+                seen[query, key] = in_window and (key not in self.visual or key in self.cache[at])
+            # A removed token is not computed any more; its row must only be finite.
+            seen[query, query] = True
+        self.seen[at] = seen
+
+    @staticmethod
+    def _top(rows: set[int], score: Tensor, count: int) -> set[int]:
+        return set(sorted(rows, key=lambda i: (-score[i].item(), i))[:count])
+
+    def kv_lengths(self) -> list[int]:
+        """Tokens that each layer's cache should hold."""
+        text = len(self.embeddings) - len(self.visual)
+        return [text + len(kept) for kept in self.cache]
