@@ -53,7 +53,7 @@ class _Trimmable:
     prompt_length: int = 0
     """``logical`` at the end of the last prefill."""
     scores: Tensor | None = None
-    """``[batch, columns]``: attention that the columns received from the last token (layer 0 of annealed caches)."""
+    """``[batch, mapped columns]``: attention received from the last token (layer 0 of annealed caches)."""
     incoming: Incoming | None = None
     is_trimmed: bool = False
     """Whether columns are no longer where a mask made for the logical length expects them."""
@@ -82,11 +82,13 @@ class _Trimmable:
         return tuple(self.stored - n for n in self.tokens.n_invalid)
 
     def keep(self, selection: Selection) -> None:
-        """Evict the visual tokens that the selection (over `columns`) does not keep."""
-        index, self.tokens = self.columns().keep(selection)
+        """Evict the visual tokens that the selection, over the mapped columns, does not keep."""
+        assert self.tokens is not None
+        behind = torch.arange(self.tokens.width, self.stored, device=self.keys.device)
+        index, self.tokens = self.tokens.keep(selection)
+        index = torch.cat([index, behind.expand(index.shape[0], -1)], 1)
         self.keys = gather_rows(self.keys, index, 0, 2)
         self.values = gather_rows(self.values, index, 0, 2)
-        self.tail = self.logical
         self.scores = None
         self.is_trimmed = True
 

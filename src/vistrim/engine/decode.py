@@ -60,8 +60,9 @@ def read_scores(forward: Forward, layer: int, query: Tensor, key: Tensor, mask: 
         row = mask[:, 0]
         visible = row if row.dtype == torch.bool else row > torch.finfo(row.dtype).min / 2
     cached = forward.cache.layers[layer]
-    forward.scores = attention_received(query, key, visible, scaling)
-    forward.scored = cached.columns()
+    # All visual tokens are among the mapped columns; those behind are generated text.
+    forward.scored = cached.tokens
+    forward.scores = attention_received(query, key, visible, scaling)[:, : cached.tokens.width]
     if layer == 0:
         cached.scores = forward.scores
 
@@ -81,33 +82,33 @@ def _target(
 
 
 def _evict(spec: ModelSpec, method: Method, forward: Forward, layer: int, cached: Any) -> None:
-    columns = cached.columns()
+    held: TokenMap = cached.tokens
     if layer == 0:
         scores = cached.scores
     else:
         assert forward.scores is not None
         assert forward.scored is not None
-        scores = _aligned(forward.scores, forward.scored, columns, cached.logical + 1)
-    tokens = LayerTokens(scores, columns.visual, columns.n_visual, cached.initial, spec.decoder_shape.layers)
+        scores = _aligned(forward.scores, forward.scored, held, cached.logical)
+    tokens = LayerTokens(scores, held.visual, held.n_visual, cached.initial, spec.decoder_shape.layers)
     cached.keep(method.select_decode(layer, forward.targets[layer] or (), tokens))
 
 
-def _aligned(scores: Tensor, scored: TokenMap, columns: TokenMap, length: int) -> Tensor:
-    """Scores of the columns of one layer, taken over to the columns of another.
+def _aligned(scores: Tensor, scored: TokenMap, held: TokenMap, length: int) -> Tensor:
+    """Scores of the tokens of one layer, taken over to the tokens of the next.
 
     Parameters
     ----------
     scores : Tensor
         ``[batch, columns]`` of the layer before.
-    scored, columns : TokenMap
-        Columns of the layer before, and of this one.
+    scored, held : TokenMap
+        Tokens of the layer before, and of this one.
     length : int
         Length of the untrimmed sequence.
     """
-    scores = scores.to(columns.slots.device)
+    scores = scores.to(held.slots.device)
     by_slot = scores.new_full((scores.shape[0], length + 1), NOT_HELD)
     place = torch.where(scored.valid, scored.slots, length).to(scores.device)
-    return by_slot.scatter_(1, place, scores).gather(1, columns.slots)
+    return by_slot.scatter_(1, place, scores).gather(1, held.slots)
 
 
 def _mask(forward: Forward, cached: Any, mask: Tensor | None) -> Tensor | None:

@@ -43,7 +43,7 @@ class Forward:
     scores : Tensor or None
         ``[batch, rows]``: attention received at the tapped layer.
     scored : TokenMap or None
-        Decode: the columns that ``scores`` belongs to.
+        Decode: the tokens that ``scores`` belongs to.
     memo : dict
         Tensors shared by all layers between two cuts.
     """
