@@ -29,6 +29,17 @@ def test_presets(preset, flops, kv, limit):
     assert 1 / share == pytest.approx(limit, abs=0.02)
 
 
+@pytest.mark.parametrize("answer", [64, 128, 256])
+def test_balanced_preset_holds_about_30_percent_of_the_cache(answer):
+    method = ST3.preset("balanced")
+
+    def share(step):
+        held = [64 + step + method.tokens_kept(576, layer, step, 32) for layer in range(32)]
+        return sum(held) / (32 * (640 + step))
+
+    assert sum(map(share, range(answer))) / answer == pytest.approx(0.30, abs=0.025)
+
+
 def test_later_turn_attends_to_the_past():
     alone = prefill_flops(LLAVA_7B, [10] * 32)
     assert prefill_flops(LLAVA_7B, [10] * 32, [500] * 32) - alone == 32 * 2 * 10 * 2 * 500 * 4096

@@ -67,8 +67,8 @@ class ST3(AttentionSchedule):
         ----------
         name : {"balanced", "compact"}
             "balanced", the default: cuts to about 43 % of the KV cache in prefill and anneals it to about 30 % on
-            average over a long answer. "compact": cuts to about 30 % in prefill and does not anneal.
-            (Both figures are for 32 layers, 576 visual and 64 text tokens.)
+            average over an answer of 64 tokens or more. "compact": cuts to about 30 % in prefill and does not anneal.
+            (All figures are for 32 layers, 576 visual and 64 text tokens.)
 
         Raises
         ------

@@ -7,8 +7,12 @@ from vistrim.core.schedules import DECAYS, Decay, decay_factor, tokens_kept
 from vistrim.methods.registry import register
 from vistrim.methods.schedule import AttentionSchedule
 
-DEFAULT_HORIZON = 128
+DEFAULT_HORIZON = 64
+"""Brings ST³'s mean KV cache to 28 to 31 % of the untrimmed one for answers of 64 to 256 tokens (32 layers, 576 visual and
+64 text tokens), the paper's "about 30 %"."""
+
 DEFAULT_FLOOR = 0.1
+"""A long answer never goes blind."""
 
 
 @register
