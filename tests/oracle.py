@@ -36,7 +36,7 @@ def st3_schedule(
         }[decay]
 
     def g(n: int, layer: int, t: int) -> int:
-        if t % interval:
+        if t % interval or (t and decay == "constant"):
             return n
         cuts = 0 if layer < start else (layer - start) // stride + 1
         left = n * (1 - ratio) ** cuts

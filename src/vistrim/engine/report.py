@@ -8,8 +8,6 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-MIB = 1 << 20
-
 
 @dataclass(frozen=True)
 class Stage:
@@ -141,8 +139,10 @@ class TrimReport:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         table = Table(title="vistrim report", title_justify="left", show_header=False)
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")
         for label, value in self.rows():
-            table.add_row(label, value)
+            table.add_row(Text(label), Text(value))
         yield table
         for warning in self.warnings:
             yield Text(f"warning: {warning}", style="yellow")
@@ -160,7 +160,10 @@ def _each(values: list[int]) -> str:
 
 
 def _bytes(n: int) -> str:
-    return f"{n / MIB:.2f} MiB"
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if n >= size:
+            return f"{n / size:.2f} {unit}"
+    return f"{n} bytes"
 
 
 def _flops(n: int) -> str:

@@ -33,7 +33,7 @@ def register(cls: MethodT) -> MethodT:
     return cls
 
 
-def get_method(name: str, **parameters: Any) -> Method:
+def get_method(name: str, /, **parameters: Any) -> Method:
     """Build a method by name.
 
     Parameters

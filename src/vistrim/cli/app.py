@@ -1,0 +1,45 @@
+"""The command line application: its commands, and what they have in common."""
+
+import io
+import sys
+from typing import Annotated
+
+import typer
+
+from vistrim import __version__
+from vistrim.cli.errors import OneLineErrors
+from vistrim.cli.methods import methods
+from vistrim.cli.run import run
+
+app = typer.Typer(cls=OneLineErrors, add_completion=False, pretty_exceptions_enable=False)
+app.command()(run)
+app.command()(methods)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"vistrim {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def vistrim(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    """Trim visual tokens in multimodal language models: faster prefill, smaller KV cache, no retraining."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main() -> None:
+    """Run the command line; the console entry point."""
+    # A process started without standard output has None there.
+    sys.stdout = sys.stdout or io.StringIO()
+    # An answer may hold characters that the terminal's encoding lacks.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    app(prog_name="vistrim")

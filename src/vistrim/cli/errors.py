@@ -1,0 +1,73 @@
+"""How commands fail: one line on standard error and an exit code, never a traceback for what a user did."""
+
+import os
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from vistrim.errors import VistrimError
+from vistrim.loading import is_out_of_memory
+
+FAILED = 1
+WRONG_USAGE = 2
+INTERRUPTED = 130
+
+# Typer exports only this one of the errors that its parser raises; they share its base class.
+ParserError: type[Exception] = typer.BadParameter.__bases__[0]
+
+
+class CommandError(Exception):
+    """A command failed; the message names the fix."""
+
+    exit_code = FAILED
+
+
+class WrongUsageError(CommandError):
+    """The command cannot be carried out as it was given."""
+
+    exit_code = WRONG_USAGE
+
+
+class OneLineErrors(TyperGroup):
+    """A group of commands whose errors end in one line."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run a command and exit."""
+        try:
+            code = super().main(*args, **extra | {"standalone_mode": False})
+            sys.stdout.flush()
+        except OSError as error:
+            # Nothing more can be written, and Python would complain again when it flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = FAILED if isinstance(error, BrokenPipeError) else _complain(error, FAILED)
+        # Older releases of Typer raise Abort, newer ones return the code.
+        except (KeyboardInterrupt, typer.Abort):
+            code = INTERRUPTED
+        except ParserError as error:
+            code = _complain(_parser_message(error), WRONG_USAGE)
+        except CommandError as error:
+            code = _complain(error, error.exit_code)
+        except VistrimError as error:
+            code = _complain(error, FAILED)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            code = _complain(
+                "out of memory: use fewer images, a smaller model, --dtype bfloat16 or less --max-new-tokens",
+                FAILED,
+            )
+        sys.exit(code or 0)
+
+
+def _complain(error: Exception | str, exit_code: int) -> int:
+    label = typer.style("error:", fg=typer.colors.RED, bold=True)
+    typer.echo(f"{label} {' '.join(str(error).split())}", err=True)
+    return exit_code
+
+
+def _parser_message(error: Any) -> str:
+    command = error.ctx.command_path if error.ctx is not None else "vistrim"
+    message = error.format_message()
+    return f"{message}{'' if message.endswith(('.', '?')) else '.'} See `{command} --help`."

@@ -1,0 +1,39 @@
+"""``vistrim methods``: the capability table."""
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from vistrim.methods import list_methods
+
+NOTE = (
+    "ST³ has no official code: the formulas of st3, pvtp and vta are this project's reading of the paper, "
+    "and their default values and presets (balanced, compact) are this project's own choice."
+)
+
+
+def methods(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
+) -> None:
+    """List the trimming methods: where they act, their parameters, what they need, where they come from."""
+    found = list_methods()
+    if as_json:
+        typer.echo(json.dumps({"methods": [asdict(info) for info in found], "note": NOTE}))
+        return
+    table = Table("method", "what it does", "parameters", show_lines=True)
+    for info in found:
+        facts = (
+            info.summary,
+            f"[dim]acts in:[/] {', '.join(info.stages)}",
+            f"[dim]needs:[/] {info.needs}",
+            f"[dim]source:[/] {info.source}",
+        )
+        parameters = (f"{name}={value}" for name, value in info.parameters.items())
+        table.add_row(f"[bold]{info.name}[/]", "\n".join(facts), "\n".join(parameters))
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(NOTE)

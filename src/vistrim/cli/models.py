@@ -1,0 +1,65 @@
+"""Loading a model for a command, and preparing it to be trimmed."""
+
+from typing import Any
+
+import huggingface_hub
+import transformers
+from rich.console import Console
+
+import vistrim
+from vistrim.cli.errors import WrongUsageError
+from vistrim.errors import LoadError
+from vistrim.loading import is_local, resolve_device, resolve_dtype
+
+
+def check_loading(dtype: str, device: str) -> None:
+    """Refuse a dtype or device that is not to be had.
+
+    Raises
+    ------
+    WrongUsageError
+        With the choices.
+    """
+    try:
+        resolve_dtype(dtype)
+        resolve_device(device)
+    except LoadError as error:
+        raise WrongUsageError(str(error)) from error
+
+
+def load_model(name: str, dtype: str, device: str) -> tuple[Any, Any]:
+    """Load a model and its processor, with a spinner on standard error if that is a terminal.
+
+    Raises
+    ------
+    LoadError
+        See `vistrim.load`.
+    """
+    # Their notes and warnings would surround the one line that says what went wrong.
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    huggingface_hub.logging.set_verbosity_error()
+    console = Console(stderr=True, highlight=False, markup=False)
+    if is_local(name):
+        with console.status(f"loading {name}"):
+            return vistrim.load(name, dtype=dtype, device=device)
+    # A spinner would hide the progress bars of a download.
+    if console.is_terminal:
+        console.print(f"loading {name} from huggingface.co or its cache on this machine")
+    return vistrim.load(name, dtype=dtype, device=device)
+
+
+def prepare_trim(model: Any, method: vistrim.Method) -> vistrim.Trim:
+    """Check that the model can be trimmed with the method.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If the model cannot be trimmed.
+    WrongUsageError
+        If the method's parameters do not fit the model.
+    """
+    try:
+        return vistrim.trim(model, method)
+    except ValueError as error:
+        raise WrongUsageError(str(error)) from error

@@ -1,0 +1,54 @@
+"""Overlay files: checked before any work, written after each answer."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from vistrim.analysis import draw_report, image_as_seen
+from vistrim.cli.answering import Answer
+from vistrim.cli.errors import CommandError, WrongUsageError
+
+
+def check_overlay(path: Path | None) -> None:
+    """Refuse a file that could not be written.
+
+    Raises
+    ------
+    WrongUsageError
+        If it is no .png file, or its directory does not exist or may not be written to.
+    """
+    if path is None:
+        return
+    if path.suffix.lower() != ".png":
+        raise WrongUsageError(
+            f"the overlay '{path}' must be a .png file: write --overlay {path.with_suffix('.png').name}"
+        )
+    if not path.parent.is_dir():
+        raise WrongUsageError(f"there is no directory '{path.parent}' for the overlay: create it first")
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise WrongUsageError(f"the overlay '{path}' cannot be written: choose another file")
+
+
+def numbered(path: Path, number: int, total: int) -> Path:
+    """File of one of several overlays: ``kept.png`` becomes ``kept-1.png``, ``kept-2.png``, ..."""
+    return path if total == 1 else path.with_stem(f"{path.stem}-{number}")
+
+
+def save_overlay(path: Path, answer: Answer, model: Any, processor: Any) -> None:
+    """Draw what each stage kept of the answer's images and write it.
+
+    Raises
+    ------
+    CommandError
+        If the model's images are not one grid of tokens each, or the file cannot be written.
+    """
+    pixels = answer.inputs["pixel_values"]
+    patch = model.config.vision_config.patch_size
+    try:
+        images = [image_as_seen(image, processor.image_processor) for image in pixels]
+        picture = draw_report(answer.report, images, (pixels.shape[-2] // patch, pixels.shape[-1] // patch))
+        picture.save(path)
+    except ValueError as error:
+        raise CommandError(f"no overlay can be drawn for this model ({error}): leave --overlay away") from error
+    except OSError as error:
+        raise CommandError(f"the overlay '{path}' could not be written ({error.strerror}): choose another") from error

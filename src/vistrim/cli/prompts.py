@@ -1,0 +1,106 @@
+"""Prompts from the command line or standard input, and the model inputs made from them."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from PIL import Image
+
+from vistrim.cli.errors import CommandError, WrongUsageError
+from vistrim.loading import is_out_of_memory
+
+STDIN = "-"
+
+
+def read_prompts(prompt: str | None) -> list[str]:
+    """Take the prompt that was given, or every non-empty line of standard input.
+
+    Raises
+    ------
+    WrongUsageError
+        If there is none, or it is empty.
+    """
+    if prompt is not None and prompt != STDIN:
+        if not prompt.strip():
+            raise WrongUsageError("the prompt is empty: say what you want to know about the image")
+        return [prompt.strip()]
+    # A process started without standard input has None there.
+    if sys.stdin is None or (prompt is None and sys.stdin.isatty()):
+        raise WrongUsageError("there is no prompt: give one with -p, or pipe prompts in, one per line")
+    try:
+        lines = sys.stdin.read().splitlines()
+    except UnicodeDecodeError as error:
+        raise WrongUsageError("standard input is no text: pipe prompts in, one per line") from error
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts:
+        raise WrongUsageError("standard input holds no prompt: give one with -p, or pipe prompts in, one per line")
+    return prompts
+
+
+def unknown_words(processor: Any, prompt: str) -> list[str]:
+    """Words of the prompt that a model with a small vocabulary cannot read."""
+    tokenizer = processor.tokenizer
+    if tokenizer.unk_token_id is None:
+        return []
+    return [
+        word
+        for word in prompt.split()
+        if tokenizer.unk_token_id in tokenizer(word, add_special_tokens=False)["input_ids"]
+    ]
+
+
+def build_inputs(model: Any, processor: Any, images: Sequence[Image.Image], prompt: str, max_new_tokens: int) -> Any:
+    """Put all images and the prompt into one user turn.
+
+    Returns
+    -------
+    BatchFeature
+        Inputs of ``model.generate`` for one sample, on the model's device and in its dtype.
+
+    Raises
+    ------
+    WrongUsageError
+        If the prompt contains the model's placeholder for images.
+    CommandError
+        If the inputs and the answer do not fit into the model's context, or the processor cannot format them.
+    """
+    placeholder = getattr(processor, "image_token", "<image>")
+    if placeholder in prompt:
+        raise WrongUsageError(f"the prompt contains {placeholder}, the model's placeholder for images: leave it out")
+    try:
+        inputs = _format(processor, images, prompt, placeholder)
+    # Chat templates and processors are the checkpoint's own and fail in many ways.
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise CommandError(f"the model's processor cannot format the prompt ({error}): check its files") from error
+    _check_context(model, inputs, len(images), max_new_tokens)
+    return inputs.to(model.device, dtype=model.dtype)
+
+
+def _format(processor: Any, images: Sequence[Image.Image], prompt: str, placeholder: str) -> Any:
+    if getattr(processor, "chat_template", None):
+        content = [{"type": "image", "image": image} for image in images] + [{"type": "text", "text": prompt}]
+        return processor.apply_chat_template(
+            [{"role": "user", "content": content}],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+        )
+    text = "USER: " + f"{placeholder}\n" * len(images) + f"{prompt} ASSISTANT:"
+    return processor(images=list(images), text=text, return_tensors="pt")
+
+
+def _check_context(model: Any, inputs: Any, images: int, max_new_tokens: int) -> None:
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    length = inputs["input_ids"].shape[1]
+    if context is None or length + max_new_tokens <= context:
+        return
+    fix = "give fewer images or a shorter prompt" if images > 1 else "shorten the prompt"
+    if length < context:
+        fix = f"use --max-new-tokens {context - length}, or {fix}"
+    raise CommandError(
+        f"prompt and images take {length} tokens and the answer up to {max_new_tokens}, but the model's "
+        f"context is {context}: {fix}"
+    )

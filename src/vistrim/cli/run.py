@@ -1,0 +1,86 @@
+"""``vistrim run``: answer questions about images with a trimmed model."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from vistrim.cli.answering import Asker
+from vistrim.cli.images import read_images
+from vistrim.cli.models import check_loading, load_model, prepare_trim
+from vistrim.cli.overlays import check_overlay, numbered, save_overlay
+from vistrim.cli.parsing import parse_method
+from vistrim.cli.prompts import read_prompts, unknown_words
+from vistrim.cli.show import print_heading, print_json, print_text, terminal_streamer
+
+
+def run(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files; all go into one prompt.")],
+    prompt: Annotated[
+        str | None,
+        typer.Option("--prompt", "-p", help="The question. Without it, or with '-': one per line of standard input."),
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="Reference model, local directory or Hugging Face id.", metavar="NAME")
+    ] = "reference",
+    method: Annotated[
+        str, typer.Option(help="Trimming method, see `vistrim methods`.", metavar="NAME[:KEY=VALUE,...]")
+    ] = "st3",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A parameter of the method; repeatable.", metavar="KEY=VALUE"),
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="Preset of st3: balanced or compact.", metavar="NAME")] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Answer with the untouched model too, and show what was gained.")
+    ] = False,
+    repeats: Annotated[int, typer.Option(min=1, help="Pairs of runs that --compare takes the median of.")] = 3,
+    overlay: Annotated[
+        Path | None, typer.Option(help="Draw the visual tokens that each stage kept.", metavar="FILE.png")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per prompt, nothing else.")] = False,
+    dtype: Annotated[
+        str, typer.Option(help="auto (the checkpoint's own), float32, bfloat16 or float16.", metavar="NAME")
+    ] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...", metavar="NAME")] = "auto",
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 64,
+) -> None:
+    """Answer a question about one or more images with a trimmed model, and report what trimming saved.
+
+    Example: vistrim run photo.jpg -p "What is this?" --compare --overlay kept.png
+    """
+    # Everything cheap is checked before the model is loaded.
+    chosen = parse_method(method, settings or (), preset)
+    check_overlay(overlay)
+    check_loading(dtype, device)
+    prompts = read_prompts(prompt)
+    pictures = read_images(images)
+
+    loaded, processor = load_model(model, dtype, device)
+    console = Console(highlight=False, markup=False)
+    streams = console.is_terminal and not as_json
+    asker = Asker(
+        model=loaded,
+        processor=processor,
+        trim=prepare_trim(loaded, chosen),
+        images=pictures,
+        max_new_tokens=max_new_tokens,
+        repeats=repeats if compare else 0,
+        streamer=terminal_streamer(console, processor) if streams else None,
+    )
+    for number, text in enumerate(prompts, 1):
+        if len(prompts) > 1 and not as_json:
+            print_heading(console, text)
+        answer = asker.ask(text)
+        if unknown := unknown_words(processor, text):
+            typer.echo(f"note: the model does not know the words {', '.join(unknown)}", err=True)
+        picture = numbered(overlay, number, len(prompts)) if overlay else None
+        if picture:
+            save_overlay(picture, answer, loaded, processor)
+            if not answer.report.stages:
+                typer.echo("note: nothing was dropped in prefill: the overlay shows the image alone", err=True)
+        if as_json:
+            print_json(answer, images, picture)
+        else:
+            print_text(console, answer, streams, picture)

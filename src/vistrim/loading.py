@@ -1,0 +1,225 @@
+"""Load a multimodal model and its processor: stock transformers objects, one clear error when it fails."""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+from vistrim.errors import LoadError
+
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+"""Names of the number types that a model can be loaded in, besides "auto"."""
+
+
+def load(name_or_path: str | Path, *, dtype: torch.dtype | str = "auto", device: str = "auto") -> tuple[Any, Any]:
+    """Load a model that reads images and text, with its processor, ready for `generate`.
+
+    Both are what transformers' Auto classes return, the model in evaluation mode and the tokenizer padding on
+    the left. Code that comes with a checkpoint is never run.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        A reference model of this project ("reference", "reference-small"), a directory written by
+        ``save_pretrained``, or a Hugging Face id such as ``"llava-hf/llava-1.5-7b-hf"``.
+    dtype : torch.dtype or str
+        Number type of the weights: a floating torch dtype or its name, or "auto" for the checkpoint's own.
+    device : str
+        "auto" for an accelerator if there is one, else the CPU; or a torch device such as "cpu" or "cuda:0".
+
+    Returns
+    -------
+    model : PreTrainedModel
+    processor : ProcessorMixin
+
+    Raises
+    ------
+    LoadError
+        If the model does not exist, cannot be fetched, is damaged or incomplete, does not read images, or
+        does not fit on the device, or if ``dtype`` or ``device`` is not to be had. The message is one line
+        and names the fix.
+    """
+    name = str(name_or_path)
+    weights_dtype = resolve_dtype(dtype)
+    where = resolve_device(device)
+    source = _locate(name)
+    _check_reads_images(name, source)
+    # The processor is small and a missing one is common: find out before the weights are downloaded.
+    processor = _load_processor(name, source)
+    return _load_model(name, source, weights_dtype, where), processor
+
+
+def is_local(name_or_path: str | Path) -> bool:
+    """Whether a model's files are on this machine by name: a reference model or an existing directory."""
+    from vistrim import reference
+
+    return str(name_or_path) in reference.NAMES or Path(name_or_path).expanduser().is_dir()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device or the machine has no memory left."""
+    # On the CPU torch raises a bare RuntimeError.
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)
+
+
+def resolve_dtype(dtype: torch.dtype | str) -> torch.dtype | str:
+    """Turn a dtype's name into the torch dtype; "auto" stays as it is.
+
+    Raises
+    ------
+    LoadError
+        If it is no number type for a model's weights.
+    """
+    if isinstance(dtype, torch.dtype):
+        if dtype.is_floating_point:
+            return dtype
+    elif dtype == "auto":
+        return dtype
+    elif dtype in DTYPES:
+        return getattr(torch, dtype)
+    raise LoadError(f"no dtype {str(dtype)!r} for weights: choose auto, {', '.join(DTYPES)}")
+
+
+def resolve_device(device: str) -> torch.device:
+    """Turn a device's name into a torch device that is really there.
+
+    Raises
+    ------
+    LoadError
+        If the name is no device's, or there is no such device on this machine.
+    """
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if device == "auto":
+        return found or torch.device("cpu")
+    try:
+        wanted = torch.device(device)
+    except RuntimeError as error:
+        raise LoadError(f"no device {device!r}: choose auto, cpu, cuda, cuda:1 or another torch device") from error
+    if wanted.type == "cpu":
+        return torch.device("cpu")
+    if found is None or found.type != wanted.type:
+        raise LoadError(f"device {device!r} is not available here: use device {found.type if found else 'cpu'}")
+    last = torch.accelerator.device_count() - 1
+    if (wanted.index or 0) > last:
+        raise LoadError(f"device {device!r} does not exist: the last one is {wanted.type}:{last}")
+    return wanted
+
+
+def _locate(name: str) -> str:
+    """Directory of a reference model or a local one, or the Hub id as it is."""
+    from vistrim import reference
+
+    if name in reference.NAMES:
+        try:
+            return str(reference.weights_path(name))
+        except FileNotFoundError as error:
+            raise LoadError(" ".join(str(error).split())) from error
+    path = Path(name).expanduser()
+    # Path("") would be the current directory.
+    exists = bool(name) and path.exists()
+    if exists and path.is_dir():
+        if not (path / "config.json").is_file():
+            raise LoadError(f"{name} has no config.json: give the directory that save_pretrained wrote")
+        return str(path)
+    if exists:
+        raise LoadError(f"{name} is a file: give the model's directory, the one with config.json")
+    if not name or path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise LoadError(f"there is no model directory {name!r}: check the path")
+    if "/" not in name and (near := difflib.get_close_matches(name.lower(), reference.NAMES, n=1)):
+        raise LoadError(f"no model called {name!r}: did you mean {near[0]!r}?")
+    return name
+
+
+def _check_reads_images(name: str, source: str) -> None:
+    try:
+        # trust_remote_code=None would ask on the terminal, and take its answer from piped prompts.
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    except Exception as error:
+        raise _load_error(name, "configuration", error) from error
+    if config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        classes = ", ".join(config.architectures or [])
+        raise LoadError(
+            f"{name} is a {config.model_type} model{f' ({classes})' if classes else ''} and does not answer "
+            "questions about images: give an image-text-to-text model, for example 'reference' or "
+            "llava-hf/llava-1.5-7b-hf"
+        )
+
+
+def _load_processor(name: str, source: str) -> Any:
+    try:
+        processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
+    except Exception as error:
+        raise _load_error(name, "processor", error) from error
+    missing = [part for part in ("tokenizer", "image_processor") if getattr(processor, part, None) is None]
+    if missing:
+        raise LoadError(
+            f"{name} comes without {' and '.join(missing)}: add the processor's files (processor.save_pretrained)"
+        )
+    if getattr(processor, "patch_size", 0) is None:
+        raise LoadError(f"the processor of {name} has no patch_size: set it in processor_config.json as in config.json")
+    processor.tokenizer.padding_side = "left"
+    return processor
+
+
+def _load_model(name: str, source: str, dtype: torch.dtype | str, device: torch.device) -> Any:
+    try:
+        model, info = AutoModelForImageTextToText.from_pretrained(
+            source, dtype=dtype, device_map={"": device}, output_loading_info=True, trust_remote_code=False
+        )
+    except Exception as error:
+        raise _load_error(name, "weights", error) from error
+    # transformers fills what the checkpoint lacks with random numbers, and only logs it.
+    if info["missing_keys"]:
+        raise LoadError(
+            f"{name} lacks {len(info['missing_keys'])} of the model's weights, among them "
+            f"{min(info['missing_keys'])}: fetch the checkpoint again, and check that its config.json fits it"
+        )
+    return model.eval()
+
+
+def _load_error(name: str, part: str, error: Exception) -> LoadError:
+    """Say in one line why a part could not be loaded; transformers raises nearly every type of exception."""
+    if is_out_of_memory(error):
+        return LoadError(f"{name} does not fit into memory: use dtype bfloat16, another device or a smaller model")
+    causes = _chain(error)
+    if any(isinstance(cause, GatedRepoError) for cause in causes):
+        return LoadError(f"{name} is gated: accept its licence on huggingface.co, then log in with `hf auth login`")
+    if any(isinstance(cause, (RepositoryNotFoundError, HFValidationError)) for cause in causes):
+        return LoadError(
+            f"there is no directory {name!r} and no such model on huggingface.co: check the spelling, and "
+            "log in with `hf auth login` if it is private"
+        )
+    if any(isinstance(cause, LocalEntryNotFoundError) for cause in causes):
+        return LoadError(
+            f"{name} is not on this machine and huggingface.co cannot be reached: check the network, or give "
+            "a local directory or 'reference'"
+        )
+    if "trust_remote_code" in str(error):
+        return LoadError(f"{name} needs code of its own, which vistrim never runs: use a model that transformers has")
+    fix = {
+        "configuration": "check its config.json, or upgrade transformers if the model is newer than it",
+        "processor": "add or repair the processor's files (processor.save_pretrained)",
+        "weights": "fetch the checkpoint again, and check that its config.json belongs to it",
+    }[part]
+    return LoadError(f"cannot load the {part} of {name} ({_one_line(error)}): {fix}")
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    chain = [error]
+    while (cause := chain[-1].__cause__) is not None:
+        chain.append(cause)
+    return chain
+
+
+def _one_line(error: Exception, limit: int = 160) -> str:
+    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -1,0 +1,74 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vistrim import PVTP, ST3, VTA, Pool, Random, Uniform
+from vistrim.cli.errors import WrongUsageError
+from vistrim.cli.parsing import parse_method
+
+
+@pytest.mark.parametrize(
+    ("spec", "settings", "preset", "expected"),
+    [
+        ("st3", [], None, ST3()),
+        ("st3:ratio=0.5,stride=2", [], None, ST3(ratio=0.5, stride=2)),
+        ("st3", ["ratio=0.5", "stride=2"], None, ST3(ratio=0.5, stride=2)),
+        ("st3:ratio=0.5,stride=2", ["ratio=0.25"], None, ST3(ratio=0.25, stride=2)),
+        ("st3: ratio = 0.5", [" decay = linear "], None, ST3(ratio=0.5, decay="linear")),
+        ("st3", ["stride=none"], None, ST3(stride=None)),
+        ("st3", [], "compact", ST3.preset("compact")),
+        ("st3", ["ratio=0.4"], "compact", ST3(ratio=0.4, decay="constant")),
+        ("vta", ["floor=0", "horizon=7"], None, VTA(floor=0.0, horizon=7)),
+    ],
+)
+def test_methods_are_built(spec, settings, preset, expected):
+    assert parse_method(spec, settings, preset) == expected
+
+
+@pytest.mark.parametrize(("text", "value"), [("64", 64), ("0.5", 0.5), ("1", 1), ("1.0", 1.0)])
+def test_a_budget_without_a_point_is_a_number_of_tokens(text, value):
+    keep = parse_method("uniform", [f"keep={text}"]).keep
+    assert keep == value
+    assert type(keep) is type(value)
+
+
+@given(
+    st.one_of(
+        st.builds(Random, keep=st.integers(1, 999), seed=st.integers(0, 9)),
+        st.builds(Uniform, keep=st.floats(0.01, 1.0)),
+        st.builds(Pool, keep=st.floats(0.01, 1.0)),
+        st.builds(PVTP, start_layer=st.none() | st.integers(1, 40), ratio=st.floats(0, 0.99)),
+        st.builds(ST3, stride=st.none() | st.integers(1, 9), decay=st.sampled_from(["linear", "exponential"])),
+    )
+)
+def test_what_a_method_prints_can_be_given_back(method):
+    assert parse_method(str(method)) == method
+
+
+@pytest.mark.parametrize(
+    ("spec", "settings", "preset", "says"),
+    [
+        ("stt3", [], None, "did you mean 'st3'?"),
+        ("", [], None, "the methods are"),
+        ("st3", ["strid=3"], None, "did you mean 'stride'?"),
+        ("st3", ["name=x"], None, "'name'"),
+        ("st3", ["strid=3"], "compact", "did you mean 'stride'?"),
+        ("st3", ["stride=x"], None, "stride=x: must be a whole number or none"),
+        ("st3", ["stride=1.5"], None, "must be a whole number or none"),
+        ("st3", ["ratio=lots"], None, "ratio=lots: must be a number"),
+        ("uniform", ["keep=all"], None, "keep=all: must be a whole number or a number"),
+        ("st3", ["ratio=1.5"], None, "below 1"),
+        ("st3", ["ratio=nan"], None, "below 1"),
+        ("st3", ["decay=sine"], None, "must be one of constant"),
+        ("uniform", ["keep=0"], None, "at least 1"),
+        ("st3", ["ratio"], None, "write name=value"),
+        ("st3", ["=3"], None, "write name=value"),
+        ("st3:ratio=", [], None, "write name=value"),
+        ("st3", [], "tiny", "choose balanced or compact"),
+        ("uniform", [], "compact", "uniform has no presets"),
+    ],
+)
+def test_what_does_not_fit_is_refused(spec, settings, preset, says):
+    with pytest.raises(WrongUsageError) as error:
+        parse_method(spec, settings, preset)
+    assert says in str(error.value)
