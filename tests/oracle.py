@@ -40,7 +40,7 @@ def st3_schedule(
             return n
         cuts = 0 if layer < start else (layer - start) // stride + 1
         left = n * (1 - ratio) ** cuts
-        return max(math.floor(left * f(t) + 0.5), math.ceil(floor * left))
+        return max(math.floor(left * f(t) + 0.5), math.ceil(floor * left - 1e-9))
 
     return g
 
@@ -112,7 +112,8 @@ class Oracle:
                 if at > 0:
                     alive = self._top(alive, score, min(len(alive), self.schedule(n, at, 0)))
                 self.cache[at] = self.cache[at] | alive
-            else:
+            elif self.window is None or length < self.window:
+                # Once a window is full it evicts by itself, and annealing ends.
                 wanted = min(len(self.cache[at]), self.schedule(self.total, at, self.step))
                 if wanted < len(self.cache[at]):
                     by = self.scores0 if at == 0 else score

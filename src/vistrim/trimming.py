@@ -90,11 +90,16 @@ def trim(model: PreTrainedModel, method: Method) -> Trim:
         If the model's structure cannot be trimmed correctly.
     ValueError
         If the method's parameters do not fit the model.
+    TypeError
+        If ``method`` is no method.
 
     Notes
     -----
-    With labels, the loss is right at every text token whose predecessor is text. The logits at removed tokens are
-    meaningless: their hidden states were not computed.
+    Text is never removed. Nor is a visual token that something depends on: the last token of a prompt that ends with an
+    image, or one directly in front of a label. The logits at removed tokens are zero: they were not computed.
+
+    In one forward pass over a prompt with its answer (labels), visual tokens are chosen by the last prompt token, as in
+    generation; decode-time trimming does not take place.
 
     Examples
     --------
@@ -102,4 +107,9 @@ def trim(model: PreTrainedModel, method: Method) -> Trim:
     ...     output = model.generate(**inputs, max_new_tokens=64)
     >>> print(run.report)
     """
+    if not isinstance(method, Method):
+        raise TypeError(
+            f"method must be a method object such as vistrim.ST3(), not {method!r}: "
+            "vistrim.get_method('st3') builds one by its name"
+        )
     return Trim(model, method)

@@ -20,11 +20,13 @@ def discover(model: nn.Module) -> ModelSpec:
     UnsupportedModelError
         If the model is not of a supported family or was compiled; the message gives the reason and the way out.
     """
-    if hasattr(model, "_orig_mod") or getattr(model, "_compiled_call_impl", None) is not None:
+    if any(hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) is not None for m in model.modules()):
         raise UnsupportedModelError(
             "the model was compiled with torch.compile, whose graphs cannot follow changing token counts: "
             "pass the model as it was before compiling"
         )
+    if hasattr(model, "get_base_model"):
+        raise UnsupportedModelError(f"{type(model).__name__} is a wrapper: pass its get_base_model()")
     model_type = getattr(getattr(model, "config", None), "model_type", None)
     if model_type not in FAMILIES:
         raise UnsupportedModelError(

@@ -72,7 +72,9 @@ def tokens_kept(n: int, retention: float, factor: float = 1.0, floor: float = 0.
         ``floor(n * retention * factor + 1/2)``, at least ``ceil(floor * n * retention)``.
     """
     kept = math.floor(n * retention * factor + 0.5)
-    return min(n, max(kept, math.ceil(floor * n * retention)))
+    # 7 % of 100 is 7.000000000000001 in floating point, but 7 tokens.
+    least = math.ceil(floor * n * retention - 1e-9)
+    return min(n, max(kept, least))
 
 
 def budget(keep: int | float, n: int) -> int:

@@ -33,7 +33,8 @@ def attention_received(
     batch, heads, rows, head_dim = query.shape
     kv_heads, keys = key.shape[1], key.shape[2]
     grouped = query.reshape(batch, kv_heads, heads // kv_heads * rows, head_dim)
-    logits = (grouped @ key.transpose(2, 3)).view(batch, heads, rows, keys).float() * scaling
+    # Scaled before the product, so that half precision does not overflow.
+    logits = (grouped * scaling @ key.transpose(2, 3)).view(batch, heads, rows, keys).float()
     if visible is not None:
         logits = logits.masked_fill(~visible[:, None], -torch.inf)
     return logits.softmax(-1).mean((1, 2))

@@ -78,7 +78,7 @@ class _Trimmable:
     def held(self) -> tuple[int, ...]:
         """Real tokens stored per sample."""
         if self.tokens is None:
-            return (self.stored,) * self.keys.shape[0]
+            return (self.stored,) * self.keys.shape[0] if self.stored else ()
         return tuple(self.stored - n for n in self.tokens.n_invalid)
 
     def keep(self, selection: Selection) -> None:
@@ -118,14 +118,40 @@ class _Trimmable:
         return self.logical
 
     def crop(self, tokens_to_remove: int) -> None:
-        super().crop(tokens_to_remove)  # type: ignore[misc]
         removed = abs(tokens_to_remove)
+        mapped = max(0, self.tail - (self.logical - removed)) if self.tokens is not None else 0
+        if mapped and self.is_trimmed:
+            self._check_all_present(mapped)
+        super().crop(tokens_to_remove)  # type: ignore[misc]
         self.logical -= removed
-        self.scores = None
-        if self.tokens is not None and self.tail > self.logical:
-            self.tokens = self.tokens.without_last(self.tail - self.logical)
+        if self.tokens is not None and mapped:
+            self.tokens = self.tokens.without_last(mapped)
             self.tail = self.logical
+            self.scores = self.scores[:, : self.tokens.width] if self.scores is not None else None
         self._tell_length()
+
+    def _check_all_present(self, removed: int) -> None:
+        """Refuse to take back tokens among which some were trimmed: nobody knows how many columns those are."""
+        assert self.tokens is not None
+        expected = torch.arange(self.tail - removed, self.tail, device=self.tokens.slots.device)
+        last = self.tokens.slots[:, -removed:]
+        if (
+            last.shape[1] < removed
+            or not bool((last == expected).all())
+            or bool(self.tokens.visual[:, -removed:].any())
+        ):
+            raise UnsupportedGenerationError(
+                "a trimmed KV cache cannot be cropped into its visual tokens: crop less, or start a new cache"
+            )
+
+    def note_padding(self, mask: Tensor) -> None:
+        """Take over the padding ``[batch, slots]`` of tokens that were cached before their model was trimmed."""
+        if self.tokens is None and self.logical:
+            text = self.columns()
+            valid = mask.to(text.slots.device).gather(1, text.slots)
+            n_invalid = tuple((~valid).sum(1).tolist())
+            self.tokens = TokenMap(text.slots, valid, text.visual, text.n_visual, n_invalid)
+            self.tail = self.logical
 
     def reset(self) -> None:
         super().reset()  # type: ignore[misc]
@@ -162,6 +188,11 @@ class _Trimmable:
         if self.scores is not None:
             self.scores = self.scores[index.to(self.scores.device)]
 
+    @property
+    def evicts_next(self) -> bool:
+        """Whether storing one more token may push another out of a sliding window."""
+        return False
+
     def _tell_length(self) -> None:
         """Keep a base class that counts tokens itself in step."""
 
@@ -189,6 +220,10 @@ class TrimmableSlidingLayer(_Trimmable, DynamicSlidingWindowLayer):
     def full_length(self) -> int:
         """Columns that the layer would hold had nothing been removed."""
         return min(self.logical, self.sliding_window - 1)
+
+    @property
+    def evicts_next(self) -> bool:
+        return self.logical + 1 >= self.sliding_window
 
     def _tell_length(self) -> None:
         self.cumulative_length = self.logical

@@ -30,13 +30,15 @@ def compact_hidden(hidden: Tensor, index: Tensor, merge_into: Tensor | None) -> 
     return gather_rows(hidden, index, 0, 1)
 
 
-def compact_arguments(kwargs: dict[str, Any], rows: Tensor) -> dict[str, Any]:
+def compact_arguments(
+    position_embeddings: tuple[Tensor, Tensor], position_ids: Tensor | None, rows: Tensor
+) -> dict[str, Any]:
     """Cut the rotary tables and position ids of a layer call down to ``rows`` ``[batch, rows]``."""
     changed: dict[str, Any] = {
-        "position_embeddings": tuple(gather_rows(t, rows, -3, -2) for t in kwargs["position_embeddings"])
+        "position_embeddings": tuple(gather_rows(table, rows, -3, -2) for table in position_embeddings)
     }
-    if kwargs.get("position_ids") is not None:
-        changed["position_ids"] = gather_rows(kwargs["position_ids"], rows, -2, -1)
+    if position_ids is not None:
+        changed["position_ids"] = gather_rows(position_ids, rows, -2, -1)
     return changed
 
 

@@ -1,35 +1,39 @@
 """Hooks on a model: they follow each forward pass from the prompt to the logits and let the method cut on the way."""
 
 import functools
+import inspect
 import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
 
 from vistrim.architectures import ModelSpec, discover
-from vistrim.engine import decode, prefill, prompt, tap
+from vistrim.engine import tap
 from vistrim.engine.cache import make_trimmable
-from vistrim.engine.compaction import restore_length
+from vistrim.engine.decode import Decode
 from vistrim.engine.forward import Forward
-from vistrim.engine.generation import Generation, check_generation, check_kernel
+from vistrim.engine.generation import Generation, begin_generation, check_kernel
+from vistrim.engine.prefill import Prefill
+from vistrim.engine.prompt import Prompt, PromptInputs, read_inputs, read_prompt
 from vistrim.engine.recorder import Recorder
-from vistrim.engine.tokens import TokenMap
 from vistrim.errors import UnsupportedGenerationError, UnsupportedModelError
 from vistrim.methods.base import Method
+
+Call = dict[str, Any]
+"""All arguments of a forward pass, by name."""
 
 
 class _ThreadState(threading.local):
     """What one thread is doing with the model right now."""
 
     generation: Generation | None = None
-    call: prompt.Call | None = None
-    inputs: prompt.PromptInputs | None = None
+    head_call: Call | None = None
+    inputs: PromptInputs | None = None
     forward: Forward | None = None
 
 
@@ -75,31 +79,49 @@ class Engine:
             raise UnsupportedModelError(
                 "this model is already being trimmed: leave that context (or detach that handle) first"
             )
-        self._before(self.model, self._note_call)
-        self._before(self.spec.base, self._note_prompt)
-        self._before(self.spec.decoder, self._begin_forward)
-        self._undo.append(
-            self.spec.decoder.register_forward_hook(self._end_forward, with_kwargs=True, always_call=True).remove
-        )
+        self._around(self.model, self._note_head_call, self._forget_head_call)
+        self._around(self.spec.base, self._note_inputs, self._forget_inputs)
+        self._around(self.spec.decoder, self._begin_forward, self._end_forward)
         for i, layer in enumerate(self.spec.layers):
-            self._before(layer, functools.partial(self._before_layer, i))
+            hook = functools.partial(self._before_layer, i)
+            self._keep_handle(layer.register_forward_pre_hook(hook, with_kwargs=True))
         for i, attention in enumerate(self.spec.attentions):
             tap.install(attention, functools.partial(self._reader, i))
             self._undo.append(functools.partial(tap.remove, attention))
-        self._replace("generate", self._guarded(self.model.generate))
+        self._shadow("generate", self._generate(self.model.generate))
         for name in ("generate_batch", "init_continuous_batching"):
-            self._replace(name, _refuse_continuous_batching)
+            self._shadow(name, _refuse_continuous_batching)
 
     def detach(self) -> None:
         """Remove everything that `attach` installed."""
         while self._undo:
             self._undo.pop()()
 
-    def _before(self, module: nn.Module, hook: Callable[..., Any]) -> None:
-        handle: RemovableHandle = module.register_forward_pre_hook(hook, with_kwargs=True)
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise UnsupportedModelError("a model that is being trimmed cannot be copied or pickled: detach it first")
+
+    def _around(self, module: nn.Module, before: Callable[..., Any], after: Callable[..., Any]) -> None:
+        """Run hooks before and, whatever happens, after a module; both get the arguments of the call by name."""
+        names = [*inspect.signature(module.forward).parameters]
+
+        def named(args: tuple[Any, ...], kwargs: Call) -> Call:
+            return dict(zip(names, args, strict=False)) | kwargs
+
+        def pre_hook(module: nn.Module, args: tuple[Any, ...], kwargs: Call) -> tuple[tuple[()], Call]:
+            call = named(args, kwargs)
+            before(call)
+            return (), call
+
+        def post_hook(module: nn.Module, args: tuple[Any, ...], kwargs: Call, output: Any) -> Any:
+            return after(output)
+
+        self._keep_handle(module.register_forward_pre_hook(pre_hook, with_kwargs=True))
+        self._keep_handle(module.register_forward_hook(post_hook, with_kwargs=True, always_call=True))
+
+    def _keep_handle(self, handle: RemovableHandle) -> None:
         self._undo.append(handle.remove)
 
-    def _replace(self, name: str, function: Callable[..., Any]) -> None:
+    def _shadow(self, name: str, function: Callable[..., Any]) -> None:
         """Shadow a method of the model on the instance."""
         own = vars(self.model)
         if name in own:
@@ -108,85 +130,94 @@ class Engine:
             self._undo.append(functools.partial(own.__delitem__, name))
         own[name] = function
 
-    def _guarded(self, generate: Callable[..., Any]) -> Callable[..., Any]:
+    def _generate(self, generate: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(generate)
-        def guarded(*args: Any, **kwargs: Any) -> Any:
-            check_generation(self.model, self.method.acts_in_decode, kwargs)
-            generation = self._thread.generation = Generation()
+        def checked(*args: Any, **kwargs: Any) -> Any:
+            generation = begin_generation(self.model, generate, self.method.acts_in_decode, args, kwargs)
+            outer, self._thread.generation = self._thread.generation, generation
             try:
                 output = generate(*args, **kwargs)
             finally:
-                self._thread.generation = None
-            if generation.recorder is not None:
-                prompt_ids = args[0] if args else kwargs.get("input_ids", kwargs.get("inputs"))
-                sequences = output if isinstance(output, Tensor) else output.sequences
-                given = 0 if prompt_ids is None else prompt_ids.shape[1]
-                generation.recorder.end_generation(sequences.shape[1] - given)
+                self._thread.generation = outer
+            generation.end(output)
             return output
 
-        return guarded
+        return checked
 
-    def _note_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._thread.call = prompt.Call(kwargs.get("labels"), kwargs.get("logits_to_keep"))
+    def _note_head_call(self, call: Call) -> None:
+        self._thread.head_call = call
 
-    def _note_prompt(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _forget_head_call(self, output: Any) -> None:
+        self._thread.head_call = None
+
+    def _note_inputs(self, call: Call) -> None:
         check_kernel(self.spec.decoder.config)
-        call, self._thread.call = self._thread.call, None
-        if args:
-            kwargs = {"input_ids": args[0]} | kwargs
-        self._thread.inputs = prompt.read(self.spec, call or prompt.Call(), kwargs)
+        head, generation = self._thread.head_call or {}, self._thread.generation
+        drafted = head["logits_to_keep"] - 1 if generation is not None and generation.drafts else 0
+        self._thread.inputs = read_inputs(self.spec, call, head.get("labels"), drafted)
 
-    def _begin_forward(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        config: Any = module.config
-        inputs, self._thread.inputs = self._thread.inputs, None
-        embeddings = kwargs["inputs_embeds"]
+    def _forget_inputs(self, output: Any) -> None:
+        self._thread.inputs = None
+
+    def _begin_forward(self, call: Call) -> None:
+        embeddings = call["inputs_embeds"] if call.get("inputs_embeds") is not None else call["input_ids"]
         batch, length = embeddings.shape[:2]
-        cache = kwargs.get("past_key_values")
-        use_cache = kwargs["use_cache"] if kwargs.get("use_cache") is not None else config.use_cache
-        if cache is None and use_cache:
-            cache = DynamicCache(config=config)
-            kwargs = kwargs | {"past_key_values": cache}
-        if cache is not None:
-            make_trimmable(cache, len(self.spec.layers))
+        cache = call["past_key_values"] = self._cache(call)
         past = cache.get_seq_length() if cache is not None else 0
         recorder, is_new = self._recorder(embeddings, cache)
-        forward = self._thread.forward = Forward(length, past, cache, recorder)
-        if is_new or length > 1 or cache is None:
-            self._begin_prefill(forward, batch, inputs, embeddings.device)
-        elif self.method.acts_in_decode:
-            decode.plan(self.spec, self.method, forward)
+        is_prefill = is_new or length > 1 or cache is None
+        prompt = self._prompt(embeddings, cache, past) if is_prefill else None
+        common = (self.spec, self.method, recorder, length, past, cache)
+        if prompt is not None:
+            self._thread.forward = Prefill(*common, prompt=prompt, cuts=self.cuts)
+        elif not is_prefill and cache is not None:
+            self._thread.forward = Decode(*common)
+        else:
+            self._thread.forward = Forward(*common)
         if is_new:
-            recorder.begin_prefill(batch, length, past, forward.tokens, len(forward.image_sizes))
-        return args, kwargs
+            recorder.begin_prefill(batch, length, past, cache, prompt)
 
-    def _begin_prefill(
-        self, forward: Forward, batch: int, inputs: prompt.PromptInputs | None, device: torch.device
-    ) -> None:
-        generation = self._thread.generation
-        layers = forward.cache.layers if forward.cache is not None else []
+    def _cache(self, call: Call) -> Cache | None:
+        """Return the cache that the decoder is to use, with layers that can forget tokens."""
+        decoder: Any = self.spec.decoder
+        cache = call.get("past_key_values")
+        use_cache = call["use_cache"] if call.get("use_cache") is not None else decoder.config.use_cache
+        # While it recomputes layers for the gradient, transformers does without a cache.
+        recomputes = decoder.training and decoder.is_gradient_checkpointing
+        if cache is None and use_cache and not recomputes:
+            cache = DynamicCache(config=decoder.config)
+        if cache is not None:
+            make_trimmable(cache, len(self.spec.layers))
+        return cache
+
+    def _prompt(self, embeddings: Tensor, cache: Cache | None, past: int) -> Prompt | None:
+        """Sort the tokens of a prefill; None if there is and was nothing visual."""
+        batch, length = embeddings.shape[:2]
+        inputs, generation = self._thread.inputs, self._thread.generation
+        layers = cache.layers if cache is not None else []
         for cached in layers:
-            cached.prompt_length = forward.past + forward.length
-        if inputs is None or (inputs.visual is None and not any(cached.tokens for cached in layers)):
-            return
-        tokens = forward.tokens = inputs.tokens(batch, forward.past, forward.length, device)
-        forward.initial = tokens.n_visual
-        forward.image_sizes = inputs.image_sizes
-        ranking = inputs.ranking(tokens)
-        if generation is not None and forward.cache is None:
+            cached.prompt_length = past + length
+        if inputs is None or (inputs.placeholders is None and not any(cached.tokens for cached in layers)):
+            return None
+        if inputs.padding_mask is not None:
+            for cached in layers:
+                cached.note_padding(inputs.padding_mask[:, :past])
+        prompt = read_prompt(inputs, batch, past, length, embeddings.device)
+        if generation is not None and cache is None:
             # Without a cache, the later passes repeat the prefill and have to choose as it did.
             if generation.ranking is None:
-                generation.ranking = ranking
-            ranking = generation.ranking
-        forward.ranking = ranking
+                generation.ranking = prompt.ranking
+            prompt = Prompt(prompt.tokens, generation.ranking, inputs)
+        return prompt
 
     def _recorder(self, embeddings: Tensor, cache: Cache | None) -> tuple[Recorder, bool]:
         """Return the recorder of the generation that this forward pass belongs to, and whether it has just begun."""
         generation = self._thread.generation
         if generation is not None:
+            generation.cache = cache
             found = generation.recorder
         else:
+            # A loop written by hand: its cache tells which one.
             found = self._by_cache.get(cache) if cache is not None and embeddings.shape[1] == 1 else None
         if found is not None:
             return found, False
@@ -194,47 +225,31 @@ class Engine:
         self.recorders.append(recorder)
         if generation is not None:
             generation.recorder = recorder
-        if cache is not None:
+        elif cache is not None:
             self._by_cache[cache] = recorder
         return recorder, True
 
     def _before_layer(
-        self, i: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        self, i: int, module: nn.Module, args: tuple[Any, ...], kwargs: Call
+    ) -> tuple[tuple[Any, ...], Call] | None:
         forward = self._thread.forward
-        if forward is None:
+        changed = forward.before_layer(i, args[0], kwargs) if forward is not None else None
+        if changed is None:
             return None
-        if forward.tokens is not None:
-            kwargs = dict(kwargs)
-            cuts = self.cuts if any(forward.initial) else frozenset()
-            hidden = prefill.before_layer(self.spec, self.method, cuts, forward, i, args[0], kwargs)
-            return (hidden, *args[1:]), kwargs
-        if forward.recorder.in_prefill:
-            held = forward.cache.layers[i].stored if forward.cache is not None else 0
-            forward.recorder.layer_ran(forward.length, held, None)
-        elif forward.cache is not None and (forward.targets or forward.cache.layers[i].is_trimmed):
-            kwargs = dict(kwargs)
-            decode.before_layer(self.spec, self.method, forward, i, kwargs)
-            return args, kwargs
-        return None
+        hidden, arguments = changed
+        return (hidden, *args[1:]), kwargs | arguments
 
     def _reader(self, i: int) -> tap.TapReader | None:
         forward = self._thread.forward
         if forward is None or forward.tapped != i:
             return None
-        read = prefill.read_scores if forward.tokens is not None else decode.read_scores
-        return functools.partial(read, forward, i)
+        return functools.partial(forward.read_scores, i)
 
-    def _end_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+    def _end_forward(self, output: Any) -> Any:
         forward, self._thread.forward = self._thread.forward, None
-        if forward is None or output is None:
-            return output
-        forward.recorder.end_forward(forward.cache)
-        if forward.trimmed and forward.tokens is not None:
-            rows: TokenMap = forward.tokens
-            output.last_hidden_state = restore_length(
-                output.last_hidden_state, rows.slots - forward.past, rows.valid, forward.length
-            )
+        if forward is not None and output is not None:
+            forward.recorder.end_forward(forward.cache)
+            output.last_hidden_state = forward.restored(output.last_hidden_state)
         return output
 
 

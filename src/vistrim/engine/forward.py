@@ -1,97 +1,88 @@
-"""State of one forward pass of the decoder. It lives in the thread that runs it and ends with it."""
+"""One forward pass of the decoder. Its state lives in the thread that runs it, and ends with it."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
+from vistrim.architectures import ModelSpec
 from vistrim.engine.recorder import Recorder
-from vistrim.engine.tokens import TokenMap
+from vistrim.methods.base import Method
 
 
 @dataclass
 class Forward:
-    """One forward pass of the decoder.
+    """A forward pass that removes nothing; base class of those that do.
 
     Attributes
     ----------
+    spec : ModelSpec
+        The model.
+    method : Method
+        What is trimmed.
+    recorder : Recorder
+        Collects the measurements.
     length : int
         Tokens of this pass before trimming.
     past : int
         Tokens of the sequence before this pass, the removed ones included.
     cache : Cache or None
         Its layers are trimmable.
-    recorder : Recorder
-        Collects the measurements.
-    tokens : TokenMap or None
-        The rows that the current layer processes; None where they are all text and nothing is to be trimmed.
-    initial : tuple of int
-        Visual tokens per sample in this pass before trimming.
-    image_sizes : list of int
-        Visual tokens per image.
-    ranking : Tensor or None
-        ``[batch]`` long: slot of the token whose attention ranks the visual tokens.
-    trimmed : bool
-        Whether rows have been removed in this pass.
-    targets : list
-        Decode: visual tokens per sample that each layer's cache is to be cut down to; None: leave it.
     tapped : int or None
         The layer whose attention is to be read.
     scores : Tensor or None
-        ``[batch, rows]``: attention received at the tapped layer.
-    scored : TokenMap or None
-        Decode: the tokens that ``scores`` belongs to.
+        ``[batch, tokens]``: attention received at the layer that was tapped last.
     memo : dict
-        Tensors shared by all layers between two cuts.
+        Tensors that several layers share.
     """
 
+    spec: ModelSpec
+    method: Method
+    recorder: Recorder
     length: int
     past: int
     cache: Cache | None
-    recorder: Recorder
-    tokens: TokenMap | None = None
-    initial: tuple[int, ...] = ()
-    image_sizes: list[int] = field(default_factory=list)
-    ranking: Tensor | None = None
-    trimmed: bool = False
-    targets: list[tuple[int, ...] | None] = field(default_factory=list)
     tapped: int | None = None
     scores: Tensor | None = None
-    scored: TokenMap | None = None
     memo: dict[Any, Any] = field(default_factory=dict)
 
-    def remember(self, key: Any, held: Any, make: Callable[[], Any]) -> Any:
-        """Make a tensor once for all layers that share it; ``held`` keeps alive what ``key`` identifies by address."""
+    def before_layer(self, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, dict[str, Any]] | None:
+        """Remove what is to be removed before a layer.
+
+        Parameters
+        ----------
+        layer : int
+            The layer that is about to run.
+        hidden : Tensor
+            ``[batch, rows, hidden]``.
+        kwargs : dict
+            The layer's keyword arguments.
+
+        Returns
+        -------
+        tuple or None
+            New hidden states and the keyword arguments that change; None leaves the layer alone.
+        """
+        self.recorder.layer_ran(self.length, self.cached(layer), None)
+        return None
+
+    def read_scores(self, layer: int, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:
+        """Score the tokens by the attention of a tapped layer; see `vistrim.engine.tap.TapReader`."""
+
+    def restored(self, hidden: Tensor) -> Tensor:
+        """Last hidden states ``[batch, rows, hidden]`` at the length that the model expects."""
+        return hidden
+
+    def cached(self, layer: int) -> int:
+        """Columns that the layer's cache holds."""
+        return self.cache.layers[layer].stored if self.cache is not None else 0
+
+    def remember(self, key: Any, alive: Any, make: Callable[[], Any]) -> Any:
+        """Make a tensor once for all layers that share it; ``alive`` is held, as ``key`` has addresses of its parts."""
         if key not in self.memo:
-            self.memo[key] = held, make()
+            self.memo[key] = alive, make()
         return self.memo[key][1]
-
-
-def visible_columns(mask: Tensor | None, rows: Tensor, queries: int, columns: int) -> Tensor:
-    """Columns that one query row per sample may attend to.
-
-    Parameters
-    ----------
-    mask : Tensor or None
-        The layer's mask, ``[batch or 1, 1, queries, columns]`` bool or additive float; None: causal.
-    rows : Tensor
-        ``[batch]`` long: the query row.
-    queries, columns : int
-        Rows and columns of the layer.
-
-    Returns
-    -------
-    Tensor
-        ``[batch, 1, columns]`` bool.
-    """
-    if mask is None:
-        place = torch.arange(columns, device=rows.device)
-        return (place <= (rows + columns - queries)[:, None])[:, None]
-    mask = mask.expand(rows.shape[0], -1, -1, -1)[
-        torch.arange(rows.shape[0], device=mask.device), 0, rows.to(mask.device)
-    ]
-    visible = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
-    return visible[:, None]

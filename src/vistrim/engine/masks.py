@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from vistrim.core.selection import gather_rows
 from vistrim.engine.tokens import TokenMap
@@ -14,7 +15,7 @@ def layer_mask(
     first_slot: int,
     kv_offset: int,
 ) -> Tensor | None:
-    """Cut the model's mask down to the rows and columns that a layer still has.
+    """Cut the model's mask of a prefill down to the rows and columns that a layer still has.
 
     Parameters
     ----------
@@ -40,20 +41,87 @@ def layer_mask(
             return None
         # Order is kept, so that "not later" holds for rows as it does for slots.
         rows, columns = queries.width, keys.width
-        visible = torch.ones(rows, columns, dtype=torch.bool, device=keys.valid.device).tril(columns - rows)
-        return _show_something(visible & keys.valid[:, None, None], queries)
+        causal = torch.ones(rows, columns, dtype=torch.bool, device=keys.valid.device).tril(columns - rows)
+        return _show_something(causal & keys.valid[:, None, None], queries)
     place = (keys.slots - kv_offset).to(mask.device)
     known = (keys.valid.to(mask.device) & (place >= 0))[:, None, None]
-    if mask.shape[2] > 1:
-        mask = gather_rows(mask, queries.slots - first_slot, 0, 2)
+    mask = gather_rows(mask, queries.slots - first_slot, 0, 2)
     mask = gather_rows(mask, place.clamp(min=0), 0, 3)
     if mask.dtype == torch.bool:
         return _show_something(mask & known, queries)
     return mask.masked_fill(~known, torch.finfo(mask.dtype).min)
 
 
-def _show_something(visible: Tensor, queries: TokenMap) -> Tensor:
+def decode_mask(
+    held: TokenMap, stored: int, past: int, window: int | None, additive: torch.dtype | None
+) -> Tensor | None:
+    """Mask of one generated token over a trimmed cache layer and itself.
+
+    Parameters
+    ----------
+    held : TokenMap
+        The mapped columns; behind them are consecutive generated tokens.
+    stored : int
+        All columns.
+    past : int
+        Slot of the generated token.
+    window : int or None
+        Slots that a sliding-window layer looks back over.
+    additive : torch.dtype or None
+        Type of an additive mask; None: a bool one.
+
+    Returns
+    -------
+    Tensor or None
+        ``[batch, 1, 1, stored + 1]``, or None if every column is visible.
+    """
+    if window is None or past < window:
+        window = None
+        if not any(held.n_invalid):
+            return None
+    behind = stored + 1 - held.width
+    seen = pad(held.valid, (0, behind), value=True)
+    if window is not None:
+        generated = torch.arange(past + 1 - behind, past + 1, device=held.slots.device)
+        slots = torch.cat([held.slots, generated.expand(held.slots.shape[0], -1)], 1)
+        seen = seen & (past - slots < window)
+    seen = seen[:, None, None]
+    if additive is None:
+        return seen
+    return torch.zeros(seen.shape, dtype=additive, device=seen.device).masked_fill(~seen, torch.finfo(additive).min)
+
+
+def visible(mask: Tensor) -> Tensor:
+    """Turn a bool or additive mask into a bool one (True: visible)."""
+    return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
+
+
+def visible_to_row(mask: Tensor | None, rows: Tensor, queries: int, columns: int) -> Tensor:
+    """Columns that one query row per sample may attend to.
+
+    Parameters
+    ----------
+    mask : Tensor or None
+        The layer's mask, ``[batch or 1, 1, queries, columns]`` bool or additive; None: causal.
+    rows : Tensor
+        ``[batch]`` long: the query row.
+    queries, columns : int
+        Rows and columns of the layer.
+
+    Returns
+    -------
+    Tensor
+        ``[batch, 1, columns]`` bool.
+    """
+    if mask is None:
+        place = torch.arange(columns, device=rows.device)
+        return (place <= (rows + columns - queries)[:, None])[:, None]
+    batch = torch.arange(rows.shape[0], device=mask.device)
+    return visible(mask.expand(rows.shape[0], -1, -1, -1)[batch, 0, rows.to(mask.device)])[:, None]
+
+
+def _show_something(seen: Tensor, queries: TokenMap) -> Tensor:
     """Let invalid rows see every column: their result is never used, but a row without any column would be NaN."""
     if not any(queries.n_invalid):
-        return visible
-    return visible | ~queries.valid.to(visible.device)[:, None, :, None]
+        return seen
+    return seen | ~queries.valid.to(seen.device)[:, None, :, None]

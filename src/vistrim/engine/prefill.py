@@ -1,133 +1,116 @@
 """Prefill: cut tokens before a layer, and give the layer the inputs of those that are left."""
 
+from __future__ import annotations
+
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vistrim.architectures import ModelSpec
 from vistrim.core.scores import attention_received
 from vistrim.core.selection import Selection
 from vistrim.engine.cache import Incoming
-from vistrim.engine.compaction import compact_arguments, compact_hidden
-from vistrim.engine.forward import Forward, visible_columns
-from vistrim.engine.masks import layer_mask
+from vistrim.engine.compaction import compact_arguments, compact_hidden, restore_length
+from vistrim.engine.forward import Forward
+from vistrim.engine.masks import layer_mask, visible_to_row
+from vistrim.engine.prompt import Prompt
 from vistrim.engine.tokens import TokenMap
-from vistrim.methods.base import InputTokens, LayerTokens, Method
+from vistrim.methods.base import InputTokens, LayerTokens
 
 
-def before_layer(
-    spec: ModelSpec,
-    method: Method,
-    cuts: frozenset[int],
-    forward: Forward,
-    layer: int,
-    hidden: Tensor,
-    kwargs: dict[str, Any],
-) -> Tensor:
-    """Cut before a layer if the method wants to, and adapt the layer's arguments in ``kwargs``.
+@dataclass
+class Prefill(Forward):
+    """A forward pass over a prompt with images, or over more text behind one.
 
-    Parameters
+    Attributes
     ----------
+    prompt : Prompt
+        The tokens before trimming.
     cuts : frozenset of int
         Layers before which the method is asked.
-    hidden : Tensor
-        ``[batch, rows, hidden]``.
-
-    Returns
-    -------
-    Tensor
-        ``[batch, fewer rows, hidden]``.
+    tokens : TokenMap
+        The rows that the current layer processes.
+    trimmed : bool
+        Whether rows have been removed in this pass.
     """
-    assert forward.tokens is not None
-    with forward.recorder.selecting():
-        hidden = _cut(spec, method, cuts, forward, layer, hidden)
-        forward.tapped = layer if layer + 1 in cuts or (layer == 0 and method.acts_in_decode) else None
-    tokens = forward.tokens
-    cached = forward.cache.layers[layer] if forward.cache is not None else None
-    held = cached.stored if cached is not None else 0
-    if forward.trimmed:
-        rows = tokens.slots - forward.past
-        held_arguments = kwargs["position_embeddings"], kwargs.get("position_ids")
-        key = "arguments", *map(id, held_arguments)
-        kwargs |= forward.remember(key, held_arguments, lambda: compact_arguments(kwargs, rows))
-    if forward.trimmed or (cached is not None and cached.is_trimmed):
-        kwargs["attention_mask"] = _mask(forward, cached, kwargs.get("attention_mask"))
-    if cached is not None:
-        cached.incoming = Incoming(forward.length, tokens, forward.initial, forward.trimmed)
-    if forward.recorder.in_prefill:
-        forward.recorder.layer_ran(tokens.width, held, tokens)
-    return hidden
 
+    prompt: Prompt = None  # type: ignore[assignment]
+    cuts: frozenset[int] = frozenset()
+    tokens: TokenMap = None  # type: ignore[assignment]
+    trimmed: bool = False
 
-def read_scores(forward: Forward, layer: int, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:
-    """Score the tokens by the attention that the ranking token pays them at this layer."""
-    assert forward.tokens is not None
-    assert forward.ranking is not None
-    with forward.recorder.selecting():
-        tokens, ranking = forward.tokens, forward.ranking
-        rows = ((tokens.slots == ranking[:, None]) & tokens.valid).to(torch.uint8).argmax(1).to(query.device)
-        row = query[torch.arange(query.shape[0], device=query.device), :, rows][:, :, None]
-        visible = visible_columns(mask, rows, query.shape[2], key.shape[2])
-        scores = attention_received(row, key, visible, scaling)
-        forward.scores = scores[:, -tokens.width :]
-        if layer == 0 and forward.cache is not None:
-            forward.cache.layers[0].scores = scores
+    def __post_init__(self) -> None:
+        self.tokens = self.prompt.tokens
+        if not any(self.tokens.n_visual):
+            self.cuts = frozenset()
 
+    def before_layer(self, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, dict[str, Any]] | None:
+        if layer in self.cuts or (layer == 0 and "input" in self.method.stages and any(self.tokens.n_visual)):
+            with self.recorder.selecting():
+                hidden = self._cut(layer, hidden)
+        self.tapped = layer if layer + 1 in self.cuts or (layer == 0 and self.method.acts_in_decode) else None
+        changed: dict[str, Any] = {}
+        cached = self.cache.layers[layer] if self.cache is not None else None
+        if self.trimmed:
+            alive = kwargs["position_embeddings"], kwargs.get("position_ids")
+            rows = self.tokens.slots - self.past
+            changed |= self.remember(("arguments", *map(id, alive)), alive, lambda: compact_arguments(*alive, rows))
+        if self.trimmed or (cached is not None and cached.is_trimmed):
+            changed["attention_mask"] = self._mask(cached, kwargs.get("attention_mask"))
+        self.recorder.layer_ran(self.tokens.width, self.cached(layer), self.tokens)
+        if cached is not None:
+            cached.incoming = Incoming(self.length, self.tokens, self.prompt.tokens.n_visual, self.trimmed)
+        return hidden, changed
 
-def _cut(spec: ModelSpec, method: Method, cuts: frozenset[int], forward: Forward, layer: int, hidden: Tensor) -> Tensor:
-    tokens = forward.tokens
-    assert tokens is not None
-    selection = None
-    if layer == 0:
-        if "input" in method.stages:
-            images = _images_per_sample(forward.image_sizes, tokens.n_visual)
-            selection = method.select_input(InputTokens(hidden, tokens.visual, images, spec.grid))
-    elif layer in cuts and forward.scores is not None:
-        selection = method.select_prefill(layer, _layer_tokens(spec, forward, tokens, forward.scores))
-    if selection is None or selection.counts == tokens.n_visual:
-        return hidden
-    index, forward.tokens = tokens.keep(_on(tokens, selection))
-    forward.trimmed = True
-    forward.memo.clear()
-    forward.recorder.cut(layer, forward.tokens)
-    return compact_hidden(hidden, index, selection.merge_into)
+    def read_scores(self, layer: int, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:
+        with self.recorder.selecting():
+            at_ranking = (self.tokens.slots == self.prompt.ranking[:, None]) & self.tokens.valid
+            rows = at_ranking.to(torch.uint8).argmax(1).to(query.device)
+            row = query[torch.arange(query.shape[0], device=query.device), :, rows][:, :, None]
+            visible = visible_to_row(mask, rows, query.shape[2], key.shape[2])
+            scores = attention_received(row, key, visible, scaling)
+            self.scores = scores[:, -self.tokens.width :]
+            if layer == 0 and self.cache is not None:
+                self.cache.layers[0].scores = scores
 
+    def restored(self, hidden: Tensor) -> Tensor:
+        if not self.trimmed:
+            return hidden
+        return restore_length(hidden, self.tokens.slots - self.past, self.tokens.valid, self.length)
 
-def _layer_tokens(spec: ModelSpec, forward: Forward, tokens: TokenMap, scores: Tensor) -> LayerTokens:
-    return LayerTokens(
-        scores=scores.to(tokens.visual.device),
-        visual=tokens.visual,
-        held=tokens.n_visual,
-        initial=forward.initial,
-        depth=spec.decoder_shape.layers,
-    )
+    def _cut(self, layer: int, hidden: Tensor) -> Tensor:
+        tokens = self.tokens
+        selection = self._select_input(hidden) if layer == 0 else self._select_at(layer)
+        if selection is None or selection.counts == tokens.n_visual:
+            return hidden
+        index, self.tokens = tokens.keep(selection)
+        self.trimmed = True
+        self.memo.clear()
+        self.recorder.cut(layer, self.tokens)
+        return compact_hidden(hidden, index, selection.merge_into)
 
+    def _select_input(self, hidden: Tensor) -> Selection | None:
+        images = self.prompt.images_per_sample()
+        return self.method.select_input(InputTokens(hidden, self.tokens.visual, images, self.spec.grid))
 
-def _on(tokens: TokenMap, selection: Selection) -> Selection:
-    return Selection(selection.keep.to(tokens.visual.device), selection.counts, selection.merge_into)
+    def _select_at(self, layer: int) -> Selection | None:
+        assert self.scores is not None
+        tokens = LayerTokens(
+            scores=self.scores.to(self.tokens.visual.device),
+            visual=self.tokens.visual,
+            held=self.tokens.n_visual,
+            initial=self.prompt.tokens.n_visual,
+            depth=self.spec.decoder_shape.layers,
+        )
+        return self.method.select_prefill(layer, tokens)
 
+    def _mask(self, cached: Any, mask: Tensor | None) -> Tensor | None:
+        held = cached.tokens if cached is not None else None
 
-def _mask(forward: Forward, cached: Any, mask: Tensor | None) -> Tensor | None:
-    assert forward.tokens is not None
-    tokens = forward.tokens
-    past = cached.tokens if cached is not None else None
+        def make() -> Tensor | None:
+            keys = cached.columns().followed_by(self.tokens) if cached is not None and cached.logical else self.tokens
+            kv_offset = cached.get_mask_sizes(self.length)[1] if cached is not None else 0
+            return layer_mask(mask, keys, self.tokens, self.past, kv_offset)
 
-    def make() -> Tensor | None:
-        keys = cached.columns().followed_by(tokens) if cached is not None and cached.logical else tokens
-        kv_offset = cached.get_mask_sizes(forward.length)[1] if cached is not None else 0
-        return layer_mask(mask, keys, tokens, forward.past, kv_offset)
-
-    return forward.remember(("mask", id(mask), id(past)), (mask, past), make)
-
-
-def _images_per_sample(sizes: list[int], n_visual: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-    """Deal the images out to the samples that their tokens belong to."""
-    remaining = iter(sizes)
-    images = []
-    for n in n_visual:
-        of_sample: list[int] = []
-        while sum(of_sample) < n:
-            of_sample.append(next(remaining))
-        images.append(tuple(of_sample))
-    return tuple(images)
+        return self.remember(("mask", id(mask), id(held)), (mask, held), make)

@@ -11,24 +11,9 @@ from torch import Tensor
 
 from vistrim.architectures import ModelSpec
 from vistrim.engine.tokens import TokenMap
+from vistrim.errors import UnsupportedGenerationError
 
 _PIXELS = ("pixel_values", "pixel_values_videos")
-
-
-@dataclass(frozen=True)
-class Call:
-    """Arguments that only the model with its head is given.
-
-    Attributes
-    ----------
-    labels : Tensor or None
-        ``[batch, tokens]`` long, -100 where there is none.
-    logits_to_keep : object
-        A number n means that the n - 1 last tokens are drafted candidates behind the prompt.
-    """
-
-    labels: Tensor | None = None
-    logits_to_keep: Any = None
 
 
 @dataclass(frozen=True)
@@ -37,62 +22,108 @@ class PromptInputs:
 
     Attributes
     ----------
-    visual : Tensor or None
-        ``[batch, tokens]`` bool: visual tokens of this forward pass; None if it brings no image.
+    placeholders : Tensor or None
+        ``[batch, tokens]`` bool: places of image features; None if this forward pass brings no image.
     image_sizes : list of int
-        Visual tokens per image, in prompt order over the batch.
-    valid : Tensor or None
-        ``[batch, tokens]`` bool: False for padding; None if there is no padding mask.
-    call : Call
-        What the head was given.
+        Features per image, in prompt order over the batch.
+    padding_mask : Tensor or None
+        ``[batch, past + tokens]`` bool: False for padding; None if there is none.
+    labels : Tensor or None
+        ``[batch, tokens]`` long, -100 where there is none.
+    drafted : int
+        Tokens at the end that are no prompt, but drafted candidates for the answer.
     """
 
-    visual: Tensor | None
+    placeholders: Tensor | None
     image_sizes: list[int]
-    valid: Tensor | None
-    call: Call
-
-    def tokens(self, batch: int, past: int, length: int, device: torch.device) -> TokenMap:
-        """Map of the tokens of this forward pass, before trimming (waits for the device once)."""
-        text = TokenMap.text(batch, past, length, device)
-        visual = text.visual if self.visual is None else self.visual.to(device)
-        valid = text.valid if self.valid is None else self.valid.to(device)
-        n_visual, n_invalid = torch.stack([visual.sum(1), (~valid).sum(1)]).tolist()
-        return TokenMap(text.slots, valid, visual & valid, tuple(n_visual), tuple(n_invalid))
-
-    def ranking(self, tokens: TokenMap) -> Tensor:
-        """Slot of the last prompt token, ``[batch]``: its attention ranks the visual tokens.
-
-        That is the token before the first label behind the image, where there are labels; otherwise the last token
-        that is neither padding nor a drafted candidate.
-        """
-        place = torch.arange(tokens.width, device=tokens.slots.device)
-        drafted = self.call.logits_to_keep
-        behind = drafted - 1 if isinstance(drafted, int) and drafted > 1 else 0
-        last = (place * tokens.valid).argmax(1) - behind
-        if self.call.labels is not None:
-            last_visual = (place * tokens.visual).argmax(1)
-            answer = (self.call.labels.to(place.device) != -100) & (place > last_visual[:, None] + 1)
-            first = answer.to(torch.uint8).argmax(1)
-            last = torch.where(answer.any(1), first - 1, last)
-        return tokens.slots.gather(1, last[:, None])[:, 0]
+    padding_mask: Tensor | None
+    labels: Tensor | None
+    drafted: int
 
 
-def read(spec: ModelSpec, call: Call, inputs: Mapping[str, Any]) -> PromptInputs:
-    """Read a prompt off the keyword arguments of the base model's forward pass."""
-    ids: Tensor | None = inputs.get("input_ids")
+@dataclass(frozen=True)
+class Prompt:
+    """The tokens of one prefill, before trimming.
+
+    Attributes
+    ----------
+    tokens : TokenMap
+        All of them. Visual are those that may be removed.
+    ranking : Tensor
+        ``[batch]`` long: slot of the last prompt token, whose attention ranks the visual tokens.
+    inputs : PromptInputs
+        Where this was read off.
+    """
+
+    tokens: TokenMap
+    ranking: Tensor
+    inputs: PromptInputs
+
+    def images_per_sample(self) -> tuple[tuple[int, ...], ...]:
+        """Removable visual tokens of each image of each sample."""
+        placeholders, sizes = self.inputs.placeholders, self.inputs.image_sizes
+        assert placeholders is not None
+        device = self.tokens.visual.device
+        sample, place = placeholders.to(device).nonzero(as_tuple=True)
+        lengths = torch.tensor(sizes, device=device)
+        image = torch.arange(len(sizes), device=device).repeat_interleave(lengths)
+        counts = image[self.tokens.visual[sample, place]].bincount(minlength=len(sizes)).tolist()
+        owners = sample[lengths.cumsum(0) - lengths].tolist()
+        return tuple(
+            tuple(n for n, owner in zip(counts, owners, strict=True) if owner == b)
+            for b in range(len(self.tokens.n_visual))
+        )
+
+
+def read_inputs(spec: ModelSpec, inputs: Mapping[str, Any], labels: Tensor | None, drafted: int) -> PromptInputs:
+    """Read a prompt off the keyword arguments of the base model's forward pass.
+
+    Raises
+    ------
+    UnsupportedGenerationError
+        If the attention mask is no padding mask.
+    """
     mask = inputs.get("attention_mask")
-    brings_images = bool(inputs.get("mm_encoder_outputs")) or any(inputs.get(name) is not None for name in _PIXELS)
-    visual, sizes = None, []
-    if brings_images:
+    if mask is not None and (not isinstance(mask, Tensor) or mask.dim() != 2):
+        raise UnsupportedGenerationError(
+            "vistrim supports padding masks [batch, tokens] only: pass such an `attention_mask`, or none"
+        )
+    ids: Tensor | None = inputs.get("input_ids")
+    placeholders, sizes = None, []
+    if inputs.get("mm_encoder_outputs") or any(inputs.get(name) is not None for name in _PIXELS):
         if ids is not None:
-            visual = torch.isin(ids, torch.tensor(spec.visual_token_ids, device=ids.device))
+            placeholders = torch.isin(ids, torch.tensor(spec.visual_token_ids, device=ids.device))
         else:
             # The same test that the model itself makes: placeholders are recognised by their embedding.
             embeddings = inputs["inputs_embeds"]
-            placeholders = spec.embed(torch.tensor(spec.visual_token_ids, device=embeddings.device))
-            visual = (embeddings[:, :, None] == placeholders).all(-1).any(-1)
-        sizes = spec.image_sizes(inputs, int(visual.sum()))
-    length = (ids if ids is not None else inputs["inputs_embeds"]).shape[1]
-    valid = mask[:, -length:].bool() if isinstance(mask, Tensor) and mask.dim() == 2 else None
-    return PromptInputs(visual, sizes, valid, call)
+            wanted = spec.embed(torch.tensor(spec.visual_token_ids, device=embeddings.device))
+            placeholders = (embeddings[:, :, None] == wanted).all(-1).any(-1)
+        sizes = spec.image_sizes(inputs, int(placeholders.sum()))
+    return PromptInputs(placeholders, sizes, mask.bool() if mask is not None else None, labels, drafted)
+
+
+def read_prompt(inputs: PromptInputs, batch: int, past: int, length: int, device: torch.device) -> Prompt:
+    """Sort the tokens of a prefill (waits for the device once).
+
+    Text is never removed. Neither is a visual token that something depends on: the last token of the prompt, whose
+    attention ranks and whose logits are the answer, and one in front of a label.
+    """
+    text = TokenMap.text(batch, past, length, device)
+    place = torch.arange(length, device=device)
+    visual = text.visual if inputs.placeholders is None else inputs.placeholders.to(device)
+    valid = text.valid if inputs.padding_mask is None else inputs.padding_mask[:, -length:].to(device)
+    visual = visual & valid
+    last = (place * valid).argmax(1)
+    ranking = last - inputs.drafted
+    needed = place == last[:, None]
+    if inputs.labels is not None:
+        answer = inputs.labels.to(device) != -100
+        needed[:, :-1] |= answer[:, 1:]
+        # The token before the first label behind the image.
+        behind = answer & (place > (place * visual).argmax(1)[:, None])
+        ranking = torch.where(behind.any(1), behind.to(torch.uint8).argmax(1) - 1, ranking)
+    needed |= place == ranking[:, None]
+    visual = visual & ~needed
+    n_visual, n_invalid = torch.stack([visual.sum(1), (~valid).sum(1)]).tolist()
+    tokens = TokenMap(text.slots, valid, visual, tuple(n_visual), tuple(n_invalid))
+    return Prompt(tokens, ranking + past, inputs)

@@ -11,6 +11,7 @@ from transformers.cache_utils import Cache
 
 from vistrim.architectures import ModelSpec
 from vistrim.core import costs
+from vistrim.engine.prompt import Prompt
 from vistrim.engine.report import Stage, TrimReport
 from vistrim.engine.tokens import TokenMap
 
@@ -44,6 +45,7 @@ class Recorder:
     images: int = 0
     rows: list[int] = field(default_factory=list)
     cached: list[int] = field(default_factory=list)
+    cached_full: list[int] = field(default_factory=list)
     visual_per_layer: list[tuple[int, ...]] = field(default_factory=list)
     stages: list[tuple[int, Tensor]] = field(default_factory=list)
     select_seconds: float = 0.0
@@ -52,8 +54,12 @@ class Recorder:
     ended: float = 0.0
     steps: int = 0
     generated: int = 0
-    held_bytes: list[int] = field(default_factory=list)
-    full_bytes: list[int] = field(default_factory=list)
+    window_ended_annealing: bool = False
+    passes: int = 0
+    held_bytes: int = 0
+    held_bytes_peak: int = 0
+    full_bytes: int = 0
+    shares: float = 0.0
     kv_tokens: list[tuple[int, ...]] = field(default_factory=list)
 
     @property
@@ -61,17 +67,23 @@ class Recorder:
         """Whether the prefill is still running."""
         return self.prefill_ended is None
 
-    def begin_prefill(self, batch: int, length: int, past: int, tokens: TokenMap | None, images: int) -> None:
+    def begin_prefill(self, batch: int, length: int, past: int, cache: Cache | None, prompt: Prompt | None) -> None:
         """Note the prompt before layer 0."""
-        self.batch, self.prompt, self.past, self.images = batch, length, past, images
-        if tokens is not None:
-            self.visual_mask = tokens.visual.cpu()
-        self.visual = tokens.n_visual if tokens is not None else (0,) * batch
-        self.prompt_tokens = tokens.n_valid if tokens is not None else (length,) * batch
+        self.batch, self.prompt, self.past = batch, length, past
+        depth = self.spec.decoder_shape.layers
+        self.cached_full = [layer.full_length for layer in cache.layers] if cache is not None else [0] * depth
+        self.visual, self.prompt_tokens = (0,) * batch, (length,) * batch
+        if prompt is not None:
+            self.images = len(prompt.inputs.image_sizes)
+            self.visual_mask = prompt.tokens.visual.cpu()
+            self.visual = prompt.tokens.n_visual
+            self.prompt_tokens = tuple(n - prompt.inputs.drafted for n in prompt.tokens.n_valid)
         self.prefill_began = clock(self.device)
 
     def layer_ran(self, rows: int, cached: int, tokens: TokenMap | None) -> None:
-        """Note what a layer is given in prefill."""
+        """Note what a layer is given in prefill: rows to compute, and tokens cached before."""
+        if not self.in_prefill:
+            return
         self.rows.append(rows)
         self.cached.append(cached)
         self.visual_per_layer.append(tokens.n_visual if tokens is not None else (0,) * self.batch)
@@ -103,23 +115,34 @@ class Recorder:
             self.steps += 1
             self.ended = time.perf_counter()
         if cache is not None:
-            held, full = cache_bytes(cache)
-            self.held_bytes.append(held)
-            self.full_bytes.append(full)
-            self.kv_tokens = [layer.held for layer in cache.layers]
+            self.passes += 1
+            self.look_at(cache)
+            self.held_bytes_peak = max(self.held_bytes_peak, self.held_bytes)
+            self.shares += self.held_bytes / self.full_bytes if self.full_bytes else 1.0
 
-    def end_generation(self, new_tokens: int) -> None:
-        """Note the end of ``generate``."""
+    def look_at(self, cache: Cache) -> None:
+        """Note what a cache holds now."""
+        self.held_bytes, self.full_bytes = cache_bytes(cache)
+        self.kv_tokens = [layer.held for layer in cache.layers]
+
+    def end_generation(self, new_tokens: int, copies: int, cache: Cache | None) -> None:
+        """Note the end of ``generate``, which ran ``copies`` of each sample (beams or several answers)."""
         self.ended = clock(self.device)
         self.generated = new_tokens
+        # Images are encoded once for all copies.
+        self.images //= copies
+        if cache is not None:
+            self.look_at(cache)
 
     def report(self) -> TrimReport:
         """Sum up."""
         shape = self.spec.decoder_shape
         depth = shape.layers
         flops = self.batch * costs.prefill_flops(shape, self.rows, self.cached)
-        flops_full = self.batch * costs.prefill_flops(shape, [self.prompt] * depth, [self.past] * depth)
-        shares = [held / full for held, full in zip(self.held_bytes, self.full_bytes, strict=True)]
+        flops_full = self.batch * costs.prefill_flops(shape, [self.prompt] * depth, self.cached_full)
+        share = self.shares / self.passes if self.passes else None
+        # The first token comes from the prefill; a step may yield several when candidates were drafted.
+        decoded = self.generated - 1 if self.generated else self.steps
         prefill_ended = self.prefill_ended or self.prefill_began
         return TrimReport(
             model=self.spec.name,
@@ -128,19 +151,19 @@ class Recorder:
             prompt_tokens=list(self.prompt_tokens),
             visual_tokens_per_layer=[list(n) for n in self.visual_per_layer],
             kv_tokens_per_layer=[list(n) for n in self.kv_tokens],
-            kv_bytes=self.held_bytes[-1] if self.held_bytes else 0,
-            kv_bytes_peak=max(self.held_bytes, default=0),
-            kv_bytes_full=self.full_bytes[-1] if self.full_bytes else 0,
-            kv_fraction_mean=sum(shares) / len(shares) if shares else None,
+            kv_bytes=self.held_bytes,
+            kv_bytes_peak=self.held_bytes_peak,
+            kv_bytes_full=self.full_bytes,
+            kv_fraction_mean=share,
             prefill_flops=flops,
             prefill_flops_full=flops_full,
             vision_flops=costs.vision_flops(self.spec.vision_shape, self.images),
             prefill_seconds=prefill_ended - self.prefill_began,
-            decode_seconds_per_token=(self.ended - prefill_ended) / self.steps if self.steps else None,
+            decode_seconds_per_token=(self.ended - prefill_ended) / decoded if decoded else None,
             select_seconds=self.select_seconds,
             generated_tokens=self.generated or self.steps,
             stages=self._stages(),
-            warnings=self._warnings(flops, flops_full, shares),
+            warnings=self._warnings(flops < flops_full, share),
         )
 
     def _stages(self) -> list[Stage]:
@@ -150,15 +173,19 @@ class Recorder:
             for layer, kept in self.stages
         ]
 
-    def _warnings(self, flops: int, flops_full: int, shares: list[float]) -> list[str]:
-        if not any(self.visual):
+    def _warnings(self, fewer_flops: bool, share: float | None) -> list[str]:
+        smaller_cache = share is not None and share < 1.0
+        if not any(self.visual) and not smaller_cache:
             return ["no visual tokens in the prompt: there was nothing to trim"]
         found = []
-        if flops == flops_full and min(shares, default=1.0) == 1.0:
+        if not fewer_flops and not smaller_cache:
             found.append("nothing was trimmed: the method kept every visual token")
-        if self.prompt < SHORT_PROMPT:
+        if self.window_ended_annealing:
+            found.append("the sequence outgrew the model's sliding window: from then on nothing more was annealed")
+        if self.past + self.prompt < SHORT_PROMPT:
             found.append(
-                f"short prompt ({self.prompt} tokens): fixed costs outweigh what trimming saves, expect no speed-up"
+                f"short prompt ({self.past + self.prompt} tokens): fixed costs outweigh what trimming saves, "
+                "expect no speed-up"
             )
         return found
 
@@ -167,8 +194,9 @@ def cache_bytes(cache: Cache) -> tuple[int, int]:
     """Bytes of all keys and values that a cache holds, and would hold had nothing been removed."""
     held = full = 0
     for layer in cache.layers:
-        for states in (layer.keys, layer.values):
-            size = states.untyped_storage().nbytes()
+        # Gradient checkpointing keeps transformers from filling a cache that it was given.
+        if layer.stored:
+            size = layer.keys.nbytes + layer.values.nbytes
             held += size
-            full += states.element_size() * states.shape[0] * states.shape[1] * states.shape[3] * layer.full_length
+            full += size // layer.stored * layer.full_length
     return held, full

@@ -31,6 +31,9 @@ class TapConfig:
         return _NAME if self.vistrim_reader() is not None else self.vistrim_real._attn_implementation
 
     def __getattr__(self, name: str) -> Any:
+        if name == "vistrim_real":
+            # Asked for by copy and pickle before there is any state.
+            raise AttributeError(name)
         return getattr(self.vistrim_real, name)
 
 
@@ -63,7 +66,8 @@ def _tapped_attention(
     config: Any = module.config
     read = config.vistrim_reader()
     kernel_name = config.vistrim_real._attn_implementation
-    eager = sys.modules[type(module).__module__].eager_attention_forward
+    # Each modeling file has an eager kernel of its own, which is not in the registry.
+    eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
     kernel = ALL_ATTENTION_FUNCTIONS.get_interface(kernel_name, eager)
     output = kernel(module, query, key, value, attention_mask, **kwargs)
     read(query.detach(), key.detach(), attention_mask, kwargs["scaling"])

@@ -14,6 +14,10 @@ class AttentionSchedule(Method):
 
     needs = "attention of one query row at the layer before a cut"
 
+    def is_due(self, step: int) -> bool:
+        """Whether anything may be evicted at decoding step ``step``."""
+        return True
+
     @abstractmethod
     def tokens_kept(self, n: int, layer: int, step: int, depth: int) -> int:
         """Visual tokens to keep out of ``n`` at ``layer`` and decoding step ``step`` (0 in prefill)."""
@@ -35,6 +39,6 @@ class AttentionSchedule(Method):
 
     def decode_counts(self, layer: int, step: int, initial: Sequence[int], depth: int) -> tuple[int, ...] | None:
         """Tokens per sample that the schedule leaves at this layer and step."""
-        if not self.acts_in_decode:
+        if not self.acts_in_decode or not self.is_due(step):
             return None
         return tuple(self.tokens_kept(n, layer, step, depth) for n in initial)

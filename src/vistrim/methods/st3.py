@@ -1,7 +1,7 @@
 """ST³: Spatial-Temporal visual token trimming."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from vistrim.core.schedules import Decay, tokens_kept
@@ -81,12 +81,12 @@ class ST3(AttentionSchedule):
             return cls(ratio=0.5, decay="constant")
         raise ValueError(f"no preset called {name!r}: choose balanced or compact")
 
-    @property
+    @cached_property
     def spatial(self) -> PVTP:
         """The cuts across layers."""
         return PVTP(self.start_layer, self.stride, self.ratio)
 
-    @property
+    @cached_property
     def temporal(self) -> VTA:
         """The annealing over generated tokens."""
         return VTA(self.decay, self.horizon, self.floor, self.interval)
@@ -104,8 +104,6 @@ class ST3(AttentionSchedule):
         """``G(l, t)``."""
         return tokens_kept(n, self.spatial.retention(layer, depth), self.temporal.factor(step), self.floor)
 
-    def decode_counts(self, layer: int, step: int, initial: Sequence[int], depth: int) -> tuple[int, ...] | None:
-        """``G(l, t)`` per sample at every ``interval``-th step."""
-        if step % self.interval:
-            return None
-        return super().decode_counts(layer, step, initial, depth)
+    def is_due(self, step: int) -> bool:
+        """At every ``interval``-th step."""
+        return self.temporal.is_due(step)

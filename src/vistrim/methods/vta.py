@@ -1,6 +1,5 @@
 """VTA: Visual Token Annealing, the temporal half of ST³."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vistrim.core.schedules import DECAYS, Decay, decay_factor, tokens_kept
@@ -8,8 +7,8 @@ from vistrim.methods.registry import register
 from vistrim.methods.schedule import AttentionSchedule
 
 DEFAULT_HORIZON = 64
-"""Brings ST³'s mean KV cache to 28 to 31 % of the untrimmed one for answers of 64 to 256 tokens (32 layers, 576 visual and
-64 text tokens), the paper's "about 30 %"."""
+"""Brings ST³'s mean KV cache to 28 to 31 % of the untrimmed one for answers of 64 to 256 tokens (32 layers, 576 visual
+and 64 text tokens): the paper's "about 30 %"."""
 
 DEFAULT_FLOOR = 0.1
 """A long answer never goes blind."""
@@ -79,8 +78,6 @@ class VTA(AttentionSchedule):
         """``G(t)``; the same at every layer."""
         return tokens_kept(n, 1.0, self.factor(step), self.floor)
 
-    def decode_counts(self, layer: int, step: int, initial: Sequence[int], depth: int) -> tuple[int, ...] | None:
-        """``G(t)`` per sample at every ``interval``-th step."""
-        if step % self.interval:
-            return None
-        return super().decode_counts(layer, step, initial, depth)
+    def is_due(self, step: int) -> bool:
+        """At every ``interval``-th step."""
+        return step % self.interval == 0
