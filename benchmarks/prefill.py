@@ -2,8 +2,8 @@
 
 Untouched and trimmed prefills take turns in one run; figures are medians, and speed-ups are medians of the ratios
 within each round, so that a machine that gets slower or faster meanwhile does not distort them. "keep everything" runs
-the engine with its scoring at every cut of the balanced preset but drops nothing: what it takes more than the untouched
-model is the engine's overhead.
+the engine, scores and ranks at every cut of the balanced preset, but drops nothing, so that no rows are copied: what it
+takes more than the untouched model is the engine's overhead.
 
     python -m benchmarks.prefill --out benchmarks/results/cpu/prefill-llava-1.5-7b.json
 """
@@ -26,7 +26,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from benchmarks import shapes
 from benchmarks.environment import stamp
 from vistrim import ST3, trim
-from vistrim.core.selection import Selection
+from vistrim.core.selection import Selection, keep_top
 from vistrim.methods.base import LayerTokens, Method
 
 
@@ -44,8 +44,8 @@ class KeepEverything(Method):
         return ST3.preset("balanced").prefill_layers(depth)
 
     def select_prefill(self, layer: int, tokens: LayerTokens) -> Selection | None:
-        """Choose all."""
-        return Selection(tokens.visual, tokens.held)
+        """Rank, and choose all."""
+        return keep_top(tokens.scores, tokens.visual, tokens.held)
 
 
 METHODS: dict[str, Method | None] = {

@@ -5,7 +5,7 @@ came after its removal, layer by layer. Positions are the original ones. No code
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,8 +74,13 @@ class Oracle:
         self.seen = [torch.zeros(0, 0, dtype=torch.bool) for _ in range(self.depth)]
 
     @torch.no_grad()
-    def prefill(self, ids: list[int], pixels: Tensor | None, ranking: int = -1) -> Tensor:
-        """Read a prompt (or a further turn) and return the logits of its last token."""
+    def prefill(
+        self, ids: list[int], pixels: Tensor | None, ranking: int = -1, protected: Collection[int] = ()
+    ) -> Tensor:
+        """Read a prompt (or a further turn) and return the logits of its last token.
+
+        The row ``ranking`` ranks; ``protected`` rows are never removed, although they show an image.
+        """
         embeddings = self.model.get_input_embeddings()(torch.tensor(ids))
         image = self.model.config.image_token_id
         first = len(self.embeddings)
@@ -83,6 +88,7 @@ class Oracle:
         if new:
             features = self.model.get_image_features(pixels, return_dict=True).pooler_output
             embeddings[new] = torch.cat(list(features))
+            new = [i for i in new if i not in protected]
         enter = set(new)
         if self.enters is not None and new:
             embeddings, enter = self.enters(embeddings, torch.tensor(new))

@@ -3,7 +3,7 @@
 import pytest
 
 from vistrim import ST3
-from vistrim.core.costs import DecoderShape, VisionShape, kv_bytes, prefill_flops, vision_flops
+from vistrim.core.costs import DecoderShape, VisionShape, prefill_flops, vision_flops
 
 LLAVA_7B = DecoderShape(layers=32, hidden=4096, intermediate=11008, heads=32, kv_heads=32, head_dim=128)
 
@@ -11,10 +11,6 @@ LLAVA_7B = DecoderShape(layers=32, hidden=4096, intermediate=11008, heads=32, kv
 @pytest.mark.parametrize(("text", "tera"), [(40, 8.18), (64, 8.50), (100, 9.00)])
 def test_prefill_of_the_untouched_model(text, tera):
     assert prefill_flops(LLAVA_7B, [576 + text] * 32) / 1e12 == pytest.approx(tera, abs=0.005)
-
-
-def test_kv_bytes_of_the_untouched_model():
-    assert kv_bytes(LLAVA_7B, [640] * 32, 2) == 320 * 2**20
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,11 @@ def test_equals_the_mean_of_materialised_weights(heads, kv_heads, rows, masked):
     assert torch.allclose(got.sum(1), torch.ones(2))
 
 
+def test_large_half_precision_values_do_not_overflow():
+    query, key = torch.full((1, 1, 1, 64), 90.0).half(), torch.full((1, 1, 3, 64), 90.0).half()
+    assert torch.allclose(attention_received(query, key, None, 0.05), torch.full((1, 3), 1 / 3))
+
+
 def test_softmax_is_taken_in_float32():
     query, key = torch.randn(1, 2, 1, 8).bfloat16(), torch.randn(1, 2, 300, 8).bfloat16()
     got = attention_received(query, key, None, 0.3)

@@ -9,7 +9,7 @@ from transformers import DynamicCache
 from tests import tiny
 from tests.engine.test_against_oracle import TOLERANCE, follow
 from tests.oracle import Oracle, st3_schedule
-from vistrim import PVTP, ST3, VTA, trim
+from vistrim import PVTP, ST3, VTA, Uniform, trim
 
 PREFILL_ONLY = PVTP(1, 2, 0.5), {"start": 1, "stride": 2, "ratio": 0.5}
 BOTH = (
@@ -162,7 +162,7 @@ def test_sliding_window(method, schedule, attention, window):
             oracle = Oracle(eager, st3_schedule(**schedule))
             expected = follow(oracle, sample, answers(first, inputs)[b])
             assert (tiny.logits(first)[b] - expected).abs().max() <= TOLERANCE
-            new = tiny.Sample(answers(first, inputs)[b][-1:] + [5, 6, 7], sample.pixels[:0])
+            new = tiny.Sample([*answers(first, inputs)[b][-1:], 5, 6, 7], sample.pixels[:0])
             expected = follow(oracle, new, answers(second, turn)[b])
             assert (tiny.logits(second)[b] - expected).abs().max() <= TOLERANCE
 
@@ -215,16 +215,113 @@ def test_loss_ranks_by_the_last_prompt_token():
     assert (output.logits[0, -1] - last).abs().max() <= TOLERANCE
 
 
-def test_gradients_flow_to_the_image():
+def ends_with_image():
+    """Nothing but the image stands in front of the answer."""
+    whole = tiny.sample(1, 9)
+    return tiny.Sample(whole.ids[: 4 + tiny.TOKENS_PER_IMAGE], whole.pixels)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_prompt_that_ends_with_an_image_keeps_its_last_token(seed):
+    sample = ends_with_image()
+    model = tiny.build(seed=seed)
+    inputs = tiny.batch([sample, tiny.sample(1, 12)])
+    with trim(model, PVTP(1, 1, 0.7)) as run:
+        output = tiny.generate(model, inputs)
+    schedule = {"start": 1, "stride": 1, "ratio": 0.7}
+    oracle = Oracle(tiny.build(attention="eager", seed=seed), st3_schedule(**schedule))
+    steps = [oracle.prefill(sample.ids, sample.pixels, protected=[len(sample.ids) - 1])]
+    steps += [oracle.decode(token) for token in answers(output, inputs)[0][:-1]]
+    assert (tiny.logits(output)[0] - torch.stack(steps)).abs().max() <= TOLERANCE
+    assert run.report.visual_tokens == [tiny.TOKENS_PER_IMAGE - 1, tiny.TOKENS_PER_IMAGE]
+
+
+def test_input_stage_never_drops_the_last_token():
+    sample, model = ends_with_image(), tiny.shared()
+    with trim(model, Uniform(1)) as run:
+        output = tiny.generate(model, tiny.batch([sample]), 2)
+    assert tiny.logits(output)[0, 0].abs().max() > 0
+    assert run.report.kv_tokens_per_layer[0] == [sample.text + 1 + 1 + 1]
+
+
+def test_label_directly_behind_an_image_has_a_true_loss():
+    sample, model = tiny.sample(1, 12), tiny.shared()
+    inputs = tiny.batch([sample])
+    image_end = 4 + tiny.TOKENS_PER_IMAGE
+    labels = inputs["input_ids"].clone()
+    labels[:, :image_end] = -100
+    with torch.no_grad(), trim(model, PVTP(1, 1, 0.7)):
+        output = model(**inputs, labels=labels)
+    oracle = Oracle(tiny.shared("llama", "eager"), st3_schedule(start=1, stride=1, ratio=0.7))
+    oracle.prefill(sample.ids[:image_end], sample.pixels, protected=[image_end - 1])
+    # The same rows, read in two pieces.
+    expected = oracle.prefill(sample.ids[image_end:], None)
+    assert (output.logits[0, -1] - expected).abs().max() <= TOLERANCE
+    assert output.logits[0, image_end - 1].abs().max() > 0
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_gradients_flow_to_the_image(checkpointing):
     sample, model = tiny.sample(1, 12), tiny.build()
     inputs = tiny.batch([sample])
-    inputs["pixel_values"].requires_grad_()
     labels = inputs["input_ids"].clone()
     labels[:, :-3] = -100
-    with trim(model, PVTP(1, 2, 0.5)):
-        model(**inputs, labels=labels, use_cache=False).loss.backward()
-    assert inputs["pixel_values"].grad.abs().sum() > 0
-    assert torch.isfinite(inputs["pixel_values"].grad).all()
+    gradients = []
+    for way in ("plain", "recomputing"):
+        if way == "recomputing" and checkpointing:
+            model.train()
+            model.activation_checkpointing_enable({"use_reentrant": False})
+        inputs["pixel_values"] = inputs["pixel_values"].detach().requires_grad_()
+        with trim(model, PVTP(1, 2, 0.5)) as run:
+            model(**inputs, labels=labels).loss.backward()
+        gradients.append(inputs["pixel_values"].grad)
+        assert run.report.prefill_flops < run.report.prefill_flops_full
+    assert gradients[0].abs().sum() > 0
+    assert torch.allclose(*gradients, atol=1e-6)
+
+
+def test_number_of_logits_does_not_change_the_choice():
+    sample, model = tiny.sample(1, 12), tiny.shared()
+    inputs = tiny.batch([sample])
+    with torch.no_grad(), trim(model, PVTP(1, 2, 0.5)) as run:
+        for wanted in (0, 1, 4, len(sample.ids) - 1):
+            model(**inputs, logits_to_keep=wanted)
+    assert all(report.stages == run.reports[0].stages for report in run.reports)
+
+
+def test_positional_arguments():
+    method = PREFILL_ONLY[0]
+    sample, model = tiny.sample(1, 12), tiny.shared()
+    inputs = tiny.batch([sample])
+    ids, pixels, mask = inputs["input_ids"], inputs["pixel_values"], inputs["attention_mask"]
+    with torch.no_grad(), trim(model, method) as run:
+        by_name = model(**inputs).logits
+        assert torch.equal(model(ids, pixels, mask).logits, by_name)
+        assert torch.equal(model.lm_head(model.model(ids, pixels, mask).last_hidden_state), by_name)
+        model.get_decoder()(ids.clamp(max=100))
+    first, *others, text = run.reports
+    assert all(report.stages == first.stages for report in others)
+    assert text.visual_tokens == [0]
+
+
+def test_cache_made_without_the_method_and_padded_can_be_continued_with_it():
+    """Padding of the earlier turn is taken over; its image tokens are not known, and stay."""
+    model, method = tiny.shared(), PREFILL_ONLY[0]
+    samples = tiny.RAGGED[:2]
+    inputs = tiny.batch(samples)
+    more = [tiny.sample(1, 5, seed=s) for s in (7, 8)]
+    outputs = []
+    for together in (True, False):
+        for rows in ([0, 1],) if together else ([0], [1]):
+            part = tiny.batch([samples[i] for i in rows])
+            first = tiny.generate(model, part)
+            ids = torch.tensor([more[i].ids for i in rows])
+            turn = tiny.follow_up(first, part, ids, torch.cat([more[i].pixels for i in rows]))
+            with trim(model, method):
+                outputs.append(tiny.logits(tiny.generate(model, turn)))
+    assert inputs["attention_mask"].min() == 0
+    together, *alone = outputs
+    assert (together - torch.cat(alone)).abs().max() <= TOLERANCE
 
 
 def test_hidden_states_and_attentions_have_the_lengths_that_were_computed():

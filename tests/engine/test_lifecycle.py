@@ -70,6 +70,16 @@ def test_the_model_works_again_after_an_error_inside():
         assert torch.equal(tiny.logits(tiny.generate(model, inputs)), tiny.logits(expected))
 
 
+def test_a_failed_prompt_does_not_leak_into_the_next_call():
+    model, inputs = tiny.build(), tiny.batch([tiny.sample(1, 9)])
+    with torch.no_grad(), trim(model, PVTP(1, 2, 0.5)) as run:
+        with pytest.raises(ValueError, match="do not match"):
+            model(**dict(inputs, pixel_values=inputs["pixel_values"].repeat(2, 1, 1, 1)))
+        model.get_decoder()(inputs_embeds=torch.randn(1, 26, 32))
+    assert run.report.visual_tokens == [0]
+    assert run.report.prefill_flops == run.report.prefill_flops_full
+
+
 def test_attach_and_detach():
     model, inputs = used_model()
     before = fingerprint(model)

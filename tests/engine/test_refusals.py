@@ -1,5 +1,7 @@
 """What cannot be done right is refused at once, with the way out."""
 
+import copy
+
 import pytest
 import torch
 import transformers
@@ -68,6 +70,12 @@ def assistant():
     return tiny.build()
 
 
+def guidance():
+    processors = transformers.LogitsProcessorList()
+    processors.append(transformers.UnbatchedClassifierFreeGuidanceLogitsProcessor(2.0, tiny.build()))
+    return processors
+
+
 REFUSED = {
     "static cache": ({"cache_implementation": "static"}, "static"),
     "quantised cache": ({"cache_implementation": "quantized"}, "quantized"),
@@ -79,6 +87,8 @@ REFUSED = {
     "guidance": ({"guidance_scale": 2.0}, "guidance_scale"),
     "contrastive search": ({"penalty_alpha": 0.6, "top_k": 4}, "penalty_alpha"),
     "dola": ({"dola_layers": "low"}, "dola_layers"),
+    "no cache to anneal": ({"use_cache": False}, "PVTP"),
+    "guidance by hand": ({"logits_processor": guidance}, "guidance_scale"),
     "custom loop": ({"custom_generate": lambda: None}, "custom_generate"),
 }
 
@@ -86,7 +96,7 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_generation_modes(case):
     options, way_out = REFUSED[case]
-    options = {k: v() if v is assistant else v for k, v in options.items()}
+    options = {k: v() if v in (assistant, guidance) else v for k, v in options.items()}
     model, inputs = tiny.build(), tiny.batch([tiny.sample(1, 9)])
     with trim(model, ST3()) as run:
         with pytest.raises(UnsupportedGenerationError, match=way_out):
@@ -101,6 +111,10 @@ def test_setting_in_a_generation_config():
     with trim(model, ST3()):
         with pytest.raises(UnsupportedGenerationError, match="static"):
             model.generate(**inputs, generation_config=asked)
+        ids = inputs.pop("input_ids")
+        with pytest.raises(UnsupportedGenerationError, match="static"):
+            model.generate(ids, asked, **inputs)
+        inputs["input_ids"] = ids
         model.generation_config.prefill_chunk_size = 4
         with pytest.raises(UnsupportedGenerationError, match="chunked"):
             tiny.generate(model, inputs)
@@ -135,3 +149,60 @@ def test_continuous_batching():
     model = tiny.build()
     with trim(model, ST3()), pytest.raises(UnsupportedGenerationError, match="continuous batching"):
         model.generate_batch([[1, 2, 3]])
+
+
+def test_settings_that_ask_for_nothing_are_accepted():
+    model, inputs = tiny.build(), tiny.batch([tiny.sample(1, 9)])
+    with trim(model, ST3()):
+        tiny.generate(model, inputs, 2, penalty_alpha=0.0, guidance_scale=1.0, cache_implementation="dynamic")
+
+
+def test_attention_mask_that_is_no_padding_mask():
+    model, inputs = tiny.build(), tiny.batch([tiny.sample(1, 9)])
+    length = inputs["input_ids"].shape[1]
+    inputs["attention_mask"] = torch.ones(1, 1, length, length, dtype=torch.bool).tril()
+    with trim(model, ST3()), pytest.raises(UnsupportedGenerationError, match="padding masks"):
+        model(**inputs)
+
+
+def test_cropping_a_trimmed_cache_into_its_visual_tokens():
+    model, inputs = tiny.build(), tiny.batch([tiny.sample(1, 9)])
+    with torch.no_grad(), trim(model, PVTP(1, 2, 0.5)):
+        cache = model(**inputs, use_cache=True).past_key_values
+        last = model(input_ids=torch.tensor([[5]]), past_key_values=cache).logits
+        # Generated text and the text behind the image can be taken back, and read again.
+        cache.crop(-3)
+        again = inputs["input_ids"][:, -2:]
+        repeated = model(input_ids=torch.cat([again, torch.tensor([[5]])], 1), past_key_values=cache).logits
+        assert (repeated[:, -1] - last[:, -1]).abs().max() <= 1e-5
+        with pytest.raises(UnsupportedGenerationError, match="cropped"):
+            cache.crop(-10)
+
+
+def test_copy_of_a_model_that_is_being_trimmed():
+    model = tiny.build()
+    with trim(model, ST3()), pytest.raises(UnsupportedModelError, match="detach"):
+        copy.deepcopy(model)
+    copy.deepcopy(model)
+
+
+@pytest.mark.parametrize("method", ["st3", ST3, None])
+def test_something_that_is_no_method(method):
+    with pytest.raises(TypeError, match="get_method"):
+        trim(tiny.build(), method)
+
+
+def test_wrapper_around_a_model():
+    class Wrapper(torch.nn.Module):
+        def get_base_model(self):
+            return None
+
+    with pytest.raises(UnsupportedModelError, match="get_base_model"):
+        trim(Wrapper(), ST3())
+
+
+def test_part_of_a_model_that_was_compiled():
+    model = tiny.build()
+    model.get_decoder().compile()
+    with pytest.raises(UnsupportedModelError, match="before compiling"):
+        trim(model, ST3())

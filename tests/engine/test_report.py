@@ -8,7 +8,6 @@ from rich.console import Console
 
 from tests import tiny
 from vistrim import PVTP, ST3, VTA, Uniform, trim
-from vistrim.core.costs import kv_bytes
 
 KV_HEADS, HEAD_DIM, FLOAT = 2, 8, 4
 PER_TOKEN = 2 * KV_HEADS * HEAD_DIM * FLOAT
@@ -49,12 +48,6 @@ def test_annealing_lowers_the_bytes_step_by_step():
     shares = [h / (n + text + t) for t, h in enumerate(held)]
     assert report.kv_fraction_mean == pytest.approx(sum(shares) / 8)
     assert report.prefill_flops == report.prefill_flops_full
-
-
-def test_bytes_equal_the_cost_model():
-    _, _, report = run_one(ST3(1, 2, 0.3, "cosine", 6, 0.0))
-    shape = trim(tiny.shared(), ST3())._engine.spec.decoder_shape
-    assert report.kv_bytes == kv_bytes(shape, [n[0] for n in report.kv_tokens_per_layer], FLOAT)
 
 
 def test_flops_equal_a_count_of_the_matrix_products():
@@ -124,6 +117,48 @@ def test_times_and_tokens():
     _, _, report = run_one(PVTP(1, 2, 0.5), new_tokens=1)
     assert report.generated_tokens == 1
     assert report.decode_seconds_per_token is None
+
+
+def test_prompt_lookup_counts_the_prompt_and_the_answer():
+    sample, output, report = run_one(
+        PVTP(1, 2, 0.5), new_tokens=24, prompt_lookup_num_tokens=3, max_matching_ngram_size=1
+    )
+    assert report.prompt_tokens == [len(sample.ids)]
+    assert report.generated_tokens == 24
+    assert report.kv_tokens_per_layer == [[layer.keys.shape[-2]] for layer in output.past_key_values.layers]
+
+
+def test_images_are_encoded_once_for_all_beams():
+    plain, beams = run_one(PVTP())[2], run_one(PVTP(), num_beams=3)[2]
+    assert plain.vision_flops == beams.vision_flops > 0
+    assert beams.visual_tokens == plain.visual_tokens * 3
+
+
+def test_loop_by_hand_after_generate_has_a_report_of_its_own():
+    model = tiny.shared()
+    with torch.no_grad(), trim(model, PVTP(1, 2, 0.5)) as run:
+        output = tiny.generate(model, tiny.batch([tiny.sample(1, 9)]), 2)
+        model(input_ids=torch.tensor([[5]]), past_key_values=output.past_key_values)
+    assert [report.generated_tokens for report in run.reports] == [2, 0]
+
+
+def test_text_turn_on_an_annealed_cache_does_not_claim_that_nothing_was_saved():
+    model, inputs = tiny.shared(), tiny.batch([tiny.sample(9, 30)])
+    with trim(model, VTA("linear", 8, 0.0)) as run:
+        first = tiny.generate(model, inputs)
+        tiny.generate(model, tiny.follow_up(first, inputs, torch.tensor([[5, 6]])))
+    assert run.report.warnings == []
+
+
+def test_sliding_window_without_trimming_holds_what_the_model_would():
+    model = tiny.build("mistral", sliding_window=12)
+    with trim(model, PVTP(ratio=0.0)) as run:
+        first = tiny.generate(model, inputs := tiny.batch([tiny.sample(1, 9)]))
+        tiny.generate(model, tiny.follow_up(first, inputs, torch.tensor([[5, 6]])))
+    for report in run.reports:
+        assert report.kv_bytes == report.kv_bytes_full
+        assert report.kv_fraction_mean == 1.0
+        assert report.prefill_flops == report.prefill_flops_full
 
 
 def test_warnings():

@@ -54,6 +54,18 @@ def test_equals_the_reference(method, enters, samples, attention):
         assert [n[b] for n in run.report.kv_tokens_per_layer] == oracle.kv_lengths()
 
 
+def test_image_that_is_partly_masked():
+    """What the padding mask hides is no visual token, and each image gets its budget of the rest."""
+    model, sample = tiny.shared(), tiny.sample(3, 9)
+    inputs = tiny.batch([sample, tiny.sample(1, 9)])
+    first = (inputs["input_ids"][0] == tiny.IMAGE).nonzero()[0, 0]
+    inputs["attention_mask"][0, first : first + 6] = 0
+    with trim(model, Uniform(0.5)) as run:
+        tiny.generate(model, inputs, 2)
+    assert run.report.visual_tokens == [3 * N - 6, N]
+    assert run.report.visual_tokens_per_layer[0] == [(N - 6) // 2 + N, N // 2]
+
+
 def test_random_is_the_same_in_any_batch():
     model, method = tiny.shared(), Random(0.5, seed=3)
     with trim(model, method) as run:

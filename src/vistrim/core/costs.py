@@ -1,4 +1,4 @@
-"""FLOPs and bytes of prefill and decode: the one place where they are defined.
+"""FLOPs of prefill: the one place where they are defined.
 
 A FLOP count is 2 per multiply-add and covers all matrix products and the attention of the decoder layers, with a
 gated feed-forward network of three matrices. Embedding, normalisation, RoPE, the output head and the selection
@@ -64,8 +64,3 @@ def vision_flops(shape: VisionShape, images: int) -> int:
     block = 2 * n * (4 * d * d + 2 * d * shape.intermediate + 2 * n * d)
     projector = 2 * n * sum(a * b for a, b in zip(shape.projector, shape.projector[1:], strict=False))
     return images * (shape.layers * block + projector)
-
-
-def kv_bytes(shape: DecoderShape, tokens_per_layer: Sequence[int], itemsize: int) -> int:
-    """Bytes of the keys and values of one sample when layer ``l`` holds ``tokens_per_layer[l]`` tokens."""
-    return 2 * shape.kv_heads * shape.head_dim * itemsize * sum(tokens_per_layer)

@@ -183,7 +183,7 @@ class Engine:
         cache = call.get("past_key_values")
         use_cache = call["use_cache"] if call.get("use_cache") is not None else decoder.config.use_cache
         # While it recomputes layers for the gradient, transformers does without a cache.
-        recomputes = decoder.training and decoder.is_gradient_checkpointing
+        recomputes = decoder.training and decoder.is_activation_checkpointing
         if cache is None and use_cache and not recomputes:
             cache = DynamicCache(config=decoder.config)
         if cache is not None:
