@@ -45,10 +45,12 @@ def keep_top(scores: Tensor, candidates: Tensor, counts: Sequence[int]) -> Selec
     Selection
         Ties go to the earlier token.
     """
-    lowest = torch.finfo(torch.float32).min
-    ranked = scores.float().nan_to_num(nan=lowest).masked_fill(~candidates, -torch.inf)
-    order = ranked.argsort(dim=1, descending=True, stable=True)[:, : max(counts)]
-    wanted = torch.arange(order.shape[1], device=order.device) < _column(counts, order.device)
+    most, lowest = max(counts), torch.finfo(torch.float32).min
+    ranked = torch.where(candidates, scores.float().nan_to_num(nan=lowest), -torch.inf)
+    order = ranked.argsort(dim=1, descending=True, stable=True)[:, :most]
+    wanted: Tensor | bool = True
+    if min(counts) < most:
+        wanted = torch.arange(most, device=order.device) < _column(counts, order.device)
     return Selection(torch.zeros_like(candidates).scatter_(1, order, wanted), tuple(counts))
 
 
@@ -74,9 +76,9 @@ def kept_rows(keep: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
     """
     width = max(counts)
     order = (~keep).to(torch.uint8).argsort(dim=1, stable=True)[:, :width]
-    column = torch.arange(width, device=keep.device).expand(keep.shape[0], -1)
     if min(counts) == width:
         return order, torch.ones_like(order, dtype=torch.bool)
+    column = torch.arange(width, device=keep.device).expand(keep.shape[0], -1)
     fillers = width - _column(counts, keep.device)
     return order.gather(1, (column - fillers) % width), column >= fillers
 
@@ -106,6 +108,8 @@ def gather_rows(x: Tensor, index: Tensor, batch_dim: int, seq_dim: int) -> Tenso
     batch_dim, seq_dim = batch_dim % x.dim(), seq_dim % x.dim()
     index = index.to(x.device)
     batch = index.shape[0]
+    if batch == 1:
+        return x.index_select(seq_dim, index[0])
     x = x.expand([batch if d == batch_dim else size for d, size in enumerate(x.shape)])
     index = index.view([batch if d == batch_dim else 1 for d in range(seq_dim)] + [-1])
     lead, length, tail = x.shape[:seq_dim], x.shape[seq_dim], x.shape[seq_dim + 1 :]

@@ -207,7 +207,7 @@ class Engine:
             # Without a cache, the later passes repeat the prefill and have to choose as it did.
             if generation.ranking is None:
                 generation.ranking = prompt.ranking
-            prompt = Prompt(prompt.tokens, generation.ranking, inputs)
+            prompt = Prompt(prompt.tokens, generation.ranking, None, inputs)
         return prompt
 
     def _recorder(self, embeddings: Tensor, cache: Cache | None) -> tuple[Recorder, bool]:

@@ -13,7 +13,7 @@ from vistrim.core.selection import Selection
 from vistrim.engine.cache import Incoming
 from vistrim.engine.compaction import compact_arguments, compact_hidden, restore_length
 from vistrim.engine.forward import Forward
-from vistrim.engine.masks import layer_mask, visible_to_row
+from vistrim.engine.masks import layer_mask, visible, visible_to_row
 from vistrim.engine.prompt import Prompt
 from vistrim.engine.tokens import TokenMap
 from vistrim.methods.base import InputTokens, LayerTokens
@@ -65,14 +65,25 @@ class Prefill(Forward):
 
     def read_scores(self, layer: int, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:
         with self.recorder.selecting():
-            at_ranking = (self.tokens.slots == self.prompt.ranking[:, None]) & self.tokens.valid
-            rows = at_ranking.to(torch.uint8).argmax(1).to(query.device)
-            row = query[torch.arange(query.shape[0], device=query.device), :, rows][:, :, None]
-            visible = visible_to_row(mask, rows, query.shape[2], key.shape[2])
-            scores = attention_received(row, key, visible, scaling)
+            row, seen = self._ranking_row(query, key.shape[2], mask)
+            scores = attention_received(row, key, seen, scaling)
             self.scores = scores[:, -self.tokens.width :]
             if layer == 0 and self.cache is not None:
                 self.cache.layers[0].scores = scores
+
+    def _ranking_row(self, query: Tensor, columns: int, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Query ``[batch, heads, 1, head_dim]`` of the last prompt token, and what it sees, ``[batch, 1, columns]``."""
+        length = query.shape[2]
+        from_end = self.prompt.ranking_from_end
+        if from_end == 1:
+            return query[:, :, -1:], None if mask is None else visible(mask[:, 0, -1:])
+        if from_end is not None:
+            rows = torch.full((query.shape[0],), length - from_end, device=query.device)
+        else:
+            at_ranking = (self.tokens.slots == self.prompt.ranking[:, None]) & self.tokens.valid
+            rows = at_ranking.to(torch.uint8).argmax(1).to(query.device)
+        row = query[torch.arange(query.shape[0], device=query.device), :, rows][:, :, None]
+        return row, visible_to_row(mask, rows, length, columns)
 
     def restored(self, hidden: Tensor) -> Tensor:
         if not self.trimmed:

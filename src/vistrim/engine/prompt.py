@@ -51,12 +51,15 @@ class Prompt:
         All of them. Visual are those that may be removed.
     ranking : Tensor
         ``[batch]`` long: slot of the last prompt token, whose attention ranks the visual tokens.
+    ranking_from_end : int or None
+        How many rows from the end (1: the last) it is in every sample; None if that differs.
     inputs : PromptInputs
         Where this was read off.
     """
 
     tokens: TokenMap
     ranking: Tensor
+    ranking_from_end: int | None
     inputs: PromptInputs
 
     def images_per_sample(self) -> tuple[tuple[int, ...], ...]:
@@ -124,6 +127,8 @@ def read_prompt(inputs: PromptInputs, batch: int, past: int, length: int, device
         ranking = torch.where(behind.any(1), behind.to(torch.uint8).argmax(1) - 1, ranking)
     needed |= place == ranking[:, None]
     visual = visual & ~needed
-    n_visual, n_invalid = torch.stack([visual.sum(1), (~valid).sum(1)]).tolist()
+    n_visual, n_invalid, from_end = torch.stack([visual.sum(1), (~valid).sum(1), length - ranking]).tolist()
     tokens = TokenMap(text.slots, valid, visual, tuple(n_visual), tuple(n_invalid))
-    return Prompt(tokens, ranking + past, inputs)
+    # The rows behind it are drafted text, which stays, so that this holds after every cut.
+    common = from_end[0] if set(from_end) == {inputs.drafted + 1} else None
+    return Prompt(tokens, ranking + past, common, inputs)

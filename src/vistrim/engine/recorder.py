@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 from transformers.cache_utils import Cache
 
 from vistrim.architectures import ModelSpec
@@ -40,14 +39,14 @@ class Recorder:
     prompt: int = 0
     past: int = 0
     visual: tuple[int, ...] = ()
-    visual_mask: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.bool))
+    tokens: TokenMap | None = None
     prompt_tokens: tuple[int, ...] = ()
     images: int = 0
     rows: list[int] = field(default_factory=list)
     cached: list[int] = field(default_factory=list)
     cached_full: list[int] = field(default_factory=list)
     visual_per_layer: list[tuple[int, ...]] = field(default_factory=list)
-    stages: list[tuple[int, Tensor]] = field(default_factory=list)
+    stages: list[tuple[int, TokenMap]] = field(default_factory=list)
     select_seconds: float = 0.0
     prefill_began: float = 0.0
     prefill_ended: float | None = None
@@ -75,7 +74,7 @@ class Recorder:
         self.visual, self.prompt_tokens = (0,) * batch, (length,) * batch
         if prompt is not None:
             self.images = len(prompt.inputs.image_sizes)
-            self.visual_mask = prompt.tokens.visual.cpu()
+            self.tokens = prompt.tokens
             self.visual = prompt.tokens.n_visual
             self.prompt_tokens = tuple(n - prompt.inputs.drafted for n in prompt.tokens.n_valid)
         self.prefill_began = clock(self.device)
@@ -90,12 +89,8 @@ class Recorder:
 
     def cut(self, layer: int, tokens: TokenMap) -> None:
         """Note which tokens are left from a layer on; passes without a cache repeat the prefill and are not noted."""
-        if not self.in_prefill:
-            return
-        here = tokens.slots - self.past
-        kept = torch.zeros(self.batch, self.prompt + 1, dtype=torch.bool, device=here.device)
-        kept.scatter_(1, torch.where(tokens.visual, here, self.prompt), True)
-        self.stages.append((layer, kept[:, : self.prompt].cpu()))
+        if self.in_prefill:
+            self.stages.append((layer, tokens))
 
     @contextmanager
     def selecting(self) -> Iterator[None]:
@@ -167,11 +162,15 @@ class Recorder:
         )
 
     def _stages(self) -> list[Stage]:
-        # Rows of the visual tokens alone, so that an index counts within the sample's visual tokens.
-        return [
-            Stage(layer, [kept[b, self.visual_mask[b]].nonzero()[:, 0].tolist() for b in range(self.batch)])
-            for layer, kept in self.stages
-        ]
+        if self.tokens is None:
+            return []
+        # The n-th visual token of a sample is the one with n visual tokens in front of it.
+        number = self.tokens.visual.cumsum(1) - 1
+        stages = []
+        for layer, left in self.stages:
+            numbers = number.gather(1, left.slots - self.past)
+            stages.append(Stage(layer, [numbers[b, left.visual[b]].tolist() for b in range(self.batch)]))
+        return stages
 
     def _warnings(self, fewer_flops: bool, share: float | None) -> list[str]:
         smaller_cache = share is not None and share < 1.0
