@@ -1,6 +1,5 @@
 """The trimmed model against the untouched one, on the same inputs and with the same clocks."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -10,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from vistrim.engine.recorder import clock
 from vistrim.engine.report import TrimReport
 from vistrim.methods import Method
 from vistrim.trimming import trim
@@ -156,15 +156,15 @@ def _no_streamer(side: Side) -> None:
 
 
 def _untouched(model: Any, inputs: Mapping[str, Any], generate: dict[str, Any]) -> Measured:
-    with _decoder_clock(model) as clock:
-        began = _now(model.device)
+    with _decoder_clock(model) as decoder:
+        began = clock(model.device)
         output = model.generate(**inputs, **generate, return_dict_in_generate=True)
-        ended = _now(model.device)
-    steps = clock.forwards - 1
+        ended = clock(model.device)
+    steps = decoder.forwards - 1
     return Measured(
         tokens=_new_tokens(output.sequences, inputs),
-        prefill_seconds=clock.prefill_ended - clock.prefill_began,
-        decode_seconds_per_token=(ended - clock.prefill_ended) / steps if steps else None,
+        prefill_seconds=decoder.prefill_ended - decoder.prefill_began,
+        decode_seconds_per_token=(ended - decoder.prefill_ended) / steps if steps else None,
         total_seconds=ended - began,
         kv_bytes=sum(layer.keys.nbytes + layer.values.nbytes for layer in output.past_key_values.layers),
     )
@@ -174,9 +174,9 @@ def _trimmed(
     model: Any, inputs: Mapping[str, Any], method: Method, generate: dict[str, Any]
 ) -> tuple[Measured, TrimReport]:
     with trim(model, method) as run:
-        began = _now(model.device)
+        began = clock(model.device)
         sequences = model.generate(**inputs, **generate)
-        ended = _now(model.device)
+        ended = clock(model.device)
     report = run.report
     measured = Measured(
         tokens=_new_tokens(sequences, inputs),
@@ -198,30 +198,24 @@ class _DecoderClock:
 @contextmanager
 def _decoder_clock(model: Any) -> Iterator[_DecoderClock]:
     """Time the first forward pass of the decoder, and count them all."""
-    clock = _DecoderClock()
+    times = _DecoderClock()
 
     def before(*_: Any) -> None:
-        if clock.forwards == 0:
-            clock.prefill_began = _now(model.device)
+        if times.forwards == 0:
+            times.prefill_began = clock(model.device)
 
     def after(*_: Any) -> None:
-        if clock.forwards == 0:
-            clock.prefill_ended = _now(model.device)
-        clock.forwards += 1
+        if times.forwards == 0:
+            times.prefill_ended = clock(model.device)
+        times.forwards += 1
 
     decoder: nn.Module = model.get_decoder()
     handles = (decoder.register_forward_pre_hook(before), decoder.register_forward_hook(after))
     try:
-        yield clock
+        yield times
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _now(device: torch.device) -> float:
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
-    return time.perf_counter()
 
 
 def _new_tokens(sequences: torch.Tensor, inputs: Mapping[str, Any]) -> list[int]:

@@ -27,7 +27,7 @@ def clock(device: torch.device) -> float:
 
 @dataclass
 class Recorder:
-    """Collects the measurements of one generation.
+    """Collects the measurements of one generation, from the moment it is made.
 
     The first forward pass is the prefill; the later ones are decoding steps.
     """
@@ -48,7 +48,7 @@ class Recorder:
     visual_per_layer: list[tuple[int, ...]] = field(default_factory=list)
     stages: list[tuple[int, TokenMap]] = field(default_factory=list)
     select_seconds: float = 0.0
-    prefill_began: float = 0.0
+    prefill_began: float = field(init=False)
     prefill_ended: float | None = None
     ended: float = 0.0
     steps: int = 0
@@ -60,6 +60,9 @@ class Recorder:
     full_bytes: int = 0
     shares: float = 0.0
     kv_tokens: list[tuple[int, ...]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.prefill_began = clock(self.device)
 
     @property
     def in_prefill(self) -> bool:
@@ -77,7 +80,6 @@ class Recorder:
             self.tokens = prompt.tokens
             self.visual = prompt.tokens.n_visual
             self.prompt_tokens = tuple(n - prompt.inputs.drafted for n in prompt.tokens.n_valid)
-        self.prefill_began = clock(self.device)
 
     def layer_ran(self, rows: int, cached: int, tokens: TokenMap | None) -> None:
         """Note what a layer is given in prefill: rows to compute, and tokens cached before."""
