@@ -51,7 +51,7 @@ class Trim:
     @property
     def reports(self) -> list[TrimReport]:
         """Reports of all generations so far, oldest first."""
-        return [recorder.report() for recorder in self._engine.recorders if not recorder.in_prefill]
+        return [recorder.report() for recorder in self._engine.recorders]
 
     @property
     def report(self) -> TrimReport:
@@ -62,10 +62,9 @@ class Trim:
         RuntimeError
             If there was none yet.
         """
-        finished = [recorder for recorder in self._engine.recorders if not recorder.in_prefill]
-        if not finished:
+        if not self._engine.recorders:
             raise RuntimeError("nothing was generated yet: call model.generate(...) while the model is being trimmed")
-        return finished[-1].report()
+        return self._engine.recorders[-1].report()
 
 
 def trim(model: PreTrainedModel, method: Method) -> Trim:
@@ -97,6 +96,7 @@ def trim(model: PreTrainedModel, method: Method) -> Trim:
     -----
     Text is never removed. Nor is a visual token that something depends on: the last token of a prompt that ends with an
     image, or one directly in front of a label. The logits at removed tokens are zero: they were not computed.
+    ``hidden_states`` and ``attentions`` of single layers have the rows that these layers computed.
 
     In one forward pass over a prompt with its answer (labels), visual tokens are chosen by the last prompt token, as in
     generation; decode-time trimming does not take place.

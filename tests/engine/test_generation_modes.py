@@ -72,7 +72,12 @@ def test_prompt_lookup_decoding_gives_the_same_answer():
     assert (tiny.logits(looked_up)[0] - expected).abs().max() <= TOLERANCE
 
 
-@pytest.mark.parametrize("samples", [[tiny.sample(2, 9)], tiny.RAGGED], ids=["one", "batch"])
+ENDS_WITH_IMAGE = tiny.Sample(tiny.sample(1, 9).ids[: 4 + tiny.TOKENS_PER_IMAGE], tiny.sample(1, 9).pixels)
+
+
+@pytest.mark.parametrize(
+    "samples", [[tiny.sample(2, 9)], tiny.RAGGED, [ENDS_WITH_IMAGE]], ids=["one", "batch", "ends with image"]
+)
 def test_without_cache_equals_with_cache(samples):
     model = tiny.shared()
     inputs = tiny.batch(samples)
@@ -167,6 +172,28 @@ def test_sliding_window(method, schedule, attention, window):
             assert (tiny.logits(second)[b] - expected).abs().max() <= TOLERANCE
 
 
+@EACH
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_sliding_window_with_a_plain_cache(method, schedule, attention):
+    sample = tiny.sample(1, 9)
+    inputs = tiny.batch([sample])
+    model = tiny.build("mistral", attention, sliding_window=24)
+    with trim(model, method):
+        output = tiny.generate(model, inputs, past_key_values=DynamicCache())
+    oracle = Oracle(tiny.build("mistral", "eager", sliding_window=24), st3_schedule(**schedule))
+    expected = follow(oracle, sample, answers(output, inputs)[0])
+    assert (tiny.logits(output)[0] - expected).abs().max() <= TOLERANCE
+
+
+def test_mask_that_is_wider_than_the_prompt():
+    model, inputs = tiny.shared(), tiny.batch(tiny.RAGGED)
+    with torch.no_grad(), trim(model, PVTP(1, 2, 0.5)):
+        expected = model(**inputs).logits[:, -1]
+        inputs["attention_mask"] = torch.nn.functional.pad(inputs["attention_mask"], (0, 5))
+        wide = model(**inputs, past_key_values=DynamicCache()).logits[:, -1]
+    assert (wide - expected).abs().max() <= TOLERANCE
+
+
 def test_embeddings_instead_of_ids():
     method, schedule = PREFILL_ONLY
     sample, model = tiny.sample(2, 9), tiny.shared()
@@ -215,15 +242,9 @@ def test_loss_ranks_by_the_last_prompt_token():
     assert (output.logits[0, -1] - last).abs().max() <= TOLERANCE
 
 
-def ends_with_image():
-    """Nothing but the image stands in front of the answer."""
-    whole = tiny.sample(1, 9)
-    return tiny.Sample(whole.ids[: 4 + tiny.TOKENS_PER_IMAGE], whole.pixels)
-
-
 @pytest.mark.parametrize("seed", range(4))
 def test_prompt_that_ends_with_an_image_keeps_its_last_token(seed):
-    sample = ends_with_image()
+    sample = ENDS_WITH_IMAGE
     model = tiny.build(seed=seed)
     inputs = tiny.batch([sample, tiny.sample(1, 12)])
     with trim(model, PVTP(1, 1, 0.7)) as run:
@@ -237,7 +258,7 @@ def test_prompt_that_ends_with_an_image_keeps_its_last_token(seed):
 
 
 def test_input_stage_never_drops_the_last_token():
-    sample, model = ends_with_image(), tiny.shared()
+    sample, model = ENDS_WITH_IMAGE, tiny.shared()
     with trim(model, Uniform(1)) as run:
         output = tiny.generate(model, tiny.batch([sample]), 2)
     assert tiny.logits(output)[0, 0].abs().max() > 0
@@ -335,7 +356,7 @@ def test_hidden_states_and_attentions_have_the_lengths_that_were_computed():
     assert [tuple(w.shape[-2:]) for w in output.attentions] == [(n, n) for n in widths]
     # The states before a layer are those that the layer before it gave.
     assert [h.shape[1] for h in output.hidden_states[:-1]] == [full, *widths[:-1]]
-    assert output.logits.shape[1] == full
+    assert output.logits.shape[1] == output.hidden_states[-1].shape[1] == full
 
 
 def test_threads_generate_at_the_same_time():

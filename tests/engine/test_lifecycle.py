@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tests import tiny
-from vistrim import PVTP, ST3, UnsupportedGenerationError, UnsupportedModelError, trim
+from vistrim import PVTP, ST3, VTA, UnsupportedGenerationError, UnsupportedModelError, trim
 from vistrim.engine.cache import TrimmableLayer
 
 
@@ -222,3 +222,49 @@ def test_no_reference_to_a_cache_is_kept():
         gc.collect()
         assert alive() is None
         assert run.report.kv_bytes > 0
+
+
+def test_cache_of_a_shared_prefix_takes_another_image():
+    """What was not trimmed may be cropped away, images included; the bookkeeping follows."""
+    model, method = tiny.shared(), VTA("linear", 4, 0.0)
+    first, second = tiny.sample(1, 9), tiny.sample(1, 9, seed=4)
+    prefix = first.ids[:4]
+    other = tiny.Sample(prefix + second.ids[4:], second.pixels)
+    with torch.no_grad(), trim(model, method) as run:
+        expected = tiny.generate(model, tiny.batch([other]), 4)
+        cache = model(**tiny.batch([first]), use_cache=True).past_key_values
+        cache.crop(len(prefix) - len(first.ids))
+        output = tiny.generate(model, tiny.batch([other]), 4, past_key_values=cache)
+    assert (tiny.logits(output) - tiny.logits(expected)).abs().max() <= 1e-4
+    assert run.reports[-1].kv_tokens_per_layer == run.reports[0].kv_tokens_per_layer
+
+
+def test_key_press_in_a_forward_pass_leaves_nothing_behind():
+    model, inputs = tiny.build(), tiny.batch([tiny.sample(1, 9)])
+
+    def interrupt(module, args):
+        raise KeyboardInterrupt
+
+    with torch.no_grad(), trim(model, PVTP(1, 2, 0.5)) as run:
+        handle = model.get_decoder().layers[3].register_forward_pre_hook(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            tiny.generate(model, inputs)
+        handle.remove()
+        model.get_decoder()(inputs_embeds=torch.randn(1, 26, 32))
+    assert [report.visual_tokens for report in run.reports] == [[0]]
+
+
+def test_model_run_from_inside_a_generation_has_its_own_report():
+    model, inputs = tiny.shared(), tiny.batch([tiny.sample(1, 9)])
+
+    def ask_aside(ids, scores):
+        with torch.no_grad():
+            model(input_ids=torch.tensor([[5, 6, 7]]), use_cache=True)
+        return scores
+
+    with trim(model, ST3(1, 2, 0.3, horizon=8)) as run:
+        expected = tiny.generate(model, inputs, 4)
+        output = tiny.generate(model, inputs, 4, logits_processor=[ask_aside])
+    assert torch.equal(tiny.logits(output), tiny.logits(expected))
+    own = [report for report in run.reports if report.visual_tokens != [0]]
+    assert [report.kv_tokens_per_layer for report in own] == [own[0].kv_tokens_per_layer] * 2

@@ -177,6 +177,8 @@ def test_cropping_a_trimmed_cache_into_its_visual_tokens():
         assert (repeated[:, -1] - last[:, -1]).abs().max() <= 1e-5
         with pytest.raises(UnsupportedGenerationError, match="cropped"):
             cache.crop(-10)
+        # Refused before any layer was cropped.
+        assert len({layer.get_seq_length() for layer in cache.layers}) == 1
 
 
 def test_copy_of_a_model_that_is_being_trimmed():

@@ -160,9 +160,10 @@ def _untouched(model: Any, inputs: Mapping[str, Any], generate: dict[str, Any]) 
         began = clock(model.device)
         output = model.generate(**inputs, **generate, return_dict_in_generate=True)
         ended = clock(model.device)
-    steps = decoder.forwards - 1
+    tokens = _new_tokens(output.sequences, inputs)
+    steps = len(tokens) - 1
     return Measured(
-        tokens=_new_tokens(output.sequences, inputs),
+        tokens=tokens,
         prefill_seconds=decoder.prefill_ended - decoder.prefill_began,
         decode_seconds_per_token=(ended - decoder.prefill_ended) / steps if steps else None,
         total_seconds=ended - began,

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from vistrim.core.selection import Selection, gather_rows
 from vistrim.engine.tokens import TokenMap, add, take
@@ -54,6 +54,9 @@ class _Trimmable:
     """``logical`` at the end of the last prefill."""
     scores: Tensor | None = None
     """``[batch, mapped columns]``: attention received from the last token (layer 0 of annealed caches)."""
+    crop_limit: int = 0
+    """Slot below which the cache cannot be cropped: some layer no longer has all tokens before it."""
+    crop_limit_if_trimmed: int = 0
     incoming: Incoming | None = None
     is_trimmed: bool = False
     """Whether columns are no longer where a mask made for the logical length expects them."""
@@ -118,31 +121,22 @@ class _Trimmable:
         return self.logical
 
     def crop(self, tokens_to_remove: int) -> None:
-        removed = abs(tokens_to_remove)
-        mapped = max(0, self.tail - (self.logical - removed)) if self.tokens is not None else 0
-        if mapped and self.is_trimmed:
-            self._check_all_present(mapped)
+        shorter = self.logical - abs(tokens_to_remove)
+        if shorter < self.crop_limit:
+            raise UnsupportedGenerationError(
+                "a trimmed KV cache cannot be cropped into its images: crop less, or start a new cache"
+            )
         super().crop(tokens_to_remove)  # type: ignore[misc]
-        self.logical -= removed
-        if self.tokens is not None and mapped:
-            self.tokens = self.tokens.without_last(mapped)
-            self.tail = self.logical
+        self.logical = shorter
+        if self.tokens is not None and self.tail > shorter:
+            before = self.tokens.n_visual
+            self.tokens = self.tokens.without_last(self.tail - shorter)
+            self.tail = shorter
+            if self.initial is not None:
+                lost = (old - new for old, new in zip(before, self.tokens.n_visual, strict=True))
+                self.initial = tuple(n - gone for n, gone in zip(self.initial, lost, strict=True))
             self.scores = self.scores[:, : self.tokens.width] if self.scores is not None else None
         self._tell_length()
-
-    def _check_all_present(self, removed: int) -> None:
-        """Refuse to take back tokens among which some were trimmed: nobody knows how many columns those are."""
-        assert self.tokens is not None
-        expected = torch.arange(self.tail - removed, self.tail, device=self.tokens.slots.device)
-        last = self.tokens.slots[:, -removed:]
-        if (
-            last.shape[1] < removed
-            or not bool((last == expected).all())
-            or bool(self.tokens.visual[:, -removed:].any())
-        ):
-            raise UnsupportedGenerationError(
-                "a trimmed KV cache cannot be cropped into its visual tokens: crop less, or start a new cache"
-            )
 
     def note_padding(self, mask: Tensor) -> None:
         """Take over the padding ``[batch, slots]`` of tokens that were cached before their model was trimmed."""
@@ -155,16 +149,7 @@ class _Trimmable:
 
     def reset(self) -> None:
         super().reset()  # type: ignore[misc]
-        for name in (
-            "tokens",
-            "tail",
-            "logical",
-            "initial",
-            "prompt_length",
-            "scores",
-            "incoming",
-            "is_trimmed",
-        ):
+        for name in _Trimmable.__annotations__.keys() - {"keys", "values"}:
             self.__dict__.pop(name, None)
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
@@ -254,14 +239,42 @@ def check_cache(cache: object) -> None:
         )
 
 
-def make_trimmable(cache: Cache, layers: int) -> None:
-    """Swap the layers of a dynamic cache, in place, for layers that can forget tokens."""
+def make_trimmable(cache: Cache, config: Any) -> None:
+    """Swap the layers of a dynamic cache, in place, for layers that can forget tokens.
+
+    Parameters
+    ----------
+    cache : Cache
+        A dynamic cache, empty or in use.
+    config : PretrainedConfig
+        Of the decoder that uses it.
+
+    Raises
+    ------
+    UnsupportedGenerationError
+        If the cache does not fit.
+    """
     check_cache(cache)
-    while len(cache.layers) < layers:
-        cache.layers.append(cache.layer_class_to_replicate())
+    if cache.layers and all(isinstance(layer, _Trimmable) for layer in cache.layers):
+        return
+    # A cache made without the config does not know of sliding windows.
+    model_layers = DynamicCache(config=config).layers
+    cache.layers += model_layers[len(cache.layers) :]
     for i, layer in enumerate(cache.layers):
+        if layer.is_sliding != model_layers[i].is_sliding and layer.get_seq_length():
+            raise UnsupportedGenerationError(
+                "this KV cache was made without the model's sliding window: "
+                "make it with DynamicCache(config=model.config.get_text_config())"
+            )
         if type(layer) in _TRIMMABLE:
-            cls = _TRIMMABLE[type(layer)]
+            source = layer if layer.get_seq_length() else model_layers[i]
+            cls = _TRIMMABLE[type(source)]
             cache.layers[i] = cls.__new__(cls)
-            cache.layers[i].__dict__.update(layer.__dict__)
-            cache.layers[i].logical = layer.get_seq_length()
+            cache.layers[i].__dict__.update(source.__dict__)
+            cache.layers[i].logical = source.get_seq_length()
+
+
+def refuse_cropping(layers: list[Any]) -> None:
+    """Let all layers refuse to be cropped to where one of them has lost tokens, before any of them is cropped."""
+    for layer in layers:
+        layer.crop_limit = layer.crop_limit_if_trimmed

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vistrim.core.scores import attention_received
-from vistrim.engine.cache import Incoming
+from vistrim.engine.cache import Incoming, refuse_cropping
 from vistrim.engine.forward import Forward
 from vistrim.engine.masks import decode_mask, visible
 from vistrim.engine.tokens import TokenMap
@@ -43,10 +43,16 @@ class Decode(Forward):
         assert self.cache is not None
         layers = self.cache.layers
         step = layers[0].logical - layers[0].prompt_length + 1
-        if self.method.acts_in_decode and any(cached.evicts_next for cached in layers):
+        self.targets, self.ranks_layer_0 = [None] * len(layers), False
+        if not self.method.acts_in_decode:
+            return
+        if any(cached.evicts_next for cached in layers):
             self.recorder.window_ended_annealing = True
+            return
         self.targets = [self._target(cached, i, step) for i, cached in enumerate(layers)]
         self.ranks_layer_0 = self._target(layers[0], 0, step + 1, self.targets[0]) is not None
+        if any(target is not None for target in self.targets):
+            refuse_cropping(layers)
 
     def before_layer(self, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, dict[str, Any]] | None:
         assert self.cache is not None
@@ -84,7 +90,7 @@ class Decode(Forward):
 
     def _target(self, cached: Any, layer: int, step: int, held: Counts | None = None) -> Counts | None:
         """Visual tokens per sample to cut down to, or None if that would remove nothing."""
-        if cached.tokens is None or cached.initial is None or cached.evicts_next:
+        if cached.tokens is None or cached.initial is None:
             return None
         held = held or cached.tokens.n_visual
         counts = self.method.decode_counts(layer, step, cached.initial, self.spec.decoder_shape.layers)

@@ -102,13 +102,15 @@ class Engine:
 
     def _around(self, module: nn.Module, before: Callable[..., Any], after: Callable[..., Any]) -> None:
         """Run hooks before and, whatever happens, after a module; both get the arguments of the call by name."""
-        names = [*inspect.signature(module.forward).parameters]
-
-        def named(args: tuple[Any, ...], kwargs: Call) -> Call:
-            return dict(zip(names, args, strict=False)) | kwargs
+        # The class's own signature: wrappers around an instance's forward may hide it.
+        signature = inspect.signature(type(module).forward)
 
         def pre_hook(module: nn.Module, args: tuple[Any, ...], kwargs: Call) -> tuple[tuple[()], Call]:
-            call = named(args, kwargs)
+            call = dict(kwargs)
+            if args:
+                call = dict(signature.bind(module, *args, **kwargs).arguments)
+                del call["self"]
+                call |= call.pop("kwargs", {})
             before(call)
             return (), call
 
@@ -134,11 +136,14 @@ class Engine:
         @functools.wraps(generate)
         def checked(*args: Any, **kwargs: Any) -> Any:
             generation = begin_generation(self.model, generate, self.method.acts_in_decode, args, kwargs)
-            outer, self._thread.generation = self._thread.generation, generation
+            outer = dict(vars(self._thread))
+            self._thread.generation = generation
             try:
                 output = generate(*args, **kwargs)
             finally:
-                self._thread.generation = outer
+                # Hooks that clean up do not run when a key press interrupts a forward pass.
+                vars(self._thread).clear()
+                vars(self._thread).update(outer)
             generation.end(output)
             return output
 
@@ -153,7 +158,8 @@ class Engine:
     def _note_inputs(self, call: Call) -> None:
         check_kernel(self.spec.decoder.config)
         head, generation = self._thread.head_call or {}, self._thread.generation
-        drafted = head["logits_to_keep"] - 1 if generation is not None and generation.drafts else 0
+        # A forward pass that checks n candidates asks for their logits and for those of the last sure token.
+        drafted = (head.get("logits_to_keep") or 1) - 1 if generation is not None and generation.drafts else 0
         self._thread.inputs = read_inputs(self.spec, call, head.get("labels"), drafted)
 
     def _forget_inputs(self, output: Any) -> None:
@@ -187,13 +193,13 @@ class Engine:
         if cache is None and use_cache and not recomputes:
             cache = DynamicCache(config=decoder.config)
         if cache is not None:
-            make_trimmable(cache, len(self.spec.layers))
+            make_trimmable(cache, decoder.config)
         return cache
 
     def _prompt(self, embeddings: Tensor, cache: Cache | None, past: int) -> Prompt | None:
         """Sort the tokens of a prefill; None if there is and was nothing visual."""
         batch, length = embeddings.shape[:2]
-        inputs, generation = self._thread.inputs, self._thread.generation
+        inputs, generation = self._thread.inputs, self._generation_of(cache)
         layers = cache.layers if cache is not None else []
         for cached in layers:
             cached.prompt_length = past + length
@@ -202,17 +208,26 @@ class Engine:
         if inputs.padding_mask is not None:
             for cached in layers:
                 cached.note_padding(inputs.padding_mask[:, :past])
-        prompt = read_prompt(inputs, batch, past, length, embeddings.device)
-        if generation is not None and cache is None:
-            # Without a cache, the later passes repeat the prefill and have to choose as it did.
-            if generation.ranking is None:
-                generation.ranking = prompt.ranking
-            prompt = Prompt(prompt.tokens, generation.ranking, None, inputs)
+        # Without a cache, the later passes repeat the prefill and have to choose as it did.
+        repeats = generation is not None and cache is None
+        ranking = generation.ranking if generation is not None and repeats else None
+        prompt = read_prompt(inputs, batch, past, length, embeddings.device, ranking)
+        if generation is not None and repeats:
+            generation.ranking = prompt.ranking
+        for cached in layers:
+            cached.crop_limit_if_trimmed = prompt.crop_limit
         return prompt
+
+    def _generation_of(self, cache: Cache | None) -> Generation | None:
+        """Return the running generation, unless this forward pass has another cache and so is none of its own."""
+        generation = self._thread.generation
+        if generation is not None and generation.cache is not None and cache is not generation.cache:
+            return None
+        return generation
 
     def _recorder(self, embeddings: Tensor, cache: Cache | None) -> tuple[Recorder, bool]:
         """Return the recorder of the generation that this forward pass belongs to, and whether it has just begun."""
-        generation = self._thread.generation
+        generation = self._generation_of(cache)
         if generation is not None:
             generation.cache = cache
             found = generation.recorder
@@ -222,7 +237,6 @@ class Engine:
         if found is not None:
             return found, False
         recorder = Recorder(self.spec, str(self.method), embeddings.device)
-        self.recorders.append(recorder)
         if generation is not None:
             generation.recorder = recorder
         elif cache is not None:
@@ -247,9 +261,15 @@ class Engine:
 
     def _end_forward(self, output: Any) -> Any:
         forward, self._thread.forward = self._thread.forward, None
-        if forward is not None and output is not None:
-            forward.recorder.end_forward(forward.cache)
-            output.last_hidden_state = forward.restored(output.last_hidden_state)
+        if forward is None or output is None:
+            return output
+        if forward.recorder.in_prefill:
+            self.recorders.append(forward.recorder)
+        forward.recorder.end_forward(forward.cache)
+        last = output.last_hidden_state
+        output.last_hidden_state = forward.restored(last)
+        if output.hidden_states is not None and output.hidden_states[-1] is last:
+            output.hidden_states = (*output.hidden_states[:-1], output.last_hidden_state)
         return output
 
 

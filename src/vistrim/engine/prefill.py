@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vistrim.core.scores import attention_received
 from vistrim.core.selection import Selection
-from vistrim.engine.cache import Incoming
+from vistrim.engine.cache import Incoming, refuse_cropping
 from vistrim.engine.compaction import compact_arguments, compact_hidden, restore_length
 from vistrim.engine.forward import Forward
 from vistrim.engine.masks import layer_mask, visible, visible_to_row
@@ -88,6 +88,8 @@ class Prefill(Forward):
     def restored(self, hidden: Tensor) -> Tensor:
         if not self.trimmed:
             return hidden
+        if self.cache is not None:
+            refuse_cropping(self.cache.layers)
         return restore_length(hidden, self.tokens.slots - self.past, self.tokens.valid, self.length)
 
     def _cut(self, layer: int, hidden: Tensor) -> Tensor:

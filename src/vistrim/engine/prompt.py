@@ -53,6 +53,8 @@ class Prompt:
         ``[batch]`` long: slot of the last prompt token, whose attention ranks the visual tokens.
     ranking_from_end : int or None
         How many rows from the end (1: the last) it is in every sample; None if that differs.
+    crop_limit : int
+        Slot below which a cache cannot be cropped once tokens of this prompt were removed.
     inputs : PromptInputs
         Where this was read off.
     """
@@ -60,6 +62,7 @@ class Prompt:
     tokens: TokenMap
     ranking: Tensor
     ranking_from_end: int | None
+    crop_limit: int
     inputs: PromptInputs
 
     def images_per_sample(self) -> tuple[tuple[int, ...], ...]:
@@ -105,30 +108,50 @@ def read_inputs(spec: ModelSpec, inputs: Mapping[str, Any], labels: Tensor | Non
     return PromptInputs(placeholders, sizes, mask.bool() if mask is not None else None, labels, drafted)
 
 
-def read_prompt(inputs: PromptInputs, batch: int, past: int, length: int, device: torch.device) -> Prompt:
+def read_prompt(
+    inputs: PromptInputs, batch: int, past: int, length: int, device: torch.device, ranking: Tensor | None = None
+) -> Prompt:
     """Sort the tokens of a prefill (waits for the device once).
 
+    Parameters
+    ----------
+    inputs : PromptInputs
+        What was read at the base model.
+    batch, past, length : int
+        Samples, slots before this forward pass, and tokens in it.
+    device : torch.device
+        Where the decoder's inputs are.
+    ranking : Tensor, optional
+        ``[batch]`` long: slot of the last prompt token, where an earlier pass has found it.
+
+    Notes
+    -----
     Text is never removed. Neither is a visual token that something depends on: the last token of the prompt, whose
     attention ranks and whose logits are the answer, and one in front of a label.
     """
     text = TokenMap.text(batch, past, length, device)
     place = torch.arange(length, device=device)
     visual = text.visual if inputs.placeholders is None else inputs.placeholders.to(device)
-    valid = text.valid if inputs.padding_mask is None else inputs.padding_mask[:, -length:].to(device)
+    valid = text.valid if inputs.padding_mask is None else inputs.padding_mask[:, past : past + length].to(device)
     visual = visual & valid
     last = (place * valid).argmax(1)
-    ranking = last - inputs.drafted
+    found = last - inputs.drafted
     needed = place == last[:, None]
     if inputs.labels is not None:
         answer = inputs.labels.to(device) != -100
         needed[:, :-1] |= answer[:, 1:]
         # The token before the first label behind the image.
         behind = answer & (place > (place * visual).argmax(1)[:, None])
-        ranking = torch.where(behind.any(1), behind.to(torch.uint8).argmax(1) - 1, ranking)
-    needed |= place == ranking[:, None]
+        found = torch.where(behind.any(1), behind.to(torch.uint8).argmax(1) - 1, found)
+    if ranking is not None:
+        found = ranking.to(device) - past
+    needed |= place == found[:, None]
     visual = visual & ~needed
-    n_visual, n_invalid, from_end = torch.stack([visual.sum(1), (~valid).sum(1), length - ranking]).tolist()
+    figures = visual.sum(1), (~valid).sum(1), length - found, (place * visual).amax(1) + 1
+    n_visual, n_invalid, from_end, visual_end = torch.stack(figures).tolist()
     tokens = TokenMap(text.slots, valid, visual, tuple(n_visual), tuple(n_invalid))
     # The rows behind it are drafted text, which stays, so that this holds after every cut.
     common = from_end[0] if set(from_end) == {inputs.drafted + 1} else None
-    return Prompt(tokens, ranking + past, common, inputs)
+    # Padding may be gone from some layers and not from others, so that columns cannot be counted back through it.
+    crop_limit = past + (length if any(n_invalid) else max(visual_end))
+    return Prompt(tokens, found + past, common, crop_limit, inputs)

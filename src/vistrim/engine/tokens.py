@@ -86,20 +86,23 @@ class TokenMap:
 
     def without_first(self, rows: int) -> TokenMap:
         """The map without its first rows, as after the eviction of a sliding window."""
-        gone_visual = self.visual[:, :rows].sum(1).tolist()
-        gone_invalid = (~self.valid[:, :rows]).sum(1).tolist()
-        return TokenMap(
-            self.slots[:, rows:],
-            self.valid[:, rows:],
-            self.visual[:, rows:],
-            tuple(n - gone for n, gone in zip(self.n_visual, gone_visual, strict=True)),
-            tuple(n - gone for n, gone in zip(self.n_invalid, gone_invalid, strict=True)),
-        )
+        return self._split(gone=slice(0, rows), left=slice(rows, None))
 
     def without_last(self, rows: int) -> TokenMap:
-        """The map without its last rows, which are text."""
+        """The map without its last rows, as after a crop."""
         end = self.width - rows
-        return TokenMap(self.slots[:, :end], self.valid[:, :end], self.visual[:, :end], self.n_visual, self.n_invalid)
+        return self._split(gone=slice(end, None), left=slice(0, end))
+
+    def _split(self, gone: slice, left: slice) -> TokenMap:
+        gone_visual = self.visual[:, gone].sum(1).tolist()
+        gone_invalid = (~self.valid[:, gone]).sum(1).tolist()
+        return TokenMap(
+            self.slots[:, left],
+            self.valid[:, left],
+            self.visual[:, left],
+            tuple(n - lost for n, lost in zip(self.n_visual, gone_visual, strict=True)),
+            tuple(n - lost for n, lost in zip(self.n_invalid, gone_invalid, strict=True)),
+        )
 
     def samples(self, index: Tensor) -> TokenMap:
         """The map with its samples taken in another order, or several times."""

@@ -10,6 +10,8 @@ DEFAULT_HORIZON = 64
 """Brings ST³'s mean KV cache to 28 to 31 % of the untrimmed one for answers of 64 to 256 tokens (32 layers, 576 visual
 and 64 text tokens): the paper's "about 30 %"."""
 
+MAX_HORIZON = 1_000_000
+
 DEFAULT_FLOOR = 0.1
 """A long answer never goes blind."""
 
@@ -58,8 +60,8 @@ class VTA(AttentionSchedule):
     def __post_init__(self) -> None:
         if self.decay not in DECAYS:
             raise ValueError(f"decay={self.decay!r}: must be one of {', '.join(DECAYS)}")
-        if self.horizon < 1:
-            raise ValueError(f"horizon={self.horizon}: must be at least 1 generated token")
+        if not 1 <= self.horizon <= MAX_HORIZON:
+            raise ValueError(f"horizon={self.horizon}: must be between 1 and {MAX_HORIZON:,} generated tokens")
         if not 0 <= self.floor <= 1:
             raise ValueError(f"floor={self.floor}: must be between 0 and 1 (the share that always stays)")
         if self.interval < 1:
