@@ -13,7 +13,7 @@ help:
 	@echo "make test    run the whole test suite"
 	@echo "make lint    check style and types"
 	@echo "make format  fix style"
-	@echo "make bench   prefill speed-up at a quarter of the width and depth of LLaVA-1.5-7B (docs/performance.md has the full size)"
+	@echo "make bench   prefill speed-up at half the depth and a quarter of the width of LLaVA-1.5-7B"
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -1,6 +1,7 @@
 """Load a multimodal model and its processor: stock transformers objects, one clear error when it fails."""
 
 import difflib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def is_local(name_or_path: str | Path) -> bool:
     """Whether a model's files are on this machine by name: a reference model or an existing directory."""
     from vistrim import reference
 
-    return str(name_or_path) in reference.NAMES or Path(name_or_path).expanduser().is_dir()
+    return str(name_or_path) in reference.NAMES or os.path.isdir(os.path.expanduser(name_or_path))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -123,7 +124,7 @@ def _locate(name: str) -> str:
             return str(reference.weights_path(name))
         except FileNotFoundError as error:
             raise LoadError(" ".join(str(error).split())) from error
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     # Path("") would be the current directory.
     exists = bool(name) and path.exists()
     if exists and path.is_dir():

@@ -48,6 +48,7 @@ def changed(checkpoint: str, to: Path, file: str, **values) -> str:
         (["-p", "what", "--dtype", "float99"], "choose auto, float32"),
         (["-p", "what", "--device", "gpu"], "choose auto, cpu"),
         (["-p", "what", "--overlay", "kept.jpg"], "write --overlay kept.png"),
+        (["-p", "what", "--overlay", ""], "write --overlay kept.png"),
         (["-p", "what", "--overlay", "no/such/place/kept.png"], "create it first"),
         (["-p", "what", "--max-new-tokens", "0"], "--max-new-tokens"),
         (["-p", "what", "--max-new-tokens", "many"], "--max-new-tokens"),
@@ -61,6 +62,13 @@ def test_wrong_usage(image, arguments, says):
     result = vistrim("run", image, *arguments)
     assert result.exit_code == WRONG_USAGE
     assert says in error_line(result)
+
+
+@pytest.mark.usefixtures("no_model")
+def test_overlay_that_would_overwrite_an_image(image):
+    result = vistrim("run", image, "-p", "what", "--overlay", image)
+    assert result.exit_code == WRONG_USAGE
+    assert "overwrite the image" in error_line(result)
 
 
 @pytest.mark.parametrize("command", ["rnu", "--bogus"])

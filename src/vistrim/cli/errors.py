@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 from typing import Any
 
 import typer
@@ -40,7 +41,8 @@ class OneLineErrors(TyperGroup):
             sys.stdout.flush()
         except OSError as error:
             # Nothing more can be written, and Python would complain again when it flushes at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            with suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = FAILED if isinstance(error, BrokenPipeError) else _complain(error, FAILED)
         # Older releases of Typer raise Abort, newer ones return the code.
         except (KeyboardInterrupt, typer.Abort):

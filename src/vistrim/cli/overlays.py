@@ -1,6 +1,7 @@
 """Overlay files: checked before any work, written after each answer."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,20 +10,31 @@ from vistrim.cli.answering import Answer
 from vistrim.cli.errors import CommandError, WrongUsageError
 
 
-def check_overlay(path: Path | None) -> None:
+def check_overlay(path: Path | None, images: Sequence[Path], total: int) -> None:
     """Refuse a file that could not be written.
+
+    Parameters
+    ----------
+    path : Path or None
+        The file.
+    images : sequence of Path
+        Files that it must not overwrite.
+    total : int
+        Number of prompts.
 
     Raises
     ------
     WrongUsageError
-        If it is no .png file, or its directory does not exist or may not be written to.
+        If it is no .png file, would overwrite an image, or its directory does not exist or may not be written to.
     """
     if path is None:
         return
     if path.suffix.lower() != ".png":
-        raise WrongUsageError(
-            f"the overlay '{path}' must be a .png file: write --overlay {path.with_suffix('.png').name}"
-        )
+        raise WrongUsageError(f"the overlay '{path}' must be a .png file: write --overlay kept.png, for example")
+    written = {numbered(path, number, total).resolve() for number in range(1, total + 1)}
+    for image in images:
+        if image.resolve() in written:
+            raise WrongUsageError(f"the overlay would overwrite the image '{image}': choose another file")
     if not path.parent.is_dir():
         raise WrongUsageError(f"there is no directory '{path.parent}' for the overlay: create it first")
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):

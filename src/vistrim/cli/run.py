@@ -52,9 +52,9 @@ def run(
     """
     # Everything cheap is checked before the model is loaded.
     chosen = parse_method(method, settings or (), preset)
-    check_overlay(overlay)
     check_loading(dtype, device)
     prompts = read_prompts(prompt)
+    check_overlay(overlay, images, len(prompts))
     pictures = read_images(images)
 
     loaded, processor = load_model(model, dtype, device)
