@@ -23,9 +23,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 run: $(INSTALLED)
-	$(BIN)/vistrim run examples/images/scene-1.png --prompt "$(PROMPT)" --compare --overlay overlay.png
+	$(BIN)/vistrim run examples/images/scene-3.png --prompt "$(PROMPT)" --set interval=8 --max-new-tokens 160 --compare --overlay overlay.png
 
-PROMPT ?= describe the image
+PROMPT ?= Describe the image.
 
 test: $(INSTALLED)
 	$(TEST_THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal

@@ -232,3 +232,12 @@ def test_out_of_memory_is_recognised():
 
 def test_it_is_an_error_of_ours():
     assert issubclass(LoadError, vistrim.VistrimError)
+
+
+def test_reference_models_are_stored_small_and_loaded_in_fp32():
+    for name in ("reference", "reference-small"):
+        model, processor = vistrim.load(name, device="cpu")
+        assert model.dtype == torch.float32
+        assert processor.tokenizer.padding_side == "left"
+        with vistrim.trim(model, vistrim.ST3()):
+            pass

@@ -1,0 +1,37 @@
+"""The shipped reference models: scenes, tasks, training and weights. Importing this loads nothing heavy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["NAMES", "weights_path"]
+
+NAMES = ("reference", "reference-small")
+_WEIGHTS = Path(__file__).parent / "weights"
+
+
+def weights_path(name: str) -> Path:
+    """Folder of a shipped reference model, as ``from_pretrained`` takes it.
+
+    Parameters
+    ----------
+    name : str
+        One of ``NAMES``.
+
+    Raises
+    ------
+    ValueError
+        If there is no reference model of that name.
+    FileNotFoundError
+        If its weights are not shipped with this version.
+    """
+    if name not in NAMES:
+        raise ValueError(f"no reference model {name!r}; there are {', '.join(NAMES)}")
+    path = _WEIGHTS / name
+    if not (path / "config.json").exists():
+        size = "small" if name.endswith("small") else "base"
+        raise FileNotFoundError(
+            f"the weights of {name} are not shipped with this version; train them with "
+            f"`python -m vistrim.reference.train --size {size} --export-to DIR` and load DIR"
+        )
+    return path

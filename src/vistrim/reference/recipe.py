@@ -1,0 +1,104 @@
+"""The training recipe: which part learns from which scenes, in which order.
+
+Tower and decoder learn apart and can run side by side: they meet in the ideal visual tokens, sums of the word
+embeddings of what lies under each patch. The decoder learns to answer from ideal tokens, first with a third of its
+layers (look-ups need few, and each step costs a third), then with all of them while the embeddings stay as they are;
+meanwhile tower and projector learn to produce these tokens from pixels. At the end everything learns together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from vistrim.reference.tasks import SHORT_TASKS
+
+Part = Literal["tower", "decoder", "layers", "projector", "sight", "all"]
+
+#: Short tasks with those twice that compare or count, which are learnt last.
+HARD_TWICE = (*SHORT_TASKS, "count", "existence", "relation")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the recipe.
+
+    Parameters
+    ----------
+    name : str
+        Also the name of its checkpoint.
+    part : {"tower", "decoder", "layers", "projector", "sight", "all"}
+        What learns: the vision tower; the decoder with its embeddings; its layers alone; the projector; tower and
+        projector; all.
+    level : str
+        Difficulty of the scenes, a name in ``scenes.LEVELS``.
+    steps, batch : int
+        Optimizer steps, scenes per step.
+    lr : float
+        Peak learning rate: short warm-up, then level, then linear decay over the last third.
+    tasks : tuple of str
+        Short tasks that each scene goes through in turn, from a random start.
+    questions : int
+        Short questions per scene.
+    descriptions : float
+        Share of the scenes that also ask for the description.
+    background : int
+        Background patches kept when learning from ideal tokens, where they are nearly all alike: few make cheap
+        steps, all of them make counting hold for real images.
+    layers : int or None
+        Decoder layers in use; None for all. The next stage starts the others as silent copies.
+    lead : int
+        Silent layers that the next stage finds below those trained here.
+    """
+
+    name: str
+    part: Part
+    level: str
+    steps: int
+    batch: int = 32
+    lr: float = 3e-3
+    tasks: tuple[str, ...] = SHORT_TASKS
+    questions: int = 12
+    descriptions: float = 0.0
+    background: int = 12
+    layers: int | None = None
+    lead: int = 0
+
+
+RECIPE: tuple[Stage, ...] = (
+    Stage("tower", "tower", "several", steps=600),
+    Stage("decoder-pair", "decoder", "pair", steps=200, layers=4),
+    Stage("decoder-several", "decoder", "several", steps=400, questions=10, descriptions=0.5, layers=4),
+    Stage("decoder-hard", "layers", "several", steps=200, lr=2e-3, tasks=HARD_TWICE, descriptions=0.3, layers=4),
+    Stage("projector", "projector", "several", steps=150),
+    Stage("sight", "sight", "several", steps=400, lr=1e-3),
+    Stage("sight-full", "sight", "full", steps=900, lr=2e-3),
+    Stage(
+        "decoder-deep",
+        "layers",
+        "full",
+        steps=150,
+        batch=24,
+        lr=1e-3,
+        tasks=HARD_TWICE,
+        descriptions=0.5,
+        background=144,
+        lead=3,
+    ),
+    Stage("together", "all", "full", steps=200, batch=16, lr=2.5e-4, tasks=HARD_TWICE, descriptions=0.5),
+)
+
+#: The small model has only as many layers as the base model's decoder starts with: nothing to deepen.
+_SMALL_STEPS = {
+    "tower": 350,
+    "decoder-several": 400,
+    "decoder-hard": 150,
+    "projector": 100,
+    "sight-full": 550,
+    "together": 120,
+}
+
+RECIPES: dict[str, tuple[Stage, ...]] = {
+    "base": RECIPE,
+    "small": tuple(replace(stage, steps=_SMALL_STEPS[stage.name]) for stage in RECIPE if stage.name in _SMALL_STEPS),
+}

@@ -1,0 +1,177 @@
+"""Questions and answers about a scene, right by construction.
+
+One function per task turns a scene and a random stream into a :class:`Question`, or into None where the scene
+offers no such question (for example a relation in a scene with one shape).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from vistrim.reference.scenes import COLORS, COLUMNS, KINDS, ROWS, Scene, Shape
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt and its only right answer.
+
+    ``subject`` is the shape that the end of the prompt names, where there is one.
+    """
+
+    task: str
+    prompt: str
+    answer: str
+    subject: Shape | None = None
+
+
+def color(scene: Scene, rng: Random) -> Question | None:
+    """Colour of the shape that the question names."""
+    shape = rng.choice(scene.shapes)
+    name = _reference(scene, shape, rng, hidden="color")
+    return Question("color", f"What color is the {name}?", shape.color, shape) if name else None
+
+
+def kind(scene: Scene, rng: Random) -> Question | None:
+    """Kind of the shape that the question names."""
+    shape = rng.choice(scene.shapes)
+    name = _reference(scene, shape, rng, hidden="kind")
+    return Question("kind", f"What kind of shape is the {name}?", shape.kind, shape) if name else None
+
+
+def size(scene: Scene, rng: Random) -> Question | None:
+    """Size of the shape that the question names."""
+    shape = rng.choice(scene.shapes)
+    name = _reference(scene, shape, rng, hidden="size")
+    return Question("size", f"What size is the {name}?", shape.size, shape) if name else None
+
+
+def reading(scene: Scene, rng: Random) -> Question | None:
+    """Letter on the shape that the question names."""
+    shape = rng.choice(scene.shapes)
+    name = _reference(scene, shape, rng, hidden="letter")
+    return Question("reading", f"Which letter is on the {name}?", shape.letter, shape) if name else None
+
+
+def position(scene: Scene, rng: Random) -> Question | None:
+    """Image area of the shape that the question names."""
+    shape = rng.choice(scene.shapes)
+    name = _reference(scene, shape, rng, hidden="area")
+    return Question("position", f"Where is the {name}?", shape.area, shape) if name else None
+
+
+def lookup(scene: Scene, rng: Random) -> Question:
+    """Reverse look-up: which shape has a letter, or lies in an area."""
+    shape = rng.choice(scene.shapes)
+    clue = rng.choice((f"has the letter {shape.letter}", f"is at the {shape.area}"))
+    return Question("lookup", f"Which shape {clue}?", f"{shape.color} {shape.kind}", shape)
+
+
+def count(scene: Scene, rng: Random) -> Question:
+    """Number of shapes, of all or of one colour or kind."""
+    # Half of the narrowed questions name a colour or kind that the scene has: else most answers would be 0.
+    shape = rng.choice(scene.shapes)
+    group = rng.choice(("", "color", "kind"))
+    if not group:
+        return Question("count", "How many shapes are there?", str(len(scene.shapes)))
+    every = COLORS if group == "color" else KINDS
+    value = getattr(shape, group) if rng.random() < 0.7 else rng.choice(every)
+    number = sum(getattr(other, group) == value for other in scene.shapes)
+    named = f"{value} shapes" if group == "color" else f"{value}s" if value != "cross" else "crosses"
+    return Question("count", f"How many {named} are there?", str(number))
+
+
+def existence(scene: Scene, rng: Random) -> Question:
+    """Whether a shape of some colour and kind is there; yes and no are equally frequent."""
+    present = {(shape.color, shape.kind) for shape in scene.shapes}
+    if rng.random() < 0.5:
+        shape = rng.choice(scene.shapes)
+        return Question("existence", f"Is there a {shape.color} {shape.kind}?", "yes", shape)
+    # A colour and a kind that are there, though not on the same shape, where the scene allows it.
+    shown_colors = sorted({shape.color for shape in scene.shapes})
+    shown_kinds = sorted({shape.kind for shape in scene.shapes})
+    crossed = [(c, k) for c in shown_colors for k in shown_kinds if (c, k) not in present]
+    absent = [(c, k) for c in COLORS for k in KINDS if (c, k) not in present]
+    asked_color, asked_kind = rng.choice(crossed if crossed and rng.random() < 0.5 else absent)
+    return Question("existence", f"Is there a {asked_color} {asked_kind}?", "no")
+
+
+def relation(scene: Scene, rng: Random) -> Question | None:
+    """Whether one shape lies left of, right of, above or below another one (by image areas)."""
+    names = {shape: _reference(scene, shape, rng, hidden="area") for shape in scene.shapes}
+    axis, words = rng.choice(((COLUMNS, ("left of", "right of")), (ROWS, ("above", "below"))))
+
+    def place(shape: Shape) -> int:
+        return COLUMNS.index(shape.column) if axis is COLUMNS else ROWS.index(shape.row)
+
+    pairs = [(a, b) for a in scene.shapes for b in scene.shapes if names[a] and names[b] and place(a) != place(b)]
+    if not pairs:
+        return None
+    first, second = rng.choice(pairs)
+    word = rng.choice(words)
+    truth = (place(first) < place(second)) == (word == words[0])
+    return Question("relation", f"Is the {names[first]} {word} the {names[second]}?", "yes" if truth else "no", second)
+
+
+def description(scene: Scene, rng: Random) -> Question:
+    """Every shape in raster order: area, size, colour, kind and letter."""
+    prompt = rng.choice(DESCRIPTION_PROMPTS)
+    return Question("description", prompt, " and ".join(describe(shape) for shape in scene.shapes))
+
+
+def describe(shape: Shape) -> str:
+    """The facts of one shape as the long description words them."""
+    return f"at the {shape.area} a {shape.size} {shape.color} {shape.kind} with the letter {shape.letter}"
+
+
+#: Some hold words that the tokenizer does not know: people will use such words.
+DESCRIPTION_PROMPTS = (
+    "Describe the image.",
+    "Describe all shapes.",
+    "Describe this image in detail.",
+    "Please describe the image.",
+)
+
+TASKS: dict[str, Callable[[Scene, Random], Question | None]] = {
+    "color": color,
+    "kind": kind,
+    "size": size,
+    "reading": reading,
+    "position": position,
+    "lookup": lookup,
+    "count": count,
+    "existence": existence,
+    "relation": relation,
+    "description": description,
+}
+SHORT_TASKS = tuple(name for name in TASKS if name != "description")
+
+
+def ask(task: str, scene: Scene, rng: Random) -> Question | None:
+    """One question of a task about a scene, or None where the scene offers none.
+
+    Raises
+    ------
+    KeyError
+        If there is no such task.
+    """
+    return TASKS[task](scene, rng)
+
+
+def _reference(scene: Scene, shape: Shape, rng: Random, hidden: str) -> str | None:
+    """A phrase that fits this shape alone and does not tell its ``hidden`` attribute, or None."""
+    phrases = {
+        ("kind",): shape.kind,
+        ("color",): f"{shape.color} shape",
+        ("color", "kind"): f"{shape.color} {shape.kind}",
+        ("letter",): f"shape with the letter {shape.letter}",
+        ("area",): f"shape at the {shape.area}",
+    }
+    fitting = [
+        phrase
+        for keys, phrase in phrases.items()
+        if hidden not in keys
+        and sum(all(getattr(other, k) == getattr(shape, k) for k in keys) for other in scene.shapes) == 1
+    ]
+    return rng.choice(fitting) if fitting else None

@@ -1,0 +1,177 @@
+from dataclasses import replace
+from random import Random
+
+import pytest
+import torch
+from torch.nn import functional
+
+from vistrim.reference.batches import IGNORED, PATCH_FACTS, Batcher, patch_facts
+from vistrim.reference.export import TRAINING_FILE, export, load_learner
+from vistrim.reference.learner import some_patches
+from vistrim.reference.model import Size, deepen, raise_layers
+from vistrim.reference.optimizer import orthogonalised
+from vistrim.reference.processing import GRID, build_processor, chat
+from vistrim.reference.recipe import RECIPE
+from vistrim.reference.rendering import render
+from vistrim.reference.scenes import LEVELS, generate_scene
+from vistrim.reference.tasks import TASKS, ask
+from vistrim.reference.train import StageRun, new_learner, rearrange_layers
+
+TINY = Size(width=32, heads=2, feed_forward=32, layers=3, tower_width=32, tower_layers=1)
+PLACES = torch.arange(GRID * GRID)[None]
+DEVICE = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return build_processor()
+
+
+def tiny_learner(processor):
+    learner = new_learner(TINY, processor, seed=1)
+    learner.model.generation_config.max_length = None
+    return learner
+
+
+def tiny_stage(part):
+    stage = next(s for s in RECIPE if s.part == part)
+    return replace(stage, steps=4, batch=2, questions=3, layers=stage.layers and 2)
+
+
+@pytest.mark.parametrize("part", ["tower", "decoder", "layers", "projector", "sight", "all"])
+def test_an_interrupted_stage_ends_with_the_same_weights(part, processor, tmp_path):
+    whole = StageRun(tiny_learner(processor), processor, tiny_stage(part), tmp_path / "whole.pt")
+    for _ in range(4):
+        whole.advance(DEVICE)
+    first = StageRun(tiny_learner(processor), processor, tiny_stage(part), tmp_path / "broken.pt")
+    for _ in range(2):
+        first.advance(DEVICE)
+    first.save()
+    second = StageRun(tiny_learner(processor), processor, tiny_stage(part), tmp_path / "broken.pt")
+    second.resume()
+    for _ in range(2):
+        second.advance(DEVICE)
+    expected = whole.learner.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in second.learner.state_dict().items())
+
+
+def test_a_stage_trains_its_part_and_nothing_else(processor, tmp_path):
+    learner = tiny_learner(processor)
+    before = {name: value.clone() for name, value in learner.state_dict().items()}
+    StageRun(learner, processor, tiny_stage("projector"), tmp_path / "x.pt").advance(DEVICE)
+    changed = {name for name, value in learner.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed
+    assert all("multi_modal_projector" in name for name in changed)
+
+
+@torch.no_grad()
+def test_packed_questions_train_exactly_the_single_prompt_of_the_chat_template(processor):
+    """Loss of a packed row == loss of every question alone through the processor and the stock forward pass."""
+    learner = tiny_learner(processor)
+    batcher = Batcher(processor, LEVELS["several"], 1, tuple(TASKS), 5, 1.0, pixels=True)
+    batch = batcher.batch(7)
+    visual = learner.visual_tokens(learner.features(batch.pixels))
+    packed = learner.answer_loss(visual, PLACES, batch)[0]
+
+    total, number = 0.0, 0
+    for segment in batch.segments[0].unique():
+        here = batch.segments[0] == segment
+        tokens, labels = batch.tokens[0][here], batch.labels[0][here]
+        opening = int((labels != IGNORED).nonzero()[0])
+        assert tokens[opening] == processor.tokenizer.convert_tokens_to_ids("<assistant>")
+        prompt = processor.tokenizer.decode(tokens[:opening])
+        text = processor.apply_chat_template(chat(prompt), add_generation_prompt=True)
+        inputs = processor(images=render(generate_scene("train", 7, LEVELS["several"])), text=text, return_tensors="pt")
+        ids = torch.cat([inputs["input_ids"][0], tokens[opening + 1 :]])[None]
+        logits = learner.model(input_ids=ids, pixel_values=batch.pixels).logits[0]
+        answer = labels[labels != IGNORED]
+        total += functional.cross_entropy(logits[-len(answer) :], answer, reduction="sum").item()
+        number += len(answer)
+    assert packed.item() == pytest.approx(total / number, rel=1e-4)
+
+
+@torch.no_grad()
+def test_subjects_stand_at_the_last_word_of_the_prompt(processor):
+    batch = Batcher(processor, LEVELS["several"], 4, ("color", "lookup"), 4, 0.0, pixels=False).batch(1)
+    named = batch.subjects[..., 0] > 0
+    follows = batch.tokens[:, 1:][named[:, :-1]]
+    assert len(follows)
+    assert (follows == processor.tokenizer.convert_tokens_to_ids("<assistant>")).all()
+
+
+def test_batches_depend_on_the_step_alone(processor):
+    batcher = Batcher(processor, LEVELS["several"], 2, ("color",), 2, 0.5, pixels=True)
+    first, again, other = batcher.batch(5), batcher.batch(5), batcher.batch(6)
+    assert torch.equal(first.pixels, again.pixels)
+    assert torch.equal(first.tokens, again.tokens)
+    assert not torch.equal(first.facts, other.facts)
+
+
+def test_patch_facts_name_what_lies_there():
+    scene = generate_scene("train", 11, LEVELS["full"])
+    facts = patch_facts(scene).reshape(GRID, GRID, len(PATCH_FACTS))
+    for shape in scene.shapes:
+        under = facts[int(shape.y * GRID), int(shape.x * GRID)]
+        assert [values[i - 1] for values, i in zip(PATCH_FACTS.values(), under, strict=True)] == [
+            getattr(shape, name) for name in PATCH_FACTS
+        ]
+
+
+def test_some_patches_keeps_all_shapes_in_order(processor):
+    facts = Batcher(processor, LEVELS["several"], 6, ("color",), 1, 0.0, pixels=False).batch(0).facts
+    places = some_patches(facts, 5, torch.Generator().manual_seed(0))
+    assert (places[:, 1:] > places[:, :-1]).all()
+    kept = facts.gather(1, places[..., None].expand(-1, -1, facts.shape[-1]))
+    assert torch.equal((kept[..., 0] > 0).sum(1), (facts[..., 0] > 0).sum(1))
+
+
+@torch.no_grad()
+def test_deepened_models_compute_what_their_first_layers_did(processor):
+    learner = tiny_learner(processor)
+    decoder = learner.model.model.language_model
+    ids = torch.randint(7, 60, (1, 9), generator=torch.Generator().manual_seed(0))
+    decoder.config.num_hidden_layers = 2
+    shallow = learner.model(input_ids=ids).logits
+    decoder.config.num_hidden_layers = 3
+    deepen(learner.model, 2)
+    assert torch.allclose(learner.model(input_ids=ids).logits, shallow, atol=1e-5)
+
+
+@torch.no_grad()
+def test_raised_models_compute_what_all_but_their_last_layers_did(processor):
+    learner = tiny_learner(processor)
+    decoder = learner.model.model.language_model
+    ids = torch.randint(7, 60, (1, 9), generator=torch.Generator().manual_seed(0))
+    decoder.config.num_hidden_layers = 2
+    shallow = learner.model(input_ids=ids).logits
+    decoder.config.num_hidden_layers = 3
+    raise_layers(learner.model, 1)
+    assert torch.allclose(learner.model(input_ids=ids).logits, shallow, atol=1e-5)
+
+
+@torch.no_grad()
+def test_export_can_be_trained_further(processor, tmp_path):
+    learner = tiny_learner(processor)
+    rearrange_layers(learner, tiny_stage("decoder"))
+    export(learner, processor, tmp_path)
+    loaded = load_learner(tmp_path)
+    expected = learner.state_dict()
+    assert all(torch.equal(value, expected[name].bfloat16().float()) for name, value in loaded.state_dict().items())
+    (tmp_path / TRAINING_FILE).unlink()
+    with pytest.raises(FileNotFoundError, match="training"):
+        load_learner(tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(2, 16, 40), (2, 40, 16)])
+def test_muon_updates_are_nearly_orthogonal(shape):
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    values = torch.linalg.svdvals(orthogonalised(matrices))
+    assert values.min() > 0.3
+    assert values.max() < 1.4
+
+
+def test_every_question_of_the_short_tasks_has_a_short_answer():
+    scene = generate_scene("train", 0, LEVELS["full"])
+    for task in TASKS:
+        question = ask(task, scene, Random(0))
+        assert question is None or task == "description" or len(question.answer.split()) <= 2
