@@ -22,10 +22,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-run: $(INSTALLED)
-	$(BIN)/vistrim run examples/images/scene-3.png --prompt "$(PROMPT)" --set interval=8 --max-new-tokens 160 --compare --overlay overlay.png
+PROMPT ?= Which letter is on the red cross?
 
-PROMPT ?= Describe the image.
+run: $(INSTALLED)
+	$(BIN)/vistrim run examples/images/scene-3.png --prompt "$(PROMPT)" --compare --overlay overlay.png
+	@echo
+	@echo "The reference model is tiny: its steps are mostly fixed cost. The same method on random weights of larger size:"
+	$(BIN)/python -m benchmarks.prefill --layers 16 --hidden 1024 --repeats 3 --methods untouched "st3 balanced" "st3 compact"
 
 test: $(INSTALLED)
 	$(TEST_THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal
