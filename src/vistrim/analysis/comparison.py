@@ -120,8 +120,8 @@ def compare(
         If the method's parameters do not fit the model, the inputs hold several samples or ``repeats`` is
         below 1.
     """
-    if inputs["input_ids"].shape[0] != 1:
-        raise ValueError("compare takes one sample: call it for each")
+    if "input_ids" not in inputs or inputs["input_ids"].shape[0] != 1:
+        raise ValueError("compare takes the input_ids of one sample: call it for each")
     if repeats < 1:
         raise ValueError(f"repeats={repeats}: must be at least 1")
     short = generate | {"max_new_tokens": WARM_UP_TOKENS}
@@ -158,16 +158,16 @@ def _no_streamer(side: Side) -> None:
 def _untouched(model: Any, inputs: Mapping[str, Any], generate: dict[str, Any]) -> Measured:
     with _decoder_clock(model) as decoder:
         began = clock(model.device)
-        output = model.generate(**inputs, **generate, return_dict_in_generate=True)
+        output = model.generate(**inputs, **generate | {"return_dict_in_generate": True})
         ended = clock(model.device)
-    tokens = _new_tokens(output.sequences, inputs)
+    tokens, cache = _new_tokens(output.sequences, inputs), output.past_key_values
     steps = len(tokens) - 1
     return Measured(
         tokens=tokens,
         prefill_seconds=decoder.prefill_ended - decoder.prefill_began,
         decode_seconds_per_token=(ended - decoder.prefill_ended) / steps if steps else None,
         total_seconds=ended - began,
-        kv_bytes=sum(layer.keys.nbytes + layer.values.nbytes for layer in output.past_key_values.layers),
+        kv_bytes=sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers) if cache is not None else 0,
     )
 
 
@@ -176,7 +176,7 @@ def _trimmed(
 ) -> tuple[Measured, TrimReport]:
     with trim(model, method) as run:
         began = clock(model.device)
-        sequences = model.generate(**inputs, **generate)
+        sequences = model.generate(**inputs, **generate | {"return_dict_in_generate": False})
         ended = clock(model.device)
     report = run.report
     measured = Measured(
