@@ -145,46 +145,6 @@ def test_cache_made_by_the_user(method, schedule):
         assert (tiny.logits(output)[0] - expected).abs().max() <= TOLERANCE
 
 
-@EACH
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("window", [12, 20, 24, 26, 27, 30, 40])
-def test_sliding_window(method, schedule, attention, window):
-    """The window is shorter than the prompt of 26 tokens, as long, passed while decoding, or never reached."""
-    samples = [tiny.sample(1, 9), tiny.sample(0, 20)]
-    model, eager = (tiny.build("mistral", kernel, sliding_window=window) for kernel in (attention, "eager"))
-    for chosen in (samples[:1], samples):
-        inputs = tiny.batch(chosen)
-        with trim(model, method) as run:
-            first = tiny.generate(model, inputs)
-            turn = tiny.follow_up(first, inputs, torch.tensor([[5, 6, 7]] * len(chosen)))
-            second = tiny.generate(model, turn, 4)
-        warned = any("sliding window" in w for w in run.reports[0].warnings)
-        assert warned == (method.acts_in_decode and window <= 33)
-        for b, sample in enumerate(chosen):
-            if len(chosen) > 1 and method.acts_in_decode and sample.visual:
-                # Padding counts towards the batch's window, so annealing ends earlier than alone.
-                continue
-            oracle = Oracle(eager, st3_schedule(**schedule))
-            expected = follow(oracle, sample, answers(first, inputs)[b])
-            assert (tiny.logits(first)[b] - expected).abs().max() <= TOLERANCE
-            new = tiny.Sample([*answers(first, inputs)[b][-1:], 5, 6, 7], sample.pixels[:0])
-            expected = follow(oracle, new, answers(second, turn)[b])
-            assert (tiny.logits(second)[b] - expected).abs().max() <= TOLERANCE
-
-
-@EACH
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_sliding_window_with_a_plain_cache(method, schedule, attention):
-    sample = tiny.sample(1, 9)
-    inputs = tiny.batch([sample])
-    model = tiny.build("mistral", attention, sliding_window=24)
-    with trim(model, method):
-        output = tiny.generate(model, inputs, past_key_values=DynamicCache())
-    oracle = Oracle(tiny.build("mistral", "eager", sliding_window=24), st3_schedule(**schedule))
-    expected = follow(oracle, sample, answers(output, inputs)[0])
-    assert (tiny.logits(output)[0] - expected).abs().max() <= TOLERANCE
-
-
 def test_mask_that_is_wider_than_the_prompt():
     model, inputs = tiny.shared(), tiny.batch(tiny.RAGGED)
     with torch.no_grad(), trim(model, PVTP(1, 2, 0.5)):

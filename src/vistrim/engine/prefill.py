@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from vistrim.engine.tokens import TokenMap
 from vistrim.methods.base import InputTokens, LayerTokens
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Prefill(Forward):
     """A forward pass over a prompt with images, or over more text behind one.
 
@@ -35,9 +35,9 @@ class Prefill(Forward):
         Whether rows have been removed in this pass.
     """
 
-    prompt: Prompt = None  # type: ignore[assignment]
-    cuts: frozenset[int] = frozenset()
-    tokens: TokenMap = None  # type: ignore[assignment]
+    prompt: Prompt
+    cuts: frozenset[int]
+    tokens: TokenMap = field(init=False)
     trimmed: bool = False
 
     def __post_init__(self) -> None:
