@@ -24,9 +24,9 @@ from rich.table import Table
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from benchmarks import shapes
-from benchmarks.environment import stamp
 from vistrim import ST3, trim
 from vistrim.core.selection import Selection, keep_top
+from vistrim.environment import stamp
 from vistrim.methods.base import LayerTokens, Method
 
 

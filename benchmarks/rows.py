@@ -19,8 +19,8 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks import shapes
-from benchmarks.environment import stamp
 from vistrim import ST3
+from vistrim.environment import stamp
 
 
 def main() -> None:

@@ -15,3 +15,7 @@ class UnsupportedGenerationError(VistrimError):
 
 class LoadError(VistrimError):
     """A model or processor could not be loaded."""
+
+
+class MissingPackageError(VistrimError):
+    """A package that only some commands need is not installed."""

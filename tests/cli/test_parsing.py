@@ -17,6 +17,9 @@ from vistrim.cli.parsing import parse_method
         ("st3: ratio = 0.5", [" decay = linear "], None, ST3(ratio=0.5, decay="linear")),
         ("st3", ["stride=none"], None, ST3(stride=None)),
         ("st3", [], "compact", ST3.preset("compact")),
+        ("st3:preset=compact", [], None, ST3.preset("compact")),
+        ("st3:preset=compact,stride=2", [], None, ST3(stride=2, ratio=0.5, decay="constant")),
+        ("st3:preset=compact", [], "balanced", ST3()),
         ("st3", ["ratio=0.4"], "compact", ST3(ratio=0.4, decay="constant")),
         ("vta", ["floor=0", "horizon=7"], None, VTA(floor=0.0, horizon=7)),
     ],
@@ -66,6 +69,7 @@ def test_what_a_method_prints_can_be_given_back(method):
         ("st3:ratio=", [], None, "write name=value"),
         ("st3", [], "tiny", "choose balanced or compact"),
         ("uniform", [], "compact", "uniform has no presets"),
+        ("uniform:preset=compact", [], None, "uniform has no presets"),
     ],
 )
 def test_what_does_not_fit_is_refused(spec, settings, preset, says):

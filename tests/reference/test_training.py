@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from vistrim.reference.batches import IGNORED, PATCH_FACTS, Batcher, patch_facts
+from vistrim.reference.batches import IGNORED, PATCH_FACTS, EasyVqaBatcher, SceneBatcher, patch_facts
 from vistrim.reference.export import TRAINING_FILE, export, load_learner
 from vistrim.reference.learner import some_patches
 from vistrim.reference.model import Size, deepen, raise_layers
@@ -68,7 +68,7 @@ def test_a_stage_trains_its_part_and_nothing_else(processor, tmp_path):
 def test_packed_questions_train_exactly_the_single_prompt_of_the_chat_template(processor):
     """Loss of a packed row == loss of every question alone through the processor and the stock forward pass."""
     learner = tiny_learner(processor)
-    batcher = Batcher(processor, LEVELS["several"], 1, tuple(TASKS), 5, 1.0, pixels=True)
+    batcher = SceneBatcher(processor, LEVELS["several"], 1, tuple(TASKS), 5, 1.0, pixels=True)
     batch = batcher.batch(7)
     visual = learner.visual_tokens(learner.features(batch.pixels))
     packed = learner.answer_loss(visual, PLACES, batch)[0]
@@ -92,7 +92,7 @@ def test_packed_questions_train_exactly_the_single_prompt_of_the_chat_template(p
 
 @torch.no_grad()
 def test_subjects_stand_at_the_last_word_of_the_prompt(processor):
-    batch = Batcher(processor, LEVELS["several"], 4, ("color", "lookup"), 4, 0.0, pixels=False).batch(1)
+    batch = SceneBatcher(processor, LEVELS["several"], 4, ("color", "lookup"), 4, 0.0, pixels=False).batch(1)
     named = batch.subjects[..., 0] > 0
     follows = batch.tokens[:, 1:][named[:, :-1]]
     assert len(follows)
@@ -100,7 +100,7 @@ def test_subjects_stand_at_the_last_word_of_the_prompt(processor):
 
 
 def test_batches_depend_on_the_step_alone(processor):
-    batcher = Batcher(processor, LEVELS["several"], 2, ("color",), 2, 0.5, pixels=True)
+    batcher = SceneBatcher(processor, LEVELS["several"], 2, ("color",), 2, 0.5, pixels=True)
     first, again, other = batcher.batch(5), batcher.batch(5), batcher.batch(6)
     assert torch.equal(first.pixels, again.pixels)
     assert torch.equal(first.tokens, again.tokens)
@@ -118,7 +118,7 @@ def test_patch_facts_name_what_lies_there():
 
 
 def test_some_patches_keeps_all_shapes_in_order(processor):
-    facts = Batcher(processor, LEVELS["several"], 6, ("color",), 1, 0.0, pixels=False).batch(0).facts
+    facts = SceneBatcher(processor, LEVELS["several"], 6, ("color",), 1, 0.0, pixels=False).batch(0).facts
     places = some_patches(facts, 5, torch.Generator().manual_seed(0))
     assert (places[:, 1:] > places[:, :-1]).all()
     kept = facts.gather(1, places[..., None].expand(-1, -1, facts.shape[-1]))
@@ -154,12 +154,47 @@ def test_export_can_be_trained_further(processor, tmp_path):
     learner = tiny_learner(processor)
     rearrange_layers(learner, tiny_stage("decoder"))
     export(learner, processor, tmp_path)
-    loaded = load_learner(tmp_path)
+    loaded = load_learner(tmp_path, processor)
     expected = learner.state_dict()
     assert all(torch.equal(value, expected[name].bfloat16().float()) for name, value in loaded.state_dict().items())
     (tmp_path / TRAINING_FILE).unlink()
     with pytest.raises(FileNotFoundError, match="training"):
-        load_learner(tmp_path)
+        load_learner(tmp_path, processor)
+
+
+@torch.no_grad()
+def test_words_added_since_an_export_get_embeddings_and_old_ones_keep_theirs(processor, tmp_path):
+    older = build_processor()
+    learner = new_learner(TINY, older, seed=1)
+    learner.model.resize_token_embeddings(len(older.tokenizer) - 3)
+    export(learner, older, tmp_path)
+    loaded = load_learner(tmp_path, processor)
+    embeddings = loaded.model.get_input_embeddings().weight
+    assert len(embeddings) == len(processor.tokenizer) == loaded.model.config.text_config.vocab_size
+    assert loaded.model.lm_head.weight is embeddings
+    old = learner.model.get_input_embeddings().weight
+    assert torch.equal(embeddings[: len(old)], old.bfloat16().float())
+    assert embeddings.isfinite().all()
+
+
+def test_easy_vqa_batches_ask_every_question_and_know_no_facts(processor):
+    batcher = EasyVqaBatcher(processor, 3)
+    batch, again = batcher.batch(4), batcher.batch(4)
+    assert torch.equal(batch.tokens, again.tokens)
+    assert torch.equal(batch.pixels, again.pixels)
+    assert batch.facts is None
+    assert all(set(tasks) == {"easy-vqa"} and len(tasks) >= 5 for tasks in batch.tasks)
+    assert not (batch.tokens == processor.tokenizer.unk_token_id).any()
+
+
+def test_steps_mix_scenes_and_easy_vqa(processor, tmp_path):
+    stage = replace(tiny_stage("all"), easy_vqa=0.5, steps=8)
+    run = StageRun(tiny_learner(processor), processor, stage, tmp_path / "x.pt")
+    logged = [run.advance(DEVICE) for _ in range(8)]
+    easy = ["easy-vqa" in entry for entry in logged]
+    assert any(easy)
+    assert not all(easy)
+    assert all(torch.isfinite(value).all() for value in run.learner.state_dict().values())
 
 
 @pytest.mark.parametrize("shape", [(2, 16, 40), (2, 40, 16)])

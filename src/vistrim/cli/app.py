@@ -8,12 +8,14 @@ import typer
 
 from vistrim import __version__
 from vistrim.cli.errors import OneLineErrors
+from vistrim.cli.eval import evaluate_command
 from vistrim.cli.methods import methods
 from vistrim.cli.run import run
 
 app = typer.Typer(cls=OneLineErrors, add_completion=False, pretty_exceptions_enable=False)
 app.command()(run)
 app.command()(methods)
+app.command("eval")(evaluate_command)
 
 
 def _show_version(wanted: bool) -> None:

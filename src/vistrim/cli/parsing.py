@@ -15,7 +15,8 @@ def parse_method(spec: str, settings: Sequence[str] = (), preset: str | None = N
     Parameters
     ----------
     spec : str
-        Name, or name and parameters as in ``"st3:ratio=0.5,stride=2"``: the notation in which methods print.
+        Name, or name and parameters as in ``"st3:ratio=0.5,stride=2"``: the notation in which methods print. One of the
+        parameters may be ``preset``.
     settings : sequence of str
         Further parameters as ``"name=value"``; they win over those in ``spec``.
     preset : str, optional
@@ -28,6 +29,8 @@ def parse_method(spec: str, settings: Sequence[str] = (), preset: str | None = N
     """
     name, _, parameters = spec.partition(":")
     given = _pairs(parameters.split(",") if parameters else []) | _pairs(settings)
+    in_spec = given.pop("preset", None)
+    preset = in_spec if preset is None else preset
     try:
         cls = type(get_method(name))
         hints = get_type_hints(cls)
@@ -37,7 +40,7 @@ def parse_method(spec: str, settings: Sequence[str] = (), preset: str | None = N
         if preset is None:
             return method
         if not hasattr(method, "preset"):
-            raise WrongUsageError(f"{name} has no presets: leave --preset away, or use --method st3")
+            raise WrongUsageError(f"{name} has no presets: leave preset {preset} away, or use --method st3")
         return replace(method.preset(preset), **values)
     except ValueError as error:
         raise WrongUsageError(str(error)) from error

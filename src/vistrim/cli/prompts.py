@@ -8,6 +8,7 @@ from PIL import Image
 
 from vistrim.cli.errors import CommandError, WrongUsageError
 from vistrim.loading import is_out_of_memory
+from vistrim.prompting import format_prompts
 
 STDIN = "-"
 
@@ -68,7 +69,7 @@ def build_inputs(model: Any, processor: Any, images: Sequence[Image.Image], prom
     if placeholder in prompt:
         raise WrongUsageError(f"the prompt contains {placeholder}, the model's placeholder for images: leave it out")
     try:
-        inputs = _format(processor, images, prompt, placeholder)
+        inputs = format_prompts(processor, [prompt], [images])
     # Chat templates and processors are the checkpoint's own and fail in many ways.
     except Exception as error:
         if is_out_of_memory(error):
@@ -76,20 +77,6 @@ def build_inputs(model: Any, processor: Any, images: Sequence[Image.Image], prom
         raise CommandError(f"the model's processor cannot format the prompt ({error}): check its files") from error
     _check_context(model, inputs, len(images), max_new_tokens)
     return inputs.to(model.device, dtype=model.dtype)
-
-
-def _format(processor: Any, images: Sequence[Image.Image], prompt: str, placeholder: str) -> Any:
-    if getattr(processor, "chat_template", None):
-        content = [{"type": "image", "image": image} for image in images] + [{"type": "text", "text": prompt}]
-        return processor.apply_chat_template(
-            [{"role": "user", "content": content}],
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-        )
-    text = "USER: " + f"{placeholder}\n" * len(images) + f"{prompt} ASSISTANT:"
-    return processor(images=list(images), text=text, return_tensors="pt")
 
 
 def _check_context(model: Any, inputs: Any, images: int, max_new_tokens: int) -> None:

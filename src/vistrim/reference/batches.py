@@ -1,4 +1,4 @@
-"""Training batches: scenes, their pixels, what lies under each patch, and packed questions."""
+"""Training batches: images as pixels, what lies under each patch, and packed questions."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from transformers import LlavaProcessor
 
+from vistrim.reference.easy_vqa import pictures
 from vistrim.reference.processing import GRID, chat
 from vistrim.reference.rendering import patch_owners, render
 from vistrim.reference.scenes import (
@@ -42,14 +43,14 @@ _NO_FACTS = [0] * len(PATCH_FACTS)
 
 @dataclass
 class Batch:
-    """One batch of B scenes. V = 144 visual tokens, P = 2 tokens before them, T packed text tokens.
+    """One batch of B images. V = 144 visual tokens, P = 2 tokens before them, T packed text tokens.
 
     Attributes
     ----------
     pixels : torch.Tensor or None
         ``(B, 3, 144, 144)`` normalised pixels; None where only ideal tokens are asked for.
-    facts : torch.Tensor
-        ``(B, V, 6)`` int64, the facts of ``PATCH_FACTS`` under each patch, 0 for background.
+    facts : torch.Tensor or None
+        ``(B, V, 6)`` int64, the facts of ``PATCH_FACTS`` under each patch, 0 for background; None where unknown.
     tokens : torch.Tensor
         ``(B, T)`` int64 token ids of the questions and answers, one after the other.
     labels : torch.Tensor
@@ -61,11 +62,11 @@ class Batch:
     subjects : torch.Tensor
         ``(B, T, 6)`` int64, facts of the shape that a prompt names last, at the prompt's last word; 0 elsewhere.
     tasks : tuple of tuple of str
-        Task of every question, per scene.
+        Task of every question, per image.
     """
 
     pixels: torch.Tensor | None
-    facts: torch.Tensor
+    facts: torch.Tensor | None
     tokens: torch.Tensor
     labels: torch.Tensor
     segments: torch.Tensor
@@ -90,8 +91,31 @@ def shape_facts(shape: Shape) -> list[int]:
     return [values.index(getattr(shape, name)) + 1 for name, values in PATCH_FACTS.items()]
 
 
-class Batcher:
-    """Makes the batch of a training step; the same step always gives the same batch.
+class Questioner:
+    """Packs questions the way the model will be asked: through the processor's chat template and tokenizer."""
+
+    def __init__(self, processor: LlavaProcessor) -> None:
+        self.tokenizer = processor.tokenizer
+        template = processor.apply_chat_template(chat("\0"), add_generation_prompt=True)
+        self._before, self._after = template.split(processor.image_token)[1].split("\0")
+
+    def pack(self, asked: Sequence[Sequence[Question]]) -> dict[str, Any]:
+        """The fields of a :class:`Batch` that come from its questions, one inner sequence per image."""
+        texts = [self._before + q.prompt + self._after for questions in asked for q in questions]
+        answers = [q.answer + self.tokenizer.eos_token for questions in asked for q in questions]
+        prompt_ids = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        answer_ids = self.tokenizer(answers, add_special_tokens=False)["input_ids"]
+        pairs = iter(zip(prompt_ids, answer_ids, strict=True))
+        rows = [
+            [(*next(pairs), shape_facts(q.subject) if q.subject else _NO_FACTS) for q in questions]
+            for questions in asked
+        ]
+        tasks = tuple(tuple(q.task for q in questions) for questions in asked)
+        return pack(rows, self.tokenizer.pad_token_id) | {"tasks": tasks}
+
+
+class SceneBatcher:
+    """Makes the batch of scenes of a training step; the same step always gives the same batch.
 
     Parameters
     ----------
@@ -120,35 +144,24 @@ class Batcher:
         descriptions: float,
         pixels: bool,
     ) -> None:
-        self.processor = processor
+        self.image_processor = processor.image_processor
+        self.questioner = Questioner(processor)
         self.difficulty = difficulty
         self.size = size
         self.tasks = tasks
         self.questions = questions
         self.descriptions = descriptions
         self.pixels = pixels
-        template = processor.apply_chat_template(chat("\0"), add_generation_prompt=True)
-        self._before, self._after = template.split(processor.image_token)[1].split("\0")
 
     def batch(self, step: int) -> Batch:
         """The batch of a step, counted over the whole training so that no scene comes twice."""
         scenes = [generate_scene("train", step * self.size + i, self.difficulty) for i in range(self.size)]
         rng = Random(f"questions:{step}")
-        packed = [self._questions(scene, rng) for scene in scenes]
-        texts = [self._before + q.prompt + self._after for questions in packed for q in questions]
-        answers = [q.answer + self.processor.tokenizer.eos_token for questions in packed for q in questions]
-        prompt_ids = self.processor.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        answer_ids = self.processor.tokenizer(answers, add_special_tokens=False)["input_ids"]
-        pairs = iter(zip(prompt_ids, answer_ids, strict=True))
-        rows = [
-            [(*next(pairs), shape_facts(q.subject) if q.subject else _NO_FACTS) for q in questions]
-            for questions in packed
-        ]
+        asked = [self._questions(scene, rng) for scene in scenes]
         return Batch(
             pixels=self._pixels(scenes, rng) if self.pixels else None,
             facts=torch.from_numpy(np.stack([patch_facts(scene) for scene in scenes])),
-            tasks=tuple(tuple(q.task for q in questions) for questions in packed),
-            **pack(rows, self.processor.tokenizer.pad_token_id),
+            **self.questioner.pack(asked),
         )
 
     def _questions(self, scene: Scene, rng: Random) -> list[Question]:
@@ -162,16 +175,38 @@ class Batcher:
     def _pixels(self, scenes: Sequence[Scene], rng: Random) -> torch.Tensor:
         # Pictures of other sizes reach the model through the processor's resizing: show it some of those too.
         images = [render(scene, rng.choice((144, 144, 216, 336))) for scene in scenes]
-        return self.processor.image_processor(images, return_tensors="pt")["pixel_values"]
+        return self.image_processor(images, return_tensors="pt")["pixel_values"]
+
+
+class EasyVqaBatcher:
+    """Makes the batch of easy-VQA training images of a training step, each with all its questions.
+
+    Parameters
+    ----------
+    processor : LlavaProcessor
+    size : int
+        Images per batch.
+    """
+
+    def __init__(self, processor: LlavaProcessor, size: int) -> None:
+        self.image_processor = processor.image_processor
+        self.questioner = Questioner(processor)
+        self.size = size
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step; the same step always gives the same batch."""
+        chosen = Random(f"easy-vqa:{step}").sample(pictures("train"), self.size)
+        pixels = self.image_processor([picture.open() for picture in chosen], return_tensors="pt")["pixel_values"]
+        return Batch(pixels=pixels, facts=None, **self.questioner.pack([picture.questions for picture in chosen]))
 
 
 def pack(rows: Sequence[Sequence[tuple[list[int], list[int], list[int]]]], pad: int) -> dict[str, Any]:
-    """Pack the questions of each scene into one row.
+    """Pack the questions of each image into one row.
 
     Parameters
     ----------
     rows : sequence of sequences of (prompt ids, answer ids, facts of the subject)
-        One inner sequence per scene.
+        One inner sequence per image.
     pad : int
         Token id of padding.
 

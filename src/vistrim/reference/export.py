@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
+from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from vistrim.reference.learner import Learner
 
@@ -46,8 +46,14 @@ def export(learner: Learner, processor: LlavaProcessor, folder: Path) -> None:
     save_file(helpers, folder / TRAINING_FILE)
 
 
-def load_learner(folder: Path) -> Learner:
+def load_learner(folder: Path, processor: LlavaProcessor) -> Learner:
     """A learner with exported weights, in fp32, ready to be trained further.
+
+    Parameters
+    ----------
+    folder : Path
+    processor : LlavaProcessor
+        Of the training to come: words that it has beyond the exported ones get new embeddings.
 
     Raises
     ------
@@ -56,8 +62,9 @@ def load_learner(folder: Path) -> Learner:
     """
     if not (folder / TRAINING_FILE).exists():
         raise FileNotFoundError(f"{folder / TRAINING_FILE} is missing: training can only go on from exported weights")
-    processor = AutoProcessor.from_pretrained(folder)
     model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    if len(processor.tokenizer) > model.config.text_config.vocab_size:
+        model.resize_token_embeddings(len(processor.tokenizer))
     learner = Learner(model, processor.tokenizer)
     helpers = {name: value.float() for name, value in load_file(folder / TRAINING_FILE).items()}
     learner.load_state_dict(helpers, strict=False)

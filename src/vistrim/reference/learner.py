@@ -135,7 +135,8 @@ class Learner(nn.Module):
         right[answered] = logits.argmax(-1) == labels
         named = batch.subjects[..., 0] > 0
         facts = self.model.lm_head(hidden[named]).log_softmax(-1).gather(1, self._words(batch.subjects[named]))
-        return F.cross_entropy(logits, labels), -facts.mean(), right
+        # easy-VQA names no shape of a scene: a mean over nothing would be NaN.
+        return F.cross_entropy(logits, labels), -facts.sum() / max(1, facts.numel()), right
 
     def _words(self, facts: torch.Tensor) -> torch.Tensor:
         """Token ids of the words for some facts, same shape."""

@@ -47,6 +47,7 @@ def trained_parts(learner: Learner, stage: Stage) -> dict[str, nn.Module | nn.Pa
 def stage_loss(learner: Learner, stage: Stage, batch: Batch, step: int) -> tuple[torch.Tensor, dict[str, float]]:
     """Loss of one step and what to log about it."""
     if stage.part in ("decoder", "layers"):
+        assert batch.facts is not None
         generator = torch.Generator().manual_seed(step)
         places = some_patches(batch.facts, stage.background, generator)
         ideal = learner.ideal_tokens(batch.facts)
@@ -56,6 +57,9 @@ def stage_loss(learner: Learner, stage: Stage, batch: Batch, step: int) -> tuple
         return answers + SUBJECT_WEIGHT * subjects, logged | task_accuracy(right, batch)
     assert batch.pixels is not None
     features = learner.features(batch.pixels)
+    if batch.facts is None:
+        answers, _, right = learner.answer_loss(learner.visual_tokens(features), _all_patches(features), batch)
+        return answers, task_accuracy(right, batch)
     tower = learner.tower_loss(features, batch.facts)
     if stage.part == "tower":
         return tower, learner.patch_accuracy(features, batch.facts)
@@ -65,11 +69,14 @@ def stage_loss(learner: Learner, stage: Stage, batch: Batch, step: int) -> tuple
         return tie, {}
     if stage.part == "sight":
         return tower + tie, {"tie": tie.item()} | learner.patch_accuracy(features, batch.facts)
-    places = torch.arange(GRID * GRID, device=visual.device).expand(len(visual), -1)
-    answers, subjects, right = learner.answer_loss(visual, places, batch)
+    answers, subjects, right = learner.answer_loss(visual, _all_patches(visual), batch)
     logged = {"answers": answers.item(), "tower": tower.item(), "tie": tie.item()}
     loss = answers + SUBJECT_WEIGHT * subjects + TOWER_WEIGHT * tower + TIE_WEIGHT * tie
     return loss, logged | task_accuracy(right, batch)
+
+
+def _all_patches(rows: torch.Tensor) -> torch.Tensor:
+    return torch.arange(GRID * GRID, device=rows.device).expand(len(rows), -1)
 
 
 def task_accuracy(right: torch.Tensor, batch: Batch) -> dict[str, float]:

@@ -29,6 +29,8 @@ WORDS = (
     *COLUMNS,
     *map(str, range(10)),
     *LETTERS,
+    # What easy-VQA says beyond that.
+    *("does", "contain", "present", "in", "not", "rectangle", "black", "gray", "teal", "brown"),
 )
 
 IMAGE_SIZE = 144

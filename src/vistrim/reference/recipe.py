@@ -3,7 +3,8 @@
 Tower and decoder learn apart and can run side by side: they meet in the ideal visual tokens, sums of the word
 embeddings of what lies under each patch. The decoder learns to answer from ideal tokens, first with a third of its
 layers (look-ups need few, and each step costs a third), then with all of them while the embeddings stay as they are;
-meanwhile tower and projector learn to produce these tokens from pixels. At the end everything learns together.
+meanwhile tower and projector learn to produce these tokens from pixels. At the end everything learns together, with
+easy-VQA mixed in last.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ class Stage:
     background : int
         Background patches kept when learning from ideal tokens, where they are nearly all alike: few make cheap
         steps, all of them make counting hold for real images.
+    easy_vqa : float
+        Share of the steps that learn from easy-VQA's training images instead of scenes.
     layers : int or None
         Decoder layers in use; None for all. The next stage starts the others as silent copies.
     lead : int
@@ -61,6 +64,7 @@ class Stage:
     questions: int = 12
     descriptions: float = 0.0
     background: int = 12
+    easy_vqa: float = 0.0
     layers: int | None = None
     lead: int = 0
 
@@ -86,6 +90,17 @@ RECIPE: tuple[Stage, ...] = (
         lead=3,
     ),
     Stage("together", "all", "full", steps=200, batch=16, lr=2.5e-4, tasks=HARD_TWICE, descriptions=0.5),
+    Stage(
+        "easy-vqa",
+        "all",
+        "full",
+        steps=1000,
+        batch=16,
+        lr=6e-4,
+        tasks=HARD_TWICE,
+        descriptions=0.4,
+        easy_vqa=0.4,
+    ),
 )
 
 #: The small model has only as many layers as the base model's decoder starts with: nothing to deepen.
@@ -96,6 +111,7 @@ _SMALL_STEPS = {
     "projector": 100,
     "sight-full": 550,
     "together": 120,
+    "easy-vqa": 2600,
 }
 
 RECIPES: dict[str, tuple[Stage, ...]] = {

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
+from random import Random
+from statistics import mean
 from typing import Annotated, Any
 
 import torch
@@ -22,9 +24,12 @@ from rich.progress import Progress
 from torch import nn
 from transformers import LlavaProcessor
 
-from vistrim.reference.batches import Batcher
-from vistrim.reference.evaluation import evaluate
+from vistrim.evaluation.answering import answer
+from vistrim.evaluation.scoring import score
+from vistrim.reference import easy_vqa
+from vistrim.reference.batches import Batch, EasyVqaBatcher, SceneBatcher
 from vistrim.reference.export import export, load_learner
+from vistrim.reference.items import items
 from vistrim.reference.learner import Learner
 from vistrim.reference.model import SIZES, Size, build_model, deepen, raise_layers
 from vistrim.reference.objectives import stage_loss, trained_parts
@@ -32,9 +37,12 @@ from vistrim.reference.optimizer import build_optimizers
 from vistrim.reference.processing import build_processor
 from vistrim.reference.recipe import RECIPE, RECIPES, Stage
 from vistrim.reference.scenes import LEVELS
+from vistrim.reference.tasks import TASKS
 
 WARMUP = 20
 LOG_EVERY = 10
+#: Longer than any description.
+MAX_NEW_TOKENS = 160
 
 
 def new_learner(size: Size, processor: LlavaProcessor, seed: int) -> Learner:
@@ -65,7 +73,7 @@ class StageRun:
         decoder = learner.model.model.language_model
         decoder.config.num_hidden_layers = stage.layers or len(decoder.layers)
         self.optimizers = build_optimizers(learner, stage.lr)
-        self.batcher = Batcher(
+        self.scenes = SceneBatcher(
             processor,
             LEVELS[stage.level],
             stage.batch,
@@ -74,6 +82,7 @@ class StageRun:
             stage.descriptions,
             pixels=stage.part not in ("decoder", "layers"),
         )
+        self.easy_vqa = EasyVqaBatcher(processor, stage.batch)
         self.step = 0
 
     def resume(self) -> None:
@@ -100,7 +109,7 @@ class StageRun:
         """One optimizer step; returns what to log."""
         # Each stage draws other scenes: its name moves the step counter.
         seed = self.step + 1_000_000 * (1 + [s.name for s in RECIPE].index(self.stage.name))
-        batch = self.batcher.batch(seed).to(device)
+        batch = self._batch(seed).to(device)
         loss, logged = stage_loss(self.learner, self.stage, batch, seed)
         for optimizer in self.optimizers:
             optimizer.zero_grad()
@@ -112,6 +121,10 @@ class StageRun:
             optimizer.step()
         self.step += 1
         return {"loss": loss.item()} | logged
+
+    def _batch(self, seed: int) -> Batch:
+        easy = Random(f"source:{seed}").random() < self.stage.easy_vqa
+        return (self.easy_vqa if easy else self.scenes).batch(seed)
 
 
 def run_stage(run: StageRun, device: torch.device, log: Path, save_every: int, progress: Progress) -> Iterator[int]:
@@ -137,7 +150,11 @@ def run_stage(run: StageRun, device: torch.device, log: Path, save_every: int, p
 
 def log_validation(learner: Learner, processor: LlavaProcessor, run: StageRun, number: int, log: Path) -> None:
     """Score plain greedy generation on ``number`` validation questions per task, and log it."""
-    scores = evaluate(learner.model, processor, "validation", LEVELS[run.stage.level], number)
+    scores = {}
+    for task in TASKS:
+        asked = items(task, "validation", run.stage.level, number)
+        given = answer(learner.model, processor, asked, None, MAX_NEW_TOKENS)
+        scores[task] = mean(score(task, g.text, item.answer) for g, item in zip(given, asked, strict=True))
     entry = {"stage": run.stage.name, "step": run.step, "validation": scores}
     with log.open("a") as file:
         file.write(json.dumps(entry) + "\n")
@@ -148,7 +165,8 @@ def start_learner(
 ) -> Learner:
     """The learner before the first of the chosen stages: new or from ``init``, with the finished stages' weights."""
     if init is not None:
-        return load_learner(init)
+        torch.manual_seed(seed)
+        return load_learner(init, processor)
     learner = new_learner(SIZES[size], processor, seed)
     for stage in takewhile(lambda earlier: earlier.name != stages[0].name, RECIPES[size]):
         path = out / f"{stage.name}.pt"
@@ -189,6 +207,8 @@ def main(
     if unknown := set(names) - set(known):
         raise typer.BadParameter(f"unknown stages {sorted(unknown)}; the recipe has {', '.join(known)}")
     chosen = [known[name] for name in names]
+    if any(stage.easy_vqa for stage in chosen):
+        easy_vqa.pictures("train")
     out.mkdir(parents=True, exist_ok=True)
     processor = build_processor()
     learner = start_learner(size, processor, seed, chosen, out, init).to(device)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import transformers
 
-import vistrim
+from vistrim import __version__
 
 
 def stamp() -> dict[str, Any]:
@@ -21,22 +21,37 @@ def stamp() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "accelerator": _accelerator(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
-        "vistrim": vistrim.__version__,
+        "vistrim": __version__,
         "commit": _commit(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
     }
 
 
+def _accelerator() -> str | None:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
 
 
 def _commit() -> str | None:
-    command = ["git", "describe", "--always", "--dirty"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
+    # An installed copy may lie inside a repository that is not its own.
+    return _git("describe", "--always", "--dirty") if _git("ls-files", Path(__file__).name) else None
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, cwd=Path(__file__).parent, check=False
+        )
+    except OSError:
+        return None
     return done.stdout.strip() or None

@@ -1,0 +1,192 @@
+"""``vistrim eval``: the accuracy that trimming retains."""
+
+import importlib.util
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table as RichTable
+
+from vistrim.cli.errors import CommandError, WrongUsageError
+from vistrim.cli.models import check_loading, load_model, prepare_trim
+from vistrim.cli.parsing import parse_method
+from vistrim.errors import MissingPackageError
+from vistrim.evaluation import RecordFile, Row, evaluate, fingerprint, summarize
+from vistrim.evaluation.records import UNTOUCHED
+from vistrim.evaluation.tables import Table, notations, tables
+from vistrim.methods import Method
+from vistrim.reference.items import IMAGE_KINDS, TASK_NAMES, ImageKind, Item, items, with_images
+from vistrim.reference.scenes import LEVELS, SPLITS
+from vistrim.reference.tasks import SHORT_TASKS
+
+PIPE_WIDTH = 140
+
+
+def evaluate_command(
+    model: Annotated[
+        str, typer.Option(help="Reference model, local directory or Hugging Face id.", metavar="NAME")
+    ] = "reference",
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Trimming method, see `vistrim methods`; repeatable. st3 by default; 'untouched' for none.",
+            metavar="NAME[:KEY=VALUE,...]",
+        ),
+    ] = None,
+    tasks: Annotated[
+        str,
+        typer.Option(
+            help=f"Comma-separated: {', '.join(TASK_NAMES)}; 'short' for all with short answers about scenes."
+        ),
+    ] = "short,description,easy-vqa",
+    limit: Annotated[int, typer.Option(min=1, help="Questions per task.")] = 100,
+    batch_size: Annotated[int, typer.Option(min=1, help="Questions answered at once.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Which questions, and which bootstrap draws.")] = 0,
+    out: Annotated[
+        Path, typer.Option(help="Folder of samples and results; an interrupted evaluation goes on from it.")
+    ] = Path("vistrim-eval"),
+    level: Annotated[str, typer.Option(help=f"Difficulty of the scenes: {', '.join(LEVELS)}.")] = "full",
+    split: Annotated[str, typer.Option(help=f"{', '.join(SPLITS)}; easy-vqa has no validation.")] = "test",
+    images: Annotated[
+        str, typer.Option(help="own, or to see that the image matters: black, or wrong (another question's).")
+    ] = "own",
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 160,
+    dtype: Annotated[
+        str, typer.Option(help="auto (the checkpoint's own), float32, bfloat16 or float16.", metavar="NAME")
+    ] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...", metavar="NAME")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead of the tables.")] = False,
+) -> None:
+    """Ask the untouched model and trimming methods the same questions, and report the accuracy retained.
+
+    Example: vistrim eval --method st3 --method st3:preset=compact --method random:keep=0.4 --out results
+    """
+    # Everything cheap is checked before the model is loaded.
+    methods = _methods(method or ["st3"])
+    asked = _items(tasks, split, level, limit, seed, images)
+    check_loading(dtype, device)
+    if importlib.util.find_spec("matplotlib") is None:
+        raise MissingPackageError("the plot needs matplotlib; run `pip install 'vistrim[eval]'`")
+
+    loaded, processor = load_model(model, dtype, device)
+    for chosen in methods.values():
+        prepare_trim(loaded, chosen)
+    fixed = {
+        "model": model,
+        "weights": fingerprint(loaded),
+        "dtype": str(loaded.dtype).removeprefix("torch."),
+        "batch_size": batch_size,
+        "max_new_tokens": max_new_tokens,
+    }
+    records = RecordFile(out, fixed)
+    _run(loaded, processor, methods, asked, records, batch_size, max_new_tokens)
+    settings = fixed | {
+        "tasks": tasks,
+        "limit": limit,
+        "seed": seed,
+        "level": level,
+        "split": split,
+        "images": images,
+    }
+    rows = summarize(records, asked, methods, seed)
+    # matplotlib takes a while to import: not for commands that draw nothing.
+    from vistrim.evaluation.report import write
+
+    found = write(out, rows, settings, _command())
+    if as_json:
+        typer.echo(json.dumps(found))
+    else:
+        _print(rows, out)
+    _complain_about_failures(rows, out)
+
+
+def _methods(specs: Sequence[str]) -> dict[str, Method]:
+    methods = {spec: parse_method(spec) for spec in specs if spec != UNTOUCHED}
+    by_notation: dict[str, str] = {}
+    for spec, method in methods.items():
+        other = by_notation.setdefault(str(method), spec)
+        if other != spec:
+            raise WrongUsageError(f"--method {spec} and {other} are the same: leave one out")
+    return methods
+
+
+def _items(tasks: str, split: str, level: str, limit: int, seed: int, images: str) -> list[Item]:
+    named = [part.strip() for part in tasks.split(",") if part.strip()]
+    names = dict.fromkeys(name for part in named for name in (SHORT_TASKS if part == "short" else (part,)))
+    if not names:
+        raise WrongUsageError(f"no task: choose from short, {', '.join(TASK_NAMES)}")
+    kinds: dict[str, ImageKind] = {"own": "own", "black": "black", "wrong": "wrong"}
+    if images not in kinds:
+        raise WrongUsageError(f"no images {images!r}: choose {', '.join(IMAGE_KINDS)}")
+    try:
+        return [item for name in names for item in with_images(items(name, split, level, limit, seed), kinds[images])]
+    except ValueError as error:
+        raise WrongUsageError(str(error)) from error
+
+
+def _run(
+    model: Any,
+    processor: Any,
+    methods: dict[str, Method],
+    asked: list[Item],
+    records: RecordFile,
+    batch_size: int,
+    max_new_tokens: int,
+) -> None:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bars = {label: progress.add_task(label, total=len(asked)) for label in (UNTOUCHED, *methods)}
+        try:
+            evaluate(
+                model,
+                processor,
+                methods,
+                asked,
+                records,
+                batch_size=batch_size,
+                max_new_tokens=max_new_tokens,
+                advance=lambda label, answered: progress.advance(bars[label], answered),
+            )
+        except KeyboardInterrupt:
+            progress.console.print("stopped: the same command goes on from here")
+            raise
+
+
+def _command() -> str:
+    return shlex.join(["vistrim", *sys.argv[1:]])
+
+
+def _print(rows: Sequence[Row], out: Path) -> None:
+    # A pipe has no width of its own.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    for table in tables(rows):
+        console.print(_rich(table))
+        console.print()
+    for line in notations(rows):
+        console.print(line, markup=False)
+    console.print(f"written: {out / 'results.json'}, results.md, results.png, samples.jsonl", soft_wrap=True)
+
+
+def _rich(table: Table) -> RichTable:
+    drawn = RichTable(title=table.title, title_justify="left")
+    for number, column in enumerate(table.columns):
+        drawn.add_column(column, justify="right" if number else "left", overflow="fold")
+    for row in table.rows:
+        drawn.add_row(*row)
+    return drawn
+
+
+def _complain_about_failures(rows: Sequence[Row], out: Path) -> None:
+    failures = [failure for row in rows for failure in row.failures]
+    if failures:
+        first = failures[0]
+        raise CommandError(
+            f"{len(failures)} items failed and are left out of the figures, first {first.item} with {first.method} "
+            f"({first.error}): see {out / 'results.md'}; the same command tries them again"
+        )

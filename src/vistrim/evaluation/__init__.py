@@ -1,0 +1,7 @@
+"""Accuracy retained: the untouched model and trimming methods on the same questions."""
+
+from vistrim.evaluation.records import RecordFile, ResumeError, fingerprint
+from vistrim.evaluation.runner import evaluate
+from vistrim.evaluation.summary import Figures, Row, summarize
+
+__all__ = ["Figures", "RecordFile", "ResumeError", "Row", "evaluate", "fingerprint", "summarize"]

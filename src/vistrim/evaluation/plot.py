@@ -1,0 +1,56 @@
+"""Accuracy against what it costs, as a picture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from vistrim.evaluation.records import UNTOUCHED
+from vistrim.evaluation.summary import GROUPS, Row
+
+_MARKERS = "os^Dv<>ph8XP*d"
+
+
+def plot(rows: Sequence[Row], path: Path) -> None:
+    """Draw every method's accuracy with its 95 % interval, against average tokens and against the mean KV cache.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+        The untouched model is drawn as a line.
+    path : Path
+        PNG file.
+    """
+    groups = [group for group in GROUPS if any(group in row.groups for row in rows)]
+    figure = Figure(figsize=(5 * len(groups), 8.5), layout="constrained")
+    panels = figure.subplots(2, len(groups), squeeze=False)
+    for column, group in enumerate(groups):
+        for axes, name, label, scale in (
+            (panels[0][column], "average_tokens", "visual tokens per layer in prefill, mean", 1),
+            (panels[1][column], "kv_mean", "KV cache, mean over steps, % of untouched", 100),
+        ):
+            for number, row in enumerate(rows):
+                if group not in row.groups:
+                    continue
+                figures = row.groups[group]
+                accuracy, (low, high) = 100 * figures.accuracy, (100 * bound for bound in figures.accuracy_interval)
+                if row.method == UNTOUCHED:
+                    axes.axhline(accuracy, color="gray", linestyle="--", label=row.label)
+                    continue
+                axes.errorbar(
+                    scale * getattr(figures, name),
+                    accuracy,
+                    yerr=[[accuracy - low], [high - accuracy]],
+                    marker=_MARKERS[number % len(_MARKERS)],
+                    color=f"C{number % 10}",
+                    linestyle="none",
+                    capsize=2,
+                    label=row.label,
+                )
+            axes.set_xlabel(label)
+            axes.set_ylabel("accuracy, %")
+            axes.set_title(group)
+            axes.grid(alpha=0.3)
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize="small")
+    figure.savefig(path, dpi=110)

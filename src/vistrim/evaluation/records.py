@@ -1,0 +1,165 @@
+"""What is known about each item, and the file that keeps it."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from vistrim.errors import VistrimError
+
+UNTOUCHED = "untouched"
+"""Stands where a method's notation stands otherwise."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One answer, with the costs of the batch that it was generated in, per sample of that batch.
+
+    Attributes
+    ----------
+    method, item, task, prompt, right, answer : str
+        Who was asked what; ``right`` is the right answer.
+    score : float
+        In [0, 1]; see `vistrim.evaluation.scoring.score`.
+    new_tokens : int
+        Generated tokens, the end-of-sequence token included.
+    visual_tokens : int
+        Visual tokens in the prompt.
+    average_tokens : float
+        Visual tokens per layer in prefill, mean over layers.
+    prefill_flops, prefill_flops_full : float
+        Decoder FLOPs in prefill, as run and untrimmed.
+    vision_flops : float
+        FLOPs of vision tower and projector.
+    kv_mean : float
+        KV bytes over those of the untrimmed model at the same step, mean over steps.
+    kv_bytes_peak, kv_bytes_full : float
+        Largest number of KV bytes held, and what the untrimmed model would hold at the end of the same answer.
+    """
+
+    method: str
+    item: str
+    task: str
+    prompt: str
+    right: str
+    answer: str
+    score: float
+    new_tokens: int
+    visual_tokens: int
+    average_tokens: float
+    prefill_flops: float
+    prefill_flops_full: float
+    vision_flops: float
+    kv_mean: float
+    kv_bytes_peak: float
+    kv_bytes_full: float
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An item that could not be answered."""
+
+    method: str
+    item: str
+    task: str
+    error: str
+
+
+class ResumeError(VistrimError):
+    """The folder holds results of another evaluation."""
+
+
+class RecordFile:
+    """The samples of an evaluation, one JSON line each, in a folder that an interrupted evaluation goes on with.
+
+    Parameters
+    ----------
+    folder : Path
+        Made where it is missing.
+    settings : dict
+        What all samples of the folder must share.
+
+    Raises
+    ------
+    ResumeError
+        If the folder belongs to other settings; says which.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / "samples.jsonl"
+        self._check(folder, settings)
+        self._samples: dict[tuple[str, str], Sample] = {}
+        self._failures: dict[tuple[str, str], Failure] = {}
+        self._load()
+
+    def sample(self, method: str, item: str) -> Sample | None:
+        """The answer to an item, if there is one."""
+        return self._samples.get((method, item))
+
+    def failure(self, method: str, item: str) -> Failure | None:
+        """Why an item has no answer, if it was tried."""
+        return self._failures.get((method, item))
+
+    def append(self, records: Sequence[Sample | Failure]) -> None:
+        """Add records; once this returns, a kill no longer loses them."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write("".join(json.dumps(asdict(record)) + "\n" for record in records))
+            file.flush()
+            os.fsync(file.fileno())
+        self._remember(records)
+
+    def _remember(self, records: Iterable[Sample | Failure]) -> None:
+        for record in records:
+            key = (record.method, record.item)
+            if isinstance(record, Failure):
+                self._failures[key] = record
+            else:
+                self._samples[key] = record
+                self._failures.pop(key, None)
+
+    def _check(self, folder: Path, settings: dict[str, Any]) -> None:
+        path = folder / "settings.json"
+        if not path.exists():
+            if self._path.exists():
+                raise ResumeError(f"{folder} holds samples without settings.json: give another folder")
+            path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+            return
+        before = json.loads(path.read_text(encoding="utf-8"))
+        differing = [
+            f"{key} {before.get(key)!r}, now {value!r}" for key, value in settings.items() if before.get(key) != value
+        ]
+        if differing:
+            raise ResumeError(
+                f"{folder} holds results with other settings ({'; '.join(differing)}): "
+                "give another folder, or delete this one"
+            )
+
+    def _load(self) -> None:
+        if not self._path.exists():
+            return
+        content = self._path.read_bytes()
+        # A kill while writing leaves half a line.
+        whole = content[: content.rfind(b"\n") + 1]
+        if len(whole) < len(content):
+            os.truncate(self._path, len(whole))
+        for number, line in enumerate(whole.decode("utf-8").splitlines(), 1):
+            try:
+                values = json.loads(line)
+                self._remember([Failure(**values) if "error" in values else Sample(**values)])
+            except (ValueError, TypeError) as error:
+                raise ResumeError(f"{self._path}, line {number} is damaged: delete that line") from error
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Tell models apart that have the same name: a hash over the first values of every weight."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        digest.update(f"{name}{tuple(value.shape)}".encode())
+        digest.update(value.flatten()[:64].float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]

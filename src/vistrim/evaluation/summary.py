@@ -1,0 +1,205 @@
+"""Figures of a method over many items, with bootstrap intervals."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from statistics import mean
+
+import numpy as np
+
+from vistrim.evaluation.records import UNTOUCHED, Failure, RecordFile, Sample
+from vistrim.methods import Method
+from vistrim.reference.easy_vqa import TASK as EASY_VQA
+from vistrim.reference.items import Item
+from vistrim.reference.tasks import SHORT_TASKS
+
+RESAMPLES = 5000
+
+GROUPS = {"Short answers": SHORT_TASKS, "Description": ("description",), "Easy-VQA": (EASY_VQA,)}
+"""Tasks that are reported together: their answers are alike, and so is what trimming does to them."""
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Means over the items that the untouched model and the method both answered; of several tasks, means of tasks.
+
+    Attributes
+    ----------
+    items, errors : int
+        Items compared, and items left out because a side failed.
+    accuracy : float
+        Mean score.
+    accuracy_interval : (float, float)
+        95 % bootstrap interval: items are drawn with replacement within each task.
+    retained : float or None
+        Accuracy over the untouched model's on the same items; None where that is 0.
+    retained_interval : (float, float) or None
+        Its 95 % bootstrap interval; both sides are drawn together.
+    agreement : float
+        Share of the items with the untouched model's answer, word for word.
+    new_tokens, average_tokens : float
+        Generated tokens; visual tokens per layer in prefill.
+    prefill_flops, prefill_flops_full, vision_flops : float
+        FLOPs per item: decoder in prefill as run and untrimmed, and vision tower.
+    flops_ratio, flops_ratio_with_vision : float
+        Untrimmed over trimmed prefill FLOPs, without and with the vision tower.
+    kv_mean : float
+        KV bytes over the untrimmed model's at the same step, mean over steps.
+    kv_peak : float
+        Largest KV bytes over the untrimmed model's largest for an answer of the same length.
+    kv_bytes_peak : float
+        Largest KV bytes per item.
+    """
+
+    items: int
+    errors: int
+    accuracy: float
+    accuracy_interval: Interval
+    retained: float | None
+    retained_interval: Interval | None
+    agreement: float
+    new_tokens: float
+    average_tokens: float
+    prefill_flops: float
+    prefill_flops_full: float
+    vision_flops: float
+    flops_ratio: float
+    flops_ratio_with_vision: float
+    kv_mean: float
+    kv_peak: float
+    kv_bytes_peak: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the tables.
+
+    Attributes
+    ----------
+    label : str
+        As the method was called.
+    method : str
+        The method's full notation, or "untouched".
+    groups, tasks : dict
+        Figures per group of tasks and per task; without those in which no item was answered.
+    failures : list of Failure
+        Items without an answer.
+    """
+
+    label: str
+    method: str
+    groups: dict[str, Figures]
+    tasks: dict[str, Figures]
+    failures: list[Failure]
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Items of one task that both sides answered."""
+
+    untouched: list[Sample]
+    trimmed: list[Sample]
+    errors: int
+
+
+def summarize(records: RecordFile, items: Sequence[Item], methods: Mapping[str, Method], seed: int = 0) -> list[Row]:
+    """Rows for the untouched model and every method, in this order.
+
+    Parameters
+    ----------
+    records : RecordFile
+        The answers.
+    items : sequence of Item
+        What was asked.
+    methods : Mapping
+        Methods by label.
+    seed : int
+        Of the bootstrap.
+    """
+    names = {UNTOUCHED: UNTOUCHED} | {label: str(method) for label, method in methods.items()}
+    return [_row(records, items, label, name, seed) for label, name in names.items()]
+
+
+def _row(records: RecordFile, items: Sequence[Item], label: str, name: str, seed: int) -> Row:
+    by_task = {task: _pairs(records, items, task, name) for task in dict.fromkeys(item.task for item in items)}
+    answered = {task: pairs for task, pairs in by_task.items() if pairs.trimmed}
+    groups = {group: [answered[task] for task in tasks if task in answered] for group, tasks in GROUPS.items()}
+    failures = (records.failure(name, item.id) for item in items)
+    return Row(
+        label=label,
+        method=name,
+        groups={group: _figures(pairs, seed) for group, pairs in groups.items() if pairs},
+        tasks={task: _figures([pairs], seed) for task, pairs in answered.items()},
+        failures=[failure for failure in failures if failure is not None],
+    )
+
+
+def _pairs(records: RecordFile, items: Sequence[Item], task: str, name: str) -> _Pairs:
+    asked = [item.id for item in items if item.task == task]
+    found = [(records.sample(UNTOUCHED, item), records.sample(name, item)) for item in asked]
+    both = [(untouched, trimmed) for untouched, trimmed in found if untouched and trimmed]
+    return _Pairs([u for u, _ in both], [t for _, t in both], len(asked) - len(both))
+
+
+def _figures(tasks: Sequence[_Pairs], seed: int) -> Figures:
+    def average(name: str) -> float:
+        return mean(mean(getattr(sample, name) for sample in pairs.trimmed) for pairs in tasks)
+
+    untouched = [np.array([sample.score for sample in pairs.untouched]) for pairs in tasks]
+    trimmed = [np.array([sample.score for sample in pairs.trimmed]) for pairs in tasks]
+    drawn_untouched, drawn_trimmed = bootstrap(untouched, trimmed, seed)
+    # A draw in which the untouched model scores nothing says nothing about what was retained.
+    usable = drawn_untouched > 0
+    accuracy, base = average("score"), mean(scores.mean() for scores in untouched)
+    sums = {f.name: average(f.name) for f in fields(Figures) if f.name in _AVERAGED}
+    return Figures(
+        items=sum(len(pairs.trimmed) for pairs in tasks),
+        errors=sum(pairs.errors for pairs in tasks),
+        accuracy=accuracy,
+        accuracy_interval=_interval(drawn_trimmed),
+        retained=accuracy / base if base else None,
+        retained_interval=_interval(drawn_trimmed[usable] / drawn_untouched[usable]) if base else None,
+        agreement=mean(
+            mean(u.answer == t.answer for u, t in zip(pairs.untouched, pairs.trimmed, strict=True)) for pairs in tasks
+        ),
+        flops_ratio=sums["prefill_flops_full"] / sums["prefill_flops"],
+        flops_ratio_with_vision=(sums["prefill_flops_full"] + sums["vision_flops"])
+        / (sums["prefill_flops"] + sums["vision_flops"]),
+        kv_peak=average("kv_bytes_peak") / average("kv_bytes_full"),
+        **sums,
+    )
+
+
+_AVERAGED = frozenset(f.name for f in fields(Sample))
+
+
+def bootstrap(
+    first: Sequence[np.ndarray], second: Sequence[np.ndarray], seed: int, resamples: int = RESAMPLES
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bootstrap the mean over strata of paired scores.
+
+    Parameters
+    ----------
+    first, second : sequence of numpy.ndarray
+        Scores ``(items,)`` of both sides, per stratum; the n-th scores of a stratum belong to the same item.
+    seed : int
+    resamples : int
+
+    Returns
+    -------
+    first, second : numpy.ndarray
+        ``(resamples,)`` means of both sides, over the same draws.
+    """
+    rng = np.random.default_rng(seed)
+    means = np.zeros((2, resamples))
+    for a, b in zip(first, second, strict=True):
+        draws = rng.integers(0, len(a), (resamples, len(a)))
+        means[0] += a[draws].mean(1) / len(first)
+        means[1] += b[draws].mean(1) / len(first)
+    return means[0], means[1]
+
+
+def _interval(values: np.ndarray) -> Interval:
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)

@@ -1,0 +1,79 @@
+"""The tables of an evaluation, for the terminal and as Markdown."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vistrim.evaluation.summary import GROUPS, Figures, Interval, Row
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of finished text."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+    def markdown(self) -> str:
+        """As Markdown; the first column is text, the others are numbers."""
+        align = ["---", *["---:"] * (len(self.columns) - 1)]
+        lines = [self.columns, align, *self.rows]
+        cells = (f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+        return "\n".join([f"### {self.title}", "", *cells])
+
+
+COLUMNS = ("method", "accuracy", "retained [95 %]", "agree", "tokens", "FLOPs", "KV mean", "KV peak")
+
+
+def tables(rows: Sequence[Row]) -> list[Table]:
+    """One table per group of tasks, then accuracy task by task."""
+    groups = [group for group in GROUPS if any(group in row.groups for row in rows)]
+    tasks = list(dict.fromkeys(task for row in rows for task in row.tasks))
+    lines = [(row.label, *(_percent(row.tasks.get(task)) for task in tasks)) for row in rows]
+    return [
+        *(_group_table(group, rows) for group in groups),
+        Table("Accuracy task by task, %", ("method", *tasks), lines),
+    ]
+
+
+def notations(rows: Sequence[Row]) -> list[str]:
+    """What the labels stand for, one line each."""
+    return [f"{row.label} = {row.method}" for row in rows if row.label != row.method]
+
+
+def _group_table(group: str, rows: Sequence[Row]) -> Table:
+    known = [row.groups[group] for row in rows if group in row.groups]
+    # Where a side failed, rows stand for different items.
+    failed = any(figures.errors for figures in known) or len(known) < len(rows)
+    title = f"{group}: {known[0].items} items, answers of {known[0].new_tokens:.1f} tokens"
+    columns = (*COLUMNS, "items", "errors") if failed else COLUMNS
+    return Table(title, columns, [_line(row, group)[: len(columns)] for row in rows])
+
+
+def _line(row: Row, group: str) -> tuple[str, ...]:
+    figures = row.groups.get(group)
+    if figures is None:
+        errors = sum(failure.task in GROUPS[group] for failure in row.failures)
+        return (row.label, *["none"] * (len(COLUMNS) - 1), "0", str(errors))
+    return (
+        row.label,
+        f"{100 * figures.accuracy:.1f} %",
+        _retained(figures.retained, figures.retained_interval),
+        f"{100 * figures.agreement:.1f} %",
+        f"{figures.average_tokens:.1f}",
+        f"1/{figures.flops_ratio:.2f}",
+        f"{100 * figures.kv_mean:.1f} %",
+        f"{100 * figures.kv_peak:.1f} %",
+        str(figures.items),
+        str(figures.errors),
+    )
+
+
+def _retained(value: float | None, interval: Interval | None) -> str:
+    if value is None or interval is None:
+        return "none"
+    return f"{100 * value:.1f} % [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+
+
+def _percent(figures: Figures | None) -> str:
+    return "none" if figures is None else f"{100 * figures.accuracy:.1f}"

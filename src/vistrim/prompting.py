@@ -1,0 +1,56 @@
+"""Prompts as a model's own processor formats them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from PIL import Image
+
+#: Generation needs every prompt to end where its answer begins; many checkpoints pad on the right.
+_PADDED = {"padding": True, "padding_side": "left"}
+
+
+def format_prompts(processor: Any, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]]) -> Any:
+    """Put each prompt and its images into one user turn, and the turns into one padded batch.
+
+    Parameters
+    ----------
+    processor : ProcessorMixin
+        As `vistrim.load` returns it. Without a chat template, LLaVA's plain "USER: ... ASSISTANT:" is used.
+    prompts : sequence of str
+        One per sample.
+    images : sequence of sequences of PIL.Image.Image
+        The images of each sample.
+
+    Returns
+    -------
+    BatchFeature
+        Inputs of ``model.generate``, on the CPU.
+    """
+    if getattr(processor, "chat_template", None):
+        turns = [
+            [
+                {
+                    "role": "user",
+                    "content": [
+                        *({"type": "image", "image": image} for image in shown),
+                        {"type": "text", "text": prompt},
+                    ],
+                }
+            ]
+            for prompt, shown in zip(prompts, images, strict=True)
+        ]
+        return processor.apply_chat_template(
+            turns,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            processor_kwargs=_PADDED,
+        )
+    placeholder = getattr(processor, "image_token", "<image>")
+    texts = [
+        "USER: " + f"{placeholder}\n" * len(shown) + f"{prompt} ASSISTANT:"
+        for prompt, shown in zip(prompts, images, strict=True)
+    ]
+    flat = [image for shown in images for image in shown]
+    return processor(images=flat, text=texts, return_tensors="pt", **_PADDED)

@@ -1,0 +1,121 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.invoke import error_line, vistrim
+from vistrim.evaluation import answering
+
+SMALL = ("--tasks", "color,description", "--limit", "2", "--max-new-tokens", "4", "--level", "several")
+METHODS = ("--method", "st3:preset=compact", "--method", "uniform:keep=4")
+
+
+def evaluate(checkpoint, out, *arguments):
+    return vistrim("eval", "--model", checkpoint, "--out", str(out), *SMALL, *METHODS, *arguments)
+
+
+def test_tables_and_files(checkpoint, tmp_path):
+    result = evaluate(checkpoint, tmp_path)
+    assert result.exit_code == 0
+    for text in ("Short answers: 2 items", "Description: 2 items", "untouched", "uniform:keep=4", "results.json"):
+        assert text in result.stdout
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert [row["label"] for row in found["methods"]] == ["untouched", "st3:preset=compact", "uniform:keep=4"]
+    assert found["settings"]["limit"] == 2
+    assert found["environment"]["torch"]
+    figures = found["methods"][2]["groups"]["Short answers"]
+    assert figures["average_tokens"] == 4
+    assert figures["kv_mean"] < 1
+    assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
+    markdown = (tmp_path / "results.md").read_text()
+    assert "| uniform:keep=4 |" in markdown
+    assert "st3:preset=compact = st3:start_layer=None" in markdown
+    assert "evidence about a method's mechanics" not in markdown
+    samples = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    assert len(samples) == 3 * 4
+
+
+def test_json_is_the_results_file(checkpoint, tmp_path):
+    result = evaluate(checkpoint, tmp_path, "--json")
+    assert json.loads(result.stdout) == json.loads((tmp_path / "results.json").read_text())
+
+
+def test_a_second_run_answers_nothing_again(checkpoint, tmp_path, monkeypatch):
+    first = evaluate(checkpoint, tmp_path)
+    samples = (tmp_path / "samples.jsonl").read_bytes()
+    monkeypatch.setattr("vistrim.evaluation.runner.answer", lambda *_: pytest.fail("answered again"))
+    second = evaluate(checkpoint, tmp_path)
+    assert second.stdout == first.stdout
+    assert (tmp_path / "samples.jsonl").read_bytes() == samples
+
+
+def test_another_model_of_that_name_is_not_mixed_in(checkpoint, tmp_path, monkeypatch):
+    evaluate(checkpoint, tmp_path)
+    monkeypatch.setattr("vistrim.cli.eval.fingerprint", lambda model: "other")
+    result = evaluate(checkpoint, tmp_path)
+    assert result.exit_code == 1
+    assert "weights" in error_line(result)
+    assert "give another folder" in error_line(result)
+
+
+def test_failures_are_reported_and_fail_the_command(checkpoint, tmp_path, monkeypatch):
+    def failing(model, processor, items, method, max_new_tokens):
+        if method is not None and any(item.task == "color" for item in items):
+            raise RuntimeError("broken kernel")
+        return answering.answer(model, processor, items, method, max_new_tokens)
+
+    monkeypatch.setattr("vistrim.evaluation.runner.answer", failing)
+    result = evaluate(checkpoint, tmp_path)
+    assert result.exit_code == 1
+    assert "4 items failed and are left out" in result.stderr
+    assert "RuntimeError: broken kernel" in result.stderr
+    markdown = (tmp_path / "results.md").read_text()
+    assert "4 items failed" in markdown
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert "color" not in found["methods"][1]["tasks"]
+    assert found["methods"][1]["tasks"]["description"]["items"] == 2
+
+
+def test_untouched_alone(checkpoint, tmp_path):
+    result = vistrim("eval", "--model", checkpoint, "--out", str(tmp_path), *SMALL, "--method", "untouched", "--json")
+    assert [row["method"] for row in json.loads(result.stdout)["methods"]] == ["untouched"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--tasks", "colour"), "no task 'colour'"),
+        (("--tasks", ","), "no task"),
+        (("--level", "huge"), "no level 'huge'"),
+        (("--split", "all"), "split must be one of"),
+        (("--images", "blue"), "no images 'blue'"),
+        (("--method", "st4"), "no method called 'st4'"),
+        (("--method", "uniform:keep=4", "--method", "uniform: keep=4"), "are the same"),
+        (("--method", "st3:start_layer=99"), "start_layer"),
+        (("--limit", "0"), "limit"),
+        (("--batch-size", "0"), "batch-size"),
+        (("--dtype", "int8"), "dtype"),
+    ],
+)
+def test_bad_input_is_refused_before_any_work(checkpoint, tmp_path, arguments, says):
+    out = tmp_path / "out"
+    result = vistrim("eval", "--model", checkpoint, "--out", str(out), "--tasks", "color", *arguments)
+    assert result.exit_code == 2
+    assert says in error_line(result)
+    assert not out.exists()
+
+
+def test_missing_packages_are_named(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    result = evaluate(checkpoint, tmp_path / "out")
+    assert result.exit_code == 1
+    assert "pip install 'vistrim[eval]'" in error_line(result)
+
+
+def test_out_that_is_a_file_is_refused(checkpoint, tmp_path):
+    taken = tmp_path / "taken"
+    taken.touch()
+    result = evaluate(checkpoint, taken)
+    assert result.exit_code == 1
+    assert "taken" in error_line(result)
+    assert Path(taken).is_file()
