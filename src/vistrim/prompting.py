@@ -45,7 +45,8 @@ def format_prompts(processor: Any, prompts: Sequence[str], images: Sequence[Sequ
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
-            processor_kwargs=_PADDED,
+            # transformers writes into what it is given.
+            processor_kwargs=dict(_PADDED),
         )
     placeholder = getattr(processor, "image_token", "<image>")
     texts = [
