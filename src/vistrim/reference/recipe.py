@@ -94,7 +94,7 @@ RECIPE: tuple[Stage, ...] = (
         "easy-vqa",
         "all",
         "full",
-        steps=1000,
+        steps=1500,
         batch=16,
         lr=6e-4,
         tasks=HARD_TWICE,
