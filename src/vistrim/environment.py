@@ -20,7 +20,7 @@ def stamp() -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "memory_gib": _memory_gib(),
         "accelerator": _accelerator(),
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -29,6 +29,13 @@ def stamp() -> dict[str, Any]:
         "commit": _commit(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
     }
+
+
+def _memory_gib() -> float | None:
+    # Windows has no sysconf.
+    if not hasattr(os, "sysconf"):
+        return None
+    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
 
 
 def _accelerator() -> str | None:

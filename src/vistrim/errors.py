@@ -19,3 +19,7 @@ class LoadError(VistrimError):
 
 class MissingPackageError(VistrimError):
     """A package that only some commands need is not installed."""
+
+
+class PromptError(VistrimError):
+    """A prompt cannot be given to the model."""

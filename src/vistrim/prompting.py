@@ -5,6 +5,8 @@ from typing import Any
 
 from PIL import Image
 
+from vistrim.errors import PromptError
+
 #: Generation needs every prompt to end where its answer begins; many checkpoints pad on the right.
 _PADDED = {"padding": True, "padding_side": "left"}
 
@@ -55,3 +57,24 @@ def format_prompts(processor: Any, prompts: Sequence[str], images: Sequence[Sequ
     ]
     flat = [image for shown in images for image in shown]
     return processor(images=flat, text=texts, return_tensors="pt", **_PADDED)
+
+
+def check_context(model: Any, inputs: Any, max_new_tokens: int) -> None:
+    """Refuse inputs that, with the answer, outgrow the model's context.
+
+    Raises
+    ------
+    PromptError
+        With the longest answer that fits.
+    """
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    length = inputs["input_ids"].shape[1]
+    if context is None or length + max_new_tokens <= context:
+        return
+    fix = "shorten the prompt or give fewer images"
+    if length < context:
+        fix = f"use --max-new-tokens {context - length}, or {fix}"
+    raise PromptError(
+        f"prompt and images take {length} tokens and the answer up to {max_new_tokens}, but the model's "
+        f"context is {context}: {fix}"
+    )

@@ -186,7 +186,7 @@ def test_parameters_that_do_not_fit_the_model(image, checkpoint):
 def test_too_many_images(image, checkpoint):
     result = vistrim("run", *[image] * 40, "-p", "what", "--model", checkpoint)
     assert result.exit_code == FAILED
-    assert "the model's context is 512: give fewer images" in error_line(result)
+    assert "the model's context is 512: shorten the prompt or give fewer images" in error_line(result)
 
 
 def test_prompt_longer_than_the_context(image, checkpoint):

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,7 @@ def test_a_second_run_answers_nothing_again(checkpoint, tmp_path, monkeypatch):
 
 def test_another_model_of_that_name_is_not_mixed_in(checkpoint, tmp_path, monkeypatch):
     evaluate(checkpoint, tmp_path)
-    monkeypatch.setattr("vistrim.cli.eval.fingerprint", lambda model: "other")
+    monkeypatch.setattr("vistrim.cli.eval.fingerprint", lambda *_: "other")
     result = evaluate(checkpoint, tmp_path)
     assert result.exit_code == 1
     assert "weights" in error_line(result)
@@ -76,6 +77,52 @@ def test_failures_are_reported_and_fail_the_command(checkpoint, tmp_path, monkey
     assert found["methods"][1]["tasks"]["description"]["items"] == 2
 
 
+@pytest.mark.parametrize("change", ["config.json", "generation_config.json", "chat_template.jinja"])
+def test_a_changed_checkpoint_is_not_mixed_with_its_former_self(checkpoint, tmp_path, change):
+    model = tmp_path / "model"
+    shutil.copytree(checkpoint, model)
+    evaluate(str(model), tmp_path / "out")
+    text = (model / change).read_text()
+    changed = {"config.json": ("10000", "20000"), "generation_config.json": ("{", '{"temperature": 0.5,')}
+    old, new = changed.get(change, ("USER", "user"))
+    assert old in text
+    (model / change).write_text(text.replace(old, new, 1))
+    result = evaluate(str(model), tmp_path / "out")
+    assert result.exit_code == 1
+    assert "weights" in error_line(result)
+
+
+def test_a_renamed_checkpoint_goes_on(checkpoint, tmp_path, monkeypatch):
+    evaluate(checkpoint, tmp_path / "out")
+    shutil.copytree(checkpoint, tmp_path / "renamed")
+    monkeypatch.setattr("vistrim.evaluation.runner.answer", lambda *_: pytest.fail("answered again"))
+    assert evaluate(str(tmp_path / "renamed"), tmp_path / "out").exit_code == 0
+
+
+def test_when_all_fails_the_reason_is_told(checkpoint, tmp_path, monkeypatch):
+    def failing(*_):
+        raise RuntimeError("broken kernel")
+
+    monkeypatch.setattr("vistrim.evaluation.runner.answer", failing)
+    result = evaluate(checkpoint, tmp_path)
+    assert result.exit_code == 1
+    assert "RuntimeError: broken kernel" in result.stderr
+    assert not (tmp_path / "results.png").exists()
+
+
+def test_odd_labels_and_folders_are_printed_as_they_are(checkpoint, tmp_path):
+    out = tmp_path / "[bold]r[/x]"
+    result = evaluate(checkpoint, out, "--method", "uniform:\n keep=5")
+    assert result.exit_code == 0
+    assert "[bold]r[/x]" in result.stdout
+    assert "| uniform: keep=5 |" in (out / "results.md").read_text()
+
+
+def test_cut_off_answers_are_told(checkpoint, tmp_path):
+    result = evaluate(checkpoint, tmp_path)
+    assert "untouched, Description: 100 % of the answers were cut off; raise --max-new-tokens" in result.stdout
+
+
 def test_untouched_alone(checkpoint, tmp_path):
     result = vistrim("eval", "--model", checkpoint, "--out", str(tmp_path), *SMALL, "--method", "untouched", "--json")
     assert [row["method"] for row in json.loads(result.stdout)["methods"]] == ["untouched"]
@@ -89,6 +136,7 @@ def test_untouched_alone(checkpoint, tmp_path):
         (("--level", "huge"), "no level 'huge'"),
         (("--split", "all"), "split must be one of"),
         (("--images", "blue"), "no images 'blue'"),
+        (("--tasks", "relation", "--level", "single"), "hardly offer any relation question"),
         (("--method", "st4"), "no method called 'st4'"),
         (("--method", "uniform:keep=4", "--method", "uniform: keep=4"), "are the same"),
         (("--method", "st3:start_layer=99"), "start_layer"),

@@ -15,6 +15,8 @@ def sample(item: str, method: str = UNTOUCHED, **changed: Any) -> Sample:
         "answer": "red",
         "score": 1.0,
         "new_tokens": 2,
+        "ended": True,
+        "prompt_tokens": 20,
         "visual_tokens": 16,
         "average_tokens": 16.0,
         "prefill_flops": 100.0,

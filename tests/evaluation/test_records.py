@@ -23,7 +23,7 @@ def test_records_are_there_again_in_a_new_run(folder):
     assert again.sample("st3", "b") is None
 
 
-@pytest.mark.parametrize("cut", [1, 20])
+@pytest.mark.parametrize("cut", [2, 20])
 def test_half_a_line_is_dropped_and_the_file_goes_on(folder, cut):
     RecordFile(folder, SETTINGS).append([sample("a"), sample("b")])
     path = folder / "samples.jsonl"
@@ -33,6 +33,30 @@ def test_half_a_line_is_dropped_and_the_file_goes_on(folder, cut):
     assert again.sample("untouched", "b") is None
     again.append([sample("b")])
     assert [json.loads(line)["item"] for line in path.read_text().splitlines()] == ["a", "b"]
+
+
+def test_a_last_line_without_its_end_is_kept(folder):
+    RecordFile(folder, SETTINGS).append([sample("a"), sample("b")])
+    path = folder / "samples.jsonl"
+    path.write_bytes(b"\n" + path.read_bytes()[:-1])
+    again = RecordFile(folder, SETTINGS)
+    assert again.sample("untouched", "b") == sample("b")
+    again.append([sample("c")])
+    assert RecordFile(folder, SETTINGS).sample("untouched", "c") == sample("c")
+
+
+def test_a_known_failure_is_not_repeated(folder):
+    for _ in range(2):
+        RecordFile(folder, SETTINGS).append([failure("a")])
+    assert len((folder / "samples.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]x", "[1]", "3"])
+def test_damaged_settings_are_named(folder, content):
+    RecordFile(folder, SETTINGS)
+    (folder / "settings.json").write_text(content)
+    with pytest.raises(ResumeError, match=r"settings\.json is damaged"):
+        RecordFile(folder, SETTINGS)
 
 
 def test_an_answer_replaces_an_earlier_failure(folder):
@@ -50,10 +74,11 @@ def test_other_settings_are_refused_by_name(folder):
         RecordFile(folder, SETTINGS | {"batch_size": 4})
 
 
-def test_a_damaged_line_is_named(folder):
+@pytest.mark.parametrize("line", [b'{"method": "st3"}', b"nonsense", b"\xff\xfe"])
+def test_a_damaged_line_is_named(folder, line):
     RecordFile(folder, SETTINGS).append([sample("a")])
-    with (folder / "samples.jsonl").open("a") as file:
-        file.write('{"method": "st3"}\n')
+    with (folder / "samples.jsonl").open("ab") as file:
+        file.write(line + b"\n")
     with pytest.raises(ResumeError, match="line 2 is damaged"):
         RecordFile(folder, SETTINGS)
 

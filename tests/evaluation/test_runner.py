@@ -1,4 +1,5 @@
 import json
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -6,9 +7,11 @@ import torch
 
 from tests import tiny
 from tests.cli.checkpoint import build_processor
-from vistrim import ST3, VTA, Uniform, UnsupportedModelError, trim
-from vistrim.evaluation import RecordFile, evaluate
+from vistrim import ST3, VTA, Uniform, UnsupportedGenerationError, UnsupportedModelError, trim
+from vistrim.errors import PromptError
+from vistrim.evaluation import RecordFile, ResumeError, evaluate
 from vistrim.evaluation.answering import answer
+from vistrim.evaluation.runner import EvaluationError
 from vistrim.prompting import format_prompts
 from vistrim.reference.items import items
 
@@ -67,28 +70,57 @@ def test_costs_of_a_method_that_keeps_all_are_the_untouched_ones(model, processo
     assert kept == plain
 
 
-def test_costs_of_a_batch_are_those_of_its_run(model, processor, asked):
-    given = answer(model, processor, asked[:2], METHODS["st3"], NEW_TOKENS)
-    inputs = format_prompts(processor, [i.prompt for i in asked[:2]], [[i.image()] for i in asked[:2]])
-    with trim(model, METHODS["st3"]) as handle:
+@pytest.mark.parametrize("method", [None, *METHODS.values(), VTA(horizon=4)], ids=str)
+@pytest.mark.parametrize("text", ["llama", "mistral"])
+def test_costs_are_those_of_the_item_alone(processor, asked, method, text):
+    model = tiny.shared(text)
+    together = answer(model, processor, asked, method, NEW_TOKENS)
+    assert together == [answer(model, processor, [item], method, NEW_TOKENS)[0] for item in asked]
+    assert len({given.prompt_tokens for given in together}) > 1
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=str)
+def test_costs_of_one_item_are_those_of_its_report(model, processor, asked, method):
+    (given,) = answer(model, processor, asked[:1], method, NEW_TOKENS)
+    inputs = format_prompts(processor, [asked[0].prompt], [[asked[0].image()]])
+    with trim(model, method) as handle:
         model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
     report = handle.report
-    assert sum(g.costs["prefill_flops"] for g in given) == report.prefill_flops
-    assert sum(g.costs["kv_bytes_peak"] for g in given) == report.kv_bytes_peak
-    assert sum(g.costs["vision_flops"] for g in given) == report.vision_flops
-    assert all(g.costs["kv_mean"] == report.kv_fraction_mean < 1 for g in given)
+    assert given.prompt_tokens == report.prompt_tokens[0]
+    assert given.average_tokens == report.average_tokens
+    assert given.prefill_flops == report.prefill_flops
+    assert given.prefill_flops_full == report.prefill_flops_full
+    assert given.vision_flops == report.vision_flops
+    assert given.kv_mean == pytest.approx(report.kv_fraction_mean)
+    assert given.kv_bytes_peak == report.kv_bytes_peak
+    assert given.kv_bytes_full == report.kv_bytes_full
 
 
-def test_new_tokens_end_with_the_end_of_sequence(model, processor, asked):
+def test_untouched_costs_are_those_of_the_real_cache(processor, asked):
+    for model in (tiny.shared("qwen2"), tiny.build("mistral", sliding_window=12)):
+        (given,) = answer(model, processor, asked[:1], None, NEW_TOKENS)
+        inputs = format_prompts(processor, [asked[0].prompt], [[asked[0].image()]])
+        output = model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False, return_dict_in_generate=True)
+        held = sum(layer.keys.nbytes + layer.values.nbytes for layer in output.past_key_values.layers)
+        assert given.kv_bytes_peak == given.kv_bytes_full == held
+
+
+def test_answers_end_with_the_end_of_sequence_token_or_are_cut_off(processor, asked):
+    model = tiny.build()
     plain = answer(model, processor, asked[:2], None, NEW_TOKENS)
-    assert [g.new_tokens for g in plain] == [NEW_TOKENS] * 2
+    assert [(g.new_tokens, g.ended) for g in plain] == [(NEW_TOKENS, False)] * 2
     inputs = format_prompts(processor, [asked[0].prompt], [[asked[0].image()]])
     first = model.generate(**inputs, max_new_tokens=1, do_sample=False)[0, -1].item()
     model.generation_config.eos_token_id = [first, 1]
-    try:
-        assert answer(model, processor, asked[:1], None, NEW_TOKENS)[0].new_tokens == 1
-    finally:
-        model.generation_config.eos_token_id = None
+    (ended,) = answer(model, processor, asked[:1], None, NEW_TOKENS)
+    assert (ended.new_tokens, ended.ended) == (1, True)
+    both = answer(model, processor, asked[:2], METHODS["st3"], NEW_TOKENS)
+    assert both == [answer(model, processor, [item], METHODS["st3"], NEW_TOKENS)[0] for item in asked[:2]]
+
+
+def test_answers_beyond_the_context_are_refused(model, processor, asked):
+    with pytest.raises(PromptError, match=r"context is 512: use --max-new-tokens \d+"):
+        answer(model, processor, asked[:1], None, 600)
 
 
 @pytest.mark.parametrize("stop_after", [1, 3, 5])
@@ -135,6 +167,61 @@ def test_one_bad_item_is_reported_spoils_no_other_and_is_tried_again(model, proc
     again = run(model, processor, asked[:3], tmp_path, methods={})
     assert again.failure("untouched", asked[1].id) is None
     assert again.sample("untouched", asked[1].id)
+
+
+def test_what_fails_for_every_item_stops_with_its_reason(model, processor, asked, tmp_path):
+    def broken():
+        raise OSError("no such file")
+
+    bad = [replace(item, image=broken, id=f"{i}/{item.id}") for i in range(6) for item in asked]
+    with pytest.raises(EvaluationError, match=r"2\d items in a row failed with untouched: OSError: no such file"):
+        run(model, processor, bad, tmp_path)
+    assert len(lines(tmp_path)) < len(bad)
+
+
+def test_a_failed_batch_holds_no_memory_while_its_items_are_tried_again(model, processor, asked, tmp_path, monkeypatch):
+    class Batch:
+        """Stands for the memory of a batch."""
+
+    alive = weakref.WeakSet()
+    sizes = []
+
+    def failing(model, processor, items, method, max_new_tokens):
+        held = Batch()
+        assert not alive
+        alive.add(held)
+        sizes.append(len(items))
+        if len(items) > 1:
+            raise torch.OutOfMemoryError
+        return answer(model, processor, items, method, max_new_tokens)
+
+    monkeypatch.setattr("vistrim.evaluation.runner.answer", failing)
+    records = run(model, processor, asked[:3], tmp_path, methods={}, batch_size=4)
+    assert sizes == [1, 3, 1, 2, 1, 1]
+    assert all(records.sample("untouched", item.id) for item in asked[:3])
+
+
+def test_an_item_that_does_not_fit_into_memory_says_what_helps(model, processor, asked, tmp_path, monkeypatch):
+    def failing(*arguments):
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr("vistrim.evaluation.runner.answer", failing)
+    records = run(model, processor, asked[:1], tmp_path, methods={})
+    assert "--dtype bfloat16" in records.failure("untouched", asked[0].id).error
+
+
+def test_what_a_checkpoint_asks_of_generation_is_refused_before_the_first_answer(processor, asked, tmp_path):
+    model = tiny.build()
+    model.generation_config.cache_implementation = "static"
+    with pytest.raises(UnsupportedGenerationError, match="static"):
+        run(model, processor, asked, tmp_path)
+    assert not (tmp_path / "samples.jsonl").exists()
+
+
+def test_changed_questions_are_not_mixed_with_old_answers(model, processor, asked, tmp_path):
+    run(model, processor, asked, tmp_path, methods={})
+    with pytest.raises(ResumeError, match="not the one that was answered before"):
+        run(model, processor, [replace(asked[0], answer="other"), *asked[1:]], tmp_path, methods={})
 
 
 def test_what_does_not_fit_is_refused_before_the_first_answer(model, processor, asked, tmp_path):

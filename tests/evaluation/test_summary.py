@@ -7,9 +7,11 @@ from hypothesis.extra.numpy import arrays
 from tests.evaluation.samples import failure, sample
 from vistrim import Uniform
 from vistrim.evaluation import RecordFile, summarize
+from vistrim.evaluation.plot import plot
 from vistrim.evaluation.summary import bootstrap
-from vistrim.evaluation.tables import tables
+from vistrim.evaluation.tables import notes, tables
 from vistrim.reference.items import Item
+from vistrim.reference.tasks import SHORT_TASKS
 
 METHOD = Uniform()
 NAME = str(METHOD)
@@ -89,8 +91,47 @@ def test_a_method_that_failed_everywhere_has_no_figures(records):
     untouched, trimmed = row(records, [item("a")])
     assert trimmed.groups == trimmed.tasks == {}
     table, by_task = tables([untouched, trimmed])
-    assert table.rows[1] == ("uniform", *["none"] * 7, "0", "1")
+    assert table.rows[1] == ("uniform", *["none"] * 8, "1")
     assert by_task.rows == [("untouched", "100.0"), ("uniform", "none")]
+
+
+def test_a_group_without_one_of_its_tasks_is_no_mean_to_compare(records):
+    items = [item("a"), item("k", "kind")]
+    records.append(
+        [sample("a", score=0.0), sample("k", task="kind"), failure("a", NAME), sample("k", NAME, task="kind")]
+    )
+    untouched, trimmed = row(records, items)
+    assert untouched.groups["Short answers"].accuracy == 0.5
+    assert "Short answers" not in trimmed.groups
+    assert trimmed.errors == {"Short answers": 1}
+    assert tables([untouched, trimmed])[0].rows[1] == ("uniform", *["none"] * 8, "1")
+
+
+@pytest.mark.parametrize(("tasks", "score"), [(9, 1.0), (3, 0.8), (7, 0.1)])
+def test_intervals_hold_their_own_mean(records, tasks, score, tmp_path):
+    names = SHORT_TASKS[:tasks]
+    for method in ("untouched", NAME):
+        records.append([sample(name, method, task=name, score=score) for name in names])
+    untouched, trimmed = row(records, [item(name, name) for name in names])
+    figures = trimmed.groups["Short answers"]
+    assert figures.accuracy_interval == pytest.approx((score, score))
+    assert figures.retained == 1
+    assert figures.retained_interval == (1, 1)
+    plot([untouched, trimmed], tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").exists()
+
+
+def test_nothing_is_drawn_of_nothing(records, tmp_path):
+    records.append([failure("a"), failure("a", NAME)])
+    plot(summarize(records, [item("a")], {"uniform": METHOD}), tmp_path / "plot.png")
+    assert not (tmp_path / "plot.png").exists()
+
+
+def test_cut_off_answers_are_told(records):
+    records.append([sample("a", ended=False), sample("b")])
+    (untouched,) = summarize(records, [item("a"), item("b")], {})
+    assert untouched.tasks["color"].ended == 0.5
+    assert notes([untouched]) == ["untouched, Short answers: 50 % of the answers were cut off; raise --max-new-tokens"]
 
 
 def test_nothing_can_be_retained_of_nothing(records):
@@ -117,6 +158,13 @@ def test_bootstrap_means_are_paired_and_within_the_scores(strata, seed):
     assert first.min() >= np.mean([scores.min() for scores in strata]) - 1e-9
     assert first.max() <= np.mean([scores.max() for scores in strata]) + 1e-9
     np.testing.assert_array_equal(first, bootstrap(strata, strata, seed, resamples=50)[0])
+
+
+def test_bootstrap_in_pieces_is_the_same(monkeypatch):
+    scores = np.linspace(0, 1, 30)
+    whole = bootstrap([scores, scores[:7]], [scores, scores[:7]], seed=3, resamples=40)[0]
+    monkeypatch.setattr("vistrim.evaluation.summary._DRAWS_AT_ONCE", 90)
+    np.testing.assert_array_equal(bootstrap([scores, scores[:7]], [scores, scores[:7]], seed=3, resamples=40)[0], whole)
 
 
 def test_bootstrap_intervals_have_the_textbook_width():

@@ -42,8 +42,10 @@ def test_easy_vqa_is_the_published_set():
     [
         (("colour", "test", "full", 1), "no task 'colour'"),
         (("color", "test", "huge", 1), "no level 'huge'"),
+        (("easy-vqa", "test", "huge", 1), "no level 'huge'"),
         (("color", "tests", "full", 1), "split must be one of"),
-        (("easy-vqa", "validation", "full", 1), "easy-VQA has the splits train, test"),
+        (("easy-vqa", "validation", "full", 1), "only the splits train and test, not 'validation': leave the task out"),
+        (("relation", "test", "single", 1), "hardly offer any relation question"),
     ],
 )
 def test_what_there_is_not_is_refused(arguments, says):
@@ -75,3 +77,17 @@ def test_wrong_images_belong_to_other_items_and_black_ones_are_black():
     assert with_images(own, "own") == own
     assert len({item.id for item in (*own, *wrong, *black)}) == 9
     assert with_images([], "wrong") == []
+
+
+def test_a_wrong_image_is_another_image():
+    asked = items("easy-vqa", "test", "full", 400)
+    for item, wrong in zip(asked, with_images(asked, "wrong"), strict=True):
+        assert not wrong.id.removeprefix(f"{item.id}/about/").startswith(f"{item.picture}/")
+    with pytest.raises(ValueError, match="at least two"):
+        with_images(asked[:1], "wrong")
+
+
+def test_ids_tell_which_wrong_image_was_shown():
+    few, more = (with_images(items("color", "test", "several", n), "wrong") for n in (3, 6))
+    assert few[0].id != more[0].id
+    assert few[0].image().tobytes() != more[0].image().tobytes()

@@ -3,7 +3,9 @@ from random import Random
 
 import pytest
 import torch
+import typer
 from torch.nn import functional
+from typer.testing import CliRunner
 
 from vistrim.reference.batches import IGNORED, PATCH_FACTS, EasyVqaBatcher, SceneBatcher, patch_facts
 from vistrim.reference.export import TRAINING_FILE, export, load_learner
@@ -15,7 +17,7 @@ from vistrim.reference.recipe import RECIPE
 from vistrim.reference.rendering import render
 from vistrim.reference.scenes import LEVELS, generate_scene
 from vistrim.reference.tasks import TASKS, ask
-from vistrim.reference.train import StageRun, new_learner, rearrange_layers
+from vistrim.reference.train import StageRun, main, new_learner, rearrange_layers
 
 TINY = Size(width=32, heads=2, feed_forward=32, layers=3, tower_width=32, tower_layers=1)
 PLACES = torch.arange(GRID * GRID)[None]
@@ -53,6 +55,16 @@ def test_an_interrupted_stage_ends_with_the_same_weights(part, processor, tmp_pa
         second.advance(DEVICE)
     expected = whole.learner.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in second.learner.state_dict().items())
+
+
+def test_a_finished_stage_can_still_be_exported(processor, tmp_path):
+    arguments = ["--size", "small", "--stages", "together", "--steps", "1", "--out", str(tmp_path), "--validate", "0"]
+    for export_to in ([], ["--export-to", str(tmp_path / "export")]):
+        app = typer.Typer()
+        app.command()(main)
+        result = CliRunner().invoke(app, [*arguments, *export_to], catch_exceptions=False)
+        assert result.exit_code == 0
+    assert (tmp_path / "export" / "model.safetensors").exists()
 
 
 def test_a_stage_trains_its_part_and_nothing_else(processor, tmp_path):

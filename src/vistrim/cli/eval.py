@@ -8,20 +8,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import transformers
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table as RichTable
+from rich.text import Text
 
+from vistrim import __version__
 from vistrim.cli.errors import CommandError, WrongUsageError
 from vistrim.cli.models import check_loading, load_model, prepare_trim
 from vistrim.cli.parsing import parse_method
 from vistrim.errors import MissingPackageError
 from vistrim.evaluation import RecordFile, Row, evaluate, fingerprint, summarize
 from vistrim.evaluation.records import UNTOUCHED
-from vistrim.evaluation.tables import Table, notations, tables
+from vistrim.evaluation.tables import Table, notes, tables
 from vistrim.methods import Method
-from vistrim.reference.items import IMAGE_KINDS, TASK_NAMES, ImageKind, Item, items, with_images
+from vistrim.reference.items import TASK_NAMES, Item, items, with_images
 from vistrim.reference.scenes import LEVELS, SPLITS
 from vistrim.reference.tasks import SHORT_TASKS
 
@@ -78,15 +82,19 @@ def evaluate_command(
     for chosen in methods.values():
         prepare_trim(loaded, chosen)
     fixed = {
-        "model": model,
-        "weights": fingerprint(loaded),
+        "weights": fingerprint(loaded, processor),
         "dtype": str(loaded.dtype).removeprefix("torch."),
-        "batch_size": batch_size,
+        "device": loaded.device.type,
         "max_new_tokens": max_new_tokens,
+        "vistrim": __version__,
+        "transformers": transformers.__version__,
     }
     records = RecordFile(out, fixed)
     _run(loaded, processor, methods, asked, records, batch_size, max_new_tokens)
-    settings = fixed | {
+    settings = {
+        "model": model,
+        **fixed,
+        "batch_size": batch_size,
         "tasks": tasks,
         "limit": limit,
         "seed": seed,
@@ -107,7 +115,8 @@ def evaluate_command(
 
 
 def _methods(specs: Sequence[str]) -> dict[str, Method]:
-    methods = {spec: parse_method(spec) for spec in specs if spec != UNTOUCHED}
+    labels = (" ".join(spec.split()) for spec in specs)
+    methods = {label: parse_method(label) for label in labels if label != UNTOUCHED}
     by_notation: dict[str, str] = {}
     for spec, method in methods.items():
         other = by_notation.setdefault(str(method), spec)
@@ -121,11 +130,8 @@ def _items(tasks: str, split: str, level: str, limit: int, seed: int, images: st
     names = dict.fromkeys(name for part in named for name in (SHORT_TASKS if part == "short" else (part,)))
     if not names:
         raise WrongUsageError(f"no task: choose from short, {', '.join(TASK_NAMES)}")
-    kinds: dict[str, ImageKind] = {"own": "own", "black": "black", "wrong": "wrong"}
-    if images not in kinds:
-        raise WrongUsageError(f"no images {images!r}: choose {', '.join(IMAGE_KINDS)}")
     try:
-        return [item for name in names for item in with_images(items(name, split, level, limit, seed), kinds[images])]
+        return [item for name in names for item in with_images(items(name, split, level, limit, seed), images)]
     except ValueError as error:
         raise WrongUsageError(str(error)) from error
 
@@ -141,7 +147,7 @@ def _run(
 ) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        bars = {label: progress.add_task(label, total=len(asked)) for label in (UNTOUCHED, *methods)}
+        bars = {label: progress.add_task(escape(label), total=len(asked)) for label in (UNTOUCHED, *methods)}
         try:
             evaluate(
                 model,
@@ -168,17 +174,18 @@ def _print(rows: Sequence[Row], out: Path) -> None:
     for table in tables(rows):
         console.print(_rich(table))
         console.print()
-    for line in notations(rows):
+    for line in notes(rows):
         console.print(line, markup=False)
-    console.print(f"written: {out / 'results.json'}, results.md, results.png, samples.jsonl", soft_wrap=True)
+    written = f"written: {out / 'results.json'}, results.md, results.png, samples.jsonl"
+    console.print(written, markup=False, soft_wrap=True)
 
 
 def _rich(table: Table) -> RichTable:
     drawn = RichTable(title=table.title, title_justify="left")
     for number, column in enumerate(table.columns):
-        drawn.add_column(column, justify="right" if number else "left", overflow="fold")
+        drawn.add_column(column, justify="right" if number else "left", no_wrap=bool(number), overflow="fold")
     for row in table.rows:
-        drawn.add_row(*row)
+        drawn.add_row(*map(Text, row))
     return drawn
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from vistrim.cli.errors import CommandError, WrongUsageError
 from vistrim.loading import is_out_of_memory
-from vistrim.prompting import format_prompts
+from vistrim.prompting import check_context, format_prompts
 
 STDIN = "-"
 
@@ -63,7 +63,9 @@ def build_inputs(model: Any, processor: Any, images: Sequence[Image.Image], prom
     WrongUsageError
         If the prompt contains the model's placeholder for images.
     CommandError
-        If the inputs and the answer do not fit into the model's context, or the processor cannot format them.
+        If the processor cannot format them.
+    PromptError
+        If the inputs and the answer do not fit into the model's context.
     """
     placeholder = getattr(processor, "image_token", "<image>")
     if placeholder in prompt:
@@ -75,19 +77,5 @@ def build_inputs(model: Any, processor: Any, images: Sequence[Image.Image], prom
         if is_out_of_memory(error):
             raise
         raise CommandError(f"the model's processor cannot format the prompt ({error}): check its files") from error
-    _check_context(model, inputs, len(images), max_new_tokens)
+    check_context(model, inputs, max_new_tokens)
     return inputs.to(model.device, dtype=model.dtype)
-
-
-def _check_context(model: Any, inputs: Any, images: int, max_new_tokens: int) -> None:
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    length = inputs["input_ids"].shape[1]
-    if context is None or length + max_new_tokens <= context:
-        return
-    fix = "give fewer images or a shorter prompt" if images > 1 else "shorten the prompt"
-    if length < context:
-        fix = f"use --max-new-tokens {context - length}, or {fix}"
-    raise CommandError(
-        f"prompt and images take {length} tokens and the answer up to {max_new_tokens}, but the model's "
-        f"context is {context}: {fix}"
-    )

@@ -60,6 +60,7 @@ class Recorder:
     full_bytes: int = 0
     shares: float = 0.0
     kv_tokens: list[tuple[int, ...]] = field(default_factory=list)
+    kv_tokens_per_step: list[tuple[int, ...]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.prefill_began = clock(self.device)
@@ -116,6 +117,7 @@ class Recorder:
             self.look_at(cache)
             self.held_bytes_peak = max(self.held_bytes_peak, self.held_bytes)
             self.shares += self.held_bytes / self.full_bytes if self.full_bytes else 1.0
+            self.kv_tokens_per_step.append(tuple(map(sum, zip(*self.kv_tokens, strict=True))))
 
     def look_at(self, cache: Cache) -> None:
         """Note what a cache holds now."""
@@ -148,6 +150,7 @@ class Recorder:
             prompt_tokens=list(self.prompt_tokens),
             visual_tokens_per_layer=[list(n) for n in self.visual_per_layer],
             kv_tokens_per_layer=[list(n) for n in self.kv_tokens],
+            kv_tokens_per_step=[list(n) for n in self.kv_tokens_per_step],
             kv_bytes=self.held_bytes,
             kv_bytes_peak=self.held_bytes_peak,
             kv_bytes_full=self.full_bytes,

@@ -43,6 +43,9 @@ class TrimReport:
         Visual tokens that each decoder layer processed in prefill, per layer and sample.
     kv_tokens_per_layer : list of list of int
         Tokens in each layer's KV cache at the end, per layer and sample; empty without a cache.
+    kv_tokens_per_step : list of list of int
+        Tokens in all layers' KV caches together after each forward pass, per pass and sample; the first pass is the
+        prefill. Empty without a cache.
     kv_bytes : int
         Bytes of all keys and values at the end.
     kv_bytes_peak : int
@@ -75,6 +78,7 @@ class TrimReport:
     prompt_tokens: list[int]
     visual_tokens_per_layer: list[list[int]]
     kv_tokens_per_layer: list[list[int]]
+    kv_tokens_per_step: list[list[int]]
     kv_bytes: int
     kv_bytes_peak: int
     kv_bytes_full: int

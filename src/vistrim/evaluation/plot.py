@@ -19,9 +19,11 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     rows : sequence of Row
         The untouched model is drawn as a line.
     path : Path
-        PNG file.
+        PNG file; not written where there is nothing to draw.
     """
     groups = [group for group in GROUPS if any(group in row.groups for row in rows)]
+    if not groups:
+        return
     figure = Figure(figsize=(5 * len(groups), 8.5), layout="constrained")
     panels = figure.subplots(2, len(groups), squeeze=False)
     for column, group in enumerate(groups):
@@ -40,7 +42,8 @@ def plot(rows: Sequence[Row], path: Path) -> None:
                 axes.errorbar(
                     scale * getattr(figures, name),
                     accuracy,
-                    yerr=[[accuracy - low], [high - accuracy]],
+                    # Equal numbers may differ in the last digit.
+                    yerr=[[max(0.0, accuracy - low)], [max(0.0, high - accuracy)]],
                     marker=_MARKERS[number % len(_MARKERS)],
                     color=f"C{number % 10}",
                     linestyle="none",

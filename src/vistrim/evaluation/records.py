@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from vistrim.errors import VistrimError
 
 UNTOUCHED = "untouched"
@@ -18,7 +16,7 @@ UNTOUCHED = "untouched"
 
 @dataclass(frozen=True)
 class Sample:
-    """One answer, with the costs of the batch that it was generated in, per sample of that batch.
+    """One answer and what it cost: what it would have cost alone, whatever else was in its batch.
 
     Attributes
     ----------
@@ -28,6 +26,10 @@ class Sample:
         In [0, 1]; see `vistrim.evaluation.scoring.score`.
     new_tokens : int
         Generated tokens, the end-of-sequence token included.
+    ended : bool
+        Whether the model ended the answer; else it was cut off.
+    prompt_tokens : int
+        Tokens of the prompt, visual ones included.
     visual_tokens : int
         Visual tokens in the prompt.
     average_tokens : float
@@ -50,6 +52,8 @@ class Sample:
     answer: str
     score: float
     new_tokens: int
+    ended: bool
+    prompt_tokens: int
     visual_tokens: int
     average_tokens: float
     prefill_flops: float
@@ -107,7 +111,8 @@ class RecordFile:
         return self._failures.get((method, item))
 
     def append(self, records: Sequence[Sample | Failure]) -> None:
-        """Add records; once this returns, a kill no longer loses them."""
+        """Add records; once this returns, a kill no longer loses them. A failure that is known is not repeated."""
+        records = [record for record in records if record not in self._failures.values()]
         with self._path.open("a", encoding="utf-8") as file:
             file.write("".join(json.dumps(asdict(record)) + "\n" for record in records))
             file.flush()
@@ -128,9 +133,12 @@ class RecordFile:
         if not path.exists():
             if self._path.exists():
                 raise ResumeError(f"{folder} holds samples without settings.json: give another folder")
-            path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+            write_whole(path, json.dumps(settings, indent=2) + "\n")
             return
-        before = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            before = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise ResumeError(f"{path} is damaged: give another folder, or delete this one") from error
         differing = [
             f"{key} {before.get(key)!r}, now {value!r}" for key, value in settings.items() if before.get(key) != value
         ]
@@ -144,21 +152,44 @@ class RecordFile:
         if not self._path.exists():
             return
         content = self._path.read_bytes()
-        # A kill while writing leaves half a line.
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
-            os.truncate(self._path, len(whole))
-        for number, line in enumerate(whole.decode("utf-8").splitlines(), 1):
-            try:
-                values = json.loads(line)
-                self._remember([Failure(**values) if "error" in values else Sample(**values)])
-            except (ValueError, TypeError) as error:
-                raise ResumeError(f"{self._path}, line {number} is damaged: delete that line") from error
+        *lines, last = content.split(b"\n")
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                self._remember([self._parsed(line, number)])
+        if not last:
+            return
+        # A kill while writing leaves part of a line, or all of it but its end.
+        try:
+            records = [self._parsed(last, len(lines) + 1)]
+        except ResumeError:
+            os.truncate(self._path, len(content) - len(last))
+            return
+        self._remember(records)
+        with self._path.open("ab") as file:
+            file.write(b"\n")
+
+    def _parsed(self, line: bytes, number: int) -> Sample | Failure:
+        try:
+            values = json.loads(line)
+            return Failure(**values) if "error" in values else Sample(**values)
+        except (ValueError, TypeError) as error:
+            raise ResumeError(f"{self._path}, line {number} is damaged: delete that line") from error
 
 
-def fingerprint(model: nn.Module) -> str:
-    """Tell models apart that have the same name: a hash over the first values of every weight."""
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file; a kill leaves the old one or the new one, never a part."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def fingerprint(model: Any, processor: Any) -> str:
+    """Tell models apart that have the same name: a hash over settings and the first values of every weight."""
     digest = hashlib.sha256()
+    for part in (model.config, model.generation_config, processor.image_processor):
+        digest.update(part.to_json_string().encode())
+    digest.update(str(processor.chat_template).encode())
+    digest.update(json.dumps(processor.tokenizer.get_vocab(), sort_keys=True).encode())
     for name, value in model.state_dict().items():
         digest.update(f"{name}{tuple(value.shape)}".encode())
         digest.update(value.flatten()[:64].float().cpu().numpy().tobytes())

@@ -9,20 +9,22 @@ from typing import Any
 from vistrim import reference
 from vistrim.environment import stamp
 from vistrim.evaluation.plot import plot
+from vistrim.evaluation.records import write_whole
 from vistrim.evaluation.summary import RESAMPLES, Row
-from vistrim.evaluation.tables import notations, tables
+from vistrim.evaluation.tables import notes, tables
 
 SHOWN_FAILURES = 20
 
 DEFINITIONS = f"""\
 * accuracy: exact match; for descriptions the F1 of the object facts; over several tasks the mean of the tasks
-* retained: accuracy over the untouched model's on the same items, with the 95 % bootstrap interval ({RESAMPLES} draws)
+* retained: accuracy over the untouched model's on the same items, with the 95 % bootstrap interval ({RESAMPLES} draws);
+  an interval without width means that no difference was seen in these items, not that there is none
 * agree: share of the answers that are the untouched model's, word for word
 * tokens: visual tokens per layer in prefill, mean over layers
 * FLOPs: decoder FLOPs in prefill, as a part of the untouched model's, without the vision tower
 * KV mean: bytes over the untouched model's at the same step, mean over steps
 * KV peak: largest number of bytes over the untouched model's largest for an answer of the same length
-* costs are those of the batch, divided by its samples"""
+* costs are those of each sample alone, without the padding of its batch"""
 
 REFERENCE_NOTE = (
     "The reference models know nothing but drawn shapes: accuracy on them is evidence about a method's mechanics, "
@@ -60,8 +62,8 @@ def write(folder: Path, rows: Sequence[Row], settings: dict[str, Any], command: 
         The content of ``results.json``.
     """
     found = results(rows, settings, command)
-    (folder / "results.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    (folder / "results.md").write_text(_markdown(rows, settings, command), encoding="utf-8")
+    write_whole(folder / "results.json", json.dumps(found, indent=2) + "\n")
+    write_whole(folder / "results.md", _markdown(rows, settings, command))
     plot(rows, folder / "results.png")
     return found
 
@@ -73,7 +75,7 @@ def _markdown(rows: Sequence[Row], settings: dict[str, Any], command: str) -> st
         parts.append(REFERENCE_NOTE)
     parts += [table.markdown() for table in tables(rows)]
     parts += ["![accuracy against cost](results.png)", DEFINITIONS]
-    parts.append("\n".join(f"* {line}" for line in notations(rows)))
+    parts.append("\n".join(f"* {line}" for line in notes(rows)))
     failures = [failure for row in rows for failure in row.failures]
     if failures:
         lines = [f"* {f.item} with {f.method}: {f.error}" for f in failures[:SHOWN_FAILURES]]

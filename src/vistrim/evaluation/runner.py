@@ -1,16 +1,27 @@
 """Ask the untouched model and every method the same questions, item by item, and go on where a run was cut off."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from itertools import groupby
 from typing import Any
 
+import torch
+
 from vistrim.errors import VistrimError
 from vistrim.evaluation.answering import answer
-from vistrim.evaluation.records import UNTOUCHED, Failure, RecordFile, Sample
+from vistrim.evaluation.records import UNTOUCHED, Failure, RecordFile, ResumeError, Sample
 from vistrim.evaluation.scoring import score
+from vistrim.loading import is_out_of_memory
 from vistrim.methods import Method
 from vistrim.reference.items import Item
 from vistrim.trimming import trim
+
+FAILURES_IN_A_ROW = 20
+"""Items that may fail one after the other before the reason is taken not to be theirs."""
+
+
+class EvaluationError(VistrimError):
+    """The evaluation cannot go on."""
 
 
 def evaluate(
@@ -49,18 +60,40 @@ def evaluate(
         If the model cannot be trimmed (this way).
     ValueError
         If a method's parameters do not fit the model.
+    ResumeError
+        If ``records`` has answers to other questions of the same name.
+    EvaluationError
+        If too many items fail one after the other.
     """
-    # Refuse what does not fit before the first answer.
-    for method in methods.values():
-        trim(model, method)
     sides: dict[str, Method | None] = {UNTOUCHED: None, **methods}
+    todo = {label: [item for item in items if not _known(records, side, item)] for label, side in sides.items()}
+    # Refuse what does not fit before the first answer is waited for.
     for label, side in sides.items():
+        if todo[label]:
+            _try(model, processor, todo[label][0], side)
+    for label, side in sides.items():
+        failed = 0
         for batch in _batches(items, batch_size):
-            name = str(side) if side else UNTOUCHED
-            missing = [item for item in batch if records.sample(name, item.id) is None]
+            missing = [item for item in batch if not _known(records, side, item)]
             if missing:
-                records.append(_answered(model, processor, missing, side, max_new_tokens))
+                answered = _answered(model, processor, missing, side, max_new_tokens)
+                records.append(answered)
+                failures = [record for record in answered if isinstance(record, Failure)]
+                failed = failed + len(failures) if len(failures) == len(answered) else 0
+                if failed >= FAILURES_IN_A_ROW:
+                    raise EvaluationError(f"{failed} items in a row failed with {label}: {failures[-1].error}")
             advance(label, len(batch))
+
+
+def _known(records: RecordFile, method: Method | None, item: Item) -> bool:
+    sample = records.sample(_name(method), item.id)
+    if sample is not None and (sample.prompt, sample.right) != (item.prompt, item.answer):
+        raise ResumeError(f"the question {item.id} is not the one that was answered before: give another folder")
+    return sample is not None
+
+
+def _name(method: Method | None) -> str:
+    return str(method) if method else UNTOUCHED
 
 
 def _batches(items: Sequence[Item], size: int) -> Iterator[list[Item]]:
@@ -69,31 +102,51 @@ def _batches(items: Sequence[Item], size: int) -> Iterator[list[Item]]:
         yield from (same_task[i : i + size] for i in range(0, len(same_task), size))
 
 
+def _try(model: Any, processor: Any, item: Item, method: Method | None) -> None:
+    """Let what does not fit be refused; what is wrong with the item itself is no matter here."""
+    if method is not None:
+        trim(model, method)
+    try:
+        answer(model, processor, [item], method, max_new_tokens=2)
+    except VistrimError:
+        raise
+    except Exception:
+        return
+
+
 def _answered(
     model: Any, processor: Any, items: list[Item], method: Method | None, max_new_tokens: int
 ) -> list[Sample | Failure]:
-    """Answers of a batch; where it fails, each item alone, so that one bad item spoils no other."""
-    name = str(method) if method else UNTOUCHED
+    """Answers of a batch; where it fails, of its halves, so that one bad item spoils no other."""
     try:
         answers = answer(model, processor, items, method, max_new_tokens)
     except VistrimError:
         raise
     except Exception as error:
-        if len(items) > 1:
-            return [r for item in items for r in _answered(model, processor, [item], method, max_new_tokens)]
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        return [Failure(name, items[0].id, items[0].task, reason)]
+        if is_out_of_memory(error):
+            reason += " (use a smaller model, --dtype bfloat16 or less --max-new-tokens)"
+    else:
+        return [
+            Sample(
+                method=_name(method),
+                item=item.id,
+                task=item.task,
+                prompt=item.prompt,
+                right=item.answer,
+                answer=given.text,
+                score=score(item.task, given.text, item.answer),
+                **{f.name: getattr(given, f.name) for f in fields(given) if f.name != "text"},
+            )
+            for item, given in zip(items, answers, strict=True)
+        ]
+    # Outside of the handler, where the error no longer holds the failed batch in memory.
+    if len(items) == 1:
+        return [Failure(_name(method), items[0].id, items[0].task, reason)]
+    torch.cuda.empty_cache()
+    half = len(items) // 2
     return [
-        Sample(
-            method=name,
-            item=item.id,
-            task=item.task,
-            prompt=item.prompt,
-            right=item.answer,
-            answer=given.text,
-            score=score(item.task, given.text, item.answer),
-            new_tokens=given.new_tokens,
-            **given.costs,  # type: ignore[arg-type]
-        )
-        for item, given in zip(items, answers, strict=True)
+        record
+        for part in (items[:half], items[half:])
+        for record in _answered(model, processor, part, method, max_new_tokens)
     ]

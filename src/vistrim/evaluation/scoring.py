@@ -21,7 +21,7 @@ def facts_f1(given: str, right: str) -> float:
 
 
 def _plain(text: str) -> str:
-    return text.strip().rstrip(".").lower()
+    return text.strip().removesuffix(".").strip().lower()
 
 
 def _facts(text: str) -> Counter[tuple[str, str]]:

@@ -13,6 +13,7 @@ from vistrim.reference.items import Item
 from vistrim.reference.tasks import SHORT_TASKS
 
 RESAMPLES = 5000
+_DRAWS_AT_ONCE = 2_000_000
 
 GROUPS = {"Short answers": SHORT_TASKS, "Description": ("description",), "Easy-VQA": (EASY_VQA,)}
 """Tasks that are reported together: their answers are alike, and so is what trimming does to them."""
@@ -38,6 +39,8 @@ class Figures:
         Its 95 % bootstrap interval; both sides are drawn together.
     agreement : float
         Share of the items with the untouched model's answer, word for word.
+    ended : float
+        Share of the answers that the model ended itself; the others were cut off.
     new_tokens, average_tokens : float
         Generated tokens; visual tokens per layer in prefill.
     prefill_flops, prefill_flops_full, vision_flops : float
@@ -59,6 +62,7 @@ class Figures:
     retained: float | None
     retained_interval: Interval | None
     agreement: float
+    ended: float
     new_tokens: float
     average_tokens: float
     prefill_flops: float
@@ -82,7 +86,9 @@ class Row:
     method : str
         The method's full notation, or "untouched".
     groups, tasks : dict
-        Figures per group of tasks and per task; without those in which no item was answered.
+        Figures per group of tasks and per task; without groups and tasks in which a task has no answer at all.
+    errors : dict
+        Per group of tasks: items that the untouched model or the method failed on.
     failures : list of Failure
         Items without an answer.
     """
@@ -91,6 +97,7 @@ class Row:
     method: str
     groups: dict[str, Figures]
     tasks: dict[str, Figures]
+    errors: dict[str, int]
     failures: list[Failure]
 
 
@@ -101,6 +108,9 @@ class _Pairs:
     untouched: list[Sample]
     trimmed: list[Sample]
     errors: int
+
+    def __len__(self) -> int:
+        return len(self.trimmed)
 
 
 def summarize(records: RecordFile, items: Sequence[Item], methods: Mapping[str, Method], seed: int = 0) -> list[Row]:
@@ -123,14 +133,15 @@ def summarize(records: RecordFile, items: Sequence[Item], methods: Mapping[str, 
 
 def _row(records: RecordFile, items: Sequence[Item], label: str, name: str, seed: int) -> Row:
     by_task = {task: _pairs(records, items, task, name) for task in dict.fromkeys(item.task for item in items)}
-    answered = {task: pairs for task, pairs in by_task.items() if pairs.trimmed}
-    groups = {group: [answered[task] for task in tasks if task in answered] for group, tasks in GROUPS.items()}
+    groups = {group: [by_task[task] for task in tasks if task in by_task] for group, tasks in GROUPS.items()}
     failures = (records.failure(name, item.id) for item in items)
     return Row(
         label=label,
         method=name,
-        groups={group: _figures(pairs, seed) for group, pairs in groups.items() if pairs},
-        tasks={task: _figures([pairs], seed) for task, pairs in answered.items()},
+        # A mean over fewer tasks than the untouched model's would not compare.
+        groups={group: _figures(pairs, seed) for group, pairs in groups.items() if pairs and all(map(len, pairs))},
+        tasks={task: _figures([pairs], seed) for task, pairs in by_task.items() if len(pairs)},
+        errors={group: sum(task.errors for task in pairs) for group, pairs in groups.items() if pairs},
         failures=[failure for failure in failures if failure is not None],
     )
 
@@ -149,12 +160,12 @@ def _figures(tasks: Sequence[_Pairs], seed: int) -> Figures:
     untouched = [np.array([sample.score for sample in pairs.untouched]) for pairs in tasks]
     trimmed = [np.array([sample.score for sample in pairs.trimmed]) for pairs in tasks]
     drawn_untouched, drawn_trimmed = bootstrap(untouched, trimmed, seed)
+    accuracy, base = _mean_of_means(trimmed), _mean_of_means(untouched)
     # A draw in which the untouched model scores nothing says nothing about what was retained.
     usable = drawn_untouched > 0
-    accuracy, base = average("score"), mean(scores.mean() for scores in untouched)
     sums = {f.name: average(f.name) for f in fields(Figures) if f.name in _AVERAGED}
     return Figures(
-        items=sum(len(pairs.trimmed) for pairs in tasks),
+        items=sum(len(pairs) for pairs in tasks),
         errors=sum(pairs.errors for pairs in tasks),
         accuracy=accuracy,
         accuracy_interval=_interval(drawn_trimmed),
@@ -169,6 +180,10 @@ def _figures(tasks: Sequence[_Pairs], seed: int) -> Figures:
         kv_peak=average("kv_bytes_peak") / average("kv_bytes_full"),
         **sums,
     )
+
+
+def _mean_of_means(strata: Sequence[np.ndarray]) -> float:
+    return float(np.mean([scores.mean() for scores in strata]))
 
 
 _AVERAGED = frozenset(f.name for f in fields(Sample))
@@ -192,12 +207,15 @@ def bootstrap(
         ``(resamples,)`` means of both sides, over the same draws.
     """
     rng = np.random.default_rng(seed)
-    means = np.zeros((2, resamples))
-    for a, b in zip(first, second, strict=True):
-        draws = rng.integers(0, len(a), (resamples, len(a)))
-        means[0] += a[draws].mean(1) / len(first)
-        means[1] += b[draws].mean(1) / len(first)
-    return means[0], means[1]
+    means = np.zeros((2, len(first), resamples))
+    for stratum, (a, b) in enumerate(zip(first, second, strict=True)):
+        # All draws at once would take gigabytes for large sets.
+        size = max(1, _DRAWS_AT_ONCE // len(a))
+        for start in range(0, resamples, size):
+            draws = rng.integers(0, len(a), (min(size, resamples - start), len(a)))
+            means[0, stratum, start : start + size] = a[draws].mean(1)
+            means[1, stratum, start : start + size] = b[draws].mean(1)
+    return means[0].mean(0), means[1].mean(0)
 
 
 def _interval(values: np.ndarray) -> Interval:

@@ -36,25 +36,30 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     ]
 
 
-def notations(rows: Sequence[Row]) -> list[str]:
-    """What the labels stand for, one line each."""
-    return [f"{row.label} = {row.method}" for row in rows if row.label != row.method]
+def notes(rows: Sequence[Row]) -> list[str]:
+    """What the labels stand for, and what to know before trusting the figures; one line each."""
+    cut = [
+        f"{row.label}, {group}: {100 * (1 - figures.ended):.0f} % of the answers were cut off; raise --max-new-tokens"
+        for row in rows
+        for group, figures in row.groups.items()
+        if figures.ended < 1
+    ]
+    return [f"{row.label} = {row.method}" for row in rows if row.label != row.method] + cut
 
 
 def _group_table(group: str, rows: Sequence[Row]) -> Table:
     known = [row.groups[group] for row in rows if group in row.groups]
-    # Where a side failed, rows stand for different items.
-    failed = any(figures.errors for figures in known) or len(known) < len(rows)
     title = f"{group}: {known[0].items} items, answers of {known[0].new_tokens:.1f} tokens"
+    # Where a side failed, rows stand for different items.
+    failed = any(row.errors[group] for row in rows)
     columns = (*COLUMNS, "items", "errors") if failed else COLUMNS
     return Table(title, columns, [_line(row, group)[: len(columns)] for row in rows])
 
 
 def _line(row: Row, group: str) -> tuple[str, ...]:
-    figures = row.groups.get(group)
+    figures, errors = row.groups.get(group), str(row.errors[group])
     if figures is None:
-        errors = sum(failure.task in GROUPS[group] for failure in row.failures)
-        return (row.label, *["none"] * (len(COLUMNS) - 1), "0", str(errors))
+        return (row.label, *["none"] * len(COLUMNS[1:]), "none", errors)
     return (
         row.label,
         f"{100 * figures.accuracy:.1f} %",
@@ -65,7 +70,7 @@ def _line(row: Row, group: str) -> tuple[str, ...]:
         f"{100 * figures.kv_mean:.1f} %",
         f"{100 * figures.kv_peak:.1f} %",
         str(figures.items),
-        str(figures.errors),
+        errors,
     )
 
 

@@ -46,7 +46,7 @@ def pictures(split: str) -> tuple[Picture, ...]:
         If the package ``easy-vqa`` is not installed.
     """
     if split not in SPLITS:
-        raise ValueError(f"easy-VQA has the splits {', '.join(SPLITS)}, got {split!r}")
+        raise ValueError(f"easy-VQA has only the splits {' and '.join(SPLITS)}, not {split!r}: leave the task out")
     package = _package()
     read: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
         "train": (package.get_train_questions, package.get_train_image_paths),

@@ -64,7 +64,7 @@ def load_learner(folder: Path, processor: LlavaProcessor) -> Learner:
         raise FileNotFoundError(f"{folder / TRAINING_FILE} is missing: training can only go on from exported weights")
     model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     if len(processor.tokenizer) > model.config.text_config.vocab_size:
-        model.resize_token_embeddings(len(processor.tokenizer))
+        model.resize_token_embeddings(len(processor.tokenizer), mean_resizing=False)
     learner = Learner(model, processor.tokenizer)
     helpers = {name: value.float() for name, value in load_file(folder / TRAINING_FILE).items()}
     learner.load_state_dict(helpers, strict=False)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
-from typing import Literal, get_args
 
 from PIL import Image
 
@@ -16,13 +15,14 @@ from vistrim.reference.rendering import render
 from vistrim.reference.scenes import LEVELS, generate_scene
 from vistrim.reference.tasks import TASKS, ask
 
-ImageKind = Literal["own", "black", "wrong"]
-IMAGE_KINDS: tuple[str, ...] = get_args(ImageKind)
+IMAGE_KINDS = ("own", "black", "wrong")
 
 TASK_NAMES = (*TASKS, easy_vqa.TASK)
 
 #: Scenes that lie between the first scenes of two seeds.
 _SEED_DISTANCE = 1_000_000
+#: A task that finds a question in fewer scenes than one in so many finds none.
+_SCENES_PER_QUESTION = 200
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,11 @@ class Item:
     prompt: str
     answer: str
     image: Callable[[], Image.Image]
+
+    @property
+    def picture(self) -> str:
+        """The same for items about the same image."""
+        return self.id.rpartition("/")[0]
 
 
 def items(task: str, split: str, level: str, number: int, seed: int = 0) -> list[Item]:
@@ -71,15 +76,17 @@ def items(task: str, split: str, level: str, number: int, seed: int = 0) -> list
     MissingPackageError
         If easy-VQA is asked for and not installed.
     """
-    if task == easy_vqa.TASK:
-        return _easy_vqa_items(split, number, seed)
-    if task not in TASKS:
+    if task not in TASK_NAMES:
         raise ValueError(f"no task {task!r}: choose {', '.join(TASK_NAMES)}")
     if level not in LEVELS:
         raise ValueError(f"no level {level!r}: choose {', '.join(LEVELS)}")
+    if task == easy_vqa.TASK:
+        return _easy_vqa_items(split, number, seed)
     found: list[Item] = []
     index = seed * _SEED_DISTANCE
     while len(found) < number:
+        if index - seed * _SEED_DISTANCE > _SCENES_PER_QUESTION * (len(found) + 1):
+            raise ValueError(f"scenes of level {level!r} hardly offer any {task} question: take another level or task")
         scene = generate_scene(split, index, LEVELS[level])
         question = ask(task, scene, Random(f"question:{split}:{task}:{index}"))
         if question is not None:
@@ -89,15 +96,34 @@ def items(task: str, split: str, level: str, number: int, seed: int = 0) -> list
     return found
 
 
-def with_images(own: Sequence[Item], kind: ImageKind) -> list[Item]:
-    """The same questions about their own images, black ones, or each about the image of the item before it."""
+def with_images(own: Sequence[Item], kind: str) -> list[Item]:
+    """The same questions about their own images, black ones, or wrong ones: each the image of an item before it.
+
+    Raises
+    ------
+    ValueError
+        If there is no such kind, or no wrong image to be had.
+    """
+    if kind not in IMAGE_KINDS:
+        raise ValueError(f"no images {kind!r}: choose {', '.join(IMAGE_KINDS)}")
     if kind == "own":
         return list(own)
     if kind == "black":
         black = partial(Image.new, "RGB", (IMAGE_SIZE, IMAGE_SIZE))
         return [replace(item, id=f"{item.id}/black", image=black) for item in own]
-    before = [own[-1], *own[:-1]] if own else []
-    return [replace(item, id=f"{item.id}/wrong", image=other.image) for item, other in zip(own, before, strict=True)]
+    others = [_item_with_another_image(own, place) for place in range(len(own))]
+    return [
+        replace(item, id=f"{item.id}/about/{other.id}", image=other.image)
+        for item, other in zip(own, others, strict=True)
+    ]
+
+
+def _item_with_another_image(own: Sequence[Item], place: int) -> Item:
+    """The nearest item in front of the one at ``place`` (going round) that is about another image."""
+    for back in range(1, len(own)):
+        if own[place - back].picture != own[place].picture:
+            return own[place - back]
+    raise ValueError("wrong images are those of other questions: ask at least two")
 
 
 def _easy_vqa_items(split: str, number: int, seed: int) -> list[Item]:

@@ -128,7 +128,9 @@ class StageRun:
 
 
 def run_stage(run: StageRun, device: torch.device, log: Path, save_every: int, progress: Progress) -> Iterator[int]:
-    """Train a stage to its end; yields the step after every checkpoint."""
+    """Train a stage to its end; yields the step after every checkpoint, and once where there is nothing left to do."""
+    if run.step >= run.stage.steps:
+        yield run.step
     bar = progress.add_task(run.stage.name, total=run.stage.steps, completed=run.step)
     sums: dict[str, list[float]] = defaultdict(list)
     started = time.perf_counter()
