@@ -66,9 +66,10 @@ class ST3(AttentionSchedule):
         Parameters
         ----------
         name : {"balanced", "compact"}
-            "balanced", the default: cuts to about 43 % of the KV cache in prefill and anneals it to about 30 % on
-            average over an answer of 64 tokens or more. "compact": cuts to about 30 % in prefill and does not anneal.
-            (All figures are for 32 layers, 576 visual and 64 text tokens.)
+            "balanced", the default: cuts to about 43 % of the KV cache in prefill and anneals so slowly that it stays
+            there while the untrimmed cache grows. "compact": cuts to about 30 % in prefill and does not anneal.
+            ``ST3(horizon=64, floor=0.1)`` anneals to the paper's "about 30 %" on average, and loses many facts of long
+            descriptions (docs/evaluation.md). (All figures are for 32 layers, 576 visual and 64 text tokens.)
 
         Raises
         ------
