@@ -13,8 +13,8 @@ costs less than one per cent of the facts. At 64 it costs a third. See docs/eval
 MAX_HORIZON = 1_000_000
 
 DEFAULT_FLOOR = 0.5
-"""Chosen the same way: where a short horizon reaches the floor, 0.5 keeps clearly more facts than 0.3 or 0.1, for at most
-4 % of the KV cache."""
+"""Chosen the same way: where a short horizon reaches the floor, 0.5 keeps clearly more facts than 0.3 or 0.1, for at
+most 4 % of the KV cache."""
 
 
 @register
