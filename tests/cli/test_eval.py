@@ -120,7 +120,7 @@ def test_odd_labels_and_folders_are_printed_as_they_are(checkpoint, tmp_path):
 
 def test_cut_off_answers_are_told(checkpoint, tmp_path):
     result = evaluate(checkpoint, tmp_path)
-    assert "untouched, Description: 100 % of the answers were cut off; raise --max-new-tokens" in result.stdout
+    assert "untouched, Description: 100.0 % of the answers were cut off; raise --max-new-tokens" in result.stdout
 
 
 def test_untouched_alone(checkpoint, tmp_path):

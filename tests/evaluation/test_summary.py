@@ -131,7 +131,9 @@ def test_cut_off_answers_are_told(records):
     records.append([sample("a", ended=False), sample("b")])
     (untouched,) = summarize(records, [item("a"), item("b")], {})
     assert untouched.tasks["color"].ended == 0.5
-    assert notes([untouched]) == ["untouched, Short answers: 50 % of the answers were cut off; raise --max-new-tokens"]
+    assert notes([untouched]) == [
+        "untouched, Short answers: 50.0 % of the answers were cut off; raise --max-new-tokens"
+    ]
 
 
 def test_nothing_can_be_retained_of_nothing(records):

@@ -39,7 +39,7 @@ def tables(rows: Sequence[Row]) -> list[Table]:
 def notes(rows: Sequence[Row]) -> list[str]:
     """What the labels stand for, and what to know before trusting the figures; one line each."""
     cut = [
-        f"{row.label}, {group}: {100 * (1 - figures.ended):.0f} % of the answers were cut off; raise --max-new-tokens"
+        f"{row.label}, {group}: {100 * (1 - figures.ended):.1f} % of the answers were cut off; raise --max-new-tokens"
         for row in rows
         for group, figures in row.groups.items()
         if figures.ended < 1
