@@ -22,7 +22,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-PROMPT ?= Which letter is on the red cross?
+PROMPT ?= What color is the star?
 
 run: $(INSTALLED)
 	$(BIN)/vistrim run examples/images/scene-3.png --prompt "$(PROMPT)" --compare --overlay overlay.png
