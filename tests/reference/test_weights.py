@@ -52,7 +52,7 @@ def accuracy(model, processor, tasks, number, images="own"):
     for task in tasks:
         asked = with_images(items(task, "test", LEVEL, number), images)
         given = answer(model, processor, asked, None, max_new_tokens=160)
-        scores += [score(task, g.text, item.answer) for g, item in zip(given, asked, strict=True)]
+        scores += [score(task, g.answer, item.answer) for g, item in zip(given, asked, strict=True)]
     return mean(scores)
 
 
@@ -70,7 +70,7 @@ def test_easy_vqa_is_answered(reference):
 def test_descriptions_name_most_facts_and_end(reference):
     asked = items("description", "test", LEVEL, 4)
     given = answer(*reference, asked, None, max_new_tokens=160)
-    assert mean(score("description", g.text, item.answer) for g, item in zip(given, asked, strict=True)) >= 0.85
+    assert mean(score("description", g.answer, item.answer) for g, item in zip(given, asked, strict=True)) >= 0.85
     assert max(g.new_tokens for g in given) < 160
 
 
@@ -95,8 +95,8 @@ def test_generation_ends_by_eos(reference, prompt):
 
 def test_a_batch_gives_the_answers_of_single_runs(reference):
     asked = [item for task in ("color", "lookup", "relation") for item in items(task, "test", LEVEL, 2)]
-    together = [given.text for given in answer(*reference, asked, None, 8)]
-    assert together == [answer(*reference, [item], None, 8)[0].text for item in asked]
+    together = [given.answer for given in answer(*reference, asked, None, 8)]
+    assert together == [answer(*reference, [item], None, 8)[0].answer for item in asked]
 
 
 def test_unknown_and_missing_weights_say_what_to_do(monkeypatch, tmp_path):

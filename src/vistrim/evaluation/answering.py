@@ -1,37 +1,19 @@
 """Greedy answers to a batch of items, untouched or trimmed, and what they cost."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
 import torch
 from transformers import DynamicCache
 
-from vistrim.architectures import discover
+from vistrim.architectures import ModelSpec, discover
 from vistrim.core.costs import prefill_flops, vision_flops
+from vistrim.evaluation.records import Answer
 from vistrim.methods import Method
 from vistrim.prompting import check_context, format_prompts
 from vistrim.reference.items import Item
 from vistrim.trimming import trim
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The answer to one item; everything but the text is explained at `vistrim.evaluation.records.Sample`."""
-
-    text: str
-    new_tokens: int
-    ended: bool
-    prompt_tokens: int
-    visual_tokens: int
-    average_tokens: float
-    prefill_flops: float
-    prefill_flops_full: float
-    vision_flops: float
-    kv_mean: float
-    kv_bytes_peak: float
-    kv_bytes_full: float
 
 
 @torch.no_grad()
@@ -62,17 +44,17 @@ def answer(
     inputs = format_prompts(processor, [item.prompt for item in items], [[item.image()] for item in items])
     check_context(model, inputs, max_new_tokens)
     inputs = inputs.to(model.device, dtype=model.dtype)
+    prompts = inputs["attention_mask"].sum(1).tolist()
     generate = {"max_new_tokens": max_new_tokens, "do_sample": False, "num_beams": 1, "use_cache": True}
-    depth = spec.decoder_shape.layers
-    full = TokenCounter(model)
-    prompt_tokens = inputs["attention_mask"].sum(1).tolist()
+    untrimmed = TokenCounter(model)
     if method is None:
         sequences = model.generate(**inputs, **generate)
-        ids = inputs["input_ids"]
-        visual = torch.isin(ids, torch.tensor(spec.visual_token_ids, device=ids.device)).sum(1).tolist()
-        layers = [visual] * depth
-        steps = range(sequences.shape[1] - ids.shape[1])
-        held = [[full(length + step) for length in prompt_tokens] for step in steps]
+        visual = (
+            torch.isin(inputs["input_ids"], torch.tensor(spec.visual_token_ids, device=model.device)).sum(1).tolist()
+        )
+        layers = [visual] * spec.decoder_shape.layers
+        steps = range(sequences.shape[1] - inputs["input_ids"].shape[1])
+        held = [[untrimmed(length + step) for length in prompts] for step in steps]
     else:
         with trim(model, method) as run:
             sequences = model.generate(**inputs, **generate)
@@ -80,31 +62,39 @@ def answer(
         visual, layers, held = report.visual_tokens, report.visual_tokens_per_layer, report.kv_tokens_per_step
     tokens = sequences[:, inputs["input_ids"].shape[1] :]
     texts = processor.batch_decode(tokens, skip_special_tokens=True)
-    lengths, ended = _ends(tokens, model.generation_config.eos_token_id)
-    answers = []
-    for b, text in enumerate(texts):
-        prompt = prompt_tokens[b]
-        rows = [prompt - visual[b] + layer[b] for layer in layers]
-        # The first pass is the prefill; the last token is never stored.
-        stored = [step[b] for step in held[: lengths[b]]]
-        untrimmed = [full(prompt + step) for step in range(lengths[b])]
-        answers.append(
-            Answer(
-                text=text.strip(),
-                new_tokens=lengths[b],
-                ended=ended[b],
-                prompt_tokens=prompt,
-                visual_tokens=visual[b],
-                average_tokens=mean(layer[b] for layer in layers),
-                prefill_flops=prefill_flops(spec.decoder_shape, rows),
-                prefill_flops_full=prefill_flops(spec.decoder_shape, [prompt] * depth),
-                vision_flops=vision_flops(spec.vision_shape, 1),
-                kv_mean=mean(a / b for a, b in zip(stored, untrimmed, strict=True)),
-                kv_bytes_peak=max(stored) * full.bytes_per_token,
-                kv_bytes_full=untrimmed[-1] * full.bytes_per_token,
-            )
+    ends = _ends(tokens, model.generation_config.eos_token_id)
+    return [
+        Answer(
+            answer=text.strip(),
+            new_tokens=length,
+            ended=ended,
+            prompt_tokens=prompts[b],
+            visual_tokens=visual[b],
+            average_tokens=mean(layer[b] for layer in layers),
+            **_prefill_costs(spec, prompts[b] - visual[b], visual[b], [layer[b] for layer in layers]),
+            # The first pass is the prefill; the last token is never stored.
+            **_cache_costs([step[b] for step in held[:length]], prompts[b], untrimmed),
         )
-    return answers
+        for b, (text, (length, ended)) in enumerate(zip(texts, ends, strict=True))
+    ]
+
+
+def _prefill_costs(spec: ModelSpec, text: int, visual: int, visual_per_layer: Sequence[int]) -> dict[str, float]:
+    full = [text + visual] * len(visual_per_layer)
+    return {
+        "prefill_flops": prefill_flops(spec.decoder_shape, [text + n for n in visual_per_layer]),
+        "prefill_flops_full": prefill_flops(spec.decoder_shape, full),
+        "vision_flops": vision_flops(spec.vision_shape, 1),
+    }
+
+
+def _cache_costs(held: Sequence[int], prompt: int, untrimmed: "TokenCounter") -> dict[str, float]:
+    full = [untrimmed(prompt + step) for step in range(len(held))]
+    return {
+        "kv_mean": mean(a / b for a, b in zip(held, full, strict=True)),
+        "kv_bytes_peak": max(held) * untrimmed.bytes_per_token,
+        "kv_bytes_full": full[-1] * untrimmed.bytes_per_token,
+    }
 
 
 class TokenCounter:
@@ -128,9 +118,10 @@ class TokenCounter:
         return sum(length if window is None else min(length, window) for window in self._windows)
 
 
-def _ends(tokens: torch.Tensor, end: int | list[int] | None) -> tuple[list[int], list[bool]]:
+def _ends(tokens: torch.Tensor, end: int | list[int] | None) -> list[tuple[int, bool]]:
     """Generated tokens of each sample up to its end-of-sequence token (which may be padding's too); is there one?"""
     ends = torch.tensor([] if end is None else end, dtype=tokens.dtype, device=tokens.device).reshape(-1)
     found = torch.isin(tokens, ends)
     before = (found.cumsum(1) == 0).sum(1)
-    return (before + 1).clamp(max=tokens.shape[1]).tolist(), found.any(1).tolist()
+    lengths = (before + 1).clamp(max=tokens.shape[1])
+    return list(zip(lengths.tolist(), found.any(1).tolist(), strict=True))

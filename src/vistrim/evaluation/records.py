@@ -15,15 +15,13 @@ UNTOUCHED = "untouched"
 
 
 @dataclass(frozen=True)
-class Sample:
+class Answer:
     """One answer and what it cost: what it would have cost alone, whatever else was in its batch.
 
     Attributes
     ----------
-    method, item, task, prompt, right, answer : str
-        Who was asked what; ``right`` is the right answer.
-    score : float
-        In [0, 1]; see `vistrim.evaluation.scoring.score`.
+    answer : str
+        Without special tokens.
     new_tokens : int
         Generated tokens, the end-of-sequence token included.
     ended : bool
@@ -44,13 +42,7 @@ class Sample:
         Largest number of KV bytes held, and what the untrimmed model would hold at the end of the same answer.
     """
 
-    method: str
-    item: str
-    task: str
-    prompt: str
-    right: str
     answer: str
-    score: float
     new_tokens: int
     ended: bool
     prompt_tokens: int
@@ -62,6 +54,26 @@ class Sample:
     kv_mean: float
     kv_bytes_peak: float
     kv_bytes_full: float
+
+
+@dataclass(frozen=True)
+class Sample(Answer):
+    """The answer of one side to one item.
+
+    Attributes
+    ----------
+    method, item, task, prompt, right : str
+        Who was asked what; ``right`` is the right answer.
+    score : float
+        In [0, 1]; see `vistrim.evaluation.scoring.score`.
+    """
+
+    method: str
+    item: str
+    task: str
+    prompt: str
+    right: str
+    score: float
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Ask the untouched model and every method the same questions, item by item, and go on where a run was cut off."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict
 from itertools import groupby
 from typing import Any
 
@@ -134,9 +134,8 @@ def _answered(
                 task=item.task,
                 prompt=item.prompt,
                 right=item.answer,
-                answer=given.text,
-                score=score(item.task, given.text, item.answer),
-                **{f.name: getattr(given, f.name) for f in fields(given) if f.name != "text"},
+                score=score(item.task, given.answer, item.answer),
+                **asdict(given),
             )
             for item, given in zip(items, answers, strict=True)
         ]

@@ -156,7 +156,7 @@ def log_validation(learner: Learner, processor: LlavaProcessor, run: StageRun, n
     for task in TASKS:
         asked = items(task, "validation", run.stage.level, number)
         given = answer(learner.model, processor, asked, None, MAX_NEW_TOKENS)
-        scores[task] = mean(score(task, g.text, item.answer) for g, item in zip(given, asked, strict=True))
+        scores[task] = mean(score(task, g.answer, item.answer) for g, item in zip(given, asked, strict=True))
     entry = {"stage": run.stage.name, "step": run.step, "validation": scores}
     with log.open("a") as file:
         file.write(json.dumps(entry) + "\n")
