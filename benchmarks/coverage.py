@@ -8,7 +8,6 @@ far into the answer a method stays right.
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -20,9 +19,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.record import record
 from vistrim import load
 from vistrim.cli.parsing import parse_method
-from vistrim.environment import stamp
 from vistrim.methods import Method
 from vistrim.prompting import format_prompts
 from vistrim.reference.processing import GRID
@@ -99,12 +98,7 @@ def main() -> None:
         values = [row[key] for key in ("left", "right", "right_if_left", "right_if_gone")] + row["right_by_number"]
         table.add_row(spec, *("" if value is None else f"{100 * value:.0f}" for value in values))
     Console(width=140).print(table)
-    if options.out:
-        settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()}
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(
-            json.dumps({"environment": stamp(), "settings": settings, "results": results}, indent=2) + "\n"
-        )
+    record(options, results=results)
 
 
 if __name__ == "__main__":

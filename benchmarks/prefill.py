@@ -9,7 +9,6 @@ takes more than the untouched model is the engine's overhead.
 """
 
 import argparse
-import json
 import statistics
 import time
 from contextlib import nullcontext
@@ -24,9 +23,9 @@ from rich.table import Table
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from benchmarks import shapes
+from benchmarks.record import record
 from vistrim import ST3, trim
 from vistrim.core.selection import Selection, keep_top
-from vistrim.environment import stamp
 from vistrim.methods.base import LayerTokens, Method
 
 
@@ -59,10 +58,7 @@ METHODS: dict[str, Method | None] = {
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--layers", type=int, default=32)
-    parser.add_argument("--hidden", type=int, default=4096)
-    parser.add_argument("--visual-tokens", type=int, default=576)
-    parser.add_argument("--text-tokens", type=int, default=64)
+    shapes.add_options(parser)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--distinct-layers", type=int, default=8, help="layers with weights of their own (memory)")
     parser.add_argument("--repeats", type=int, default=5)
@@ -118,12 +114,7 @@ def _write(options: argparse.Namespace, seconds: dict[str, list[float]], reports
             "kv_share": report.kv_bytes / report.kv_bytes_full if report else 1.0,
             "method": report.method if report else None,
         }
-    settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()}
-    result = {"environment": stamp(), "settings": settings, "results": rows}
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(result, indent=2) + "\n")
-    return result
+    return record(options, results=rows)
 
 
 def _print(result: dict[str, Any]) -> None:

@@ -8,7 +8,6 @@ preset has; the sum over the depth is the least that a trimmed prefill can take 
 """
 
 import argparse
-import json
 import statistics
 import time
 from pathlib import Path
@@ -19,17 +18,14 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks import shapes
+from benchmarks.record import record
 from vistrim import ST3
-from vistrim.environment import stamp
 
 
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--layers", type=int, default=32)
-    parser.add_argument("--hidden", type=int, default=4096)
-    parser.add_argument("--visual-tokens", type=int, default=576)
-    parser.add_argument("--text-tokens", type=int, default=64)
+    shapes.add_options(parser)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path)
@@ -72,17 +68,7 @@ def main() -> None:
     for name, value in total.items():
         table.add_row(name, f"{value:.2f}", f"{speedup[name]:.3f}x")
     Console().print(table)
-    if options.out:
-        settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()}
-        result = {
-            "environment": stamp(),
-            "settings": settings,
-            "seconds_per_layer": layer,
-            "seconds": total,
-            "speedup_possible": speedup,
-        }
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(result, indent=2) + "\n")
+    record(options, seconds_per_layer=layer, seconds=total, speedup_possible=speedup)
 
 
 if __name__ == "__main__":

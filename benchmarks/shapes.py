@@ -1,10 +1,20 @@
 """LLaVA models of real shape with random weights, made on the fly."""
 
+import argparse
+
 import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 IMAGE_TOKEN = 32000
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options for the shape of decoder and prompt; LLaVA-1.5-7B's by default."""
+    parser.add_argument("--layers", type=int, default=32)
+    parser.add_argument("--hidden", type=int, default=4096)
+    parser.add_argument("--visual-tokens", type=int, default=576)
+    parser.add_argument("--text-tokens", type=int, default=64)
 
 
 def llava_7b_config(layers: int, hidden: int) -> LlavaConfig:

@@ -50,13 +50,17 @@ def format_prompts(processor: Any, prompts: Sequence[str], images: Sequence[Sequ
             # transformers writes into what it is given.
             processor_kwargs=dict(_PADDED),
         )
-    placeholder = getattr(processor, "image_token", "<image>")
     texts = [
-        "USER: " + f"{placeholder}\n" * len(shown) + f"{prompt} ASSISTANT:"
+        "USER: " + f"{image_token(processor)}\n" * len(shown) + f"{prompt} ASSISTANT:"
         for prompt, shown in zip(prompts, images, strict=True)
     ]
     flat = [image for shown in images for image in shown]
     return processor(images=flat, text=texts, return_tensors="pt", **_PADDED)
+
+
+def image_token(processor: Any) -> str:
+    """The token that stands for an image in a prompt's text."""
+    return getattr(processor, "image_token", "<image>")
 
 
 def check_context(model: Any, inputs: Any, max_new_tokens: int) -> None:

@@ -138,26 +138,17 @@ def test_some_patches_keeps_all_shapes_in_order(processor):
 
 
 @torch.no_grad()
-def test_deepened_models_compute_what_their_first_layers_did(processor):
+@pytest.mark.parametrize(
+    "rearrange", [lambda model: deepen(model, 2), lambda model: raise_layers(model, 1)], ids=["deepen", "raise_layers"]
+)
+def test_silent_layers_leave_what_the_first_layers_computed(processor, rearrange):
     learner = tiny_learner(processor)
     decoder = learner.model.model.language_model
     ids = torch.randint(7, 60, (1, 9), generator=torch.Generator().manual_seed(0))
     decoder.config.num_hidden_layers = 2
     shallow = learner.model(input_ids=ids).logits
     decoder.config.num_hidden_layers = 3
-    deepen(learner.model, 2)
-    assert torch.allclose(learner.model(input_ids=ids).logits, shallow, atol=1e-5)
-
-
-@torch.no_grad()
-def test_raised_models_compute_what_all_but_their_last_layers_did(processor):
-    learner = tiny_learner(processor)
-    decoder = learner.model.model.language_model
-    ids = torch.randint(7, 60, (1, 9), generator=torch.Generator().manual_seed(0))
-    decoder.config.num_hidden_layers = 2
-    shallow = learner.model(input_ids=ids).logits
-    decoder.config.num_hidden_layers = 3
-    raise_layers(learner.model, 1)
+    rearrange(learner.model)
     assert torch.allclose(learner.model(input_ids=ids).logits, shallow, atol=1e-5)
 
 

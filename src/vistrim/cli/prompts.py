@@ -8,7 +8,7 @@ from PIL import Image
 
 from vistrim.cli.errors import CommandError, WrongUsageError
 from vistrim.loading import is_out_of_memory
-from vistrim.prompting import check_context, format_prompts
+from vistrim.prompting import check_context, format_prompts, image_token
 
 STDIN = "-"
 
@@ -67,9 +67,9 @@ def build_inputs(model: Any, processor: Any, images: Sequence[Image.Image], prom
     PromptError
         If the inputs and the answer do not fit into the model's context.
     """
-    placeholder = getattr(processor, "image_token", "<image>")
-    if placeholder in prompt:
-        raise WrongUsageError(f"the prompt contains {placeholder}, the model's placeholder for images: leave it out")
+    token = image_token(processor)
+    if token in prompt:
+        raise WrongUsageError(f"the prompt contains {token}, the model's placeholder for images: leave it out")
     try:
         inputs = format_prompts(processor, [prompt], [images])
     # Chat templates and processors are the checkpoint's own and fail in many ways.

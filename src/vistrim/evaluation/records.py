@@ -124,7 +124,7 @@ class RecordFile:
 
     def append(self, records: Sequence[Sample | Failure]) -> None:
         """Add records; once this returns, a kill no longer loses them. A failure that is known is not repeated."""
-        records = [record for record in records if record not in self._failures.values()]
+        records = [record for record in records if record != self.failure(record.method, record.item)]
         with self._path.open("a", encoding="utf-8") as file:
             file.write("".join(json.dumps(asdict(record)) + "\n" for record in records))
             file.flush()

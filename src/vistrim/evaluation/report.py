@@ -32,16 +32,6 @@ REFERENCE_NOTE = (
 )
 
 
-def results(rows: Sequence[Row], settings: dict[str, Any], command: str) -> dict[str, Any]:
-    """Everything that was found, as plain Python objects."""
-    return {
-        "environment": stamp(),
-        "command": command,
-        "settings": settings,
-        "methods": [asdict(row) for row in rows],
-    }
-
-
 def write(folder: Path, rows: Sequence[Row], settings: dict[str, Any], command: str) -> dict[str, Any]:
     """Write the three files.
 
@@ -61,7 +51,12 @@ def write(folder: Path, rows: Sequence[Row], settings: dict[str, Any], command: 
     dict
         The content of ``results.json``.
     """
-    found = results(rows, settings, command)
+    found = {
+        "environment": stamp(),
+        "command": command,
+        "settings": settings,
+        "methods": [asdict(row) for row in rows],
+    }
     write_whole(folder / "results.json", json.dumps(found, indent=2) + "\n")
     write_whole(folder / "results.md", _markdown(rows, settings, command))
     plot(rows, folder / "results.png")

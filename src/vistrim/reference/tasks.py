@@ -1,13 +1,14 @@
 """Questions and answers about a scene, right by construction.
 
-One function per task turns a scene and a random stream into a :class:`Question`, or into None where the scene
-offers no such question (for example a relation in a scene with one shape).
+A function per task, or per kind of task, turns a scene and a random stream into a :class:`Question`, or into None
+where the scene offers no such question (for example a relation in a scene with one shape).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 from vistrim.reference.scenes import COLORS, COLUMNS, KINDS, ROWS, Scene, Shape
@@ -26,39 +27,22 @@ class Question:
     subject: Shape | None = None
 
 
-def color(scene: Scene, rng: Random) -> Question | None:
-    """Colour of the shape that the question names."""
+#: Tasks that ask for one attribute of a shape: the attribute, and the wording around the shape's name.
+ATTRIBUTE_QUESTIONS = {
+    "color": ("color", "What color is the {}?"),
+    "kind": ("kind", "What kind of shape is the {}?"),
+    "size": ("size", "What size is the {}?"),
+    "reading": ("letter", "Which letter is on the {}?"),
+    "position": ("area", "Where is the {}?"),
+}
+
+
+def attribute(task: str, scene: Scene, rng: Random) -> Question | None:
+    """An attribute of the shape that the question names; ``task`` is one of ``ATTRIBUTE_QUESTIONS``."""
+    hidden, wording = ATTRIBUTE_QUESTIONS[task]
     shape = rng.choice(scene.shapes)
-    name = _reference(scene, shape, rng, hidden="color")
-    return Question("color", f"What color is the {name}?", shape.color, shape) if name else None
-
-
-def kind(scene: Scene, rng: Random) -> Question | None:
-    """Kind of the shape that the question names."""
-    shape = rng.choice(scene.shapes)
-    name = _reference(scene, shape, rng, hidden="kind")
-    return Question("kind", f"What kind of shape is the {name}?", shape.kind, shape) if name else None
-
-
-def size(scene: Scene, rng: Random) -> Question | None:
-    """Size of the shape that the question names."""
-    shape = rng.choice(scene.shapes)
-    name = _reference(scene, shape, rng, hidden="size")
-    return Question("size", f"What size is the {name}?", shape.size, shape) if name else None
-
-
-def reading(scene: Scene, rng: Random) -> Question | None:
-    """Letter on the shape that the question names."""
-    shape = rng.choice(scene.shapes)
-    name = _reference(scene, shape, rng, hidden="letter")
-    return Question("reading", f"Which letter is on the {name}?", shape.letter, shape) if name else None
-
-
-def position(scene: Scene, rng: Random) -> Question | None:
-    """Image area of the shape that the question names."""
-    shape = rng.choice(scene.shapes)
-    name = _reference(scene, shape, rng, hidden="area")
-    return Question("position", f"Where is the {name}?", shape.area, shape) if name else None
+    name = _reference(scene, shape, rng, hidden)
+    return Question(task, wording.format(name), getattr(shape, hidden), shape) if name else None
 
 
 def lookup(scene: Scene, rng: Random) -> Question:
@@ -134,11 +118,7 @@ DESCRIPTION_PROMPTS = (
 )
 
 TASKS: dict[str, Callable[[Scene, Random], Question | None]] = {
-    "color": color,
-    "kind": kind,
-    "size": size,
-    "reading": reading,
-    "position": position,
+    **{task: partial(attribute, task) for task in ATTRIBUTE_QUESTIONS},
     "lookup": lookup,
     "count": count,
     "existence": existence,
