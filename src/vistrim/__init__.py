@@ -9,7 +9,25 @@
 from vistrim.engine.report import TrimReport
 from vistrim.errors import LoadError, UnsupportedGenerationError, UnsupportedModelError, VistrimError
 from vistrim.loading import load
-from vistrim.methods import PVTP, ST3, VTA, Method, Pool, Random, Uniform, get_method, list_methods
+from vistrim.methods import (
+    PVTP,
+    ST3,
+    VTA,
+    VTCCLS,
+    VTW,
+    FasterVLM,
+    FastV,
+    Method,
+    Pool,
+    PyramidDrop,
+    Random,
+    SparseVLM,
+    Uniform,
+    VisPruner,
+    compose,
+    get_method,
+    list_methods,
+)
 from vistrim.trimming import Trim, trim
 
 __version__ = "0.1.0"
@@ -18,16 +36,24 @@ __all__ = [
     "PVTP",
     "ST3",
     "VTA",
+    "VTCCLS",
+    "VTW",
+    "FastV",
+    "FasterVLM",
     "LoadError",
     "Method",
     "Pool",
+    "PyramidDrop",
     "Random",
+    "SparseVLM",
     "Trim",
     "TrimReport",
     "Uniform",
     "UnsupportedGenerationError",
     "UnsupportedModelError",
+    "VisPruner",
     "VistrimError",
+    "compose",
     "get_method",
     "list_methods",
     "load",

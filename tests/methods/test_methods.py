@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from vistrim import PVTP, ST3, VTA, Pool, Random, Uniform, get_method, list_methods
 from vistrim.methods.base import LayerTokens, Method
+from vistrim.methods.per_image import ImageTokens
 from vistrim.methods.pool import smaller_grid
 from vistrim.methods.registry import register
 
@@ -127,19 +128,19 @@ def test_prefill_selection_keeps_the_most_attended(layer, held):
 
 @given(st.integers(1, 600), st.integers(1, 700), st.integers(0, 5))
 def test_random_keeps_distinct_tokens_and_is_seeded(n, keep, seed):
-    chosen = Random(keep, seed).choose(0, n, (1, n)).keep
+    chosen = Random(keep, seed).choose(ImageTokens(0, n, (1, n))).keep
     assert len(set(chosen.tolist())) == len(chosen) == min(n, keep)
-    assert torch.equal(chosen, Random(keep, seed).choose(0, n, (1, n)).keep)
+    assert torch.equal(chosen, Random(keep, seed).choose(ImageTokens(0, n, (1, n))).keep)
 
 
 def test_random_differs_by_seed_and_image():
-    choices = [Random(20, s).choose(i, 576, (24, 24)).keep.tolist() for s in (0, 1) for i in (0, 1)]
+    choices = [Random(20, s).choose(ImageTokens(i, 576, (24, 24))).keep.tolist() for s in (0, 1) for i in (0, 1)]
     assert len(set(map(tuple, choices))) == 4
 
 
 @given(st.integers(1, 600), st.integers(1, 700))
 def test_uniform_is_even(n, keep):
-    chosen = Uniform(keep).choose(0, n, (1, n)).keep.tolist()
+    chosen = Uniform(keep).choose(ImageTokens(0, n, (1, n))).keep.tolist()
     assert len(set(chosen)) == len(chosen) == min(n, keep)
     assert chosen == sorted(chosen)
     gaps = [b - a for a, b in pairwise(chosen)]
@@ -151,7 +152,7 @@ def test_uniform_is_even(n, keep):
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 900))
 def test_pool_covers_the_image(rows, columns, keep):
     n = rows * columns
-    choice = Pool(keep).choose(0, n, (rows, columns))
+    choice = Pool(keep).choose(ImageTokens(0, n, (rows, columns)))
     kept = set(choice.keep.tolist())
     assert len(kept) == len(choice.keep) <= min(n, keep)
     into = choice.merge_into.tolist()
@@ -164,4 +165,4 @@ def test_pool_grid():
     assert smaller_grid(24, 24, 64) == (8, 8)
     assert smaller_grid(12, 12, 1) == (1, 1)
     with pytest.raises(ValueError, match="24 x 24"):
-        Pool().choose(0, 577, (24, 24))
+        Pool().choose(ImageTokens(0, 577, (24, 24)))

@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 from transformers import LlavaForConditionalGeneration
 
-from vistrim.architectures.spec import ModelSpec
+from vistrim.architectures.spec import ModelSpec, VisionTower
 from vistrim.core.costs import DecoderShape, VisionShape
 from vistrim.errors import UnsupportedModelError
 
@@ -35,14 +35,24 @@ def describe(model: nn.Module) -> ModelSpec:
     side = vision.image_size // vision.patch_size
     patches = side * side
     layers = config.vision_feature_layer
-    features = 1 if isinstance(layers, int) else len(layers)
+    layers = (layers,) if isinstance(layers, int) else tuple(layers)
+    has_cls = vision.model_type == "clip_vision_model"
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     return ModelSpec(
         name=f"{type(model).__name__} {model.name_or_path}".strip(),
         base=model.model,
         decoder=decoder,
         layers=tuple(decoder.layers),
+        rotary=decoder.rotary_emb,
+        norm=decoder.norm,
         embed=model.get_input_embeddings(),
+        vision=VisionTower(
+            attentions=tuple(block.self_attn for block in model.model.vision_tower.encoder.layers),
+            # Hidden states count from the embeddings: number 1 is the output of block 0.
+            feature_block=max(range(vision.num_hidden_layers + 1)[layer] for layer in layers) - 1,
+            has_cls=has_cls,
+            projector=model.model.multi_modal_projector,
+        ),
         visual_token_ids=(config.image_token_id,),
         grid=(side, side),
         image_sizes=image_sizes,
@@ -58,8 +68,8 @@ def describe(model: nn.Module) -> ModelSpec:
             layers=vision.num_hidden_layers,
             hidden=vision.hidden_size,
             intermediate=vision.intermediate_size,
-            tokens=patches + (vision.model_type == "clip_vision_model"),
-            projector=(vision.hidden_size * features, text.hidden_size, text.hidden_size),
+            tokens=patches + has_cls,
+            projector=(vision.hidden_size * len(layers), text.hidden_size, text.hidden_size),
         ),
     )
 

@@ -17,6 +17,28 @@ class ImageSizes(Protocol):
 
 
 @dataclass(frozen=True)
+class VisionTower:
+    """Where the encoding of images can be watched.
+
+    Attributes
+    ----------
+    attentions : tuple of nn.Module
+        The attention module of each block; it calls the attention interface.
+    feature_block : int
+        The block whose output the decoder gets to see (the deepest, if there are several); -1: the embeddings.
+    has_cls : bool
+        Whether the first token is a class token.
+    projector : nn.Module
+        Receives the features ``[images, tokens, width]``, one for each visual token.
+    """
+
+    attentions: tuple[nn.Module, ...]
+    feature_block: int
+    has_cls: bool
+    projector: nn.Module
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """A multimodal model, taken apart.
 
@@ -30,8 +52,14 @@ class ModelSpec:
         The text model whose forward pass runs the decoder layers.
     layers : tuple of nn.Module
         The decoder layers; each has a ``self_attn`` that calls the attention interface.
+    rotary : nn.Module
+        Makes the RoPE tables of hidden states at given position ids.
+    norm : nn.Module
+        The normalisation behind the last layer.
     embed : nn.Module
         The word embeddings.
+    vision : VisionTower
+        The vision tower.
     visual_token_ids : tuple of int
         Placeholder ids in ``input_ids``.
     grid : tuple of int
@@ -46,7 +74,10 @@ class ModelSpec:
     base: nn.Module
     decoder: nn.Module
     layers: tuple[nn.Module, ...]
+    rotary: nn.Module
+    norm: nn.Module
     embed: nn.Module
+    vision: VisionTower
     visual_token_ids: tuple[int, ...]
     grid: tuple[int, int]
     image_sizes: ImageSizes

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vistrim.methods import list_methods
+from vistrim.methods.base import notation
 
 NOTE = (
     "ST³ has no official code: the formulas of st3, pvtp and vta are this project's reading of the paper, "
@@ -30,9 +31,10 @@ def methods(
             info.summary,
             f"[dim]acts in:[/] {', '.join(info.stages)}",
             f"[dim]needs:[/] {info.needs}",
+            f"[dim]KV cache:[/] {info.kv_cache}",
             f"[dim]source:[/] {info.source}",
         )
-        parameters = (f"{name}={value}" for name, value in info.parameters.items())
+        parameters = (f"{name}={notation(value)}" for name, value in info.parameters.items())
         table.add_row(f"[bold]{info.name}[/]", "\n".join(facts), "\n".join(parameters))
     console = Console(highlight=False)
     console.print(table)

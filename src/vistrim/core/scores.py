@@ -1,16 +1,17 @@
 """Importance of tokens, computed from a few query rows: no attention map is ever materialised."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+ROWS_AT_ONCE = 32
+"""Query rows whose weights exist at the same time."""
 
-def attention_received(
-    query: Tensor,
-    key: Tensor,
-    visible: Tensor | None,
-    scaling: float,
-) -> Tensor:
-    """Attention that each key receives from the given query rows, averaged over heads and rows.
+
+def attention_weights(query: Tensor, key: Tensor, visible: Tensor | None, scaling: float) -> Tensor:
+    """Attention weights of the given query rows.
 
     Parameters
     ----------
@@ -27,8 +28,7 @@ def attention_received(
     Returns
     -------
     Tensor
-        ``[batch, keys]`` float32. The softmax is taken in float32 over the whole row, so for one query row
-        the result equals the mean over heads of the eager attention weights.
+        ``[batch, heads, rows, keys]`` float32: the softmax is taken in float32 over the whole row.
     """
     batch, heads, rows, head_dim = query.shape
     kv_heads, keys = key.shape[1], key.shape[2]
@@ -37,4 +37,75 @@ def attention_received(
     logits = (grouped * scaling @ key.transpose(2, 3)).view(batch, heads, rows, keys).float()
     if visible is not None:
         logits = logits.masked_fill(~visible[:, None], -torch.inf)
-    return logits.softmax(-1).mean((1, 2))
+    return logits.softmax(-1)
+
+
+def attention_received(query: Tensor, key: Tensor, visible: Tensor | None, scaling: float) -> Tensor:
+    """Attention that each key receives from the given query rows, ``[batch, keys]``: mean over heads and rows.
+
+    The parameters are those of `attention_weights`. For one query row the result equals the mean over heads of the
+    eager attention weights.
+    """
+    return attention_weights(query, key, visible, scaling).mean((1, 2))
+
+
+@dataclass(frozen=True)
+class AttentionRows:
+    """A few query rows of one attention layer, whose weights are computed when they are asked for.
+
+    Attributes
+    ----------
+    query, key, visible, scaling
+        As in `attention_weights`.
+    tokens : int
+        The last ``tokens`` keys are those that are scored; keys before them (earlier turns) only take their share of
+        the softmax.
+    places : Tensor
+        ``[batch, rows]`` long: which of these tokens each query row is.
+    counted : Tensor or None
+        ``[batch, rows]`` bool: False for rows that only fill up a sample with fewer of them.
+    rotary : tuple of Tensor or None
+        Cosines and sines ``[batch or 1, tokens, head_dim]`` of the tokens' RoPE; None in vision towers.
+    """
+
+    query: Tensor
+    key: Tensor
+    visible: Tensor | None
+    scaling: float
+    tokens: int
+    places: Tensor
+    counted: Tensor | None = None
+    rotary: tuple[Tensor, Tensor] | None = None
+
+    def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Weights of a block of rows at a time.
+
+        Yields
+        ------
+        weights : Tensor
+            ``[batch, heads, block, tokens]`` float32; 0 for rows that do not count.
+        places : Tensor
+            ``[batch, block]``.
+        """
+        for start in range(0, self.query.shape[2], ROWS_AT_ONCE):
+            block = slice(start, start + ROWS_AT_ONCE)
+            seen = None if self.visible is None else self.visible[:, block]
+            weights = attention_weights(self.query[:, :, block], self.key, seen, self.scaling)[..., -self.tokens :]
+            if self.counted is not None:
+                weights = weights * self.counted[:, None, block, None]
+            yield weights, self.places[:, block]
+
+    def rows_per_sample(self) -> Tensor:
+        """Query rows that count, ``[batch]`` long."""
+        if self.counted is not None:
+            return self.counted.sum(1)
+        return torch.full_like(self.places[:, 0], self.places.shape[1])
+
+    def received(self) -> Tensor:
+        """Attention that each token receives, ``[batch, tokens]`` float32: mean over heads and rows."""
+        total = sum(weights.mean(1).sum(1) for weights, _ in self.blocks())
+        return total / self.rows_per_sample().clamp(min=1)[:, None]
+
+    def head_mean(self) -> Tensor:
+        """Weights of each row, ``[batch, rows, tokens]`` float32: mean over heads."""
+        return torch.cat([weights.mean(1) for weights, _ in self.blocks()], 1)

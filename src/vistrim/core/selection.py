@@ -21,11 +21,18 @@ class Selection:
     merge_into : Tensor, optional
         ``[batch, tokens]`` long. For a visual token that goes: the row of the kept token that absorbs it
         (its hidden state enters that token's mean), or -1 if it is dropped. -1 everywhere else.
+    behind : Tensor, optional
+        ``[batch, tokens]`` bool: kept visual tokens that leave their place and go, in their order, behind the
+        sample's last visual token.
+    renumber : bool
+        Whether the tokens that are left get consecutive RoPE positions. Otherwise each keeps its own.
     """
 
     keep: Tensor
     counts: tuple[int, ...]
     merge_into: Tensor | None = None
+    behind: Tensor | None = None
+    renumber: bool = False
 
 
 def keep_top(scores: Tensor, candidates: Tensor, counts: Sequence[int]) -> Selection:

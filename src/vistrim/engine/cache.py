@@ -6,7 +6,7 @@ decoding work unchanged; only the tensors shrink. transformers does the same for
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -29,15 +29,18 @@ class Incoming:
     tokens : TokenMap or None
         What is stored of them; None: all of them, and all are text.
     initial : tuple of int or None
-        Visual tokens among them before trimming, per sample.
+        Visual tokens among them that entered the decoder, per sample.
     trimmed : bool
         Whether ``tokens`` are fewer, or in other places, than before trimming.
+    shift : tuple of int or None
+        By how much renumbering has lowered the RoPE position of the last of them, per sample.
     """
 
     length: int
     tokens: TokenMap | None = None
     initial: tuple[int, ...] | None = None
     trimmed: bool = False
+    shift: tuple[int, ...] | None = None
 
 
 class _Trimmable:
@@ -49,7 +52,9 @@ class _Trimmable:
     logical: int = 0
     """Tokens seen so far, the removed ones included."""
     initial: tuple[int, ...] | None = None
-    """Visual tokens of all prompts so far before trimming, per sample."""
+    """Visual tokens of all prompts so far that entered the decoder, per sample."""
+    shift: tuple[int, ...] | None = None
+    """By how much renumbering has lowered the RoPE position of whatever comes next, per sample; None: not at all."""
     prompt_length: int = 0
     """``logical`` at the end of the last prefill."""
     scores: Tensor | None = None
@@ -109,6 +114,8 @@ class _Trimmable:
             self.tail = self.logical + incoming.length
             new = incoming.initial or (0,) * len(incoming.tokens.n_visual)
             self.initial = add(self.initial, new) if self.initial else new
+        if incoming.shift is not None:
+            self.shift = add(self.shift, incoming.shift) if self.shift else incoming.shift
         self.logical += incoming.length
         self.is_trimmed |= incoming.trimmed
         states = super().update(key_states, value_states, *args, **kwargs)  # type: ignore[misc]
@@ -144,7 +151,7 @@ class _Trimmable:
             text = self.columns()
             valid = mask.to(text.slots.device).gather(1, text.slots)
             n_invalid = tuple((~valid).sum(1).tolist())
-            self.tokens = TokenMap(text.slots, valid, text.visual, text.n_visual, n_invalid)
+            self.tokens = replace(text, valid=valid, n_invalid=n_invalid)
             self.tail = self.logical
 
     def reset(self) -> None:
@@ -170,6 +177,8 @@ class _Trimmable:
             self.tokens = self.tokens.samples(index)
         if self.initial is not None:
             self.initial = take(self.initial, index)
+        if self.shift is not None:
+            self.shift = take(self.shift, index)
         if self.scores is not None:
             self.scores = self.scores[index.to(self.scores.device)]
 

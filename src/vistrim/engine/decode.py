@@ -12,6 +12,7 @@ from vistrim.core.scores import attention_received
 from vistrim.engine.cache import Incoming, refuse_cropping
 from vistrim.engine.forward import Forward
 from vistrim.engine.masks import decode_mask, visible
+from vistrim.engine.positions import lowered_arguments
 from vistrim.engine.tokens import TokenMap
 from vistrim.methods.base import LayerTokens
 
@@ -65,18 +66,25 @@ class Decode(Forward):
         if not cached.is_trimmed:
             return None
         cached.incoming = Incoming(1)
+        changed: dict[str, Any] = {}
+        if (shift := cached.shift) is not None:
+            own = kwargs["position_ids"]
+            row = cached.tokens.slots.new_zeros(hidden.shape[0], 1)
+            changed |= self.remember(
+                shift, own, lambda: lowered_arguments(self.spec.rotary, hidden, own, row, None, shift)
+            )
         mask = kwargs.get("attention_mask")
         additive = mask.dtype if mask is not None and mask.dtype != torch.bool else None
         config: Any = self.spec.decoder.config
         if mask is None and config._attn_implementation == "eager":
             additive = hidden.dtype
         window = getattr(cached, "sliding_window", None)
-        mask = self.remember(
+        changed["attention_mask"] = self.remember(
             (id(cached.tokens), cached.stored, window),
             cached.tokens,
             lambda: decode_mask(cached.tokens, cached.stored, self.past, window, additive),
         )
-        return hidden, {"attention_mask": mask}
+        return hidden, changed
 
     def read_scores(self, layer: int, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:
         assert self.cache is not None

@@ -19,8 +19,10 @@ from vistrim.engine.decode import Decode
 from vistrim.engine.forward import Forward
 from vistrim.engine.generation import Generation, begin_generation, check_kernel
 from vistrim.engine.prefill import Prefill
+from vistrim.engine.probe import can_look_ahead
 from vistrim.engine.prompt import Prompt, PromptInputs, read_inputs, read_prompt
 from vistrim.engine.recorder import Recorder
+from vistrim.engine.vision import VisionRecord
 from vistrim.errors import UnsupportedGenerationError, UnsupportedModelError
 from vistrim.methods.base import Method
 
@@ -34,6 +36,7 @@ class _ThreadState(threading.local):
     generation: Generation | None = None
     head_call: Call | None = None
     inputs: PromptInputs | None = None
+    vision: VisionRecord | None = None
     forward: Forward | None = None
 
 
@@ -62,6 +65,17 @@ class Engine:
         depth = self.spec.decoder_shape.layers
         method.check(depth)
         self.cuts = frozenset(method.prefill_layers(depth))
+        self.vision_blocks = method.vision_blocks(self.spec.vision.feature_block)
+        if not set(self.vision_blocks) <= set(range(len(self.spec.vision.attentions))):
+            raise UnsupportedModelError(
+                f"{method.name} ranks by the attention of the vision tower's feature block, but this model's visual "
+                "tokens are the tower's embeddings: use a method that ranks inside the language model, such as fastv"
+            )
+        if method.looks_ahead and not all(map(can_look_ahead, self.spec.layers)):
+            raise UnsupportedModelError(
+                f"{method.name} ranks by the layer that is about to run, and vistrim cannot compute the queries and "
+                "keys of this model's layers in advance: use fastv, which ranks by the layer before"
+            )
         self.recorders: list[Recorder] = []
         self._by_cache: weakref.WeakKeyDictionary[Cache, Recorder] = weakref.WeakKeyDictionary()
         self._thread = _ThreadState()
@@ -88,6 +102,12 @@ class Engine:
         for i, attention in enumerate(self.spec.attentions):
             tap.install(attention, functools.partial(self._reader, i))
             self._undo.append(functools.partial(tap.remove, attention))
+        for block in self.vision_blocks:
+            attention = self.spec.vision.attentions[block]
+            tap.install(attention, functools.partial(self._vision_reader, block))
+            self._undo.append(functools.partial(tap.remove, attention))
+        if self.vision_blocks:
+            self._keep_handle(self.spec.vision.projector.register_forward_pre_hook(self._note_features))
         self._shadow("generate", self._generate(self.model.generate))
         for name in ("generate_batch", "init_continuous_batching"):
             self._shadow(name, _refuse_continuous_batching)
@@ -138,6 +158,7 @@ class Engine:
             generation = begin_generation(self.model, generate, self.method.acts_in_decode, args, kwargs)
             outer = dict(vars(self._thread))
             self._thread.generation = generation
+            self._thread.vision = VisionRecord(self.spec.vision)
             try:
                 output = generate(*args, **kwargs)
             finally:
@@ -161,9 +182,17 @@ class Engine:
         # A forward pass that checks n candidates asks for their logits and for those of the last sure token.
         drafted = (head.get("logits_to_keep") or 1) - 1 if generation is not None and generation.drafts else 0
         self._thread.inputs = read_inputs(self.spec, call, head.get("labels"), drafted)
+        if generation is None:
+            self._thread.vision = VisionRecord(self.spec.vision)
 
     def _forget_inputs(self, output: Any) -> None:
         self._thread.inputs = None
+        if self._thread.generation is None:
+            self._thread.vision = None
+
+    def _note_features(self, projector: nn.Module, args: tuple[Any, ...]) -> None:
+        if self._thread.vision is not None:
+            self._thread.vision.read_features(args[0])
 
     def _begin_forward(self, call: Call) -> None:
         embeddings = call["inputs_embeds"] if call.get("inputs_embeds") is not None else call["input_ids"]
@@ -175,7 +204,8 @@ class Engine:
         prompt = self._prompt(embeddings, cache, past) if is_prefill else None
         common = (self.spec, self.method, recorder, length, past, cache)
         if prompt is not None:
-            self._thread.forward = Prefill(*common, prompt=prompt, cuts=self.cuts)
+            vision = self._thread.vision if self.vision_blocks else None
+            self._thread.forward = Prefill(*common, prompt=prompt, cuts=self.cuts, vision=vision)
         elif not is_prefill and cache is not None:
             self._thread.forward = Decode(*common)
         else:
@@ -258,6 +288,10 @@ class Engine:
         if forward is None or forward.tapped != i:
             return None
         return functools.partial(forward.read_scores, i)
+
+    def _vision_reader(self, block: int) -> tap.TapReader | None:
+        vision = self._thread.vision
+        return None if vision is None else functools.partial(vision.read, block)
 
     def _end_forward(self, output: Any) -> Any:
         forward, self._thread.forward = self._thread.forward, None

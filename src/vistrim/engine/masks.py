@@ -43,10 +43,14 @@ def layer_mask(
         rows, columns = queries.width, keys.width
         causal = torch.ones(rows, columns, dtype=torch.bool, device=keys.valid.device).tril(columns - rows)
         return _show_something(causal & keys.valid[:, None, None], queries)
-    place = (keys.slots - kv_offset).to(mask.device)
+    place = (keys.places - kv_offset).to(mask.device)
     known = (keys.valid.to(mask.device) & (place >= 0))[:, None, None]
-    mask = gather_rows(mask, queries.slots - first_slot, 0, 2)
+    mask = gather_rows(mask, (queries.places - first_slot).clamp(min=0), 0, 2)
     mask = gather_rows(mask, place.clamp(min=0), 0, 3)
+    if not keys.in_order:
+        # Tokens in one place see each other in the order of their rows.
+        rows, columns = queries.width, keys.width
+        known = known & torch.ones(rows, columns, dtype=torch.bool, device=mask.device).tril(columns - rows)
     if mask.dtype == torch.bool:
         return _show_something(mask & known, queries)
     return mask.masked_fill(~known, torch.finfo(mask.dtype).min)
@@ -96,28 +100,27 @@ def visible(mask: Tensor) -> Tensor:
     return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
 
 
-def visible_to_row(mask: Tensor | None, rows: Tensor, queries: int, columns: int) -> Tensor:
-    """Columns that one query row per sample may attend to.
+def visible_to_rows(mask: Tensor | None, rows: Tensor, queries: int, columns: int) -> Tensor:
+    """Columns that some query rows of each sample may attend to.
 
     Parameters
     ----------
     mask : Tensor or None
         The layer's mask, ``[batch or 1, 1, queries, columns]`` bool or additive; None: causal.
     rows : Tensor
-        ``[batch]`` long: the query row.
+        ``[batch, n]`` long: the query rows.
     queries, columns : int
         Rows and columns of the layer.
 
     Returns
     -------
     Tensor
-        ``[batch, 1, columns]`` bool.
+        ``[batch, n, columns]`` bool.
     """
     if mask is None:
         place = torch.arange(columns, device=rows.device)
-        return (place <= (rows + columns - queries)[:, None])[:, None]
-    batch = torch.arange(rows.shape[0], device=mask.device)
-    return visible(mask.expand(rows.shape[0], -1, -1, -1)[batch, 0, rows.to(mask.device)])[:, None]
+        return place <= (rows + columns - queries)[..., None]
+    return visible(gather_rows(mask[:, 0], rows.to(mask.device), 0, 1))
 
 
 def _show_something(seen: Tensor, queries: TokenMap) -> Tensor:

@@ -8,15 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vistrim.core.scores import attention_received
-from vistrim.core.selection import Selection
+from vistrim.core.scores import AttentionRows, attention_received
+from vistrim.core.selection import Selection, gather_rows
 from vistrim.engine.cache import Incoming, refuse_cropping
 from vistrim.engine.compaction import compact_arguments, compact_hidden, restore_length
 from vistrim.engine.forward import Forward
-from vistrim.engine.masks import layer_mask, visible, visible_to_row
+from vistrim.engine.masks import layer_mask, visible_to_rows
+from vistrim.engine.positions import Renumbering, lowered_arguments
+from vistrim.engine.probe import queries_and_keys
 from vistrim.engine.prompt import Prompt
+from vistrim.engine.queries import QueryRows
 from vistrim.engine.tokens import TokenMap
+from vistrim.engine.vision import VisionRecord
 from vistrim.methods.base import InputTokens, LayerTokens
+
+Call = dict[str, Any]
 
 
 @dataclass(kw_only=True)
@@ -29,61 +35,73 @@ class Prefill(Forward):
         The tokens before trimming.
     cuts : frozenset of int
         Layers before which the method is asked.
+    vision : VisionRecord or None
+        What the vision tower computed, if the method asks for it.
     tokens : TokenMap
         The rows that the current layer processes.
+    entered : tuple of int
+        Visual tokens per sample that entered the decoder.
+    images : tuple of int
+        Images per sample.
     trimmed : bool
         Whether rows have been removed in this pass.
+    renumbering : Renumbering or None
+        How positions have changed in this pass; None: each token has its own.
+    asking : QueryRows
+        The rows whose attention ranks.
+    attention : AttentionRows or None
+        Of these rows, at the layer that was tapped last.
+    tables : tuple of Tensor
+        RoPE of the rows that the current layer processes.
     """
 
     prompt: Prompt
     cuts: frozenset[int]
+    vision: VisionRecord | None
     tokens: TokenMap = field(init=False)
+    entered: tuple[int, ...] = field(init=False)
+    images: tuple[int, ...] = ()
     trimmed: bool = False
+    renumbering: Renumbering | None = None
+    asking: QueryRows = field(init=False)
+    attention: AttentionRows | None = None
+    tables: tuple[Tensor, Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
         self.tokens = self.prompt.tokens
-        if not any(self.tokens.n_visual):
+        self.entered = self.tokens.n_visual
+        self.asking = QueryRows.last_of(self.prompt)
+        if not any(self.entered):
             self.cuts = frozenset()
 
-    def before_layer(self, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, dict[str, Any]] | None:
-        if layer in self.cuts or (layer == 0 and "input" in self.method.stages and any(self.tokens.n_visual)):
-            with self.recorder.selecting():
-                hidden = self._cut(layer, hidden)
-        self.tapped = layer if layer + 1 in self.cuts or (layer == 0 and self.method.acts_in_decode) else None
-        changed: dict[str, Any] = {}
+    def before_layer(self, layer: int, hidden: Tensor, kwargs: Call) -> tuple[Tensor, Call] | None:
         cached = self.cache.layers[layer] if self.cache is not None else None
-        if self.trimmed:
-            alive = kwargs["position_embeddings"], kwargs.get("position_ids")
-            rows = self.tokens.slots - self.past
-            changed |= self.remember(("arguments", *map(id, alive)), alive, lambda: compact_arguments(*alive, rows))
-        if self.trimmed or (cached is not None and cached.is_trimmed):
-            changed["attention_mask"] = self._mask(cached, kwargs.get("attention_mask"))
+        if layer == 0 and any(self.entered):
+            with self.recorder.selecting():
+                hidden = self._enter(hidden, kwargs)
+        if layer in self.cuts:
+            with self.recorder.selecting():
+                hidden = self._cut(layer, hidden, self._select_at(layer, hidden, kwargs), kwargs)
+        tap_for_cut = layer + 1 in self.cuts and not self.method.looks_ahead
+        self.tapped = layer if tap_for_cut or (layer == 0 and self.method.acts_in_decode) else None
+        changed = self._arguments(cached, hidden, kwargs)
+        self.tables = (kwargs | changed)["position_embeddings"]
         self.recorder.layer_ran(self.tokens.width, self.cached(layer), self.tokens)
         if cached is not None:
-            cached.incoming = Incoming(self.length, self.tokens, self.prompt.tokens.n_visual, self.trimmed)
+            shift = self.renumbering.shift if self.renumbering is not None else None
+            cached.incoming = Incoming(self.length, self.tokens, self.entered, self.trimmed, shift)
         return hidden, changed
 
     def read_scores(self, layer: int, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:
         with self.recorder.selecting():
-            row, seen = self._ranking_row(query, key.shape[2], mask)
-            scores = attention_received(row, key, seen, scaling)
-            self.scores = scores[:, -self.tokens.width :]
-            if layer == 0 and self.cache is not None:
-                self.cache.layers[0].scores = scores
-
-    def _ranking_row(self, query: Tensor, columns: int, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Query ``[batch, heads, 1, head_dim]`` of the last prompt token, and what it sees, ``[batch, 1, columns]``."""
-        length = query.shape[2]
-        from_end = self.prompt.ranking_from_end
-        if from_end == 1:
-            return query[:, :, -1:], None if mask is None else visible(mask[:, 0, -1:])
-        if from_end is not None:
-            rows = torch.full((query.shape[0],), length - from_end, device=query.device)
-        else:
-            at_ranking = (self.tokens.slots == self.prompt.ranking[:, None]) & self.tokens.valid
-            rows = at_ranking.to(torch.uint8).argmax(1).to(query.device)
-        row = query[torch.arange(query.shape[0], device=query.device), :, rows][:, :, None]
-        return row, visible_to_row(mask, rows, length, columns)
+            if layer + 1 in self.cuts:
+                rows = self.asking.among(self.tokens)
+                self.attention = self._attention(gather_rows(query, rows, 0, 2), key, mask, scaling, rows)
+            if layer == 0 and self.cache is not None and self.method.acts_in_decode:
+                rows = QueryRows.last_of(self.prompt).among(self.tokens)
+                seen = visible_to_rows(mask, rows.to(key.device), query.shape[2], key.shape[2])
+                row = gather_rows(query, rows, 0, 2)
+                self.cache.layers[0].scores = attention_received(row, key, seen, scaling)
 
     def restored(self, hidden: Tensor) -> Tensor:
         if not self.trimmed:
@@ -92,31 +110,97 @@ class Prefill(Forward):
             refuse_cropping(self.cache.layers)
         return restore_length(hidden, self.tokens.slots - self.past, self.tokens.valid, self.length)
 
-    def _cut(self, layer: int, hidden: Tensor) -> Tensor:
-        tokens = self.tokens
-        selection = self._select_input(hidden) if layer == 0 else self._select_at(layer)
-        if selection is None or selection.counts == tokens.n_visual:
+    def _enter(self, hidden: Tensor, kwargs: Call) -> Tensor:
+        """Let the method choose what enters the decoder, and which text asks later on."""
+        if "input" in self.method.stages:
+            hidden = self._cut(0, hidden, self._select_input(hidden), kwargs)
+            self.entered = self.tokens.n_visual
+        if self.cuts:
+            self.images = tuple(map(len, self.prompt.images_per_sample()))
+            prompt = self.tokens.valid & (self.tokens.slots <= self.prompt.ranking[:, None])
+            asking = self.method.query_rows(hidden, self.tokens.visual, prompt)
+            if asking is not None:
+                self.asking = QueryRows.of(asking, self.tokens, self.prompt)
+        return hidden
+
+    def _select_input(self, hidden: Tensor) -> Selection | None:
+        images, inputs = self.prompt.images_per_sample(), self.prompt.inputs
+        vision = None
+        if self.vision is not None:
+            assert inputs.placeholders is not None
+            vision = self.vision.tokens(inputs.placeholders.to(self.tokens.visual.device), sum(inputs.image_sizes))
+        return self.method.select_input(InputTokens(hidden, self.tokens.visual, images, self.spec.grid, vision))
+
+    def _select_at(self, layer: int, hidden: Tensor, kwargs: Call) -> Selection | None:
+        if self.method.looks_ahead:
+            self.attention = self._look_ahead(layer, hidden, kwargs)
+        assert self.attention is not None
+        visual = self.tokens.visual
+        tokens = LayerTokens(
+            scores=self.method.score(self.attention, visual).to(visual.device),
+            visual=visual,
+            held=self.tokens.n_visual,
+            initial=self.entered,
+            depth=self.spec.decoder_shape.layers,
+            images=self.images,
+            hidden=hidden,
+            attention=self.attention,
+        )
+        return self.method.select_prefill(layer, tokens)
+
+    def _look_ahead(self, layer: int, hidden: Tensor, kwargs: Call) -> AttentionRows:
+        """Attention of the layer that is about to run, on the tokens that are there now."""
+        cached = self.cache.layers[layer] if self.cache is not None else None
+        arguments = kwargs | self._arguments(cached, hidden, kwargs)
+        self.tables = arguments["position_embeddings"]
+        rows = self.asking.among(self.tokens).to(hidden.device)
+        query, key = queries_and_keys(self.spec.layers[layer], hidden, self.tables, rows)
+        if cached is not None and cached.logical:
+            key = torch.cat([cached.keys, key], 2)
+        scaling = self.spec.attentions[layer].scaling
+        return self._attention(query, key, arguments.get("attention_mask"), scaling, rows)
+
+    def _attention(
+        self, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float, rows: Tensor
+    ) -> AttentionRows:
+        width = self.tokens.width
+        seen = visible_to_rows(mask, rows.to(key.device), width, key.shape[2])
+        rows = rows.to(query.device)
+        return AttentionRows(query, key, seen, scaling, width, rows, self.asking.counted, self.tables)
+
+    def _cut(self, layer: int, hidden: Tensor, selection: Selection | None, kwargs: Call) -> Tensor:
+        before = self.tokens
+        if selection is None or selection.counts == before.n_visual:
             return hidden
-        index, self.tokens = tokens.keep(selection)
+        index, self.tokens = before.keep(selection)
+        if selection.renumber or self.renumbering is not None:
+            own = kwargs["position_ids"]
+            renumbering = self.renumbering or Renumbering.none(before)
+            self.renumbering = renumbering.after(selection, before, index, self.tokens, own, self.past)
         self.trimmed = True
         self.memo.clear()
         self.recorder.cut(layer, self.tokens)
         return compact_hidden(hidden, index, selection.merge_into)
 
-    def _select_input(self, hidden: Tensor) -> Selection | None:
-        images = self.prompt.images_per_sample()
-        return self.method.select_input(InputTokens(hidden, self.tokens.visual, images, self.spec.grid))
-
-    def _select_at(self, layer: int) -> Selection | None:
-        assert self.scores is not None
-        tokens = LayerTokens(
-            scores=self.scores.to(self.tokens.visual.device),
-            visual=self.tokens.visual,
-            held=self.tokens.n_visual,
-            initial=self.prompt.tokens.n_visual,
-            depth=self.spec.decoder_shape.layers,
-        )
-        return self.method.select_prefill(layer, tokens)
+    def _arguments(self, cached: Any, hidden: Tensor, kwargs: Call) -> Call:
+        """What changes in the layer's keyword arguments because of the tokens that are gone."""
+        changed: Call = {}
+        tables, own = kwargs["position_embeddings"], kwargs["position_ids"]
+        rows = self.tokens.slots - self.past
+        earlier = cached.shift if cached is not None else None
+        if self.renumbering is not None or earlier is not None:
+            lowered = self.renumbering.lowered if self.renumbering is not None else None
+            changed |= self.remember(
+                ("lowered", id(own), earlier),
+                own,
+                lambda: lowered_arguments(self.spec.rotary, hidden, own, rows, lowered, earlier),
+            )
+        elif self.trimmed:
+            alive = tables, own
+            changed |= self.remember(("arguments", *map(id, alive)), alive, lambda: compact_arguments(*alive, rows))
+        if self.trimmed or (cached is not None and cached.is_trimmed):
+            changed["attention_mask"] = self._mask(cached, kwargs.get("attention_mask"))
+        return changed
 
     def _mask(self, cached: Any, mask: Tensor | None) -> Tensor | None:
         held = cached.tokens if cached is not None else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -149,7 +149,7 @@ def read_prompt(
     visual = visual & ~needed
     figures = visual.sum(1), (~valid).sum(1), length - found, (place * visual).amax(1) + 1
     n_visual, n_invalid, from_end, visual_end = torch.stack(figures).tolist()
-    tokens = TokenMap(text.slots, valid, visual, tuple(n_visual), tuple(n_invalid))
+    tokens = replace(text, valid=valid, visual=visual, n_visual=tuple(n_visual), n_invalid=tuple(n_invalid))
     # The rows behind it are drafted text, which stays, so that this holds after every cut.
     common = from_end[0] if set(from_end) == {inputs.drafted + 1} else None
     # Padding may be gone from some layers and not from others, so that columns cannot be counted back through it.

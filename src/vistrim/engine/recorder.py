@@ -174,7 +174,10 @@ class Recorder:
         stages = []
         for layer, left in self.stages:
             numbers = number.gather(1, left.slots - self.past)
-            stages.append(Stage(layer, [numbers[b, left.visual[b]].tolist() for b in range(self.batch)]))
+            kept, merged = (
+                [sorted(numbers[b, rows[b]].tolist()) for b in range(self.batch)] for rows in (left.visual, left.merged)
+            )
+            stages.append(Stage(layer, kept, merged))
         return stages
 
     def _warnings(self, fewer_flops: bool, share: float | None) -> list[str]:

@@ -19,10 +19,13 @@ class Stage:
         First decoder layer that ran on these tokens only; 0 is "before the LLM".
     kept : list of list of int
         Per sample: indices of the kept tokens among the sample's visual tokens, in prompt order.
+    merged : list of list of int
+        Those of them that stand for several tokens, because others were merged into them.
     """
 
     layer: int
     kept: list[list[int]]
+    merged: list[list[int]]
 
 
 @dataclass(frozen=True)

@@ -25,22 +25,28 @@ class TokenMap:
         ``[batch, rows]`` bool: False for padding and for fillers of a ragged batch.
     visual : Tensor
         ``[batch, rows]`` bool: True for (valid) visual tokens.
+    merged : Tensor
+        ``[batch, rows]`` bool: True for visual tokens that others were merged into.
     n_visual, n_invalid : tuple of int
         Visual and invalid rows per sample.
+    in_order : bool
+        Whether slots rise along the rows; False once tokens have left their places.
     """
 
     slots: Tensor
     valid: Tensor
     visual: Tensor
+    merged: Tensor
     n_visual: tuple[int, ...]
     n_invalid: tuple[int, ...]
+    in_order: bool = True
 
     @staticmethod
     def text(batch: int, first: int, length: int, device: torch.device) -> TokenMap:
         """Map of ``length`` consecutive text tokens that start at slot ``first``."""
         slots = torch.arange(first, first + length, device=device).expand(batch, -1)
         nothing = torch.zeros_like(slots, dtype=torch.bool)
-        return TokenMap(slots, ~nothing, nothing, (0,) * batch, (0,) * batch)
+        return TokenMap(slots, ~nothing, nothing, nothing, (0,) * batch, (0,) * batch)
 
     @property
     def width(self) -> int:
@@ -51,6 +57,16 @@ class TokenMap:
     def n_valid(self) -> tuple[int, ...]:
         """Real tokens per sample."""
         return tuple(self.width - n for n in self.n_invalid)
+
+    @property
+    def places(self) -> Tensor:
+        """``[batch, rows]``: slots that rise along the rows, by which a mask made for the full sequence can be cut.
+
+        A token that has left its own place counts as being where the token before it is.
+        """
+        if self.in_order:
+            return self.slots
+        return torch.where(self.valid, self.slots, -1).cummax(1).values.clamp(min=0)
 
     def keep(self, selection: Selection) -> tuple[Tensor, TokenMap]:
         """Rows that remain after a selection: its visual tokens and all text.
@@ -65,14 +81,36 @@ class TokenMap:
         text = self.valid & ~self.visual
         n_text = [valid - visual for valid, visual in zip(self.n_valid, self.n_visual, strict=True)]
         counts = [kept + n for kept, n in zip(selection.counts, n_text, strict=True)]
-        index, valid = kept_rows(text | (selection.keep & self.visual), counts)
+        keep = text | (selection.keep & self.visual)
+        if selection.behind is None:
+            index, valid = kept_rows(keep, counts)
+        else:
+            order = self._order(selection.behind)
+            index, valid = kept_rows(keep.gather(1, order), counts)
+            index = order.gather(1, index)
+        merged = self.merged
+        if selection.merge_into is not None:
+            absorbs = torch.zeros_like(merged.to(torch.uint8))
+            merges = selection.merge_into >= 0
+            absorbs.scatter_reduce_(1, selection.merge_into.clamp(min=0), merges.to(torch.uint8), "amax")
+            merged = merged | absorbs.bool()
         return index, TokenMap(
             slots=self.slots.gather(1, index),
             valid=valid,
             visual=self.visual.gather(1, index) & valid,
+            merged=merged.gather(1, index) & valid,
             n_visual=selection.counts,
             n_invalid=tuple(index.shape[1] - n for n in counts),
+            in_order=self.in_order and selection.behind is None,
         )
+
+    def _order(self, behind: Tensor) -> Tensor:
+        """``[batch, rows]``: the rows, with those in ``behind`` moved behind the last visual one."""
+        rows = torch.arange(self.width, device=self.slots.device)
+        last = (rows * self.visual).amax(1, keepdim=True)
+        # Room for every moved row between the last visual row and the next one.
+        step = self.width + 1
+        return torch.where(behind, last * step + 1 + rows, rows * step).argsort(1)
 
     def followed_by(self, other: TokenMap) -> TokenMap:
         """The rows of this map and then those of another."""
@@ -80,8 +118,10 @@ class TokenMap:
             torch.cat([self.slots, other.slots], 1),
             torch.cat([self.valid, other.valid], 1),
             torch.cat([self.visual, other.visual], 1),
+            torch.cat([self.merged, other.merged], 1),
             add(self.n_visual, other.n_visual),
             add(self.n_invalid, other.n_invalid),
+            self.in_order and other.in_order,
         )
 
     def without_first(self, rows: int) -> TokenMap:
@@ -100,8 +140,10 @@ class TokenMap:
             self.slots[:, left],
             self.valid[:, left],
             self.visual[:, left],
+            self.merged[:, left],
             tuple(n - lost for n, lost in zip(self.n_visual, gone_visual, strict=True)),
             tuple(n - lost for n, lost in zip(self.n_invalid, gone_invalid, strict=True)),
+            self.in_order,
         )
 
     def samples(self, index: Tensor) -> TokenMap:
@@ -111,8 +153,10 @@ class TokenMap:
             self.slots[index],
             self.valid[index],
             self.visual[index],
+            self.merged[index],
             take(self.n_visual, index),
             take(self.n_invalid, index),
+            self.in_order,
         )
 
 

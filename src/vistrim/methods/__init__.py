@@ -1,23 +1,40 @@
 """Trimming methods: one file each. Importing this package registers them all."""
 
 from vistrim.methods.base import Method
+from vistrim.methods.composition import Composed, compose
+from vistrim.methods.fastervlm import FasterVLM
+from vistrim.methods.fastv import FastV
 from vistrim.methods.pool import Pool
 from vistrim.methods.pvtp import PVTP
+from vistrim.methods.pyramiddrop import PyramidDrop
 from vistrim.methods.random import Random
 from vistrim.methods.registry import MethodInfo, get_method, list_methods
+from vistrim.methods.sparsevlm import SparseVLM
 from vistrim.methods.st3 import ST3
 from vistrim.methods.uniform import Uniform
+from vistrim.methods.vispruner import VisPruner
 from vistrim.methods.vta import VTA
+from vistrim.methods.vtc_cls import VTCCLS
+from vistrim.methods.vtw import VTW
 
 __all__ = [
     "PVTP",
     "ST3",
     "VTA",
+    "VTCCLS",
+    "VTW",
+    "Composed",
+    "FastV",
+    "FasterVLM",
     "Method",
     "MethodInfo",
     "Pool",
+    "PyramidDrop",
     "Random",
+    "SparseVLM",
     "Uniform",
+    "VisPruner",
+    "compose",
     "get_method",
     "list_methods",
 ]

@@ -4,13 +4,44 @@ A method never touches hidden states, positions, masks or caches. It is given a 
 a `Selection`; the engine does the rest. A method that overrides nothing keeps everything.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
+from vistrim.core.scores import AttentionRows
 from vistrim.core.selection import Selection, keep_top
+
+Positions = Literal["original", "renumber"]
+"""RoPE positions of the tokens that are left: "original", each keeps its own; "renumber", consecutive ones."""
+
+
+def check_positions(positions: str) -> None:
+    """Refuse anything but a way to give positions."""
+    if positions not in ("original", "renumber"):
+        raise ValueError(f"positions={positions!r}: must be original or renumber")
+
+
+@dataclass(frozen=True)
+class VisionTokens:
+    """What the vision tower computed for the visual tokens of a prompt.
+
+    Attributes
+    ----------
+    attention : mapping of int to Tensor
+        For each block that `Method.vision_blocks` asks for, ``[features]`` float32: attention received by each image
+        feature of the prompt from the class token or, in a tower without one, from all tokens of its image (mean);
+        mean over heads.
+    features : Tensor
+        ``[features, width]``: the tower's output before the projector.
+    source : Tensor
+        ``[batch, tokens]`` long: which feature each visual token of the prompt is; -1 for text.
+    """
+
+    attention: Mapping[int, Tensor]
+    features: Tensor
+    source: Tensor
 
 
 @dataclass(frozen=True)
@@ -27,12 +58,15 @@ class InputTokens:
         Visual tokens of each image of each sample, in prompt order.
     grid : tuple of int
         Rows and columns of the visual tokens of one image.
+    vision : VisionTokens or None
+        For methods that ask for blocks of the vision tower.
     """
 
     embeddings: Tensor
     visual: Tensor
     images: tuple[tuple[int, ...], ...]
     grid: tuple[int, int]
+    vision: VisionTokens | None = None
 
 
 @dataclass(frozen=True)
@@ -42,17 +76,23 @@ class LayerTokens:
     Attributes
     ----------
     scores : Tensor
-        ``[batch, tokens]`` float32: attention received at the layer before, from the last prompt token in
-        prefill and from the token being generated in decode; mean over heads. In decode, tokens that the
+        ``[batch, tokens]`` float32. In prefill what `Method.score` made of the attention at the layer before. In
+        decode attention received at the layer before from the token being generated, mean over heads; tokens that the
         layer before no longer holds have a negative score.
     visual : Tensor
         ``[batch, tokens]`` bool.
     held : tuple of int
         Visual tokens per sample at this layer now.
     initial : tuple of int
-        Visual tokens per sample in the prompt.
+        Visual tokens per sample that entered the decoder.
     depth : int
         Number of decoder layers.
+    images : tuple of int
+        Images per sample in this prompt; empty in decode.
+    hidden : Tensor or None
+        ``[batch, tokens, hidden]``: the layer's input, in prefill.
+    attention : AttentionRows or None
+        What ``scores`` was made of, in prefill.
     """
 
     scores: Tensor
@@ -60,6 +100,9 @@ class LayerTokens:
     held: tuple[int, ...]
     initial: tuple[int, ...]
     depth: int
+    images: tuple[int, ...] = ()
+    hidden: Tensor | None = None
+    attention: AttentionRows | None = None
 
 
 @dataclass(frozen=True)
@@ -77,12 +120,16 @@ class Method:
     """Where it acts: "input" (before the LLM), "prefill", "decode"."""
     needs: ClassVar[str] = "nothing"
     """What it asks of the model."""
+    kv_cache: ClassVar[str]
+    """What it does to the KV cache of visual tokens."""
     source: ClassVar[str]
     """Paper or origin."""
+    looks_ahead: ClassVar[bool] = False
+    """Whether a cut is ranked by the attention of the layer that is about to run instead of the one before it."""
 
     def __str__(self) -> str:
         """Name and parameters in the notation of the command line, e.g. ``st3:ratio=0.3,stride=4``."""
-        params = ",".join(f"{f.name}={getattr(self, f.name)}" for f in fields(self))
+        params = ",".join(f"{f.name}={notation(getattr(self, f.name))}" for f in fields(self))
         return f"{self.name}:{params}" if params else self.name
 
     @property
@@ -99,13 +146,48 @@ class Method:
             With the fix in its message.
         """
 
+    def vision_blocks(self, feature_block: int) -> tuple[int, ...]:
+        """Blocks (0-based) of the vision tower whose attention `select_input` asks for.
+
+        ``feature_block`` is the one whose output becomes the visual tokens.
+
+        Raises
+        ------
+        ValueError
+            If the parameters do not fit such a tower.
+        """
+        return ()
+
     def select_input(self, tokens: InputTokens) -> Selection | None:
         """Choose the visual tokens that enter the decoder; None keeps all."""
         return None
 
     def prefill_layers(self, depth: int) -> tuple[int, ...]:
-        """Layers before which `select_prefill` is to be asked; each needs the scores of the layer before it."""
+        """Layers before which `select_prefill` is to be asked; layer 0 is none of them."""
         return ()
+
+    def query_rows(self, embeddings: Tensor, visual: Tensor, prompt: Tensor) -> Tensor | None:
+        """Choose the text tokens whose attention ranks visual tokens in prefill; None: the last prompt token.
+
+        Parameters
+        ----------
+        embeddings : Tensor
+            ``[batch, tokens, hidden]``: what enters decoder layer 0.
+        visual : Tensor
+            ``[batch, tokens]`` bool.
+        prompt : Tensor
+            ``[batch, tokens]`` bool: False for padding and for what is behind the prompt (drafts, answers).
+
+        Returns
+        -------
+        Tensor or None
+            ``[batch, tokens]`` bool.
+        """
+        return None
+
+    def score(self, attention: AttentionRows, visual: Tensor) -> Tensor:
+        """Turn the attention of the query rows into the scores ``[batch, tokens]`` of a cut in prefill."""
+        return attention.received()
 
     def select_prefill(self, layer: int, tokens: LayerTokens) -> Selection | None:
         """Choose the visual tokens that layer ``layer`` and all later ones still process; None keeps all."""
@@ -121,3 +203,8 @@ class Method:
     def select_decode(self, layer: int, counts: Sequence[int], tokens: LayerTokens) -> Selection:
         """Choose the ``counts[b]`` visual tokens that stay in the cache of ``layer``: those with the highest score."""
         return keep_top(tokens.scores, tokens.visual, counts)
+
+
+def notation(value: Any) -> str:
+    """Write a parameter as the command line reads it: ``(2, 6, 15)`` as ``2/6/15``."""
+    return "/".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,13 +1,39 @@
 """Methods that choose among the tokens of each image before the decoder."""
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from vistrim.core.selection import Selection
 from vistrim.methods.base import InputTokens, Method
+
+
+@dataclass(frozen=True)
+class ImageTokens:
+    """The removable visual tokens of one image.
+
+    Attributes
+    ----------
+    number : int
+        Of the image in its sample, from 0.
+    n : int
+        Tokens.
+    grid : tuple of int
+        Rows and columns of the visual tokens of a whole image.
+    attention : mapping of int to Tensor
+        For each vision-tower block asked for: ``[n]`` float32, see `vistrim.methods.base.VisionTokens`.
+    features : Tensor or None
+        ``[n, width]``: the tower's output before the projector; None if no block was asked for.
+    """
+
+    number: int
+    n: int
+    grid: tuple[int, int]
+    attention: Mapping[int, Tensor] = field(default_factory=dict)
+    features: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -31,10 +57,16 @@ class PerImage(Method):
     """Base class: ask `choose` for every image and put the answers together."""
 
     stages = ("input",)
+    kv_cache = "small in every layer"
+
+    @property
+    def renumbers(self) -> bool:
+        """Whether the tokens that are left get consecutive positions."""
+        return False
 
     @abstractmethod
-    def choose(self, image: int, n: int, grid: tuple[int, int]) -> ImageChoice:
-        """Choose among the ``n`` tokens (``grid`` rows by columns) of the sample's image number ``image``."""
+    def choose(self, image: ImageTokens) -> ImageChoice:
+        """Choose among the tokens of an image."""
 
     def select_input(self, tokens: InputTokens) -> Selection | None:
         """Choose for every image of every sample."""
@@ -46,8 +78,8 @@ class PerImage(Method):
         for sample, images in enumerate(tokens.images):
             rows = tokens.visual[sample].nonzero()[:, 0].split(images)
             kept = 0
-            for image, (n, where) in enumerate(zip(images, rows, strict=True)):
-                choice = self.choose(image, n, tokens.grid)
+            for number, where in enumerate(rows):
+                choice = self.choose(_image_tokens(tokens, sample, number, where))
                 keep[sample, where[choice.keep.to(device)]] = True
                 kept += len(choice.keep)
                 if choice.merge_into is not None:
@@ -57,4 +89,12 @@ class PerImage(Method):
             counts.append(kept)
         if counts == [sum(images) for images in tokens.images]:
             return None
-        return Selection(keep, tuple(counts), merge_into if merges else None)
+        return Selection(keep, tuple(counts), merge_into if merges else None, renumber=self.renumbers)
+
+
+def _image_tokens(tokens: InputTokens, sample: int, number: int, where: Tensor) -> ImageTokens:
+    if tokens.vision is None:
+        return ImageTokens(number, len(where), tokens.grid)
+    source = tokens.vision.source[sample, where]
+    attention = {block: scores[source] for block, scores in tokens.vision.attention.items()}
+    return ImageTokens(number, len(where), tokens.grid, attention, tokens.vision.features[source])

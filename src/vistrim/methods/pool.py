@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from vistrim.core.schedules import budget, check_budget
-from vistrim.methods.per_image import ImageChoice, PerImage
+from vistrim.methods.per_image import ImageChoice, ImageTokens, PerImage
 from vistrim.methods.registry import register
 
 
@@ -39,14 +39,15 @@ class Pool(PerImage):
     def __post_init__(self) -> None:
         check_budget(self.keep)
 
-    def choose(self, image: int, n: int, grid: tuple[int, int]) -> ImageChoice:
+    def choose(self, image: ImageTokens) -> ImageChoice:
         """Assign every token to its cell's representative."""
-        rows, columns = grid
-        if rows * columns != n:
+        rows, columns = image.grid
+        if rows * columns != image.n:
             raise ValueError(
-                f"pool needs a {rows} x {columns} grid of tokens, but the image has {n}: use uniform or random instead"
+                f"pool needs a {rows} x {columns} grid of tokens, but the image has {image.n}: "
+                "use uniform or random instead"
             )
-        cell_rows, cell_columns = smaller_grid(rows, columns, budget(self.keep, n))
+        cell_rows, cell_columns = smaller_grid(rows, columns, budget(self.keep, image.n))
         row_cell, row_centre = _cells(rows, cell_rows)
         column_cell, column_centre = _cells(columns, cell_columns)
         centres = row_centre[:, None] * columns + column_centre[None, :]

@@ -39,6 +39,7 @@ class PVTP(AttentionSchedule):
     name = "pvtp"
     summary = "Drops the least attended visual tokens layer by layer in prefill (ST³'s spatial half)"
     stages = ("prefill",)
+    kv_cache = "smaller from cut to cut"
     source = "arXiv 2412.20105 (our reading)"
 
     start_layer: int | None = None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from vistrim.core.schedules import budget, check_budget
-from vistrim.methods.per_image import ImageChoice, PerImage
+from vistrim.methods.per_image import ImageChoice, ImageTokens, PerImage
 from vistrim.methods.registry import register
 
 
@@ -38,7 +38,7 @@ class Random(PerImage):
     def __post_init__(self) -> None:
         check_budget(self.keep)
 
-    def choose(self, image: int, n: int, grid: tuple[int, int]) -> ImageChoice:
+    def choose(self, image: ImageTokens) -> ImageChoice:
         """Draw without replacement."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + image)
-        return ImageChoice(torch.randperm(n, generator=generator)[: budget(self.keep, n)])
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + image.number)
+        return ImageChoice(torch.randperm(image.n, generator=generator)[: budget(self.keep, image.n)])

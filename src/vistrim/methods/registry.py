@@ -20,6 +20,7 @@ class MethodInfo:
     summary: str
     stages: tuple[str, ...]
     needs: str
+    kv_cache: str
     source: str
     parameters: dict[str, Any]
     """Parameter names with their defaults."""
@@ -68,6 +69,7 @@ def list_methods() -> list[MethodInfo]:
             summary=cls.summary,
             stages=cls.stages,
             needs=cls.needs,
+            kv_cache=cls.kv_cache,
             source=cls.source,
             parameters={f.name: f.default for f in fields(cls)},
         )

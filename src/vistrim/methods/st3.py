@@ -45,6 +45,7 @@ class ST3(AttentionSchedule):
     name = "st3"
     summary = "ST³: trims across layers in prefill and anneals the KV cache while decoding"
     stages = ("prefill", "decode")
+    kv_cache = "smaller from cut to cut, and shrinks while decoding"
     source = "arXiv 2412.20105 (our reading)"
 
     start_layer: int | None = None

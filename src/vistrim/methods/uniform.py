@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from vistrim.core.schedules import budget, check_budget
-from vistrim.methods.per_image import ImageChoice, PerImage
+from vistrim.methods.per_image import ImageChoice, ImageTokens, PerImage
 from vistrim.methods.registry import register
 
 
@@ -34,7 +34,7 @@ class Uniform(PerImage):
     def __post_init__(self) -> None:
         check_budget(self.keep)
 
-    def choose(self, image: int, n: int, grid: tuple[int, int]) -> ImageChoice:
+    def choose(self, image: ImageTokens) -> ImageChoice:
         """Take the middle token of each of ``k`` equal stretches of the raster."""
-        k = budget(self.keep, n)
-        return ImageChoice((2 * torch.arange(k) + 1) * n // (2 * k))
+        k = budget(self.keep, image.n)
+        return ImageChoice((2 * torch.arange(k) + 1) * image.n // (2 * k))

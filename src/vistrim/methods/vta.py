@@ -51,6 +51,7 @@ class VTA(AttentionSchedule):
     name = "vta"
     summary = "Shrinks each layer's visual KV cache as the answer grows (ST³'s temporal half)"
     stages = ("decode",)
+    kv_cache = "shrinks in every layer while decoding"
     source = "arXiv 2412.20105 (our reading)"
 
     decay: Decay = "cosine"

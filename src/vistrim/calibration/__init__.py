@@ -1,0 +1,1 @@
+"""Measuring on prompts what suits a model."""

@@ -1,0 +1,82 @@
+"""What the vision tower computed for the images of a prompt: kept from the encoding until the decoder begins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from vistrim.architectures.spec import VisionTower
+from vistrim.core.scores import AttentionRows
+from vistrim.errors import UnsupportedGenerationError
+from vistrim.methods.base import VisionTokens
+
+
+@dataclass
+class VisionRecord:
+    """Attention rows and features of the images that one generation (or bare forward pass) has encoded.
+
+    Attributes
+    ----------
+    tower : VisionTower
+        The tower.
+    rows : dict
+        For each block that is read: the attention of each call of the tower.
+    features : list of Tensor
+        ``[images, tokens, width]`` of each call: what the projector was given.
+    """
+
+    tower: VisionTower
+    rows: dict[int, list[AttentionRows]] = field(default_factory=dict)
+    features: list[Tensor] = field(default_factory=list)
+
+    def read(self, block: int, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:
+        """Take the attention of a block; see `vistrim.engine.tap.TapReader`."""
+        if self.tower.has_cls:
+            query = query[:, :, :1]
+        images, _, rows, _ = query.shape
+        places = torch.arange(rows, device=query.device).expand(images, -1)
+        self.rows.setdefault(block, []).append(AttentionRows(query, key, None, scaling, key.shape[2], places))
+
+    def read_features(self, features: Tensor) -> None:
+        """Take the features ``[images, tokens, width]`` that the projector is given."""
+        self.features.append(features.detach())
+
+    def tokens(self, placeholders: Tensor, total: int) -> VisionTokens:
+        """Bring everything to the places of the images in the prompt.
+
+        Parameters
+        ----------
+        placeholders : Tensor
+            ``[batch, tokens]`` bool: places of image features.
+        total : int
+            Their number.
+
+        Raises
+        ------
+        UnsupportedGenerationError
+            If the images were not encoded in this generation.
+        """
+        found = sum(features.shape[0] * features.shape[1] for features in self.features)
+        if not found or total % found:
+            raise UnsupportedGenerationError(
+                "this method ranks visual tokens by the vision tower's attention, but the images were encoded before: "
+                "pass `pixel_values`, so that the tower runs"
+            )
+        # Beam search and several answers repeat each sample, but encode its images once.
+        copies = total // found
+        first = placeholders[::copies].flatten()
+        source = torch.where(first, first.cumsum(0) - 1, -1)
+        source = source.view(-1, placeholders.shape[1]).repeat_interleave(copies, 0)
+        device = placeholders.device
+        return VisionTokens(
+            attention={block: self._received(rows).to(device) for block, rows in self.rows.items()},
+            features=torch.cat([features.flatten(0, 1) for features in self.features]).to(device),
+            source=source,
+        )
+
+    def _received(self, rows: list[AttentionRows]) -> Tensor:
+        """Attention received by the tokens that are features: a class token that is none stands in front of them."""
+        kept = [r.received()[:, -f.shape[1] :] for r, f in zip(rows, self.features, strict=True)]
+        return torch.cat([received.flatten() for received in kept])

@@ -1,0 +1,148 @@
+"""Methods made of others that act in different stages."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from vistrim.core.scores import AttentionRows
+from vistrim.core.selection import Selection
+from vistrim.methods.base import InputTokens, LayerTokens, Method
+
+KEEP_EVERYTHING = Method()
+STAGES = ("input", "prefill", "decode")
+
+
+@dataclass(frozen=True)
+class Composition(Method):
+    """Base class: every stage is left to the part that acts in it.
+
+    A stage counts shares of the tokens that the stage before has left: behind a selector that lets half of the tokens
+    in, a schedule inside the decoder starts from that half.
+    """
+
+    @property
+    @abstractmethod
+    def parts(self) -> tuple[Method, ...]:
+        """The methods."""
+
+    @property
+    def acts_in_decode(self) -> bool:
+        """Whether a part does."""
+        return any(part.acts_in_decode for part in self.parts)
+
+    @property
+    def looks_ahead(self) -> bool:  # type: ignore[override]
+        """Whether the part that cuts in prefill does."""
+        return self._part("prefill").looks_ahead
+
+    def check(self, depth: int) -> None:
+        """Ask every part."""
+        for part in self.parts:
+            part.check(depth)
+
+    def vision_blocks(self, feature_block: int) -> tuple[int, ...]:
+        """Ask the part before the decoder."""
+        return self._part("input").vision_blocks(feature_block)
+
+    def select_input(self, tokens: InputTokens) -> Selection | None:
+        """Ask the part before the decoder."""
+        return self._part("input").select_input(tokens)
+
+    def prefill_layers(self, depth: int) -> tuple[int, ...]:
+        """Ask the part in prefill."""
+        return self._part("prefill").prefill_layers(depth)
+
+    def query_rows(self, embeddings: Tensor, visual: Tensor, prompt: Tensor) -> Tensor | None:
+        """Ask the part in prefill."""
+        return self._part("prefill").query_rows(embeddings, visual, prompt)
+
+    def score(self, attention: AttentionRows, visual: Tensor) -> Tensor:
+        """Ask the part in prefill."""
+        return self._part("prefill").score(attention, visual)
+
+    def select_prefill(self, layer: int, tokens: LayerTokens) -> Selection | None:
+        """Ask the part in prefill."""
+        return self._part("prefill").select_prefill(layer, tokens)
+
+    def decode_counts(self, layer: int, step: int, initial: Sequence[int], depth: int) -> tuple[int, ...] | None:
+        """Ask the part in decode."""
+        return self._part("decode").decode_counts(layer, step, initial, depth)
+
+    def select_decode(self, layer: int, counts: Sequence[int], tokens: LayerTokens) -> Selection:
+        """Ask the part in decode."""
+        return self._part("decode").select_decode(layer, counts, tokens)
+
+    def _part(self, stage: str) -> Method:
+        return next((part for part in self.parts if stage in acting_stages(part)), KEEP_EVERYTHING)
+
+
+def acting_stages(method: Method) -> tuple[str, ...]:
+    """Stages in which a method does something as it is set."""
+    return tuple(stage for stage in method.stages if stage != "decode" or method.acts_in_decode)
+
+
+@dataclass(frozen=True)
+class Composed(Composition):
+    """Methods put together by `compose`."""
+
+    name = "compose"
+    summary = "Runs methods that act in different stages together"
+
+    methods: tuple[Method, ...]
+
+    def __str__(self) -> str:
+        """The methods, in the notation of the command line: ``fastervlm:keep=0.5+vta:horizon=64``."""
+        return "+".join(map(str, self.methods))
+
+    @property
+    def parts(self) -> tuple[Method, ...]:
+        """The methods."""
+        return self.methods
+
+    @property
+    def stages(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Every stage of a part."""
+        return tuple(stage for stage in STAGES if any(stage in acting_stages(part) for part in self.methods))
+
+
+def compose(*methods: Method) -> Composed:
+    """Run methods that act in different stages together.
+
+    Parameters
+    ----------
+    *methods : Method
+        At least two; no two may act in the same stage (before the decoder, in prefill, while decoding).
+
+    Returns
+    -------
+    Composed
+        A method like any other. Shares count the tokens that the stage before has left.
+
+    Raises
+    ------
+    ValueError
+        If two of them act in the same stage, or there are fewer than two.
+    TypeError
+        If one of them is no method.
+
+    Examples
+    --------
+    >>> vistrim.compose(vistrim.FasterVLM(0.5), vistrim.PVTP(), vistrim.VTA())
+    """
+    for method in methods:
+        if not isinstance(method, Method):
+            raise TypeError(f"compose takes methods such as vistrim.ST3(), not {method!r}")
+    if len(methods) < 2:
+        raise ValueError("compose takes at least two methods: use a single one as it is")
+    acts: dict[str, Method] = {}
+    for method in methods:
+        for stage in acting_stages(method):
+            if stage in acts:
+                raise ValueError(
+                    f"{acts[stage].name} and {method.name} both act in the {stage} stage: "
+                    "compose methods that act in different ones (`vistrim methods` lists them)"
+                )
+            acts[stage] = method
+    return Composed(methods)

@@ -1,0 +1,78 @@
+"""FastV: one cut inside the decoder, ranked by the attention of the layer before it."""
+
+from dataclasses import dataclass, replace
+
+from vistrim.core.selection import Selection, keep_top
+from vistrim.methods.base import LayerTokens, Method, Positions, check_positions
+from vistrim.methods.registry import register
+
+
+@register
+@dataclass(frozen=True)
+class FastV(Method):
+    r"""Drop a share of the visual tokens before one decoder layer.
+
+    Before layer :math:`K` the ``round(N * (1 - ratio))`` visual tokens stay that receive most attention from the last
+    prompt token at layer :math:`K - 1` (mean over heads). Layers below :math:`K` keep the keys and values of all.
+
+    Parameters
+    ----------
+    layer : int
+        :math:`K`, at least 1: the first layer (0-based) that runs on fewer tokens.
+    ratio : float
+        Share of the visual tokens to drop, in [0, 1].
+    positions : {"original", "renumber"}
+        RoPE positions of the tokens that are left: each its own as the authors have them, or consecutive.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range.
+
+    Notes
+    -----
+    Source: arXiv 2403.06764 (ECCV 2024) and github.com/pkunlp-icler/FastV at d165972; layer 2 and ratio 0.5 are its
+    headline. Of the variants called FastV this is the one with a KV cache (``fastv_forward``), which cuts once in
+    prefill.
+    The paper ranks by the attention from all other tokens, its code by that of the last token alone: the code is
+    followed. ``layer=0`` means random tokens there; use `Random` for that.
+    """
+
+    name = "fastv"
+    summary = "Drops the least attended visual tokens before one decoder layer"
+    stages = ("prefill",)
+    needs = "attention of one query row at one layer"
+    kv_cache = "full below the cut, small from it on"
+    source = "arXiv 2403.06764"
+
+    layer: int = 2
+    ratio: float = 0.5
+    positions: Positions = "original"
+
+    def __post_init__(self) -> None:
+        if self.layer < 1:
+            raise ValueError(
+                f"layer={self.layer}: must be at least 1, because layer 0 has no layer before it whose attention could "
+                "rank the tokens; use random to drop tokens before the decoder without ranking"
+            )
+        if not 0 <= self.ratio <= 1:
+            raise ValueError(f"ratio={self.ratio}: must be between 0 and 1 (the share that is dropped)")
+        check_positions(self.positions)
+
+    def check(self, depth: int) -> None:
+        """Refuse a cut behind the last layer."""
+        if self.layer >= depth:
+            raise ValueError(
+                f"layer={self.layer}, but the model has {depth} decoder layers (0 to {depth - 1}): "
+                "nothing would be trimmed; choose a smaller layer"
+            )
+
+    def prefill_layers(self, depth: int) -> tuple[int, ...]:
+        """The one cut."""
+        return (self.layer,)
+
+    def select_prefill(self, layer: int, tokens: LayerTokens) -> Selection:
+        """Keep the most attended tokens."""
+        # The code rounds like this too, so half a token goes to the even number.
+        counts = tuple(round(n * (1 - self.ratio)) for n in tokens.initial)
+        return replace(keep_top(tokens.scores, tokens.visual, counts), renumber=self.positions == "renumber")

@@ -1,0 +1,61 @@
+"""VTC-CLS: keep the patches that the class token attends to, over several blocks of the vision tower."""
+
+from dataclasses import dataclass
+
+from vistrim.methods.base import Positions
+from vistrim.methods.class_attention import ClassAttention
+from vistrim.methods.registry import register
+
+
+@register
+@dataclass(frozen=True)
+class VTCCLS(ClassAttention):
+    r"""Keep the patches of each image with the most class-token attention, summed over the last blocks of the tower.
+
+    .. math:: s_p = \sum_{l = l_0}^{F} \frac1H \sum_h A^{(l)}_h[\text{CLS}, p]
+
+    with :math:`F` the block whose output becomes the visual tokens (22 of 0 to 23 in LLaVA-1.5). With
+    ``first_layer`` :math:`= F` this is `FasterVLM`.
+
+    Parameters
+    ----------
+    keep : int or float
+        Tokens per image to keep: a whole number, or a share in (0, 1]. The authors use 256, 128 and 64 of 576.
+    first_layer : int
+        First block :math:`l_0` (0-based) of the sum. 16 is the default of the authors' code; the values behind the
+        paper's tables are not published.
+    positions : {"renumber", "original"}
+        RoPE positions of the tokens that are left: consecutive as the authors have them, or each its own.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range.
+
+    Notes
+    -----
+    Source: arXiv 2412.05819 and github.com/THU-MIG/VTC-CLS at e41ac9b. The code handles one image of 576 tokens;
+    with several tiles it would average over the tiles. Here every image is ranked by itself.
+    """
+
+    name = "vtc-cls"
+    summary = "Keeps the patches that the class token attends to most, over several blocks of the vision tower"
+    source = "arXiv 2412.05819"
+
+    keep: int | float = 128
+    first_layer: int = 16
+    positions: Positions = "renumber"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.first_layer < 0:
+            raise ValueError(f"first_layer={self.first_layer}: must be at least 0, the tower's first block")
+
+    def vision_blocks(self, feature_block: int) -> tuple[int, ...]:
+        """From ``first_layer`` to the block that makes the visual tokens."""
+        if self.first_layer > feature_block:
+            raise ValueError(
+                f"first_layer={self.first_layer}, but the visual tokens come from block {feature_block} of the vision "
+                f"tower: choose first_layer between 0 and {feature_block}"
+            )
+        return tuple(range(self.first_layer, feature_block + 1))

@@ -1,0 +1,277 @@
+"""The training-free methods equal an independent computation with the removed tokens physically gone."""
+
+import pytest
+import torch
+
+from tests import tiny
+from tests.engine.test_against_oracle import TOLERANCE
+from tests.methods import dense
+from tests.methods.dense import ORIGINAL, RENUMBER, Dense
+from vistrim import VTCCLS, VTW, FasterVLM, FastV, PyramidDrop, SparseVLM, VisPruner, trim
+
+NEW_TOKENS = 5
+BOTH = (ORIGINAL, RENUMBER)
+
+BEFORE_LLM = {
+    "fastervlm": (FasterVLM(5), dense.FasterVLM(5)),
+    "fastervlm-one": (FasterVLM(1), dense.FasterVLM(1)),
+    # 2.4 and 4.5 tokens, which round to 2 and 5.
+    "fastervlm-share": (FasterVLM(0.15), dense.FasterVLM(0.15)),
+    "fastervlm-half": (FasterVLM(0.28125, positions=ORIGINAL), dense.FasterVLM(0.28125, positions=ORIGINAL)),
+    "fastervlm-least": (FasterVLM(0.001), dense.FasterVLM(0.001)),
+    "vtc-cls": (VTCCLS(7, 0), dense.VTCCLS(7, 0)),
+    "vtc-cls-original": (VTCCLS(0.3, 0, positions=ORIGINAL), dense.VTCCLS(0.3, 0, positions=ORIGINAL)),
+    # Rests of 12, 13 and 16 tokens: one round or two, of even and of odd length.
+    "vispruner": (VisPruner(8, 0.5), dense.VisPruner(8, 0.5)),
+    "vispruner-odd": (VisPruner(7, 0.5), dense.VisPruner(7, 0.5)),
+    "vispruner-two-rounds": (VisPruner(5, 0.2), dense.VisPruner(5, 0.2)),
+    "vispruner-three-rounds": (VisPruner(1, 0.0), dense.VisPruner(1, 0.0)),
+    "vispruner-diverse": (VisPruner(6, 0.0, positions=ORIGINAL), dense.VisPruner(6, 0.0, positions=ORIGINAL)),
+    "vispruner-share": (VisPruner(0.7, 0.75), dense.VisPruner(0.7, 0.75)),
+    "vispruner-important": (VisPruner(3, 1.0), dense.VisPruner(3, 1.0)),
+}
+IN_LLM = {
+    f"{name}-{positions}": (method(*arguments, positions=positions), rule(*arguments, positions=positions))
+    for positions in BOTH
+    for name, method, rule, arguments in [
+        ("fastv", FastV, dense.FastV, (2, 0.5)),
+        # 2.5 of 16 tokens: rounded to the even number.
+        ("fastv-even", FastV, dense.FastV, (1, 0.84375)),
+        ("fastv-late", FastV, dense.FastV, (4, 0.4)),
+        ("fastv-none-left", FastV, dense.FastV, (3, 1.0)),
+        ("pyramiddrop", PyramidDrop, dense.PyramidDrop, ((1, 2, 3), (0.5, 0.25, 0.125))),
+        # 9.6, 4.8 and 1.6 of 16 tokens, all rounded down.
+        ("pyramiddrop-odd", PyramidDrop, dense.PyramidDrop, ((1, 3, 4), (0.6, 0.3, 0.1))),
+        ("pyramiddrop-two", PyramidDrop, dense.PyramidDrop, ((2, 4), (0.35, 0.2))),
+        ("vtw", VTW, dense.VTW, (2,)),
+        ("vtw-late", VTW, dense.VTW, (4,)),
+    ]
+}
+IN_LLM["pyramiddrop-defaults"] = (PyramidDrop(), dense.PyramidDrop((1, 2, 3), (0.5, 0.25, 0.125)))
+RANK = {192: (13.5, 0.0), 128: (9.0, 6.0), 64: (0.8, 0.0)}
+
+
+def sparse(variant, layers, counts, positions, budget=192):
+    """SparseVLM and its rule."""
+    method = SparseVLM(budget=budget, variant=variant, layers=layers, counts=counts, positions=positions)
+    default = ORIGINAL if variant == "plus" else RENUMBER
+    return method, dense.SparseVLM(layers, counts or (), variant, RANK[budget], positions=positions or default)
+
+
+SPARSE = {
+    "1.5": sparse("1.5", (0, 2), (9, 4), None),
+    "1.5-original": sparse("1.5", (0, 2), (9, 4), ORIGINAL),
+    "1.5-shares": sparse("1.5", (1, 2, 3), (0.4, 0.28, 0.1), RENUMBER),
+    "1.5-shares-original": sparse("1.5", (0, 1, 3), (0.6, 0.4, 0.2), ORIGINAL),
+    # The second layer's 15 of 16 tokens, and the third's 7 of 8, are left alone.
+    "1.5-left-alone": sparse("1.5", (0, 1, 2), (15, 7, 7), None),
+    "1.0-64": sparse("1.0", (0, 2), None, None, 64),
+    "1.0-64-original": sparse("1.0", (1, 3), None, ORIGINAL, 64),
+    "1.0-128": sparse("1.0", (0, 2), None, None, 128),
+    "plus": sparse("plus", (0, 2), (9, 4), None),
+    "plus-renumber": sparse("plus", (0, 2), (15, 0.3), RENUMBER),
+}
+CASES = BEFORE_LLM | IN_LLM | {f"sparsevlm-{name}": case for name, case in SPARSE.items()}
+SAMPLES = {
+    "one": [tiny.sample(2, 9)],
+    "ragged": tiny.RAGGED,
+    "same-length": tiny.SAME_LENGTH,
+    "text-only": [tiny.sample(1, 4), tiny.sample(0, 30)],
+}
+
+
+def answers(output, inputs):
+    return [row[inputs["input_ids"].shape[1] :].tolist() for row in output.sequences]
+
+
+def assert_equal(output, inputs, report, prompts, oracles):
+    """Logits of every step, lengths of the caches, and which tokens were kept and merged."""
+    for b, (prompt, oracle, answer) in enumerate(zip(prompts, oracles, answers(output, inputs), strict=True)):
+        expected = oracle.follow(prompt.ids, prompt.pixels, answer)
+        assert_stages(report, b, oracle)
+        assert [n[b] for n in report.kv_tokens_per_layer] == oracle.kv_lengths
+        assert (tiny.logits(output)[b] - expected).abs().max() <= TOLERANCE
+    cuts = {layer for oracle in oracles for layer in oracle.cuts}
+    assert [stage.layer for stage in report.stages] == sorted(cuts)
+
+
+def assert_stages(report, b, oracle):
+    for stage in report.stages:
+        assert sorted(stage.kept[b]) == sorted(oracle.kept[stage.layer])
+        assert sorted(stage.merged[b]) == sorted(oracle.merged[stage.layer])
+
+
+def run(model, method, samples, rule, oracle_model=None):
+    """A batch against its samples alone; returns the output and the report."""
+    inputs = tiny.batch(samples)
+    with trim(model, method) as trimmed:
+        output = tiny.generate(model, inputs, NEW_TOKENS)
+    alone = [Dense(oracle_model or model, rule) for _ in samples]
+    assert_equal(output, inputs, trimmed.report, samples, alone)
+    return output, trimmed.report
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("samples", SAMPLES)
+@pytest.mark.parametrize("name", CASES)
+def test_equals_the_reference(name, samples, attention):
+    method, rule = CASES[name]
+    run(tiny.shared("llama", attention), method, SAMPLES[samples], rule, tiny.shared("llama", "eager"))
+
+
+@pytest.mark.parametrize("text", ["mistral", "qwen2"])
+@pytest.mark.parametrize(
+    "name", ["fastervlm", "vispruner", "fastv-original", "pyramiddrop-renumber", "vtw-original", "sparsevlm-1.5"]
+)
+def test_other_decoders(name, text):
+    method, rule = CASES[name]
+    run(tiny.shared(text), method, tiny.RAGGED, rule, tiny.shared(text, "eager"))
+
+
+@pytest.mark.parametrize("name", ["fastervlm", "fastervlm-half", "vispruner", "vispruner-odd", "vispruner-diverse"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_vision_tower_without_class_token(name, attention):
+    method, rule = CASES[name]
+    siglip = "siglip_vision_model"
+    oracle_model = tiny.shared("llama", "eager", siglip)
+    run(tiny.shared("llama", attention, siglip), method, tiny.RAGGED, rule, oracle_model)
+
+
+@pytest.fixture(scope="module")
+def deep_towers():
+    """A model whose features come out of the third of four blocks, with sdpa and with eager attention."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(tiny._VISION, "num_hidden_layers", 4)
+        return tiny.build(), tiny.build(attention="eager")
+
+
+@pytest.mark.parametrize(
+    ("method", "rule"),
+    [
+        (VTCCLS(6, 0), dense.VTCCLS(6, 0)),
+        (VTCCLS(6, 1), dense.VTCCLS(6, 1)),
+        (VTCCLS(6, 2), dense.FasterVLM(6)),
+        (FasterVLM(6), dense.FasterVLM(6)),
+        (VisPruner(6), dense.VisPruner(6, 0.5)),
+    ],
+)
+def test_features_of_a_block_within_the_tower(method, rule, deep_towers):
+    sdpa, eager = deep_towers
+    run(sdpa, method, tiny.RAGGED, rule, eager)
+
+
+MANY_IMAGES = [tiny.sample(4, 12, seed=5), tiny.sample(6, 8, seed=6)]
+
+
+@pytest.mark.parametrize("positions", BOTH)
+@pytest.mark.parametrize("counts", [(2, 1), (0.3, 3), (6, 0.02)])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_several_clusters(counts, positions, attention):
+    """Two or three clusters at a time, and clusters of merged tokens."""
+    method, rule = sparse("1.5", (0, 2), counts, positions)
+    run(tiny.shared("llama", attention), method, MANY_IMAGES, rule, tiny.shared("llama", "eager"))
+
+
+@pytest.mark.parametrize("positions", BOTH)
+def test_priority_heads(positions):
+    """Of 16 heads, two do not vote."""
+    sdpa, eager = (tiny.build(attention=a, num_attention_heads=16, num_key_value_heads=4) for a in ("sdpa", "eager"))
+    method, rule = sparse("plus", (1, 3), (8, 3), positions)
+    run(sdpa, method, tiny.RAGGED, rule, eager)
+
+
+SECOND_TURNS = (
+    "fastervlm",
+    "vispruner-odd",
+    "fastv-original",
+    "pyramiddrop-renumber",
+    "pyramiddrop-original",
+    "vtw-original",
+    "vtw-renumber",
+    *(f"sparsevlm-{name}" for name in SPARSE),
+)
+
+
+@pytest.mark.parametrize("name", SECOND_TURNS)
+def test_second_turn_with_a_new_image(name):
+    method, rule = CASES[name]
+    model, samples = tiny.shared(), tiny.RAGGED[:2]
+    inputs = tiny.batch(samples)
+    more = [tiny.sample(1, 7, seed=20 + b) for b in range(len(samples))]
+    with trim(model, method) as trimmed:
+        first = tiny.generate(model, inputs, NEW_TOKENS)
+        turn = tiny.follow_up(first, inputs, torch.tensor([s.ids for s in more]), torch.cat([s.pixels for s in more]))
+        second = tiny.generate(model, turn, NEW_TOKENS)
+    alone = [Dense(tiny.shared("llama", "eager"), rule) for _ in samples]
+    assert_equal(first, inputs, trimmed.reports[0], samples, alone)
+    # The last token of the first answer was returned, but never read: it is read with the new prompt.
+    unread = [answer[-1:] for answer in answers(first, inputs)]
+    prompts = [tiny.Sample(u + s.ids, s.pixels) for u, s in zip(unread, more, strict=True)]
+    assert_equal(second, turn, trimmed.reports[1], prompts, alone)
+
+
+@pytest.mark.parametrize("name", ["fastervlm", "pyramiddrop-renumber", "sparsevlm-1.5"])
+def test_beams_keep_what_a_greedy_search_keeps(name):
+    method, _ = CASES[name]
+    model, inputs = tiny.shared(), tiny.batch(tiny.RAGGED)
+    with trim(model, method) as trimmed:
+        tiny.generate(model, inputs, NEW_TOKENS)
+        tiny.generate(model, inputs, NEW_TOKENS, num_beams=2)
+    greedy, beams = trimmed.reports
+    assert [s.layer for s in greedy.stages] == [s.layer for s in beams.stages]
+    for a, b in zip(greedy.stages, beams.stages, strict=True):
+        assert b.kept == [kept for kept in a.kept for _ in range(2)]
+        assert b.merged == [merged for merged in a.merged for _ in range(2)]
+
+
+@pytest.mark.parametrize("keep", [1, 5, 0.4])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_one_choice_under_three_names(keep, attention):
+    """VisPruner of important tokens alone, and VTC-CLS of the feature block alone, are FasterVLM."""
+    model, inputs = tiny.shared("llama", attention), tiny.batch(tiny.RAGGED)
+    outputs, stages = [], []
+    for method in (FasterVLM(keep), VisPruner(keep, 1.0), VTCCLS(keep, 0)):
+        with trim(model, method) as trimmed:
+            outputs.append(tiny.logits(tiny.generate(model, inputs, NEW_TOKENS)))
+        stages.append(trimmed.report.stages)
+    assert torch.equal(outputs[0], outputs[1])
+    assert torch.equal(outputs[0], outputs[2])
+    assert stages[0] == stages[1] == stages[2]
+
+
+@pytest.mark.parametrize("positions", BOTH)
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        (FasterVLM, {"keep": 1.0}),
+        (FasterVLM, {"keep": 16}),
+        (FasterVLM, {"keep": 99}),
+        (VTCCLS, {"keep": 1.0, "first_layer": 0}),
+        (VisPruner, {"keep": 1.0}),
+        (VisPruner, {"keep": 16, "important_ratio": 0.0}),
+        (FastV, {"ratio": 0.0}),
+        (PyramidDrop, {"keep": (1.0, 1.0, 1.0)}),
+        (SparseVLM, {"layers": (0, 2), "counts": (1.0, 1.0)}),
+        (SparseVLM, {"layers": (0, 2), "counts": (16, 15)}),
+        (SparseVLM, {"layers": (0, 2), "counts": (1.0, 16), "variant": "plus"}),
+    ],
+)
+def test_nothing_removed_is_bit_identical(method, options, positions, attention):
+    model, inputs = tiny.shared("llama", attention), tiny.batch(tiny.RAGGED[:1] * 2 + tiny.RAGGED[2:])
+    untouched = tiny.generate(model, inputs, NEW_TOKENS)
+    with trim(model, method(**options, positions=positions)) as trimmed:
+        output = tiny.generate(model, inputs, NEW_TOKENS)
+    assert torch.equal(tiny.logits(untouched), tiny.logits(output))
+    assert trimmed.report.stages == []
+
+
+def test_the_reference_without_a_cut_is_the_model():
+    model = tiny.shared("llama", "eager")
+    for sample in [*tiny.RAGGED, tiny.sample(0, 30)]:
+        inputs = tiny.batch([sample])
+        output = tiny.generate(model, inputs, NEW_TOKENS)
+        for positions in BOTH:
+            oracle = Dense(model, dense.Rule(positions=positions))
+            expected = oracle.follow(sample.ids, sample.pixels, answers(output, inputs)[0])
+            assert (tiny.logits(output)[0] - expected).abs().max() <= TOLERANCE
