@@ -2,6 +2,7 @@ import json
 
 import vistrim as library
 from tests.cli.invoke import vistrim
+from vistrim.methods.base import notation
 
 
 def test_the_table_shows_every_method_and_whose_choice_the_defaults_are():
@@ -9,7 +10,7 @@ def test_the_table_shows_every_method_and_whose_choice_the_defaults_are():
     assert result.exit_code == 0
     for info in library.list_methods():
         assert info.name in result.stdout
-        assert all(f"{name}={value}" in result.stdout for name, value in info.parameters.items())
+        assert all(f"{name}={notation(value)}" in result.stdout for name, value in info.parameters.items())
     assert "own choice" in result.stdout
 
 

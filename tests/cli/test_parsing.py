@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vistrim import PVTP, ST3, VTA, Pool, Random, Uniform
+from vistrim import PVTP, ST3, VTA, VTCCLS, FasterVLM, Pool, PyramidDrop, Random, SparseVLM, Uniform, VisPruner, compose
 from vistrim.cli.errors import WrongUsageError
 from vistrim.cli.parsing import parse_method
 
@@ -22,6 +22,13 @@ from vistrim.cli.parsing import parse_method
         ("st3:preset=compact", [], "balanced", ST3()),
         ("st3", ["ratio=0.4"], "compact", ST3(ratio=0.4, decay="constant")),
         ("vta", ["floor=0", "horizon=7"], None, VTA(floor=0.0, horizon=7)),
+        ("pyramiddrop:layers=3/6,keep=0.5/0.25", [], None, PyramidDrop((3, 6), (0.5, 0.25))),
+        ("pyramiddrop", ["layers=4", "keep=0.5"], None, PyramidDrop((4,), (0.5,))),
+        ("sparsevlm:variant=plus,positions=none", [], None, SparseVLM(variant="plus")),
+        ("sparsevlm:counts=300/0.5/1.0", [], None, SparseVLM(counts=(300, 0.5, 1.0))),
+        ("vtc-cls:first_layer=3", [], None, VTCCLS(first_layer=3)),
+        ("fastervlm:keep=0.5 + vta", [], None, compose(FasterVLM(0.5), VTA())),
+        ("random+st3:preset=compact", [], None, compose(Random(), ST3.preset("compact"))),
     ],
 )
 def test_methods_are_built(spec, settings, preset, expected):
@@ -41,6 +48,11 @@ def test_a_budget_without_a_point_is_a_number_of_tokens(text, value):
         st.builds(Uniform, keep=st.floats(0.01, 1.0)),
         st.builds(Pool, keep=st.floats(0.01, 1.0)),
         st.builds(PVTP, start_layer=st.none() | st.integers(1, 40), ratio=st.floats(0, 0.99)),
+        st.builds(
+            SparseVLM, layers=st.just((1, 2, 3)), counts=st.tuples(*[st.integers(1, 99) | st.floats(0.01, 1)] * 3)
+        ),
+        st.builds(PyramidDrop, layers=st.just((1, 3, 9)), positions=st.sampled_from(["original", "renumber"])),
+        st.builds(compose, st.builds(VisPruner, keep=st.floats(0.01, 1)), st.builds(PVTP, ratio=st.floats(0, 0.99))),
         st.builds(ST3, stride=st.none() | st.integers(1, 9), decay=st.sampled_from(["linear", "exponential"])),
     )
 )
@@ -70,6 +82,12 @@ def test_what_a_method_prints_can_be_given_back(method):
         ("st3", [], "tiny", "choose balanced or compact"),
         ("uniform", [], "compact", "uniform has no presets"),
         ("uniform:preset=compact", [], None, "uniform has no presets"),
+        ("sparsevlm", ["layers=2/x"], None, "layers=x: must be a whole number"),
+        ("pyramiddrop", ["keep=0.5"], None, "1 shares for 3 layers"),
+        ("fastv+st3", [], None, "both act in the prefill stage"),
+        ("fastv+", [], None, "did you mean 'fastv'"),
+        ("fastervlm+vta", ["keep=0.5"], None, "could belong to any part"),
+        ("fastervlm+vta", [], "compact", "could belong to any part"),
     ],
 )
 def test_what_does_not_fit_is_refused(spec, settings, preset, says):

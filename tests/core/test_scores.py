@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vistrim.core.scores import attention_received
+from vistrim.core.scores import ROWS_AT_ONCE, AttentionRows, attention_received, attention_weights
 
 
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (6, 2), (8, 1)])
@@ -33,3 +33,22 @@ def test_softmax_is_taken_in_float32():
     got = attention_received(query, key, None, 0.3)
     assert got.dtype == torch.float32
     assert abs(got.sum().item() - 1) < 1e-5
+
+
+@pytest.mark.parametrize("rows", [1, 5, ROWS_AT_ONCE + 3])
+def test_rows_computed_in_blocks_equal_all_at_once(rows):
+    generator = torch.Generator().manual_seed(rows)
+    query, key = torch.randn(2, 4, rows, 5, generator=generator), torch.randn(2, 2, 11, 5, generator=generator)
+    visible = torch.rand(2, rows, 11, generator=generator) > 0.3
+    counted = torch.rand(2, rows, generator=generator) > 0.4
+    counted[:, 0], visible[:, :, 0] = True, True
+    places = torch.arange(rows).expand(2, -1)
+    attention = AttentionRows(query, key, visible, 0.4, 7, places, counted)
+    weights = attention_weights(query, key, visible, 0.4)[..., -7:]
+    for b in range(2):
+        assert torch.allclose(attention.received()[b], weights[b][:, counted[b]].mean((0, 1)), atol=1e-6)
+        assert torch.allclose(attention.head_mean()[b][counted[b]], weights[b][:, counted[b]].mean(0), atol=1e-6)
+        assert attention.head_mean()[b][~counted[b]].abs().sum() == 0
+    everything = AttentionRows(query, key, visible, 0.4, 11, places)
+    assert torch.allclose(everything.received(), attention_received(query, key, visible, 0.4), atol=1e-6)
+    assert sum(found.shape[2] for found, _ in everything.blocks()) == rows

@@ -380,7 +380,7 @@ class SparseVLM(Rule):
         kept, deleted = [visual[i] for i in order[:k]], [visual[i] for i in order[k:]]
         if self.variant == "plus":
             return only(rows, visual, set(kept))
-        merged = self._recycle([rows[i] for i in deleted])
+        merged = self._recycle(deleted, rows)
         last = visual[-1]
         before, behind = only(rows[: last + 1], visual, set(kept)), rows[last + 1 :]
         return before + merged + behind
@@ -419,9 +419,10 @@ class SparseVLM(Rule):
         return block[top(block.sum((1, 2)), 14)]
 
     @staticmethod
-    def _recycle(deleted: list[Row]) -> list[Row]:
+    def _recycle(deleted: list[int], rows: list[Row]) -> list[Row]:
         """Cluster the best deleted rows (given best first) and return the mean of each cluster."""
-        recycled = deleted[: int(0.3 * len(deleted)) + 1]
+        deleted = deleted[: int(0.3 * len(deleted)) + 1]
+        recycled = [rows[i] for i in deleted]
         clusters = len(recycled) // 10 + 1
         x = torch.stack([row.hidden for row in recycled]).double()
         # Not from inner products, by which a token would not be at distance zero from itself.
@@ -436,13 +437,12 @@ class SparseVLM(Rule):
         for i in range(len(recycled)):
             # The centres come with the largest product first, and min() takes the first of equals.
             members[i if i in centres else min(centres, key=lambda c: float(d[i, c]))].append(i)
-        merged = [
-            Row(
-                torch.stack([recycled[i].hidden for i in inside]).mean(0),
-                recycled[centre].place,
-                recycled[centre].visual,
-                sum(recycled[i].members for i in inside),
+        return [
+            replace(
+                recycled[centre],
+                hidden=torch.stack([recycled[i].hidden for i in members[centre]]).mean(0),
+                members=sum(recycled[i].members for i in members[centre]),
             )
-            for centre, inside in members.items()
+            # In the order in which the centres stood: one that was merged before stands behind the raster already.
+            for centre in sorted(centres, key=lambda c: deleted[c])
         ]
-        return sorted(merged, key=lambda row: row.visual)

@@ -40,7 +40,7 @@ def evaluate_command(
         list[str] | None,
         typer.Option(
             help="Trimming method, see `vistrim methods`; repeatable. st3 by default; 'untouched' for none.",
-            metavar="NAME[:KEY=VALUE,...]",
+            metavar="NAME[:KEY=VALUE,...][+...]",
         ),
     ] = None,
     tasks: Annotated[

@@ -1,12 +1,16 @@
-"""Methods from the command line: ``st3``, ``st3:ratio=0.5,stride=2`` and ``--set ratio=0.5``."""
+"""Methods from the command line: ``st3``, ``st3:ratio=0.5,stride=2``, ``fastervlm+vta`` and ``--set ratio=0.5``."""
 
+import re
 import types
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from vistrim.cli.errors import WrongUsageError
-from vistrim.methods import Method, get_method
+from vistrim.methods import Method, compose, get_method
+
+BETWEEN_METHODS = re.compile(r"\+(?=\s*[a-z])")
+"""A plus that is no part of a number such as 1e+3."""
 
 
 def parse_method(spec: str, settings: Sequence[str] = (), preset: str | None = None) -> Method:
@@ -16,7 +20,7 @@ def parse_method(spec: str, settings: Sequence[str] = (), preset: str | None = N
     ----------
     spec : str
         Name, or name and parameters as in ``"st3:ratio=0.5,stride=2"``: the notation in which methods print. One of the
-        parameters may be ``preset``.
+        parameters may be ``preset``. Several with a plus between them are composed.
     settings : sequence of str
         Further parameters as ``"name=value"``; they win over those in ``spec``.
     preset : str, optional
@@ -27,7 +31,19 @@ def parse_method(spec: str, settings: Sequence[str] = (), preset: str | None = N
     WrongUsageError
         If there is no such method, preset or parameter, or a value is of the wrong type or out of range.
     """
-    name, _, parameters = spec.partition(":")
+    specs = BETWEEN_METHODS.split(spec)
+    if len(specs) > 1:
+        if settings or preset is not None:
+            raise WrongUsageError(
+                f"parameters beside the composition {spec} could belong to any part: write them behind its name, "
+                "as in fastervlm:keep=0.5+vta:horizon=64"
+            )
+        parts = [parse_method(part) for part in specs]
+        try:
+            return compose(*parts)
+        except ValueError as error:
+            raise WrongUsageError(str(error)) from error
+    name, _, parameters = spec.strip().partition(":")
     given = _pairs(parameters.split(",") if parameters else []) | _pairs(settings)
     in_spec = given.pop("preset", None)
     preset = in_spec if preset is None else preset
@@ -57,11 +73,14 @@ def _pairs(settings: Sequence[str]) -> dict[str, str]:
 
 
 def _typed(name: str, text: str, hint: Any) -> Any:
-    """Read a value as the first fitting type: "64" as int, "0.5" as float, "none" as None."""
+    """Read a value as the first fitting type: "64" as int, "0.5" as float, "2/6/15" as a tuple, "none" as None."""
     options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    if type(None) in options and text.lower() == "none":
+        return None
     for option in options:
-        if option is type(None) and text.lower() == "none":
-            return None
+        if get_origin(option) is tuple:
+            element = get_args(option)[0]
+            return tuple(_typed(name, part.strip(), element) for part in text.split("/"))
         if option in (int, float):
             try:
                 return option(text)
@@ -69,8 +88,5 @@ def _typed(name: str, text: str, hint: Any) -> Any:
                 continue
         if option is str or get_origin(option) is Literal:
             return text
-    raise WrongUsageError(f"{name}={text}: must be {' or '.join(_described(option) for option in options)}")
-
-
-def _described(option: Any) -> str:
-    return {int: "a whole number", float: "a number", type(None): "none"}.get(option, str(option))
+    described = {int: "a whole number", float: "a number", type(None): "none"}
+    raise WrongUsageError(f"{name}={text}: must be {' or '.join(described[option] for option in options)}")

@@ -25,7 +25,7 @@ def run(
         str, typer.Option(help="Reference model, local directory or Hugging Face id.", metavar="NAME")
     ] = "reference",
     method: Annotated[
-        str, typer.Option(help="Trimming method, see `vistrim methods`.", metavar="NAME[:KEY=VALUE,...]")
+        str, typer.Option(help="Trimming method, see `vistrim methods`.", metavar="NAME[:KEY=VALUE,...][+...]")
     ] = "st3",
     settings: Annotated[
         list[str] | None,

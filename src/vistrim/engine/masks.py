@@ -87,8 +87,8 @@ def decode_mask(
     seen = pad(held.valid, (0, behind), value=True)
     if window is not None:
         generated = torch.arange(past + 1 - behind, past + 1, device=held.slots.device)
-        slots = torch.cat([held.slots, generated.expand(held.slots.shape[0], -1)], 1)
-        seen = seen & (past - slots < window)
+        places = torch.cat([held.places, generated.expand(held.places.shape[0], -1)], 1)
+        seen = seen & (past - places < window)
     seen = seen[:, None, None]
     if additive is None:
         return seen

@@ -21,6 +21,9 @@ class TokenMap:
     ----------
     slots : Tensor
         ``[batch, rows]`` long: index of the token in the full, untrimmed sequence (padding included).
+    places : Tensor
+        ``[batch, rows]`` long: slots that never fall along the rows, by which a mask made for the full sequence can be
+        cut. A token that has left its own place counts as being where the token before it is.
     valid : Tensor
         ``[batch, rows]`` bool: False for padding and for fillers of a ragged batch.
     visual : Tensor
@@ -30,10 +33,11 @@ class TokenMap:
     n_visual, n_invalid : tuple of int
         Visual and invalid rows per sample.
     in_order : bool
-        Whether slots rise along the rows; False once tokens have left their places.
+        Whether all tokens are in their own places.
     """
 
     slots: Tensor
+    places: Tensor
     valid: Tensor
     visual: Tensor
     merged: Tensor
@@ -46,7 +50,7 @@ class TokenMap:
         """Map of ``length`` consecutive text tokens that start at slot ``first``."""
         slots = torch.arange(first, first + length, device=device).expand(batch, -1)
         nothing = torch.zeros_like(slots, dtype=torch.bool)
-        return TokenMap(slots, ~nothing, nothing, nothing, (0,) * batch, (0,) * batch)
+        return TokenMap(slots, slots, ~nothing, nothing, nothing, (0,) * batch, (0,) * batch)
 
     @property
     def width(self) -> int:
@@ -57,16 +61,6 @@ class TokenMap:
     def n_valid(self) -> tuple[int, ...]:
         """Real tokens per sample."""
         return tuple(self.width - n for n in self.n_invalid)
-
-    @property
-    def places(self) -> Tensor:
-        """``[batch, rows]``: slots that rise along the rows, by which a mask made for the full sequence can be cut.
-
-        A token that has left its own place counts as being where the token before it is.
-        """
-        if self.in_order:
-            return self.slots
-        return torch.where(self.valid, self.slots, -1).cummax(1).values.clamp(min=0)
 
     def keep(self, selection: Selection) -> tuple[Tensor, TokenMap]:
         """Rows that remain after a selection: its visual tokens and all text.
@@ -88,6 +82,9 @@ class TokenMap:
             order = self._order(selection.behind)
             index, valid = kept_rows(keep.gather(1, order), counts)
             index = order.gather(1, index)
+        slots, places = self.slots.gather(1, index), self.places.gather(1, index)
+        if selection.behind is not None:
+            places = torch.where(valid, places, 0).cummax(1).values
         merged = self.merged
         if selection.merge_into is not None:
             absorbs = torch.zeros_like(merged.to(torch.uint8))
@@ -95,7 +92,8 @@ class TokenMap:
             absorbs.scatter_reduce_(1, selection.merge_into.clamp(min=0), merges.to(torch.uint8), "amax")
             merged = merged | absorbs.bool()
         return index, TokenMap(
-            slots=self.slots.gather(1, index),
+            slots=slots,
+            places=places,
             valid=valid,
             visual=self.visual.gather(1, index) & valid,
             merged=merged.gather(1, index) & valid,
@@ -116,6 +114,7 @@ class TokenMap:
         """The rows of this map and then those of another."""
         return TokenMap(
             torch.cat([self.slots, other.slots], 1),
+            torch.cat([self.places, other.places], 1),
             torch.cat([self.valid, other.valid], 1),
             torch.cat([self.visual, other.visual], 1),
             torch.cat([self.merged, other.merged], 1),
@@ -138,6 +137,7 @@ class TokenMap:
         gone_invalid = (~self.valid[:, gone]).sum(1).tolist()
         return TokenMap(
             self.slots[:, left],
+            self.places[:, left],
             self.valid[:, left],
             self.visual[:, left],
             self.merged[:, left],
@@ -151,6 +151,7 @@ class TokenMap:
         index = index.to(self.slots.device)
         return TokenMap(
             self.slots[index],
+            self.places[index],
             self.valid[index],
             self.visual[index],
             self.merged[index],

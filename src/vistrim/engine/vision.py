@@ -22,13 +22,16 @@ class VisionRecord:
     tower : VisionTower
         The tower.
     rows : dict
-        For each block that is read: the attention of each call of the tower.
+        For each block that is read: the attention of each call of the tower, until it is asked for.
+    received : dict
+        For each block, ``[features]``: what these rows came to.
     features : list of Tensor
         ``[images, tokens, width]`` of each call: what the projector was given.
     """
 
     tower: VisionTower
     rows: dict[int, list[AttentionRows]] = field(default_factory=dict)
+    received: dict[int, Tensor] = field(default_factory=dict)
     features: list[Tensor] = field(default_factory=list)
 
     def read(self, block: int, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:
@@ -69,9 +72,12 @@ class VisionRecord:
         first = placeholders[::copies].flatten()
         source = torch.where(first, first.cumsum(0) - 1, -1)
         source = source.view(-1, placeholders.shape[1]).repeat_interleave(copies, 0)
+        # Done once, so that the tower's queries and keys are not held while the answer is generated.
+        self.received |= {block: self._received(rows) for block, rows in self.rows.items()}
+        self.rows.clear()
         device = placeholders.device
         return VisionTokens(
-            attention={block: self._received(rows).to(device) for block, rows in self.rows.items()},
+            attention={block: received.to(device) for block, received in self.received.items()},
             features=torch.cat([features.flatten(0, 1) for features in self.features]).to(device),
             source=source,
         )
