@@ -6,7 +6,21 @@ import torch
 from tests import tiny
 from tests.engine.test_against_oracle import TOLERANCE, follow
 from tests.oracle import Oracle, st3_schedule
-from vistrim import PVTP, ST3, VTA, FastV, Pool, PyramidDrop, Random, SparseVLM, Uniform, compose, trim
+from vistrim import (
+    PVTP,
+    ST3,
+    VTA,
+    FastV,
+    Hybrid,
+    Pool,
+    PyramidDrop,
+    Random,
+    SparseVLM,
+    Uniform,
+    VisPruner,
+    compose,
+    trim,
+)
 
 N = tiny.TOKENS_PER_IMAGE
 
@@ -72,6 +86,22 @@ def test_a_part_that_looks_ahead():
     with trim(model, compose(Random(0.5), PyramidDrop((2,), (0.5,)))) as run:
         tiny.generate(model, inputs)
     assert run.report.visual_tokens_per_layer[2] == [s.visual // 4 for s in tiny.RAGGED]
+
+
+def test_hybrid_is_its_three_parts():
+    model, inputs = tiny.shared(), tiny.batch(tiny.RAGGED)
+    parts = compose(VisPruner(0.5, positions="original"), PVTP(1, 2, 0.3), VTA("linear", 8, 0.1, 2))
+    hybrid = Hybrid(start_layer=1, stride=2, decay="linear", horizon=8, floor=0.1, interval=2)
+    outputs = []
+    for method in (parts, hybrid):
+        with trim(model, method) as run:
+            outputs.append(tiny.logits(tiny.generate(model, inputs)))
+        assert run.report.visual_tokens_per_layer[0] == [s.visual // 2 for s in tiny.RAGGED]
+    assert torch.equal(*outputs)
+    assert not Hybrid(decay="constant").acts_in_decode
+    for wrong in ({"keep": 0}, {"positions": "new"}, {"ratio": 1.0}, {"horizon": 0}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            Hybrid(**wrong)
 
 
 def test_stages_may_not_overlap():

@@ -71,7 +71,7 @@ class Decode(Forward):
             own = kwargs["position_ids"]
             row = cached.tokens.slots.new_zeros(hidden.shape[0], 1)
             changed |= self.remember(
-                shift, own, lambda: lowered_arguments(self.spec.rotary, hidden, own, row, None, shift)
+                ("lowered", shift), own, lambda: lowered_arguments(self.spec.rotary, hidden, own, row, None, shift)
             )
         mask = kwargs.get("attention_mask")
         additive = mask.dtype if mask is not None and mask.dtype != torch.bool else None

@@ -4,6 +4,7 @@ from vistrim.methods.base import Method
 from vistrim.methods.composition import Composed, compose
 from vistrim.methods.fastervlm import FasterVLM
 from vistrim.methods.fastv import FastV
+from vistrim.methods.hybrid import Hybrid
 from vistrim.methods.pool import Pool
 from vistrim.methods.pvtp import PVTP
 from vistrim.methods.pyramiddrop import PyramidDrop
@@ -26,6 +27,7 @@ __all__ = [
     "Composed",
     "FastV",
     "FasterVLM",
+    "Hybrid",
     "Method",
     "MethodInfo",
     "Pool",
