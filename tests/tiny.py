@@ -1,5 +1,7 @@
 """Tiny LLaVA models with random weights, and prompts for them."""
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -132,6 +134,12 @@ def generate(model: Any, inputs: dict[str, Tensor], new_tokens: int = 8, **kwarg
     """Greedy by default, with logits and cache."""
     options = {"do_sample": False, "output_logits": True, "return_dict_in_generate": True}
     return model.generate(**inputs, max_new_tokens=new_tokens, **(options | kwargs))
+
+
+def in_threads(work: Callable[[Sample], Any], samples: list[Sample]) -> list[Any]:
+    """Do something with every sample at the same time."""
+    with ThreadPoolExecutor(len(samples)) as pool:
+        return list(pool.map(work, samples))
 
 
 def logits(output: Any) -> Tensor:

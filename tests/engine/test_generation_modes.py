@@ -1,7 +1,5 @@
 """Every supported way to generate gives what the independent computation gives."""
 
-import threading
-
 import pytest
 import torch
 from transformers import DynamicCache
@@ -324,16 +322,7 @@ def test_threads_generate_at_the_same_time():
     samples = [tiny.sample(1 + i % 2, 6 + i, seed=i) for i in range(6)]
     with trim(model, BOTH[0]) as run:
         alone = [tiny.generate(model, tiny.batch([s])) for s in samples]
-        together = [None] * len(samples)
-
-        def work(i):
-            together[i] = tiny.generate(model, tiny.batch([samples[i]]))
-
-        threads = [threading.Thread(target=work, args=(i,)) for i in range(len(samples))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        together = tiny.in_threads(lambda s: tiny.generate(model, tiny.batch([s])), samples)
     for a, b in zip(alone, together, strict=True):
         assert torch.equal(tiny.logits(a), tiny.logits(b))
     assert len(run.reports) == 2 * len(samples)

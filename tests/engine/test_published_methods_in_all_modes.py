@@ -4,8 +4,6 @@ What these do for a prompt is compared with an independent computation elsewhere
 with the plain one, sample by sample.
 """
 
-import threading
-
 import pytest
 import torch
 
@@ -193,16 +191,7 @@ def test_threads_encode_at_the_same_time():
     samples = [tiny.sample(1 + i % 2, 6 + i, seed=i) for i in range(4)]
     with trim(model, METHODS["composed"]):
         alone = [tiny.generate(model, tiny.batch([s])) for s in samples]
-        together = [None] * len(samples)
-
-        def work(i):
-            together[i] = tiny.generate(model, tiny.batch([samples[i]]))
-
-        threads = [threading.Thread(target=work, args=(i,)) for i in range(len(samples))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        together = tiny.in_threads(lambda s: tiny.generate(model, tiny.batch([s])), samples)
     for a, b in zip(alone, together, strict=True):
         assert torch.equal(tiny.logits(a), tiny.logits(b))
 

@@ -23,6 +23,15 @@ def check_positions(positions: str) -> None:
         raise ValueError(f"positions={positions!r}: must be original or renumber")
 
 
+def check_layer(name: str, layer: int, depth: int) -> None:
+    """Refuse a first cut behind the last layer."""
+    if layer >= depth:
+        raise ValueError(
+            f"{name}={layer}, but the model has {depth} decoder layers (0 to {depth - 1}): "
+            f"nothing would be trimmed; choose a smaller {name}"
+        )
+
+
 @dataclass(frozen=True)
 class VisionTokens:
     """What the vision tower computed for the visual tokens of a prompt.

@@ -3,13 +3,14 @@
 from dataclasses import dataclass, replace
 
 from vistrim.core.selection import Selection, keep_top
-from vistrim.methods.base import LayerTokens, Method, Positions, check_positions
+from vistrim.methods.base import LayerTokens, Positions
+from vistrim.methods.one_cut import OneCut
 from vistrim.methods.registry import register
 
 
 @register
 @dataclass(frozen=True)
-class FastV(Method):
+class FastV(OneCut):
     r"""Drop a share of the visual tokens before one decoder layer.
 
     Before layer :math:`K` the ``round(N * (1 - ratio))`` visual tokens stay that receive most attention from the last
@@ -40,7 +41,6 @@ class FastV(Method):
 
     name = "fastv"
     summary = "Drops the least attended visual tokens before one decoder layer"
-    stages = ("prefill",)
     needs = "attention of one query row at one layer"
     kv_cache = "full below the cut, small from it on"
     source = "arXiv 2403.06764"
@@ -50,29 +50,12 @@ class FastV(Method):
     positions: Positions = "original"
 
     def __post_init__(self) -> None:
-        if self.layer < 1:
-            raise ValueError(
-                f"layer={self.layer}: must be at least 1, because layer 0 has no layer before it whose attention could "
-                "rank the tokens; use random to drop tokens before the decoder without ranking"
-            )
+        super().__post_init__()
         if not 0 <= self.ratio <= 1:
             raise ValueError(f"ratio={self.ratio}: must be between 0 and 1 (the share that is dropped)")
-        check_positions(self.positions)
-
-    def check(self, depth: int) -> None:
-        """Refuse a cut behind the last layer."""
-        if self.layer >= depth:
-            raise ValueError(
-                f"layer={self.layer}, but the model has {depth} decoder layers (0 to {depth - 1}): "
-                "nothing would be trimmed; choose a smaller layer"
-            )
-
-    def prefill_layers(self, depth: int) -> tuple[int, ...]:
-        """The one cut."""
-        return (self.layer,)
 
     def select_prefill(self, layer: int, tokens: LayerTokens) -> Selection:
         """Keep the most attended tokens."""
         # The code rounds like this too, so half a token goes to the even number.
         counts = tuple(round(n * (1 - self.ratio)) for n in tokens.initial)
-        return replace(keep_top(tokens.scores, tokens.visual, counts), renumber=self.positions == "renumber")
+        return replace(keep_top(tokens.scores, tokens.visual, counts), renumber=self.renumbers)

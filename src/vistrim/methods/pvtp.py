@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from vistrim.core.schedules import cuts_before, scaled_to_depth, tokens_kept
+from vistrim.methods.base import check_layer
 from vistrim.methods.registry import register
 from vistrim.methods.schedule import AttentionSchedule
 
@@ -59,11 +60,8 @@ class PVTP(AttentionSchedule):
 
     def check(self, depth: int) -> None:
         """Refuse a first cut behind the last layer."""
-        if self.start_layer is not None and self.start_layer >= depth:
-            raise ValueError(
-                f"start_layer={self.start_layer}, but the model has {depth} decoder layers (0 to {depth - 1}): "
-                "nothing would be trimmed; choose a smaller start_layer"
-            )
+        if self.start_layer is not None:
+            check_layer("start_layer", self.start_layer, depth)
 
     def retention(self, layer: int, depth: int) -> float:
         """Share of the visual tokens that the cuts before ``layer`` leave, ``(1 - ratio) ** K(layer)``."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vistrim.core.merging import dpc_knn
+from vistrim.core.raters import received_without_prior, words_above_average
 from vistrim.core.schedules import budget
 from vistrim.core.scores import AttentionRows
 from vistrim.core.selection import Selection
@@ -27,7 +28,7 @@ RECYCLED = 0.3
 PER_CLUSTER = 10
 """Recycled tokens for each merged one."""
 PRIORITY_HEADS = 14
-LEAST_GRAVITY = 0.1
+LEAST_PRIOR = 0.1
 """Share of RoPE's prior at distance 0 below which it is not divided by."""
 
 
@@ -155,17 +156,15 @@ class SparseVLM(Method):
         chosen = torch.zeros_like(visual)
         for sample, words in enumerate(question):
             where = words.nonzero()[:, 0]
-            image = embeddings[sample, visual[sample]].float()
-            if len(image):
-                relevance = (image @ embeddings[sample, where].float().T).softmax(1).mean(0)
-                above = relevance > relevance.mean()
-                where = where[above] if above.any() else where
-            chosen[sample, where] = True
+            above = words_above_average(embeddings[sample, visual[sample]], embeddings[sample, where])
+            chosen[sample, where[above]] = True
         return chosen
 
     def score(self, attention: AttentionRows, visual: Tensor) -> Tensor:
         """Attention received from the raters."""
-        return _corrected(attention, visual) if self.variant == "plus" else attention.received()
+        if self.variant == "plus":
+            return received_without_prior(attention, visual, PRIORITY_HEADS, LEAST_PRIOR)
+        return attention.received()
 
     def select_prefill(self, layer: int, tokens: LayerTokens) -> Selection | None:
         """Keep the best tokens, and merge the best of the rest."""
@@ -212,24 +211,3 @@ class SparseVLM(Method):
         if isinstance(count, float):
             return [budget(count, n) for n in tokens.initial]
         return [count * images for images in tokens.images]
-
-
-def _corrected(attention: AttentionRows, visual: Tensor) -> Tensor:
-    r"""Attention received from the raters, divided by RoPE's prior, from the heads that look at the image most.
-
-    The prior is :math:`g(i - j) = \langle RoPE_i(\mathbb 1), RoPE_j(\mathbb 1) \rangle / \sqrt d`.
-    """
-    assert attention.rotary is not None
-    cos, sin = (table.float().expand(visual.shape[0], -1, -1) for table in attention.rotary)
-    per_head = torch.zeros((), device=cos.device)
-    samples = torch.arange(visual.shape[0], device=cos.device)[:, None]
-    for weights, places in attention.blocks():
-        cos_rows, sin_rows = cos[samples, places], sin[samples, places]
-        gravity = cos_rows @ cos.transpose(1, 2) + sin_rows @ sin.transpose(1, 2)
-        strongest = cos_rows.square().sum(-1, keepdim=True) + sin_rows.square().sum(-1, keepdim=True)
-        gravity = torch.maximum(gravity, LEAST_GRAVITY * strongest) / cos.shape[-1] ** 0.5
-        per_head = per_head + (weights / gravity[:, None]).sum(2)
-    on_image = (per_head * visual.to(per_head.device)[:, None]).sum(2)
-    heads = on_image.argsort(dim=1, descending=True, stable=True)[:, :PRIORITY_HEADS]
-    chosen = per_head.gather(1, heads[..., None].expand(-1, -1, per_head.shape[2]))
-    return chosen.mean(1) / attention.rows_per_sample().clamp(min=1)[:, None]

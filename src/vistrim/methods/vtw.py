@@ -7,13 +7,14 @@ from typing import Any
 import torch
 
 from vistrim.core.selection import Selection
-from vistrim.methods.base import LayerTokens, Method, Positions, check_positions
+from vistrim.methods.base import LayerTokens, Positions, check_positions
+from vistrim.methods.one_cut import OneCut
 from vistrim.methods.registry import register
 
 
 @register
 @dataclass(frozen=True)
-class VTW(Method):
+class VTW(OneCut):
     """Withdraw all visual tokens before one decoder layer; deeper layers see text only.
 
     Layers below ``layer`` keep the keys and values of all visual tokens, deeper ones hold none.
@@ -39,7 +40,6 @@ class VTW(Method):
 
     name = "vtw"
     summary = "Withdraws all visual tokens before one decoder layer"
-    stages = ("prefill",)
     needs = "nothing (the layer is found by search_layer)"
     kv_cache = "full below the cut, none from it on"
     source = "arXiv 2405.05803"
@@ -47,27 +47,10 @@ class VTW(Method):
     layer: int = 16
     positions: Positions = "original"
 
-    def __post_init__(self) -> None:
-        if self.layer < 1:
-            raise ValueError(f"layer={self.layer}: must be at least 1, or the decoder would see no image at all")
-        check_positions(self.positions)
-
-    def check(self, depth: int) -> None:
-        """Refuse a cut behind the last layer."""
-        if self.layer >= depth:
-            raise ValueError(
-                f"layer={self.layer}, but the model has {depth} decoder layers (0 to {depth - 1}): "
-                "nothing would be trimmed; choose a smaller layer"
-            )
-
-    def prefill_layers(self, depth: int) -> tuple[int, ...]:
-        """The one cut."""
-        return (self.layer,)
-
     def select_prefill(self, layer: int, tokens: LayerTokens) -> Selection:
         """Keep no visual token."""
         nothing = torch.zeros_like(tokens.visual)
-        return Selection(nothing, (0,) * len(tokens.held), renumber=self.positions == "renumber")
+        return Selection(nothing, (0,) * len(tokens.held), renumber=self.renumbers)
 
 
 @dataclass(frozen=True)

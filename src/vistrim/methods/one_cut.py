@@ -1,0 +1,44 @@
+"""Methods that cut once, before one decoder layer."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+from vistrim.methods.base import Method, Positions, check_layer, check_positions
+
+
+@dataclass(frozen=True)
+class OneCut(Method):
+    """Base class: `select_prefill` is asked before layer ``layer`` alone."""
+
+    stages = ("prefill",)
+
+    @property
+    @abstractmethod
+    def layer(self) -> int:
+        """First layer (0-based, at least 1) that runs on fewer tokens."""
+
+    @property
+    @abstractmethod
+    def positions(self) -> Positions:
+        """RoPE positions of the tokens that are left."""
+
+    def __post_init__(self) -> None:
+        if self.layer < 1:
+            raise ValueError(
+                f"layer={self.layer}: must be at least 1; to choose tokens before the decoder use a method that acts "
+                "there, such as random"
+            )
+        check_positions(self.positions)
+
+    @property
+    def renumbers(self) -> bool:
+        """Whether the tokens that are left get consecutive positions."""
+        return self.positions == "renumber"
+
+    def check(self, depth: int) -> None:
+        """Refuse a cut behind the last layer."""
+        check_layer("layer", self.layer, depth)
+
+    def prefill_layers(self, depth: int) -> tuple[int, ...]:
+        """The one cut."""
+        return (self.layer,)
