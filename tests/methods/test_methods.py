@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vistrim import PVTP, ST3, VTA, Pool, Random, Uniform, get_method, list_methods
+from vistrim import PVTP, ST3, VTA, VTW, FastV, Pool, PyramidDrop, Random, SparseVLM, Uniform, get_method, list_methods
 from vistrim.methods.base import LayerTokens, Method
 from vistrim.methods.per_image import ImageTokens
 from vistrim.methods.pool import smaller_grid
@@ -57,11 +57,59 @@ def test_unknown_names_suggest_the_nearest():
         ("random", {"keep": 0}, "keep"),
         ("uniform", {"keep": 1.2}, "keep"),
         ("pool", {"keep": 0.0}, "keep"),
+        ("fastervlm", {"keep": 0}, "keep=0"),
+        ("fastervlm", {"positions": "fresh"}, "original or renumber"),
+        ("vispruner", {"important_ratio": 1.5}, "important_ratio"),
+        ("vtc-cls", {"first_layer": -1}, "first_layer"),
+        ("fastv", {"layer": 0}, "at least 1"),
+        ("fastv", {"ratio": 1.1}, "share that is dropped"),
+        ("vtw", {"layer": 0}, "at least 1"),
+        ("vtw", {"positions": None}, "original or renumber"),
+        ("pyramiddrop", {"keep": (0.5,)}, "1 shares for 3 layers"),
+        ("pyramiddrop", {"keep": (0.25, 0.5, 0.1)}, "do not rise"),
+        ("pyramiddrop", {"keep": (1.5, 0.5, 0.1)}, "between 0 and 1"),
+        ("pyramiddrop", {"layers": (0, 2, 3)}, "from 1 on"),
+        ("pyramiddrop", {"layers": (3, 2, 4)}, "must rise"),
+        ("pyramiddrop", {"layers": (), "keep": ()}, "must rise"),
+        ("sparsevlm", {"variant": "2.0"}, "1.5, 1.0, plus"),
+        ("sparsevlm", {"budget": 100}, "192, 128, 96, 64 .*take counts"),
+        ("sparsevlm", {"variant": "1.0", "budget": 96}, "192, 128, 64"),
+        ("sparsevlm", {"variant": "1.0", "counts": (1, 2, 3, 4)}, "leave counts out"),
+        ("sparsevlm", {"counts": (1, 2)}, "2 counts for 3 layers"),
+        ("sparsevlm", {"counts": (0, 2, 3)}, "from 1 on"),
+        ("sparsevlm", {"counts": (0.5, 1.2, 3)}, "up to 1.0"),
+        ("sparsevlm", {"layers": (2, 2, 3)}, "must rise"),
+        ("sparsevlm", {"positions": "new"}, "original or renumber"),
+        ("hybrid", {"keep": 1.5}, "keep"),
     ],
 )
 def test_values_out_of_range(name, parameters, message):
     with pytest.raises(ValueError, match=message):
         get_method(name, **parameters)
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (FastV(5), "layer=5, but the model has 5 decoder layers"),
+        (VTW(), "choose a smaller layer"),
+        (PVTP(start_layer=9), "choose a smaller start_layer"),
+        (ST3(start_layer=9), "choose a smaller start_layer"),
+        (PyramidDrop((1, 2, 5)), "choose smaller ones"),
+        (SparseVLM(), "choose layers between 0 and 3"),
+        (SparseVLM(layers=(0, 1, 4)), "choose layers between 0 and 3"),
+    ],
+)
+def test_layers_that_the_decoder_does_not_have(method, message):
+    with pytest.raises(ValueError, match=message):
+        method.check(5)
+
+
+def test_a_pyramid_scales_with_the_depth():
+    assert PyramidDrop().prefill_layers(32) == (8, 16, 24)
+    assert PyramidDrop().prefill_layers(40) == (10, 20, 30)
+    with pytest.raises(ValueError, match="give the layers yourself"):
+        PyramidDrop().check(3)
 
 
 def test_presets():

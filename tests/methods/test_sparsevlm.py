@@ -41,6 +41,22 @@ def test_presets_keep_the_published_numbers_of_576(variant, budget, counts):
     assert method.prefill_layers(32) == (3, 7, 16)
 
 
+def test_preset_of_192_in_a_model_with_576_tokens(monkeypatch):
+    monkeypatch.setitem(tiny._VISION, "image_size", 48)
+    monkeypatch.setitem(tiny._VISION, "patch_size", 2)
+    model = tiny.build(num_hidden_layers=18)
+    ids = [tiny.BOS, 5, *[tiny.IMAGE] * 576, 7, 8, 9]
+    inputs = tiny.batch([tiny.Sample(ids, torch.randn(1, 3, 48, 48))])
+    with trim(model, SparseVLM()) as run:
+        tiny.generate(model, inputs, 2)
+    per_layer = [576] * 3 + [309] * 4 + [204] * 9 + [113] * 2
+    assert run.report.visual_tokens_per_layer == [[n] for n in per_layer]
+    # Five words, and one generated token that was read.
+    assert run.report.kv_tokens_per_layer == [[n + 5 + 1] for n in per_layer]
+    # Those merged before are among the best of the first stage.
+    assert [len(stage.merged[0]) for stage in run.report.stages][:2] == [9, 9 + 4]
+
+
 def test_published_mean_of_the_preset():
     """206.5 tokens per layer, not the 192 that the authors' counter says."""
     per_layer = [576] * 3 + [309] * 4 + [204] * 9 + [113] * 16

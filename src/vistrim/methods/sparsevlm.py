@@ -101,9 +101,9 @@ class SparseVLM(Method):
             raise ValueError(f"variant={self.variant!r}: must be one of {', '.join(LAYERS)}")
         presets = RANK_SCALES if self.variant == "1.0" else COUNTS[self.variant]
         if self.budget not in presets:
-            choices = ", ".join(map(str, presets))
             raise ValueError(
-                f"budget={self.budget}: the presets of variant {self.variant} are {choices}; or give counts"
+                f"budget={self.budget}: the presets of variant {self.variant} are {', '.join(map(str, presets))} "
+                "(for other numbers, variants 1.5 and plus take counts)"
             )
         after = self.cut_after
         if not after or after[0] < 0 or any(a >= b for a, b in pairwise(after)):
