@@ -228,7 +228,7 @@ def test_towers_that_do_not_fit_are_refused():
         trim(model, VTCCLS(5))
     model = tiny.build()
     model.config.vision_feature_layer = 0
-    for method in (FasterVLM(5), VisPruner(5)):
+    for method in (FasterVLM(5), VisPruner(5), VTCCLS(5), VTCCLS(5, first_layer=0)):
         with pytest.raises(UnsupportedModelError, match="embeddings"):
             trim(model, method)
     trim(model, FastV())

@@ -21,11 +21,11 @@ BEFORE_LLM = {
     "fastervlm-least": (FasterVLM(0.001), dense.FasterVLM(0.001)),
     "vtc-cls": (VTCCLS(7, 0), dense.VTCCLS(7, 0)),
     "vtc-cls-original": (VTCCLS(0.3, 0, positions=ORIGINAL), dense.VTCCLS(0.3, 0, positions=ORIGINAL)),
-    # Rests of 12, 13 and 16 tokens: one round or two, of even and of odd length.
+    # Rests of 12 to 16 tokens: one round or several, of even and of odd length.
     "vispruner": (VisPruner(8, 0.5), dense.VisPruner(8, 0.5)),
     "vispruner-odd": (VisPruner(7, 0.5), dense.VisPruner(7, 0.5)),
     "vispruner-two-rounds": (VisPruner(5, 0.2), dense.VisPruner(5, 0.2)),
-    "vispruner-three-rounds": (VisPruner(1, 0.0), dense.VisPruner(1, 0.0)),
+    "vispruner-to-one": (VisPruner(1, 0.0), dense.VisPruner(1, 0.0)),
     "vispruner-diverse": (VisPruner(6, 0.0, positions=ORIGINAL), dense.VisPruner(6, 0.0, positions=ORIGINAL)),
     "vispruner-share": (VisPruner(0.7, 0.75), dense.VisPruner(0.7, 0.75)),
     "vispruner-important": (VisPruner(3, 1.0), dense.VisPruner(3, 1.0)),
@@ -63,7 +63,7 @@ SPARSE = {
     "1.5-original": sparse("1.5", (0, 2), (9, 4), ORIGINAL),
     "1.5-shares": sparse("1.5", (1, 2, 3), (0.4, 0.28, 0.1), RENUMBER),
     "1.5-shares-original": sparse("1.5", (0, 1, 3), (0.6, 0.4, 0.2), ORIGINAL),
-    # The second layer's 15 of 16 tokens, and the third's 7 of 8, are left alone.
+    # The first layer's 15 of 16 tokens, and the third's 7 of 8, are left alone.
     "1.5-left-alone": sparse("1.5", (0, 1, 2), (15, 7, 7), None),
     "1.0-64": sparse("1.0", (0, 2), None, None, 64),
     "1.0-64-original": sparse("1.0", (1, 3), None, ORIGINAL, 64),
@@ -184,6 +184,43 @@ def test_priority_heads(positions):
     sdpa, eager = (tiny.build(attention=a, num_attention_heads=16, num_key_value_heads=4) for a in ("sdpa", "eager"))
     method, rule = sparse("plus", (1, 3), (8, 3), positions)
     run(sdpa, method, MANY_IMAGES, rule, eager)
+
+
+@pytest.fixture(scope="module")
+def deep_models():
+    """Models with as many layers as the defaults ask for, and 64 patches."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(tiny._VISION, "num_hidden_layers", 20)
+        patch.setitem(tiny._VISION, "patch_size", 2)
+        patch.setattr(tiny, "TOKENS_PER_IMAGE", 64)
+        models = [tiny.build(attention=attention, num_hidden_layers=21) for attention in ("sdpa", "eager")]
+        return *models, [tiny.sample(1, 9)]
+
+
+@pytest.mark.parametrize(
+    ("method", "rule"),
+    [
+        (FasterVLM(), dense.FasterVLM(144)),
+        (VTCCLS(20), dense.VTCCLS(20, 16)),
+        (VisPruner(20), dense.VisPruner(20, 0.5)),
+        (FastV(), dense.FastV(2, 0.5)),
+        (PyramidDrop(), dense.PyramidDrop((5, 10, 15), (0.5, 0.25, 0.125))),
+        (VTW(), dense.VTW(16)),
+        (SparseVLM(64), dense.SparseVLM((2, 6, 15), (66, 30, 17), positions=RENUMBER)),
+        (SparseVLM(96), dense.SparseVLM((2, 6, 15), (238, 48, 26), positions=RENUMBER)),
+        (SparseVLM(128), dense.SparseVLM((2, 6, 15), (303, 110, 36), positions=RENUMBER)),
+        (SparseVLM(), dense.SparseVLM((2, 6, 15), (300, 200, 110), positions=RENUMBER)),
+        (SparseVLM(64, "1.0"), dense.SparseVLM((2, 6, 15, 19), (), "1.0", (0.8, 0.0), positions=RENUMBER)),
+        (SparseVLM(128, "1.0"), dense.SparseVLM((2, 6, 15, 19), (), "1.0", (9.0, 6.0), positions=RENUMBER)),
+        (SparseVLM(192, "1.0"), dense.SparseVLM((2, 6, 15, 19), (), "1.0", (13.5, 0.0), positions=RENUMBER)),
+        (SparseVLM(64, "plus"), dense.SparseVLM((2, 6, 15), (66, 34, 20), "plus")),
+        (SparseVLM(96, "plus"), dense.SparseVLM((2, 6, 15), (246, 54, 28), "plus")),
+        (SparseVLM(128, "plus"), dense.SparseVLM((2, 6, 15), (238, 108, 60), "plus")),
+    ],
+)
+def test_defaults(method, rule, deep_models):
+    sdpa, eager, samples = deep_models
+    run(sdpa, method, samples, rule, eager)
 
 
 SECOND_TURNS = (

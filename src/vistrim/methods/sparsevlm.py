@@ -58,7 +58,7 @@ class SparseVLM(Method):
         Layers (0-based) after which tokens go. None: (2, 6, 15), in "1.0" (2, 6, 15, 19).
     counts : tuple of int or float, optional
         Tokens kept after each of the layers, recycled ones not counted: numbers per image, or shares in (0, 1] of the
-        sample's visual tokens. None: the preset's numbers. Not in "1.0".
+        sample's visual tokens, at least one. None: the preset's numbers. Not in "1.0".
     positions : {"renumber", "original"}, optional
         RoPE positions of the tokens that are left: consecutive, or each its own (a merged token has that of its
         cluster's centre). None: as the authors have them, "renumber" in "1.5" and "1.0", "original" in "plus".

@@ -53,9 +53,9 @@ class VTCCLS(ClassAttention):
 
     def vision_blocks(self, feature_block: int) -> tuple[int, ...]:
         """From ``first_layer`` to the block that makes the visual tokens."""
-        if self.first_layer > feature_block:
+        if 0 <= feature_block < self.first_layer:
             raise ValueError(
                 f"first_layer={self.first_layer}, but the visual tokens come from block {feature_block} of the vision "
                 f"tower: choose first_layer between 0 and {feature_block}"
             )
-        return tuple(range(self.first_layer, feature_block + 1))
+        return (*range(self.first_layer, feature_block), feature_block)
