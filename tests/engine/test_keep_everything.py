@@ -28,7 +28,7 @@ class KeepEverything(Method):
         assert tokens.scores.shape == tokens.visual.shape
         return Selection(tokens.visual, tokens.held)
 
-    def decode_counts(self, layer, step, initial, depth):
+    def decode_counts(self, layer, step, initial, left, depth):
         return tuple(initial)
 
 

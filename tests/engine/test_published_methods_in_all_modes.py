@@ -222,6 +222,53 @@ def test_images_that_were_encoded_before_cannot_be_ranked():
     assert run.report.visual_tokens_per_layer[0] == [5]
 
 
+def test_a_custom_gap_in_the_positions_is_closed():
+    """Renumbered tokens are consecutive, and so is what follows them."""
+    model, inputs = tiny.shared(), tiny.batch([tiny.sample(1, 9)])
+    n = inputs["input_ids"].shape[1]
+    plain, gap = torch.arange(n)[None], torch.arange(n)[None]
+    gap[:, -3:] += 100
+    logits = []
+    with torch.no_grad(), trim(model, FasterVLM(5)):
+        for positions in (plain, gap):
+            output = model(**inputs, position_ids=positions, use_cache=True)
+            next_one = positions[:, -1:] + 1
+            output = model(input_ids=torch.tensor([[7]]), position_ids=next_one, past_key_values=output.past_key_values)
+            logits.append(output.logits)
+    assert (logits[0] - logits[1]).abs().max() <= 1e-5
+
+
+@EACH
+def test_model_run_from_inside_a_generation(name):
+    """A forward pass of a logits processor encodes images of its own."""
+    model, inputs = tiny.shared(), tiny.batch(tiny.RAGGED)
+    inner = tiny.batch([tiny.sample(2, 7, seed=5)])
+    found = []
+
+    def asks(ids, scores):
+        found.append(model(**inner, use_cache=True).logits)
+        return scores
+
+    with torch.no_grad(), trim(model, METHODS[name]):
+        plain = tiny.generate(model, inputs)
+        expected = model(**inner, use_cache=True).logits
+        asked = tiny.generate(model, inputs, logits_processor=[asks])
+    assert torch.equal(tiny.logits(plain), tiny.logits(asked))
+    assert all(torch.equal(logits, expected) for logits in found)
+
+
+def test_other_features_than_the_config_names_are_refused():
+    model, inputs = tiny.shared(), tiny.batch([tiny.sample(1, 9)])
+    with torch.no_grad(), trim(model, FasterVLM(5)):
+        with pytest.raises(UnsupportedGenerationError, match="leave out `vision_feature_layer`"):
+            tiny.generate(model, inputs, 2, vision_feature_layer=-1)
+        with pytest.raises(UnsupportedGenerationError, match=r"set model\.config\.vision_feature_layer"):
+            model(**inputs, vision_feature_layer=-1)
+        tiny.generate(model, inputs, 2, vision_feature_layer=-2)
+    with trim(model, FastV()):
+        tiny.generate(model, inputs, 2, vision_feature_layer=-1)
+
+
 def test_towers_that_do_not_fit_are_refused():
     model = tiny.shared()
     with pytest.raises(ValueError, match="choose first_layer between 0 and 0"):

@@ -10,6 +10,8 @@ from vistrim import (
     PVTP,
     ST3,
     VTA,
+    VTW,
+    FasterVLM,
     FastV,
     Hybrid,
     Pool,
@@ -50,8 +52,9 @@ def test_three_stages_equal_the_reference(samples, attention, whole):
     schedule = st3_schedule(2, 2, 0.5, "linear", 8) if whole else None
 
     def halves(n, layer, t):
-        spatial = st3_schedule(2, 2, 0.5)(n, layer, 0)
-        return spatial if t == 0 else st3_schedule(9, 1, 0.0, "linear", 8)(n, layer, t)
+        """Annealing counts from what the cuts have left in the layer."""
+        left = st3_schedule(2, 2, 0.5)(n, layer, 0)
+        return left if t == 0 else st3_schedule(9, 1, 0.0, "linear", 8)(left, layer, t)
 
     def of_the_entered(n, layer, t):
         """The reference counts the tokens of the prompt in prefill."""
@@ -65,6 +68,37 @@ def test_three_stages_equal_the_reference(samples, attention, whole):
         answer = output.sequences[b, inputs["input_ids"].shape[1] :].tolist()
         assert (tiny.logits(output)[b] - follow(oracle, sample, answer)).abs().max() <= TOLERANCE
         assert [n[b] for n in run.report.kv_tokens_per_layer] == oracle.kv_lengths()
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        compose(Uniform(0.5), PyramidDrop()),
+        compose(FasterVLM(8, positions="original"), PyramidDrop((2, 3), (0.5, 0.25))),
+        compose(FasterVLM(8, positions="original"), SparseVLM(layers=(0, 2), counts=(5, 2))),
+        compose(VisPruner(8), FastV(2, 0.5)),
+        compose(Random(0.5), FastV(1, 0.5, "renumber")),
+        compose(VisPruner(0.7, positions="original"), VTW(2, "renumber")),
+    ],
+    ids=str,
+)
+def test_stages_with_different_positions(method):
+    """What follows the prompt continues its positions: a cache gives what repeating the prompt gives."""
+    model, inputs = tiny.shared(), tiny.batch(tiny.RAGGED)
+    with trim(model, method):
+        cached = tiny.generate(model, inputs)
+        repeated = tiny.generate(model, inputs, use_cache=False)
+        # The second turn starts from another length in every sample.
+        more = torch.tensor([[5, 6, 7]] * 3)
+        turn = tiny.generate(model, tiny.follow_up(cached, inputs, more))
+        alone = tiny.generate(model, inputs, 8)
+        by_token = tiny.follow_up(alone, inputs, more)
+        for n in range(alone.sequences.shape[1], by_token["input_ids"].shape[1] + 1):
+            part = {name: by_token[name][:, :n] for name in ("input_ids", "attention_mask")}
+            step = tiny.generate(model, part | {"past_key_values": by_token["past_key_values"]}, 1)
+    assert torch.equal(cached.sequences, repeated.sequences)
+    assert (tiny.logits(cached) - tiny.logits(repeated)).abs().max() <= TOLERANCE
+    assert (tiny.logits(turn)[:, 0] - tiny.logits(step)[:, 0]).abs().max() <= TOLERANCE
 
 
 def test_every_part_acts():

@@ -65,12 +65,18 @@ def test_unknown_names_suggest_the_nearest():
         ("fastv", {"ratio": 1.1}, "share that is dropped"),
         ("vtw", {"layer": 0}, "at least 1"),
         ("vtw", {"positions": None}, "original or renumber"),
-        ("pyramiddrop", {"keep": (0.5,)}, "1 shares for 3 layers"),
+        ("fastv", {"layer": 2.5}, "whole number"),
+        ("vtc-cls", {"first_layer": 0.0}, "whole number"),
+        ("pyramiddrop", {"keep": (0.5,)}, "tuple of 3 shares"),
+        ("pyramiddrop", {"keep": 0.5}, "tuple of 3 shares"),
+        ("pyramiddrop", {"layers": [1, 2, 3]}, "tuple of whole numbers"),
+        ("sparsevlm", {"layers": 2}, "tuple of whole numbers"),
+        ("sparsevlm", {"layers": (0.5, 1.5, 2.5)}, "tuple of whole numbers"),
         ("pyramiddrop", {"keep": (0.25, 0.5, 0.1)}, "do not rise"),
         ("pyramiddrop", {"keep": (1.5, 0.5, 0.1)}, "between 0 and 1"),
         ("pyramiddrop", {"layers": (0, 2, 3)}, "from 1 on"),
-        ("pyramiddrop", {"layers": (3, 2, 4)}, "must rise"),
-        ("pyramiddrop", {"layers": (), "keep": ()}, "must rise"),
+        ("pyramiddrop", {"layers": (3, 2, 4)}, "that rise"),
+        ("pyramiddrop", {"layers": (), "keep": ()}, "that rise"),
         ("sparsevlm", {"variant": "2.0"}, "1.5, 1.0, plus"),
         ("sparsevlm", {"budget": 100}, "192, 128, 96, 64 .*take counts"),
         ("sparsevlm", {"variant": "1.0", "budget": 96}, "192, 128, 64"),
@@ -78,7 +84,7 @@ def test_unknown_names_suggest_the_nearest():
         ("sparsevlm", {"counts": (1, 2)}, "2 counts for 3 layers"),
         ("sparsevlm", {"counts": (0, 2, 3)}, "from 1 on"),
         ("sparsevlm", {"counts": (0.5, 1.2, 3)}, "up to 1.0"),
-        ("sparsevlm", {"layers": (2, 2, 3)}, "must rise"),
+        ("sparsevlm", {"layers": (2, 2, 3)}, "that rise"),
         ("sparsevlm", {"positions": "new"}, "original or renumber"),
         ("hybrid", {"keep": 1.5}, "keep"),
     ],
@@ -152,9 +158,9 @@ def test_schedule_falls_with_depth_and_steps(start, stride, ratio, decay):
 
 def test_interval():
     method = VTA("linear", 8, 0.0, interval=3)
-    due = [t for t in range(1, 13) if method.decode_counts(0, t, (16,), 4) is not None]
+    due = [t for t in range(1, 13) if method.decode_counts(0, t, (16,), (16,), 4) is not None]
     assert due == [3, 6, 9, 12]
-    assert VTA("constant").decode_counts(0, 5, (16,), 4) is None
+    assert VTA("constant").decode_counts(0, 5, (16,), (16,), 4) is None
 
 
 @given(st.integers(1, 4), st.integers(1, 16))

@@ -12,6 +12,7 @@ from vistrim.errors import UnsupportedModelError
 
 MODEL_TYPE = "llava"
 TEXT_TYPES = ("llama", "mistral", "qwen2")
+FEATURE_SETTINGS = ("vision_feature_layer", "vision_feature_select_strategy")
 VISION_TYPES = ("clip_vision_model", "siglip_vision_model")
 
 
@@ -52,6 +53,7 @@ def describe(model: nn.Module) -> ModelSpec:
             feature_block=max(range(vision.num_hidden_layers + 1)[layer] for layer in layers) - 1,
             has_cls=has_cls,
             projector=model.model.multi_modal_projector,
+            settings={name: getattr(config, name) for name in FEATURE_SETTINGS},
         ),
         visual_token_ids=(config.image_token_id,),
         grid=(side, side),

@@ -30,12 +30,15 @@ class VisionTower:
         Whether the first token is a class token.
     projector : nn.Module
         Receives the features ``[images, tokens, width]``, one for each visual token.
+    settings : mapping of str to object
+        Values in the config, by name, that a call may override and with them the feature block.
     """
 
     attentions: tuple[nn.Module, ...]
     feature_block: int
     has_cls: bool
     projector: nn.Module
+    settings: Mapping[str, Any]
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def withdrawal_divergences(
     Raises
     ------
     ValueError
-        If ``first_layer`` is out of range.
+        If ``first_layer`` is out of range, or a prompt has no image or no token ids.
     UnsupportedModelError
         If the model is not supported, or is being trimmed.
     """
@@ -92,9 +92,13 @@ class _Watcher:
     calls: list[tuple[nn.Module, Call]] = field(default_factory=list)
 
     def note_inputs(self, module: nn.Module, args: tuple[Any, ...], kwargs: Call) -> None:
-        ids = kwargs["input_ids"]
+        ids = kwargs.get("input_ids")
+        if ids is None:
+            raise ValueError("the prompts have no `input_ids`: give what the processor returns")
         found = read_inputs(self.spec, kwargs, None, 0)
         self.prompt = read_prompt(found, ids.shape[0], past=0, length=ids.shape[1], device=ids.device)
+        if not all(self.prompt.tokens.n_visual):
+            raise ValueError("a prompt without an image tells nothing about visual tokens: leave it out")
         self.index, self.text = self.prompt.tokens.keep(self._withdrawal)
 
     def note_call(self, layer: nn.Module, args: tuple[Any, ...], kwargs: Call) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from vistrim.cli.errors import WrongUsageError
 from vistrim.methods import Method, compose, get_method
 
-BETWEEN_METHODS = re.compile(r"\+(?=\s*[a-z])")
+BETWEEN_METHODS = re.compile(r"\+(?=\s*[A-Za-z])")
 """A plus that is no part of a number such as 1e+3."""
 
 
@@ -67,7 +67,9 @@ def _pairs(settings: Sequence[str]) -> dict[str, str]:
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not (key.strip() and equals and value.strip()):
-            raise WrongUsageError(f"{setting!r} is no parameter: write name=value, for example ratio=0.5")
+            raise WrongUsageError(
+                f"{setting!r} is no parameter: write name=value, for example ratio=0.5 (several values: layers=2/6/15)"
+            )
         pairs[key.strip()] = value.strip()
     return pairs
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from vistrim.core.selection import Selection, gather_rows
+from vistrim.engine.positions import Shift
 from vistrim.engine.tokens import TokenMap, add, take
 from vistrim.errors import UnsupportedGenerationError
 
@@ -32,15 +33,15 @@ class Incoming:
         Visual tokens among them that entered the decoder, per sample.
     trimmed : bool
         Whether ``tokens`` are fewer, or in other places, than before trimming.
-    shift : tuple of int or None
-        By how much renumbering has lowered the RoPE position of the last of them, per sample.
+    shift : Shift or None
+        By how much renumbering has lowered the RoPE position of the last of them.
     """
 
     length: int
     tokens: TokenMap | None = None
     initial: tuple[int, ...] | None = None
     trimmed: bool = False
-    shift: tuple[int, ...] | None = None
+    shift: Shift | None = None
 
 
 class _Trimmable:
@@ -53,8 +54,10 @@ class _Trimmable:
     """Tokens seen so far, the removed ones included."""
     initial: tuple[int, ...] | None = None
     """Visual tokens of all prompts so far that entered the decoder, per sample."""
-    shift: tuple[int, ...] | None = None
-    """By how much renumbering has lowered the RoPE position of whatever comes next, per sample; None: not at all."""
+    left: tuple[int, ...] | None = None
+    """Visual tokens of all prompts so far that prefill has left in this layer, per sample."""
+    shift: Shift | None = None
+    """By how much renumbering has lowered the RoPE position of whatever comes next; None: not at all."""
     prompt_length: int = 0
     """``logical`` at the end of the last prefill."""
     scores: Tensor | None = None
@@ -114,8 +117,10 @@ class _Trimmable:
             self.tail = self.logical + incoming.length
             new = incoming.initial or (0,) * len(incoming.tokens.n_visual)
             self.initial = add(self.initial, new) if self.initial else new
+            left = incoming.tokens.n_visual
+            self.left = add(self.left, left) if self.left else left
         if incoming.shift is not None:
-            self.shift = add(self.shift, incoming.shift) if self.shift else incoming.shift
+            self.shift = self.shift.and_then(incoming.shift) if self.shift else incoming.shift
         self.logical += incoming.length
         self.is_trimmed |= incoming.trimmed
         states = super().update(key_states, value_states, *args, **kwargs)  # type: ignore[misc]
@@ -141,7 +146,9 @@ class _Trimmable:
             self.tail = shorter
             if self.initial is not None:
                 lost = (old - new for old, new in zip(before, self.tokens.n_visual, strict=True))
-                self.initial = tuple(n - gone for n, gone in zip(self.initial, lost, strict=True))
+                gone = tuple(lost)
+                self.initial = tuple(n - g for n, g in zip(self.initial, gone, strict=True))
+                self.left = tuple(n - g for n, g in zip(self.left or self.initial, gone, strict=True))
             self.scores = self.scores[:, : self.tokens.width] if self.scores is not None else None
         self._tell_length()
 
@@ -177,8 +184,9 @@ class _Trimmable:
             self.tokens = self.tokens.samples(index)
         if self.initial is not None:
             self.initial = take(self.initial, index)
+            self.left = take(self.left, index) if self.left is not None else None
         if self.shift is not None:
-            self.shift = take(self.shift, index)
+            self.shift = self.shift.samples(index)
         if self.scores is not None:
             self.scores = self.scores[index.to(self.scores.device)]
 
@@ -207,7 +215,8 @@ class TrimmableSlidingLayer(_Trimmable, DynamicSlidingWindowLayer):
     """Sliding-window layer.
 
     The base class keeps the last ``sliding_window - 1`` stored columns, which cover at least the window in logical
-    distance; the mask hides what lies beyond it.
+    distance; the mask hides what lies beyond it. Only tokens that were merged and moved share places with others: where
+    the window is shorter than the prompt, some that it would still reach may be evicted.
     """
 
     @property

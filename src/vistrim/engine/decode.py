@@ -69,9 +69,10 @@ class Decode(Forward):
         changed: dict[str, Any] = {}
         if (shift := cached.shift) is not None:
             own = kwargs["position_ids"]
-            row = cached.tokens.slots.new_zeros(hidden.shape[0], 1)
             changed |= self.remember(
-                ("lowered", shift), own, lambda: lowered_arguments(self.spec.rotary, hidden, own, row, None, shift)
+                ("lowered", shift.amounts),
+                own,
+                lambda: lowered_arguments(self.spec.rotary, hidden, own, torch.zeros_like(shift.tensor), None, shift),
             )
         mask = kwargs.get("attention_mask")
         additive = mask.dtype if mask is not None and mask.dtype != torch.bool else None
@@ -101,7 +102,7 @@ class Decode(Forward):
         if cached.tokens is None or cached.initial is None:
             return None
         held = held or cached.tokens.n_visual
-        counts = self.method.decode_counts(layer, step, cached.initial, self.spec.decoder_shape.layers)
+        counts = self.method.decode_counts(layer, step, cached.initial, cached.left, self.spec.decoder_shape.layers)
         if counts is None:
             return None
         target = tuple(map(min, counts, held))

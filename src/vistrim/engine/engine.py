@@ -4,7 +4,7 @@ import functools
 import inspect
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -156,9 +156,11 @@ class Engine:
         @functools.wraps(generate)
         def checked(*args: Any, **kwargs: Any) -> Any:
             generation = begin_generation(self.model, generate, self.method.acts_in_decode, args, kwargs)
+            if self.vision_blocks:
+                self._check_features(kwargs)
+                generation.vision = VisionRecord(self.spec.vision)
             outer = dict(vars(self._thread))
             self._thread.generation = generation
-            self._thread.vision = VisionRecord(self.spec.vision)
             try:
                 output = generate(*args, **kwargs)
             finally:
@@ -182,17 +184,31 @@ class Engine:
         # A forward pass that checks n candidates asks for their logits and for those of the last sure token.
         drafted = (head.get("logits_to_keep") or 1) - 1 if generation is not None and generation.drafts else 0
         self._thread.inputs = read_inputs(self.spec, call, head.get("labels"), drafted)
-        if generation is None:
-            self._thread.vision = VisionRecord(self.spec.vision)
+        if self.vision_blocks:
+            self._check_features(call)
+            # `generate` has encoded its images before; any other pass does it on its way.
+            encodes = generation is None or call.get("mm_encoder_outputs") is None
+            self._thread.vision = VisionRecord(self.spec.vision) if encodes else None
 
     def _forget_inputs(self, output: Any) -> None:
-        self._thread.inputs = None
-        if self._thread.generation is None:
-            self._thread.vision = None
+        self._thread.inputs = self._thread.vision = None
+
+    def _vision(self) -> VisionRecord | None:
+        """Where to note what the vision tower does in this thread, or to look it up."""
+        generation = self._thread.generation
+        return self._thread.vision or (generation.vision if generation is not None else None)
+
+    def _check_features(self, arguments: Mapping[str, Any]) -> None:
+        for name, value in self.spec.vision.settings.items():
+            if arguments.get(name) not in (None, value):
+                raise UnsupportedGenerationError(
+                    f"{self.method.name} ranks the features that the model's config names: leave out `{name}`, or set "
+                    f"model.config.{name} before trimming"
+                )
 
     def _note_features(self, projector: nn.Module, args: tuple[Any, ...]) -> None:
-        if self._thread.vision is not None:
-            self._thread.vision.read_features(args[0])
+        if (vision := self._vision()) is not None:
+            vision.read_features(args[0])
 
     def _begin_forward(self, call: Call) -> None:
         embeddings = call["inputs_embeds"] if call.get("inputs_embeds") is not None else call["input_ids"]
@@ -204,7 +220,7 @@ class Engine:
         prompt = self._prompt(embeddings, cache, past) if is_prefill else None
         common = (self.spec, self.method, recorder, length, past, cache)
         if prompt is not None:
-            vision = self._thread.vision if self.vision_blocks else None
+            vision = self._vision() if self.vision_blocks else None
             self._thread.forward = Prefill(*common, prompt=prompt, cuts=self.cuts, vision=vision)
         elif not is_prefill and cache is not None:
             self._thread.forward = Decode(*common)
@@ -290,7 +306,7 @@ class Engine:
         return functools.partial(forward.read_scores, i)
 
     def _vision_reader(self, block: int) -> tap.TapReader | None:
-        vision = self._thread.vision
+        vision = self._vision()
         return None if vision is None else functools.partial(vision.read, block)
 
     def _end_forward(self, output: Any) -> Any:

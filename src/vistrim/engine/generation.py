@@ -13,6 +13,7 @@ from transformers.cache_utils import Cache
 
 from vistrim.engine.cache import check_cache
 from vistrim.engine.recorder import Recorder
+from vistrim.engine.vision import VisionRecord
 from vistrim.errors import UnsupportedGenerationError
 
 ATTENTION_KERNELS = ("sdpa", "eager")
@@ -36,6 +37,8 @@ class Generation:
         The cache in use.
     ranking : Tensor or None
         ``[batch]`` long: slot of the last prompt token, set by the prefill.
+    vision : VisionRecord or None
+        What the vision tower computed before the first forward pass.
     """
 
     prompt_length: int
@@ -44,6 +47,7 @@ class Generation:
     recorder: Recorder | None = None
     cache: Cache | None = None
     ranking: Tensor | None = None
+    vision: VisionRecord | None = None
 
     def end(self, output: Any) -> None:
         """Note what was generated."""

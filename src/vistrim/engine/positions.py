@@ -9,7 +9,31 @@ import torch
 from torch import Tensor, nn
 
 from vistrim.core.selection import Selection, gather_rows
-from vistrim.engine.tokens import TokenMap
+from vistrim.engine.tokens import TokenMap, add, take
+
+
+@dataclass(frozen=True)
+class Shift:
+    """By how much the RoPE position of whatever comes next is lower than the model believes.
+
+    Attributes
+    ----------
+    amounts : tuple of int
+        Per sample; known without waiting for the device, so that layers can share what is made of equal ones.
+    tensor : Tensor
+        ``[batch, 1]`` long: the same on the device.
+    """
+
+    amounts: tuple[int, ...]
+    tensor: Tensor
+
+    def and_then(self, later: Shift) -> Shift:
+        """Both together."""
+        return Shift(add(self.amounts, later.amounts), self.tensor + later.tensor)
+
+    def samples(self, index: Tensor) -> Shift:
+        """The samples in another order, or several times."""
+        return Shift(take(self.amounts, index), self.tensor[index.to(self.tensor.device)])
 
 
 @dataclass(frozen=True)
@@ -20,22 +44,23 @@ class Renumbering:
     ----------
     lowered : Tensor
         ``[batch, rows]`` long: position that the model gives to a row's token, minus the one that it has now.
-    shift : tuple of int
+    shift : Shift
         The same for the last token of each sample, and so for whatever follows it.
     """
 
     lowered: Tensor
-    shift: tuple[int, ...]
+    shift: Shift
 
     @staticmethod
     def none(tokens: TokenMap) -> Renumbering:
         """Every token has its own position."""
-        return Renumbering(torch.zeros_like(tokens.slots), (0,) * tokens.slots.shape[0])
+        nothing = torch.zeros_like(tokens.slots)
+        return Renumbering(nothing, Shift((0,) * len(nothing), nothing[:, -1:]))
 
     def after(
         self, selection: Selection, before: TokenMap, index: Tensor, left: TokenMap, own: Tensor, past: int
     ) -> Renumbering:
-        """Positions after a cut.
+        """Positions after a cut (waits for the device if it renumbers).
 
         Parameters
         ----------
@@ -57,8 +82,9 @@ class Renumbering:
         start = now.gather(1, before.valid.to(torch.uint8).argmax(1, keepdim=True))
         new = start + left.valid.cumsum(1) - 1
         lowered = gather_rows(own, left.slots - past, 0, 1).to(device) - new
-        gone = (held - kept for held, kept in zip(before.n_visual, left.n_visual, strict=True))
-        return Renumbering(lowered, tuple(old + n for old, n in zip(self.shift, gone, strict=True)))
+        # Gaps that were there before are closed too, so that counting the tokens of this cut would not do.
+        last = lowered[:, -1:]
+        return Renumbering(lowered, Shift(tuple(last[:, 0].tolist()), last))
 
 
 def lowered_arguments(
@@ -67,7 +93,7 @@ def lowered_arguments(
     own: Tensor,
     rows: Tensor,
     lowered: Tensor | None,
-    shift: tuple[int, ...] | None,
+    shift: Shift | None,
 ) -> dict[str, Any]:
     """Position ids and RoPE tables of a layer call whose tokens have other positions than the model believes.
 
@@ -83,14 +109,14 @@ def lowered_arguments(
         ``[batch, rows]`` long: which of them the layer has.
     lowered : Tensor or None
         ``[batch, rows]`` long: what this forward pass takes off.
-    shift : tuple of int or None
-        What earlier ones take off, per sample.
+    shift : Shift or None
+        What earlier ones take off.
     """
     positions = gather_rows(own, rows, 0, 1)
     if lowered is not None:
         positions = positions - lowered.to(positions.device)
     if shift is not None:
-        positions = positions - torch.tensor(shift, device=positions.device)[:, None]
+        positions = positions - shift.tensor.to(positions.device)
     # Padding may be in front of everything; its position is never used.
     positions = positions.clamp(min=0)
     return {"position_embeddings": rotary(hidden, positions), "position_ids": positions}

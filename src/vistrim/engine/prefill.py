@@ -191,7 +191,7 @@ class Prefill(Forward):
         if self.renumbering is not None or earlier is not None:
             lowered = self.renumbering.lowered if self.renumbering is not None else None
             changed |= self.remember(
-                ("lowered", id(own), earlier),
+                ("lowered", id(own), earlier.amounts if earlier is not None else None),
                 own,
                 lambda: lowered_arguments(self.spec.rotary, hidden, own, rows, lowered, earlier),
             )

@@ -37,7 +37,8 @@ class VisionRecord:
     def read(self, block: int, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:
         """Take the attention of a block; see `vistrim.engine.tap.TapReader`."""
         if self.tower.has_cls:
-            query = query[:, :, :1]
+            # A copy, so that the other rows are not held.
+            query = query[:, :, :1].clone()
         images, _, rows, _ = query.shape
         places = torch.arange(rows, device=query.device).expand(images, -1)
         self.rows.setdefault(block, []).append(AttentionRows(query, key, None, scaling, key.shape[2], places))

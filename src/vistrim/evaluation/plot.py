@@ -9,6 +9,8 @@ from vistrim.evaluation.records import UNTOUCHED
 from vistrim.evaluation.summary import GROUPS, Row
 
 _MARKERS = "os^Dv<>ph8XP*d"
+MOST_ENTRIES = 24
+"""Rows beyond which the legend names methods without their parameters."""
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
@@ -24,6 +26,8 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     groups = [group for group in GROUPS if any(group in row.groups for row in rows)]
     if not groups:
         return
+    names = legend_names(rows)
+    styles = {name: number for number, name in enumerate(dict.fromkeys(names.values()))}
     figure = Figure(figsize=(5 * len(groups), 8.5), layout="constrained")
     panels = figure.subplots(2, len(groups), squeeze=False)
     for column, group in enumerate(groups):
@@ -31,7 +35,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
             (panels[0][column], "average_tokens", "visual tokens per layer in prefill, mean", 1),
             (panels[1][column], "kv_mean", "KV cache, mean over steps, % of untouched", 100),
         ):
-            for number, row in enumerate(rows):
+            for row in rows:
                 if group not in row.groups:
                     continue
                 figures = row.groups[group]
@@ -39,6 +43,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
                 if row.method == UNTOUCHED:
                     axes.axhline(accuracy, color="gray", linestyle="--", label=row.label)
                     continue
+                number = styles[names[row.label]]
                 axes.errorbar(
                     scale * getattr(figures, name),
                     accuracy,
@@ -48,12 +53,25 @@ def plot(rows: Sequence[Row], path: Path) -> None:
                     color=f"C{number % 10}",
                     linestyle="none",
                     capsize=2,
-                    label=row.label,
+                    label=names[row.label],
                 )
             axes.set_xlabel(label)
             axes.set_ylabel("accuracy, %")
             axes.set_title(group)
             axes.grid(alpha=0.3)
     handles, labels = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize="small")
+    once = dict(zip(labels, handles, strict=True))
+    figure.legend(once.values(), once.keys(), loc="outside lower center", ncols=4, fontsize="small")
     figure.savefig(path, dpi=110)
+
+
+def legend_names(rows: Sequence[Row]) -> dict[str, str]:
+    """Name of each row in the legend: its label, or where there are too many its method and positions alone."""
+    if len(rows) <= MOST_ENTRIES:
+        return {row.label: row.label for row in rows}
+    names = {}
+    for row in rows:
+        parts = row.label.split("+")
+        name = "+".join(part.split(":")[0] for part in parts)
+        names[row.label] = f"{name}, original positions" if "positions=original" in row.label else name
+    return names

@@ -6,6 +6,7 @@ a `Selection`; the engine does the rest. A method that overrides nothing keeps e
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor
@@ -21,6 +22,13 @@ def check_positions(positions: str) -> None:
     """Refuse anything but a way to give positions."""
     if positions not in ("original", "renumber"):
         raise ValueError(f"positions={positions!r}: must be original or renumber")
+
+
+def check_layers(name: str, layers: tuple[int, ...], first: int) -> None:
+    """Refuse anything but a tuple of rising layer numbers from ``first`` on."""
+    fits = isinstance(layers, tuple) and layers and all(type(layer) is int for layer in layers)
+    if not fits or layers[0] < first or any(a >= b for a, b in pairwise(layers)):
+        raise ValueError(f"{name}={layers!r}: must be a tuple of whole numbers that rise, from {first} on")
 
 
 def check_layer(name: str, layer: int, depth: int) -> None:
@@ -202,10 +210,13 @@ class Method:
         """Choose the visual tokens that layer ``layer`` and all later ones still process; None keeps all."""
         return None
 
-    def decode_counts(self, layer: int, step: int, initial: Sequence[int], depth: int) -> tuple[int, ...] | None:
+    def decode_counts(
+        self, layer: int, step: int, initial: Sequence[int], left: Sequence[int], depth: int
+    ) -> tuple[int, ...] | None:
         """Visual tokens per sample that the cache of ``layer`` may hold at decoding step ``step``; None: no limit.
 
-        The engine asks before it computes any score, and passes on only what is below the tokens held.
+        ``initial`` tokens per sample entered the decoder, and prefill left ``left`` of them in this layer. The engine
+        asks before it computes any score, and passes on only what is below the tokens held.
         """
         return None
 

@@ -66,9 +66,12 @@ class Composition(Method):
         """Ask the part in prefill."""
         return self._part("prefill").select_prefill(layer, tokens)
 
-    def decode_counts(self, layer: int, step: int, initial: Sequence[int], depth: int) -> tuple[int, ...] | None:
-        """Ask the part in decode."""
-        return self._part("decode").decode_counts(layer, step, initial, depth)
+    def decode_counts(
+        self, layer: int, step: int, initial: Sequence[int], left: Sequence[int], depth: int
+    ) -> tuple[int, ...] | None:
+        """Ask the part in decode; unless it also cuts in prefill, it counts from what the cuts have left."""
+        part = self._part("decode")
+        return part.decode_counts(layer, step, initial if part is self._part("prefill") else left, left, depth)
 
     def select_decode(self, layer: int, counts: Sequence[int], tokens: LayerTokens) -> Selection:
         """Ask the part in decode."""
@@ -100,6 +103,21 @@ class Composed(Composition):
     def parts(self) -> tuple[Method, ...]:
         """The methods."""
         return self.methods
+
+    @property
+    def needs(self) -> str:  # type: ignore[override]
+        """What the parts need."""
+        return "; ".join(part.needs for part in self.methods)
+
+    @property
+    def kv_cache(self) -> str:  # type: ignore[override]
+        """What the parts do to it."""
+        return "; ".join(part.kv_cache for part in self.methods)
+
+    @property
+    def source(self) -> str:  # type: ignore[override]
+        """Where the parts come from."""
+        return "; ".join(part.source for part in self.methods)
 
     @property
     def stages(self) -> tuple[str, ...]:  # type: ignore[override]

@@ -23,10 +23,10 @@ class OneCut(Method):
         """RoPE positions of the tokens that are left."""
 
     def __post_init__(self) -> None:
-        if self.layer < 1:
+        if type(self.layer) is not int or self.layer < 1:
             raise ValueError(
-                f"layer={self.layer}: must be at least 1; to choose tokens before the decoder use a method that acts "
-                "there, such as random"
+                f"layer={self.layer}: must be a whole number, at least 1; to choose tokens before the decoder use a "
+                "method that acts there, such as random"
             )
         check_positions(self.positions)
 

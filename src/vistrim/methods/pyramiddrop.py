@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from vistrim.core.selection import Selection, keep_top
-from vistrim.methods.base import LayerTokens, Method, Positions, check_positions
+from vistrim.methods.base import LayerTokens, Method, Positions, check_layers, check_positions
 from vistrim.methods.registry import register
 
 
@@ -37,6 +37,9 @@ class PyramidDrop(Method):
     its evaluation scripts. The paper says that queries and keys are those of the last layer of a stage; the code
     computes those of the next layer, and is followed. The code projects all tokens and builds a full mask for it; here
     one query row and the keys are enough, also with grouped-query attention, which the code does not handle.
+
+    The paper removes ``ceil((1 - share) * n)`` of what a stage has; the code's ``int(N * share)`` is followed. While
+    training, the code ranks by every token in front of an answer; here it is always the one in front of the first.
     """
 
     name = "pyramiddrop"
@@ -52,11 +55,11 @@ class PyramidDrop(Method):
     positions: Positions = "renumber"
 
     def __post_init__(self) -> None:
+        if self.layers is not None:
+            check_layers("layers", self.layers, first=1)
         n = 3 if self.layers is None else len(self.layers)
-        if len(self.keep) != n:
-            raise ValueError(f"keep has {len(self.keep)} shares for {n} layers: give one for each layer")
-        if self.layers is not None and (not n or self.layers[0] < 1 or any(a >= b for a, b in pairwise(self.layers))):
-            raise ValueError(f"layers={self.layers}: must rise, from 1 on")
+        if not isinstance(self.keep, tuple) or len(self.keep) != n:
+            raise ValueError(f"keep={self.keep!r}: must be a tuple of {n} shares, one for each layer")
         if not all(0 <= share <= 1 for share in self.keep) or any(a < b for a, b in pairwise(self.keep)):
             raise ValueError(f"keep={self.keep}: must be shares between 0 and 1 that do not rise")
         check_positions(self.positions)

@@ -37,7 +37,9 @@ class AttentionSchedule(Method):
         )
         return None if counts == tokens.held else keep_top(tokens.scores, tokens.visual, counts)
 
-    def decode_counts(self, layer: int, step: int, initial: Sequence[int], depth: int) -> tuple[int, ...] | None:
+    def decode_counts(
+        self, layer: int, step: int, initial: Sequence[int], left: Sequence[int], depth: int
+    ) -> tuple[int, ...] | None:
         """Tokens per sample that the schedule leaves at this layer and step."""
         if not self.acts_in_decode or not self.is_due(step):
             return None

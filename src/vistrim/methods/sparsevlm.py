@@ -1,7 +1,6 @@
 """SparseVLM: the question's own words rank the visual tokens, and some of those that go are recycled."""
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -12,7 +11,7 @@ from vistrim.core.raters import received_without_prior, words_above_average
 from vistrim.core.schedules import budget
 from vistrim.core.scores import AttentionRows
 from vistrim.core.selection import Selection
-from vistrim.methods.base import LayerTokens, Method, Positions, check_positions
+from vistrim.methods.base import LayerTokens, Method, Positions, check_layers, check_positions
 from vistrim.methods.registry import register
 
 LAYERS = {"1.5": (2, 6, 15), "1.0": (2, 6, 15, 19), "plus": (2, 6, 15)}
@@ -100,14 +99,13 @@ class SparseVLM(Method):
         if self.variant not in LAYERS:
             raise ValueError(f"variant={self.variant!r}: must be one of {', '.join(LAYERS)}")
         presets = RANK_SCALES if self.variant == "1.0" else COUNTS[self.variant]
-        if self.budget not in presets:
+        if self.budget not in presets and self.counts is None:
             raise ValueError(
                 f"budget={self.budget}: the presets of variant {self.variant} are {', '.join(map(str, presets))} "
                 "(for other numbers, variants 1.5 and plus take counts)"
             )
         after = self.cut_after
-        if not after or after[0] < 0 or any(a >= b for a, b in pairwise(after)):
-            raise ValueError(f"layers={self.layers}: must rise, from 0 on")
+        check_layers("layers", after, first=0)
         if self.variant == "1.0":
             if self.counts is not None:
                 raise ValueError(
@@ -156,6 +154,8 @@ class SparseVLM(Method):
         chosen = torch.zeros_like(visual)
         for sample, words in enumerate(question):
             where = words.nonzero()[:, 0]
+            if not visual[sample].any():
+                continue
             above = words_above_average(embeddings[sample, visual[sample]], embeddings[sample, where])
             chosen[sample, where[above]] = True
         return chosen
@@ -203,9 +203,10 @@ class SparseVLM(Method):
             assert tokens.attention is not None
             scale, bias = RANK_SCALES[self.budget]
             rows = tokens.attention.head_mean().to(tokens.visual.device)
+            # Rows of zeros would change the tolerance of the rank.
+            blocks = [weights[weights.any(1)][:, visual] for weights, visual in zip(rows, tokens.visual, strict=True)]
             return [
-                int(scale * int(torch.linalg.matrix_rank(weights[:, visual])) + bias) if visual.any() else 0
-                for weights, visual in zip(rows, tokens.visual, strict=True)
+                int(scale * int(torch.linalg.matrix_rank(block)) + bias) if block.numel() else 0 for block in blocks
             ]
         count = self._counts[self.cut_after.index(layer - 1)]
         if isinstance(count, float):

@@ -44,7 +44,8 @@ class VisPruner(ClassAttention):
     Source: VisPruner (ICCV 2025; later versions of arXiv 2412.01818) and github.com/Theia-4869/VisPruner at aefa01a.
     Its examples set ``important_ratio`` to 0.5 for 128 tokens and 0.75 for 64; the values behind its tables are not
     stated. The code fails where an odd number of tokens is to be thinned out, as its first half then has one member
-    more than it makes room for. Here that member is just one of the half.
+    more than it makes room for. Here that member is just one of the half; and where the half has fewer than 8 members,
+    all of them go at most.
     """
 
     name = "vispruner"

@@ -48,8 +48,10 @@ class VTCCLS(ClassAttention):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.first_layer < 0:
-            raise ValueError(f"first_layer={self.first_layer}: must be at least 0, the tower's first block")
+        if type(self.first_layer) is not int or self.first_layer < 0:
+            raise ValueError(
+                f"first_layer={self.first_layer}: must be a whole number from 0, the tower's first block, on"
+            )
 
     def vision_blocks(self, feature_block: int) -> tuple[int, ...]:
         """From ``first_layer`` to the block that makes the visual tokens."""

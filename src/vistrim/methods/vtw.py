@@ -105,8 +105,10 @@ def search_layer(
     Raises
     ------
     ValueError
-        If no layer stays below the threshold (the divergences are in the message), there is no prompt, or
-        ``first_layer`` is out of range.
+        If no layer stays below the threshold (the divergences are in the message), there is no prompt, one has no
+        image, or ``first_layer`` is out of range.
+    TypeError
+        If ``prompts`` is a single mapping.
     UnsupportedModelError
         If the model is not supported, or is being trimmed.
 
@@ -122,6 +124,8 @@ def search_layer(
     from vistrim.calibration.withdrawal import withdrawal_divergences
 
     check_positions(positions)
+    if isinstance(prompts, Mapping):
+        raise TypeError("prompts must be several processor outputs: write [inputs] for a single one")
     per_prompt = [withdrawal_divergences(model, inputs, first_layer, positions) for inputs in prompts]
     if not per_prompt:
         raise ValueError("no prompts: give at least one processor output")
