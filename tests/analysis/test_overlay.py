@@ -16,7 +16,7 @@ EMPTY = TrimReport("m", "st3", [], [], [], [], [], 0, 0, 0, None, 0, 0, 0, 0.0, 
 
 
 def report(visual, *stages):
-    return replace(EMPTY, visual_tokens=[visual], stages=[Stage(layer, [kept]) for layer, kept in stages])
+    return replace(EMPTY, visual_tokens=[visual], stages=[Stage(layer, [kept], [[]]) for layer, kept in stages])
 
 
 def panels(sheet: Image.Image, rows: int, columns: int, count: int) -> list[np.ndarray]:
