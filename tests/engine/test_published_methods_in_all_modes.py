@@ -239,7 +239,8 @@ def test_a_custom_gap_in_the_positions_is_closed():
 
 
 @EACH
-def test_model_run_from_inside_a_generation(name):
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_model_run_from_inside_a_generation(name, use_cache):
     """A forward pass of a logits processor encodes images of its own."""
     model, inputs = tiny.shared(), tiny.batch(tiny.RAGGED)
     inner = tiny.batch([tiny.sample(2, 7, seed=5)])
@@ -250,9 +251,9 @@ def test_model_run_from_inside_a_generation(name):
         return scores
 
     with torch.no_grad(), trim(model, METHODS[name]):
-        plain = tiny.generate(model, inputs)
+        plain = tiny.generate(model, inputs, use_cache=use_cache)
         expected = model(**inner, use_cache=True).logits
-        asked = tiny.generate(model, inputs, logits_processor=[asks])
+        asked = tiny.generate(model, inputs, logits_processor=[asks], use_cache=use_cache)
     assert torch.equal(tiny.logits(plain), tiny.logits(asked))
     assert all(torch.equal(logits, expected) for logits in found)
 

@@ -267,7 +267,9 @@ class Engine:
     def _generation_of(self, cache: Cache | None) -> Generation | None:
         """Return the running generation, unless this forward pass has another cache and so is none of its own."""
         generation = self._thread.generation
-        if generation is not None and generation.cache is not None and cache is not generation.cache:
+        if generation is None or (cache is not None and not generation.caches):
+            return None
+        if generation.cache is not None and cache is not generation.cache:
             return None
         return generation
 

@@ -31,6 +31,8 @@ class Generation:
         Rows that each sample is expanded to (beams or several answers).
     drafts : bool
         Whether forward passes carry drafted candidates behind the sequence.
+    caches : bool
+        Whether it has a KV cache.
     recorder : Recorder or None
         Set by the prefill.
     cache : Cache or None
@@ -44,6 +46,7 @@ class Generation:
     prompt_length: int
     copies: int
     drafts: bool
+    caches: bool
     recorder: Recorder | None = None
     cache: Cache | None = None
     ranking: Tensor | None = None
@@ -100,6 +103,7 @@ def begin_generation(
         prompt_length=0 if ids is None else ids.shape[1],
         copies=max(setting("num_beams") or 1, setting("num_return_sequences") or 1),
         drafts=setting("prompt_lookup_num_tokens") is not None,
+        caches=setting("use_cache") is not False,
     )
 
 
