@@ -83,6 +83,8 @@ def test_unknown_names_suggest_the_nearest():
         ("sparsevlm", {"variant": "1.0", "counts": (1, 2, 3, 4)}, "leave counts out"),
         ("sparsevlm", {"counts": (1, 2)}, "2 counts for 3 layers"),
         ("sparsevlm", {"counts": (0, 2, 3)}, "from 1 on"),
+        ("sparsevlm", {"counts": (10, 20, 5)}, "must not rise"),
+        ("sparsevlm", {"counts": (0.5, 0.2, 0.3)}, "must not rise"),
         ("sparsevlm", {"counts": (0.5, 1.2, 3)}, "up to 1.0"),
         ("sparsevlm", {"layers": (2, 2, 3)}, "that rise"),
         ("sparsevlm", {"positions": "new"}, "original or renumber"),

@@ -1,6 +1,7 @@
 """SparseVLM: the question's own words rank the visual tokens, and some of those that go are recycled."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -115,6 +116,8 @@ class SparseVLM(Method):
             raise ValueError(f"{len(self._counts)} counts for {len(after)} layers: give one for each layer")
         elif not all(0 < n <= 1 if isinstance(n, float) else n >= 1 for n in self._counts):
             raise ValueError(f"counts={self.counts}: must be whole numbers from 1 on, or shares above 0 and up to 1.0")
+        elif any(type(a) is type(b) and a < b for a, b in pairwise(self._counts)):
+            raise ValueError(f"counts={self.counts}: must not rise, or the later cuts would remove nothing")
         if self.positions is not None:
             check_positions(self.positions)
 
