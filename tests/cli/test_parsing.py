@@ -25,7 +25,7 @@ from vistrim.cli.parsing import parse_method
         ("pyramiddrop:layers=3/6,keep=0.5/0.25", [], None, PyramidDrop((3, 6), (0.5, 0.25))),
         ("pyramiddrop", ["layers=4", "keep=0.5"], None, PyramidDrop((4,), (0.5,))),
         ("sparsevlm:variant=plus,positions=none", [], None, SparseVLM(variant="plus")),
-        ("sparsevlm:counts=300/0.5/1.0", [], None, SparseVLM(counts=(300, 0.5, 1.0))),
+        ("sparsevlm:counts=300/1.0/0.5", [], None, SparseVLM(counts=(300, 1.0, 0.5))),
         ("vtc-cls:first_layer=3", [], None, VTCCLS(first_layer=3)),
         ("fastervlm:keep=0.5 + vta", [], None, compose(FasterVLM(0.5), VTA())),
         ("random+st3:preset=compact", [], None, compose(Random(), ST3.preset("compact"))),
@@ -49,7 +49,10 @@ def test_a_budget_without_a_point_is_a_number_of_tokens(text, value):
         st.builds(Pool, keep=st.floats(0.01, 1.0)),
         st.builds(PVTP, start_layer=st.none() | st.integers(1, 40), ratio=st.floats(0, 0.99)),
         st.builds(
-            SparseVLM, layers=st.just((1, 2, 3)), counts=st.tuples(*[st.integers(1, 99) | st.floats(0.01, 1)] * 3)
+            SparseVLM,
+            layers=st.just((1, 2)),
+            counts=st.tuples(st.integers(1, 99), st.floats(0.01, 1))
+            | st.tuples(st.floats(0.5, 1), st.floats(0.01, 0.5)),
         ),
         st.builds(PyramidDrop, layers=st.just((1, 3, 9)), positions=st.sampled_from(["original", "renumber"])),
         st.builds(compose, st.builds(VisPruner, keep=st.floats(0.01, 1)), st.builds(PVTP, ratio=st.floats(0, 0.99))),
