@@ -5,49 +5,49 @@ import torch
 
 from tests import tiny
 from tests.engine.test_against_oracle import TOLERANCE
-from tests.methods import dense
-from tests.methods.dense import ORIGINAL, RENUMBER, Dense
+from tests.methods import rules
+from tests.methods.dense import ORIGINAL, RENUMBER, Dense, Rule
 from vistrim import VTCCLS, VTW, FasterVLM, FastV, PyramidDrop, SparseVLM, VisPruner, trim
 
 NEW_TOKENS = 4
 BOTH = (ORIGINAL, RENUMBER)
 
 BEFORE_LLM = {
-    "fastervlm": (FasterVLM(5), dense.FasterVLM(5)),
-    "fastervlm-one": (FasterVLM(1), dense.FasterVLM(1)),
+    "fastervlm": (FasterVLM(5), rules.FasterVLM(5)),
+    "fastervlm-one": (FasterVLM(1), rules.FasterVLM(1)),
     # 2.4 and 4.5 tokens, which round to 2 and 5.
-    "fastervlm-share": (FasterVLM(0.15), dense.FasterVLM(0.15)),
-    "fastervlm-half": (FasterVLM(0.28125, positions=ORIGINAL), dense.FasterVLM(0.28125, positions=ORIGINAL)),
-    "fastervlm-least": (FasterVLM(0.001), dense.FasterVLM(0.001)),
-    "vtc-cls": (VTCCLS(7, 0), dense.VTCCLS(7, 0)),
-    "vtc-cls-original": (VTCCLS(0.3, 0, positions=ORIGINAL), dense.VTCCLS(0.3, 0, positions=ORIGINAL)),
+    "fastervlm-share": (FasterVLM(0.15), rules.FasterVLM(0.15)),
+    "fastervlm-half": (FasterVLM(0.28125, positions=ORIGINAL), rules.FasterVLM(0.28125, positions=ORIGINAL)),
+    "fastervlm-least": (FasterVLM(0.001), rules.FasterVLM(0.001)),
+    "vtc-cls": (VTCCLS(7, 0), rules.VTCCLS(7, 0)),
+    "vtc-cls-original": (VTCCLS(0.3, 0, positions=ORIGINAL), rules.VTCCLS(0.3, 0, positions=ORIGINAL)),
     # Rests of 12 to 16 tokens: one round or several, of even and of odd length.
-    "vispruner": (VisPruner(8, 0.5), dense.VisPruner(8, 0.5)),
-    "vispruner-odd": (VisPruner(7, 0.5), dense.VisPruner(7, 0.5)),
-    "vispruner-two-rounds": (VisPruner(5, 0.2), dense.VisPruner(5, 0.2)),
-    "vispruner-to-one": (VisPruner(1, 0.0), dense.VisPruner(1, 0.0)),
-    "vispruner-diverse": (VisPruner(6, 0.0, positions=ORIGINAL), dense.VisPruner(6, 0.0, positions=ORIGINAL)),
-    "vispruner-share": (VisPruner(0.7, 0.75), dense.VisPruner(0.7, 0.75)),
-    "vispruner-important": (VisPruner(3, 1.0), dense.VisPruner(3, 1.0)),
+    "vispruner": (VisPruner(8, 0.5), rules.VisPruner(8, 0.5)),
+    "vispruner-odd": (VisPruner(7, 0.5), rules.VisPruner(7, 0.5)),
+    "vispruner-two-rounds": (VisPruner(5, 0.2), rules.VisPruner(5, 0.2)),
+    "vispruner-to-one": (VisPruner(1, 0.0), rules.VisPruner(1, 0.0)),
+    "vispruner-diverse": (VisPruner(6, 0.0, positions=ORIGINAL), rules.VisPruner(6, 0.0, positions=ORIGINAL)),
+    "vispruner-share": (VisPruner(0.7, 0.75), rules.VisPruner(0.7, 0.75)),
+    "vispruner-important": (VisPruner(3, 1.0), rules.VisPruner(3, 1.0)),
 }
 IN_LLM = {
     f"{name}-{positions}": (method(*arguments, positions=positions), rule(*arguments, positions=positions))
     for positions in BOTH
     for name, method, rule, arguments in [
-        ("fastv", FastV, dense.FastV, (2, 0.5)),
+        ("fastv", FastV, rules.FastV, (2, 0.5)),
         # 2.5 of 16 tokens: rounded to the even number.
-        ("fastv-even", FastV, dense.FastV, (1, 0.84375)),
-        ("fastv-late", FastV, dense.FastV, (4, 0.4)),
-        ("fastv-none-left", FastV, dense.FastV, (3, 1.0)),
-        ("pyramiddrop", PyramidDrop, dense.PyramidDrop, ((1, 2, 3), (0.5, 0.25, 0.125))),
+        ("fastv-even", FastV, rules.FastV, (1, 0.84375)),
+        ("fastv-late", FastV, rules.FastV, (4, 0.4)),
+        ("fastv-none-left", FastV, rules.FastV, (3, 1.0)),
+        ("pyramiddrop", PyramidDrop, rules.PyramidDrop, ((1, 2, 3), (0.5, 0.25, 0.125))),
         # 9.6, 4.8 and 1.6 of 16 tokens, all rounded down.
-        ("pyramiddrop-odd", PyramidDrop, dense.PyramidDrop, ((1, 3, 4), (0.6, 0.3, 0.1))),
-        ("pyramiddrop-two", PyramidDrop, dense.PyramidDrop, ((2, 4), (0.35, 0.2))),
-        ("vtw", VTW, dense.VTW, (2,)),
-        ("vtw-late", VTW, dense.VTW, (4,)),
+        ("pyramiddrop-odd", PyramidDrop, rules.PyramidDrop, ((1, 3, 4), (0.6, 0.3, 0.1))),
+        ("pyramiddrop-two", PyramidDrop, rules.PyramidDrop, ((2, 4), (0.35, 0.2))),
+        ("vtw", VTW, rules.VTW, (2,)),
+        ("vtw-late", VTW, rules.VTW, (4,)),
     ]
 }
-IN_LLM["pyramiddrop-defaults"] = (PyramidDrop(), dense.PyramidDrop((1, 2, 3), (0.5, 0.25, 0.125)))
+IN_LLM["pyramiddrop-defaults"] = (PyramidDrop(), rules.PyramidDrop((1, 2, 3), (0.5, 0.25, 0.125)))
 RANK = {192: (13.5, 0.0), 128: (9.0, 6.0), 64: (0.8, 0.0)}
 
 
@@ -55,7 +55,7 @@ def sparse(variant, layers, counts, positions, budget=192):
     """SparseVLM and its rule."""
     method = SparseVLM(budget=budget, variant=variant, layers=layers, counts=counts, positions=positions)
     default = ORIGINAL if variant == "plus" else RENUMBER
-    return method, dense.SparseVLM(layers, counts or (), variant, RANK[budget], positions=positions or default)
+    return method, rules.SparseVLM(layers, counts or (), variant, RANK[budget], positions=positions or default)
 
 
 SPARSE = {
@@ -151,14 +151,14 @@ def large_tower():
 @pytest.mark.parametrize(
     ("method", "rule"),
     [
-        (FasterVLM(6), dense.FasterVLM(6)),
-        (VTCCLS(6, 0), dense.VTCCLS(6, 0)),
-        (VTCCLS(6, 1), dense.VTCCLS(6, 1)),
-        (VTCCLS(6, 2), dense.FasterVLM(6)),
+        (FasterVLM(6), rules.FasterVLM(6)),
+        (VTCCLS(6, 0), rules.VTCCLS(6, 0)),
+        (VTCCLS(6, 1), rules.VTCCLS(6, 1)),
+        (VTCCLS(6, 2), rules.FasterVLM(6)),
         # Only with more than 16 tokens to choose from, a round leaves some that were compared, in their new order.
-        (VisPruner(20, 0.5), dense.VisPruner(20, 0.5)),
-        (VisPruner(9, 0.75), dense.VisPruner(9, 0.75)),
-        (VisPruner(31, 0.0), dense.VisPruner(31, 0.0)),
+        (VisPruner(20, 0.5), rules.VisPruner(20, 0.5)),
+        (VisPruner(9, 0.75), rules.VisPruner(9, 0.75)),
+        (VisPruner(31, 0.0), rules.VisPruner(31, 0.0)),
     ],
 )
 def test_larger_vision_tower(method, rule, large_tower):
@@ -200,22 +200,22 @@ def deep_models():
 @pytest.mark.parametrize(
     ("method", "rule"),
     [
-        (FasterVLM(), dense.FasterVLM(144)),
-        (VTCCLS(20), dense.VTCCLS(20, 16)),
-        (VisPruner(20), dense.VisPruner(20, 0.5)),
-        (FastV(), dense.FastV(2, 0.5)),
-        (PyramidDrop(), dense.PyramidDrop((5, 10, 15), (0.5, 0.25, 0.125))),
-        (VTW(), dense.VTW(16)),
-        (SparseVLM(64), dense.SparseVLM((2, 6, 15), (66, 30, 17), positions=RENUMBER)),
-        (SparseVLM(96), dense.SparseVLM((2, 6, 15), (238, 48, 26), positions=RENUMBER)),
-        (SparseVLM(128), dense.SparseVLM((2, 6, 15), (303, 110, 36), positions=RENUMBER)),
-        (SparseVLM(), dense.SparseVLM((2, 6, 15), (300, 200, 110), positions=RENUMBER)),
-        (SparseVLM(64, "1.0"), dense.SparseVLM((2, 6, 15, 19), (), "1.0", (0.8, 0.0), positions=RENUMBER)),
-        (SparseVLM(128, "1.0"), dense.SparseVLM((2, 6, 15, 19), (), "1.0", (9.0, 6.0), positions=RENUMBER)),
-        (SparseVLM(192, "1.0"), dense.SparseVLM((2, 6, 15, 19), (), "1.0", (13.5, 0.0), positions=RENUMBER)),
-        (SparseVLM(64, "plus"), dense.SparseVLM((2, 6, 15), (66, 34, 20), "plus")),
-        (SparseVLM(96, "plus"), dense.SparseVLM((2, 6, 15), (246, 54, 28), "plus")),
-        (SparseVLM(128, "plus"), dense.SparseVLM((2, 6, 15), (238, 108, 60), "plus")),
+        (FasterVLM(), rules.FasterVLM(144)),
+        (VTCCLS(20), rules.VTCCLS(20, 16)),
+        (VisPruner(20), rules.VisPruner(20, 0.5)),
+        (FastV(), rules.FastV(2, 0.5)),
+        (PyramidDrop(), rules.PyramidDrop((5, 10, 15), (0.5, 0.25, 0.125))),
+        (VTW(), rules.VTW(16)),
+        (SparseVLM(64), rules.SparseVLM((2, 6, 15), (66, 30, 17), positions=RENUMBER)),
+        (SparseVLM(96), rules.SparseVLM((2, 6, 15), (238, 48, 26), positions=RENUMBER)),
+        (SparseVLM(128), rules.SparseVLM((2, 6, 15), (303, 110, 36), positions=RENUMBER)),
+        (SparseVLM(), rules.SparseVLM((2, 6, 15), (300, 200, 110), positions=RENUMBER)),
+        (SparseVLM(64, "1.0"), rules.SparseVLM((2, 6, 15, 19), (), "1.0", (0.8, 0.0), positions=RENUMBER)),
+        (SparseVLM(128, "1.0"), rules.SparseVLM((2, 6, 15, 19), (), "1.0", (9.0, 6.0), positions=RENUMBER)),
+        (SparseVLM(192, "1.0"), rules.SparseVLM((2, 6, 15, 19), (), "1.0", (13.5, 0.0), positions=RENUMBER)),
+        (SparseVLM(64, "plus"), rules.SparseVLM((2, 6, 15), (66, 34, 20), "plus")),
+        (SparseVLM(96, "plus"), rules.SparseVLM((2, 6, 15), (246, 54, 28), "plus")),
+        (SparseVLM(128, "plus"), rules.SparseVLM((2, 6, 15), (238, 108, 60), "plus")),
     ],
 )
 def test_defaults(method, rule, deep_models):
@@ -315,6 +315,6 @@ def test_the_reference_without_a_cut_is_the_model():
         inputs = tiny.batch([sample])
         output = tiny.generate(model, inputs, NEW_TOKENS)
         for positions in BOTH:
-            oracle = Dense(model, dense.Rule(positions=positions))
+            oracle = Dense(model, Rule(positions=positions))
             expected = oracle.follow(sample.ids, sample.pixels, answers(output, inputs)[0])
             assert (tiny.logits(output)[0] - expected).abs().max() <= TOLERANCE

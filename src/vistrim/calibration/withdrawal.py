@@ -11,6 +11,7 @@ from vistrim.architectures import ModelSpec, discover
 from vistrim.core.selection import Selection, gather_rows
 from vistrim.engine import tap
 from vistrim.engine.compaction import compact_arguments, compact_hidden
+from vistrim.engine.forward import Call
 from vistrim.engine.masks import layer_mask
 from vistrim.engine.positions import Renumbering, lowered_arguments
 from vistrim.engine.prompt import Prompt, read_inputs, read_prompt
@@ -18,8 +19,6 @@ from vistrim.engine.queries import QueryRows
 from vistrim.engine.tokens import TokenMap
 from vistrim.errors import UnsupportedModelError
 from vistrim.methods.base import Positions
-
-Call = dict[str, Any]
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vistrim.core.scores import attention_received
 from vistrim.engine.cache import Incoming, refuse_cropping
-from vistrim.engine.forward import Forward
+from vistrim.engine.forward import Call, Forward
 from vistrim.engine.masks import decode_mask, visible
 from vistrim.engine.positions import lowered_arguments
 from vistrim.engine.tokens import TokenMap
@@ -55,7 +55,7 @@ class Decode(Forward):
         if any(target is not None for target in self.targets):
             refuse_cropping(layers)
 
-    def before_layer(self, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, dict[str, Any]] | None:
+    def before_layer(self, layer: int, hidden: Tensor, kwargs: Call) -> tuple[Tensor, Call] | None:
         assert self.cache is not None
         cached = self.cache.layers[layer]
         target = self.targets[layer]
@@ -66,7 +66,7 @@ class Decode(Forward):
         if not cached.is_trimmed:
             return None
         cached.incoming = Incoming(1)
-        changed: dict[str, Any] = {}
+        changed: Call = {}
         if (shift := cached.shift) is not None:
             own = kwargs["position_ids"]
             changed |= self.remember(

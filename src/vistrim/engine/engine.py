@@ -16,7 +16,7 @@ from vistrim.architectures import ModelSpec, discover
 from vistrim.engine import tap
 from vistrim.engine.cache import make_trimmable
 from vistrim.engine.decode import Decode
-from vistrim.engine.forward import Forward
+from vistrim.engine.forward import Call, Forward
 from vistrim.engine.generation import Generation, begin_generation, check_kernel
 from vistrim.engine.prefill import Prefill
 from vistrim.engine.probe import can_look_ahead
@@ -25,9 +25,6 @@ from vistrim.engine.recorder import Recorder
 from vistrim.engine.vision import VisionRecord
 from vistrim.errors import UnsupportedGenerationError, UnsupportedModelError
 from vistrim.methods.base import Method
-
-Call = dict[str, Any]
-"""All arguments of a forward pass, by name."""
 
 
 class _ThreadState(threading.local):

@@ -13,6 +13,9 @@ from vistrim.architectures import ModelSpec
 from vistrim.engine.recorder import Recorder
 from vistrim.methods.base import Method
 
+Call = dict[str, Any]
+"""Arguments of a call, by name."""
+
 
 @dataclass
 class Forward:
@@ -50,7 +53,7 @@ class Forward:
     scores: Tensor | None = None
     memo: dict[Any, Any] = field(default_factory=dict)
 
-    def before_layer(self, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, dict[str, Any]] | None:
+    def before_layer(self, layer: int, hidden: Tensor, kwargs: Call) -> tuple[Tensor, Call] | None:
         """Remove what is to be removed before a layer.
 
         Parameters

@@ -12,7 +12,7 @@ from vistrim.core.scores import AttentionRows, attention_received
 from vistrim.core.selection import Selection, gather_rows
 from vistrim.engine.cache import Incoming, refuse_cropping
 from vistrim.engine.compaction import compact_arguments, compact_hidden, restore_length
-from vistrim.engine.forward import Forward
+from vistrim.engine.forward import Call, Forward
 from vistrim.engine.masks import layer_mask, visible_to_rows
 from vistrim.engine.positions import Renumbering, lowered_arguments
 from vistrim.engine.probe import queries_and_keys
@@ -21,8 +21,6 @@ from vistrim.engine.queries import QueryRows
 from vistrim.engine.tokens import TokenMap
 from vistrim.engine.vision import VisionRecord
 from vistrim.methods.base import InputTokens, LayerTokens
-
-Call = dict[str, Any]
 
 
 @dataclass(kw_only=True)

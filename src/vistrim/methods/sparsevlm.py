@@ -176,8 +176,9 @@ class SparseVLM(Method):
         merge_into = torch.full(tokens.visual.shape, -1, dtype=torch.long, device=tokens.visual.device)
         counts = []
         for sample, (held, kept) in enumerate(zip(tokens.held, self._kept(layer, tokens), strict=True)):
-            # One deleted token would be recycled as itself.
-            if kept >= held - self._recycles:
+            # A single deleted token would be recycled as itself.
+            worthwhile = held - 1 if self._recycles else held
+            if kept >= worthwhile:
                 counts.append(held)
                 continue
             where = tokens.visual[sample].nonzero()[:, 0]
