@@ -7,7 +7,7 @@ import torch
 from rich.console import Console
 
 from tests import tiny
-from vistrim import PVTP, ST3, VTA, Uniform, trim
+from vistrim import PVTP, ST3, VTA, VTW, Uniform, compose, trim
 
 KV_HEADS, HEAD_DIM, FLOAT = 2, 8, 4
 PER_TOKEN = 2 * KV_HEADS * HEAD_DIM * FLOAT
@@ -183,3 +183,28 @@ def test_forms():
     for form in (str(report), shown, report._repr_html_()):
         assert "KV cache at the end" in form
         assert "short prompt" in form
+
+
+def test_flops_of_a_sample_do_not_depend_on_its_batch():
+    model, method = tiny.shared(), compose(Uniform(0.5), PVTP(1, 2, 0.5))
+    with trim(model, method) as run:
+        tiny.generate(model, tiny.batch(tiny.RAGGED))
+        for sample in tiny.RAGGED:
+            tiny.generate(model, tiny.batch([sample]))
+    together, *alone = run.reports
+    assert together.prefill_flops_per_sample == [report.prefill_flops for report in alone]
+    assert together.method_flops == [0, 0, 0]
+    assert together.prefill_flops > sum(together.prefill_flops_per_sample)
+
+
+def test_exit_layers():
+    model, inputs = tiny.shared(), tiny.batch([*tiny.RAGGED, tiny.sample(0, 9)])
+    with trim(model, VTW(3)) as run:
+        tiny.generate(model, inputs)
+    with trim(model, Uniform(0.5)) as half:
+        tiny.generate(model, inputs)
+    assert run.report.exit_layers == [3, 3, 3, 0]
+    assert run.report.to_dict()["exit_layers"] == [3, 3, 3, 0]
+    assert ("  none from layer on", "3, 3, 3") in run.report.rows()
+    assert half.report.exit_layers == [None, None, None, 0]
+    assert not any("none from layer" in label for label, _ in half.report.rows())

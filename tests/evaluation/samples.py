@@ -21,6 +21,7 @@ def sample(item: str, method: str = UNTOUCHED, **changed: Any) -> Sample:
         "average_tokens": 16.0,
         "prefill_flops": 100.0,
         "prefill_flops_full": 100.0,
+        "method_flops": 0.0,
         "vision_flops": 20.0,
         "kv_mean": 1.0,
         "kv_bytes_peak": 50.0,

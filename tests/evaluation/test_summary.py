@@ -34,7 +34,7 @@ def row(records, items):
 
 
 def test_figures_of_one_task(records):
-    cheap = {"average_tokens": 4.0, "prefill_flops": 40.0, "kv_mean": 0.5, "kv_bytes_peak": 30.0}
+    cheap = {"average_tokens": 4.0, "prefill_flops": 30.0, "method_flops": 10.0, "kv_mean": 0.5, "kv_bytes_peak": 30.0}
     records.append([sample("a"), sample("b"), sample("c", score=0.0, answer="blue"), sample("d")])
     records.append(
         [

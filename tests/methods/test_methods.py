@@ -8,7 +8,22 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vistrim import PVTP, ST3, VTA, VTW, FastV, Pool, PyramidDrop, Random, SparseVLM, Uniform, get_method, list_methods
+from tests import tiny
+from vistrim import (
+    PVTP,
+    ST3,
+    VTA,
+    VTW,
+    FastV,
+    Pool,
+    PyramidDrop,
+    Random,
+    SparseVLM,
+    Uniform,
+    get_method,
+    list_methods,
+    trim,
+)
 from vistrim.methods.base import LayerTokens, Method
 from vistrim.methods.per_image import ImageTokens
 from vistrim.methods.pool import smaller_grid
@@ -110,14 +125,14 @@ def test_values_out_of_range(name, parameters, message):
 )
 def test_layers_that_the_decoder_does_not_have(method, message):
     with pytest.raises(ValueError, match=message):
-        method.check(5)
+        trim(tiny.shared(), method)
 
 
 def test_a_pyramid_scales_with_the_depth():
     assert PyramidDrop().prefill_layers(32) == (8, 16, 24)
     assert PyramidDrop().prefill_layers(40) == (10, 20, 30)
     with pytest.raises(ValueError, match="give the layers yourself"):
-        PyramidDrop().check(3)
+        trim(tiny.build(num_hidden_layers=3), PyramidDrop())
 
 
 def test_presets():

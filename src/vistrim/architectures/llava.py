@@ -41,6 +41,7 @@ def describe(model: nn.Module) -> ModelSpec:
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     return ModelSpec(
         name=f"{type(model).__name__} {model.name_or_path}".strip(),
+        checkpoint=model.name_or_path,
         base=model.model,
         decoder=decoder,
         layers=tuple(decoder.layers),

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from torch import nn
 
 from vistrim.core.costs import DecoderShape, VisionShape
+from vistrim.methods.base import ModelFacts
 
 
 class ImageSizes(Protocol):
@@ -49,6 +51,8 @@ class ModelSpec:
     ----------
     name : str
         Class and checkpoint, for reports.
+    checkpoint : str
+        Where the weights came from: a folder, a Hugging Face id, or nothing.
     base : nn.Module
         The module that receives ``input_ids`` and image features and calls the decoder.
     decoder : nn.Module
@@ -74,6 +78,7 @@ class ModelSpec:
     """
 
     name: str
+    checkpoint: str
     base: nn.Module
     decoder: nn.Module
     layers: tuple[nn.Module, ...]
@@ -86,6 +91,17 @@ class ModelSpec:
     image_sizes: ImageSizes
     decoder_shape: DecoderShape
     vision_shape: VisionShape
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What methods may know."""
+        folder = Path(self.checkpoint)
+        return ModelFacts(
+            name=folder.name,
+            folder=folder if self.checkpoint and folder.is_dir() else None,
+            decoder=self.decoder_shape,
+            grid=self.grid,
+        )
 
     @property
     def attentions(self) -> list[Any]:

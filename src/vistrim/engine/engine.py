@@ -57,18 +57,17 @@ class Engine:
 
     def __init__(self, model: PreTrainedModel, method: Method) -> None:
         self.model = model
-        self.method = method
         self.spec: ModelSpec = discover(model)
-        depth = self.spec.decoder_shape.layers
-        method.check(depth)
-        self.cuts = frozenset(method.prefill_layers(depth))
+        self.notation = str(method)
+        self.method = method = method.fitted(self.spec.facts)
+        self.cuts = frozenset(method.prefill_layers(self.spec.decoder_shape.layers))
         self.vision_blocks = method.vision_blocks(self.spec.vision.feature_block)
         if not set(self.vision_blocks) <= set(range(len(self.spec.vision.attentions))):
             raise UnsupportedModelError(
                 f"{method.name} ranks by the attention of the vision tower's feature block, but this model's visual "
                 "tokens are the tower's embeddings: use a method that ranks inside the language model, such as fastv"
             )
-        if method.looks_ahead and not all(map(can_look_ahead, self.spec.layers)):
+        if method.ranks_by == "layer ahead" and not all(map(can_look_ahead, self.spec.layers)):
             raise UnsupportedModelError(
                 f"{method.name} ranks by the layer that is about to run, and vistrim cannot compute the queries and "
                 "keys of this model's layers in advance: use fastv, which ranks by the layer before"
@@ -281,7 +280,7 @@ class Engine:
             found = self._by_cache.get(cache) if cache is not None and embeddings.shape[1] == 1 else None
         if found is not None:
             return found, False
-        recorder = Recorder(self.spec, str(self.method), embeddings.device)
+        recorder = Recorder(self.spec, self.method, self.notation, embeddings.device)
         if generation is not None:
             generation.recorder = recorder
         elif cache is not None:

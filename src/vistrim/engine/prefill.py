@@ -80,7 +80,7 @@ class Prefill(Forward):
         if layer in self.cuts:
             with self.recorder.selecting():
                 hidden = self._cut(layer, hidden, self._select_at(layer, hidden, kwargs), kwargs)
-        tap_for_cut = layer + 1 in self.cuts and not self.method.looks_ahead
+        tap_for_cut = layer + 1 in self.cuts and self.method.ranks_by == "layer before"
         self.tapped = layer if tap_for_cut or (layer == 0 and self.method.acts_in_decode) else None
         changed = self._arguments(cached, hidden, kwargs)
         self.tables = (kwargs | changed)["position_embeddings"]
@@ -92,7 +92,7 @@ class Prefill(Forward):
 
     def read_scores(self, layer: int, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:
         with self.recorder.selecting():
-            if layer + 1 in self.cuts:
+            if layer + 1 in self.cuts and self.method.ranks_by == "layer before":
                 rows = self.asking.among(self.tokens)
                 self.attention = self._attention(gather_rows(query, rows, 0, 2), key, mask, scaling, rows)
             if layer == 0 and self.cache is not None and self.method.acts_in_decode:
@@ -115,8 +115,7 @@ class Prefill(Forward):
             self.entered = self.tokens.n_visual
         if self.cuts:
             self.images = tuple(map(len, self.prompt.images_per_sample()))
-            prompt = self.tokens.valid & (self.tokens.slots <= self.prompt.ranking[:, None])
-            asking = self.method.query_rows(hidden, self.tokens.visual, prompt)
+            asking = self.method.query_rows(hidden, self.tokens.visual, self._in_prompt())
             if asking is not None:
                 self.asking = QueryRows.of(asking, self.tokens, self.prompt)
         return hidden
@@ -130,12 +129,16 @@ class Prefill(Forward):
         return self.method.select_input(InputTokens(hidden, self.tokens.visual, images, self.spec.grid, vision))
 
     def _select_at(self, layer: int, hidden: Tensor, kwargs: Call) -> Selection | None:
-        if self.method.looks_ahead:
-            self.attention = self._look_ahead(layer, hidden, kwargs)
-        assert self.attention is not None
         visual = self.tokens.visual
+        if self.method.ranks_by == "nothing":
+            scores = torch.zeros_like(visual, dtype=torch.float32)
+        else:
+            if self.method.ranks_by == "layer ahead":
+                self.attention = self._look_ahead(layer, hidden, kwargs)
+            assert self.attention is not None
+            scores = self.method.score(self.attention, visual).to(visual.device)
         tokens = LayerTokens(
-            scores=self.method.score(self.attention, visual).to(visual.device),
+            scores=scores,
             visual=visual,
             held=self.tokens.n_visual,
             initial=self.entered,
@@ -143,8 +146,13 @@ class Prefill(Forward):
             images=self.images,
             hidden=hidden,
             attention=self.attention,
+            prompt=self._in_prompt(),
         )
         return self.method.select_prefill(layer, tokens)
+
+    def _in_prompt(self) -> Tensor:
+        """``[batch, rows]`` bool: False for padding and for what is behind the prompt."""
+        return self.tokens.valid & (self.tokens.slots <= self.prompt.ranking[:, None])
 
     def _look_ahead(self, layer: int, hidden: Tensor, kwargs: Call) -> AttentionRows:
         """Attention of the layer that is about to run, on the tokens that are there now."""

@@ -1,7 +1,7 @@
 """Measures a generation while it runs and turns the measurements into a report."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -13,6 +13,7 @@ from vistrim.core import costs
 from vistrim.engine.prompt import Prompt
 from vistrim.engine.report import Stage, TrimReport
 from vistrim.engine.tokens import TokenMap
+from vistrim.methods.base import Method
 
 SHORT_PROMPT = 128
 """Prompt tokens below which fixed costs per layer outweigh what trimming saves."""
@@ -33,7 +34,8 @@ class Recorder:
     """
 
     spec: ModelSpec
-    method: str
+    method: Method
+    notation: str
     device: torch.device
     batch: int = 0
     prompt: int = 0
@@ -138,6 +140,7 @@ class Recorder:
         shape = self.spec.decoder_shape
         depth = shape.layers
         flops = self.batch * costs.prefill_flops(shape, self.rows, self.cached)
+        per_sample = [self._visual_of(b) for b in range(self.batch)]
         flops_full = self.batch * costs.prefill_flops(shape, [self.prompt] * depth, self.cached_full)
         share = self.shares / self.passes if self.passes else None
         # The first token comes from the prefill; a step may yield several when candidates were drafted.
@@ -145,7 +148,7 @@ class Recorder:
         prefill_ended = self.prefill_ended or self.prefill_began
         return TrimReport(
             model=self.spec.name,
-            method=self.method,
+            method=self.notation,
             visual_tokens=list(self.visual),
             prompt_tokens=list(self.prompt_tokens),
             visual_tokens_per_layer=[list(n) for n in self.visual_per_layer],
@@ -157,6 +160,8 @@ class Recorder:
             kv_fraction_mean=share,
             prefill_flops=flops,
             prefill_flops_full=flops_full,
+            prefill_flops_per_sample=[self._flops_alone(b, visual) for b, visual in enumerate(per_sample)],
+            method_flops=[self.method.own_flops(self.spec.facts, visual) for visual in per_sample],
             vision_flops=costs.vision_flops(self.spec.vision_shape, self.images),
             prefill_seconds=prefill_ended - self.prefill_began,
             decode_seconds_per_token=(self.ended - prefill_ended) / decoded if decoded else None,
@@ -165,6 +170,14 @@ class Recorder:
             stages=self._stages(),
             warnings=self._warnings(flops < flops_full, share),
         )
+
+    def _visual_of(self, sample: int) -> list[int]:
+        return [counts[sample] for counts in self.visual_per_layer]
+
+    def _flops_alone(self, sample: int, visual_per_layer: Sequence[int]) -> int:
+        """FLOPs of a sample's prefill in a batch of its own, without padding and fillers."""
+        text = self.prompt_tokens[sample] - self.visual[sample]
+        return costs.prefill_flops(self.spec.decoder_shape, [text + n for n in visual_per_layer], self.cached)
 
     def _stages(self) -> list[Stage]:
         if self.tokens is None:

@@ -59,6 +59,10 @@ class TrimReport:
         Bytes held over bytes of the untrimmed model, mean over the forward passes; None without a cache.
     prefill_flops, prefill_flops_full : int
         FLOPs of the decoder in prefill, as run and untrimmed (definition: `vistrim.core.costs`).
+    prefill_flops_per_sample : list of int
+        FLOPs of the decoder in prefill, as run, that each sample would take in a batch of its own.
+    method_flops : list of int
+        FLOPs per sample of what the method itself computes beside the decoder: a guide model, routers, a compressor.
     vision_flops : int
         FLOPs of the vision tower and projector, which trimming does not change.
     prefill_seconds : float
@@ -88,6 +92,8 @@ class TrimReport:
     kv_fraction_mean: float | None
     prefill_flops: int
     prefill_flops_full: int
+    prefill_flops_per_sample: list[int]
+    method_flops: list[int]
     vision_flops: int
     prefill_seconds: float
     decode_seconds_per_token: float | None
@@ -102,9 +108,17 @@ class TrimReport:
         counts = [n for layer in self.visual_tokens_per_layer for n in layer]
         return sum(counts) / len(counts) if counts else 0.0
 
+    @property
+    def exit_layers(self) -> list[int | None]:
+        """Per sample: the first decoder layer that processed no visual token in prefill; None if all did."""
+        return [
+            next((layer for layer, counts in enumerate(self.visual_tokens_per_layer) if not counts[sample]), None)
+            for sample in range(len(self.visual_tokens))
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         """All measurements as plain Python objects."""
-        return asdict(self) | {"average_tokens": self.average_tokens}
+        return asdict(self) | {"average_tokens": self.average_tokens, "exit_layers": self.exit_layers}
 
     def to_json(self, indent: int | None = 2) -> str:
         """All measurements as JSON text."""
@@ -117,10 +131,12 @@ class TrimReport:
             ("method", self.method),
             ("visual tokens", _each(self.visual_tokens)),
             ("  per layer, mean", f"{self.average_tokens:.1f}"),
+            *self._exit_rows(),
             (
                 "prefill FLOPs",
                 f"{_flops(self.prefill_flops)} of {_flops(self.prefill_flops_full)}{self._flop_ratio()}",
             ),
+            *([("  of the method itself", _flops(sum(self.method_flops)))] if any(self.method_flops) else []),
             (
                 "prefill",
                 f"{1e3 * self.prefill_seconds:.1f} ms (selection {1e3 * self.select_seconds:.1f} ms)",
@@ -135,6 +151,13 @@ class TrimReport:
                 ("  mean of untrimmed", f"{100 * self.kv_fraction_mean:.1f} %"),
             ]
         return [*lines, ("generated tokens", str(self.generated_tokens))]
+
+    def _exit_rows(self) -> list[tuple[str, str]]:
+        # A prompt without images has nothing to exit.
+        exits = [e for e, n in zip(self.exit_layers, self.visual_tokens, strict=True) if n]
+        if all(layer is None for layer in exits):
+            return []
+        return [("  none from layer on", ", ".join("never" if e is None else str(e) for e in exits))]
 
     def _flop_ratio(self) -> str:
         return f" ({self.prefill_flops_full / self.prefill_flops:.2f}x fewer)" if self.prefill_flops else ""

@@ -53,6 +53,7 @@ def answer(
             torch.isin(inputs["input_ids"], torch.tensor(spec.visual_token_ids, device=model.device)).sum(1).tolist()
         )
         layers = [visual] * spec.decoder_shape.layers
+        flops, method_flops = [_full_flops(spec, length) for length in prompts], [0] * len(prompts)
         steps = range(sequences.shape[1] - inputs["input_ids"].shape[1])
         held = [[untrimmed(length + step) for length in prompts] for step in steps]
     else:
@@ -60,6 +61,7 @@ def answer(
             sequences = model.generate(**inputs, **generate)
         report = run.report
         visual, layers, held = report.visual_tokens, report.visual_tokens_per_layer, report.kv_tokens_per_step
+        flops, method_flops = report.prefill_flops_per_sample, report.method_flops
     tokens = sequences[:, inputs["input_ids"].shape[1] :]
     texts = processor.batch_decode(tokens, skip_special_tokens=True)
     ends = _ends(tokens, model.generation_config.eos_token_id)
@@ -71,7 +73,10 @@ def answer(
             prompt_tokens=prompts[b],
             visual_tokens=visual[b],
             average_tokens=mean(layer[b] for layer in layers),
-            **_prefill_costs(spec, prompts[b] - visual[b], visual[b], [layer[b] for layer in layers]),
+            prefill_flops=flops[b],
+            prefill_flops_full=_full_flops(spec, prompts[b]),
+            method_flops=method_flops[b],
+            vision_flops=vision_flops(spec.vision_shape, 1),
             # The first pass is the prefill; the last token is never stored.
             **_cache_costs([step[b] for step in held[:length]], prompts[b], untrimmed),
         )
@@ -79,13 +84,8 @@ def answer(
     ]
 
 
-def _prefill_costs(spec: ModelSpec, text: int, visual: int, visual_per_layer: Sequence[int]) -> dict[str, float]:
-    full = [text + visual] * len(visual_per_layer)
-    return {
-        "prefill_flops": prefill_flops(spec.decoder_shape, [text + n for n in visual_per_layer]),
-        "prefill_flops_full": prefill_flops(spec.decoder_shape, full),
-        "vision_flops": vision_flops(spec.vision_shape, 1),
-    }
+def _full_flops(spec: ModelSpec, length: int) -> int:
+    return prefill_flops(spec.decoder_shape, [length] * spec.decoder_shape.layers)
 
 
 def _cache_costs(held: Sequence[int], prompt: int, untrimmed: "TokenCounter") -> dict[str, float]:

@@ -34,6 +34,8 @@ class Answer:
         Visual tokens per layer in prefill, mean over layers.
     prefill_flops, prefill_flops_full : float
         Decoder FLOPs in prefill, as run and untrimmed.
+    method_flops : float
+        FLOPs of what the method computes beside the decoder.
     vision_flops : float
         FLOPs of vision tower and projector.
     kv_mean : float
@@ -50,6 +52,7 @@ class Answer:
     average_tokens: float
     prefill_flops: float
     prefill_flops_full: float
+    method_flops: float
     vision_flops: float
     kv_mean: float
     kv_bytes_peak: float

@@ -24,6 +24,7 @@ AVERAGED = (
     "average_tokens",
     "prefill_flops",
     "prefill_flops_full",
+    "method_flops",
     "vision_flops",
     "kv_mean",
     "kv_bytes_peak",
@@ -55,10 +56,10 @@ class Figures:
         Share of the answers that the model ended itself; the others were cut off.
     new_tokens, average_tokens : float
         Generated tokens; visual tokens per layer in prefill.
-    prefill_flops, prefill_flops_full, vision_flops : float
-        FLOPs per item: decoder in prefill as run and untrimmed, and vision tower.
+    prefill_flops, prefill_flops_full, method_flops, vision_flops : float
+        FLOPs per item: decoder in prefill as run and untrimmed, what the method computes beside it, and vision tower.
     flops_ratio, flops_ratio_with_vision : float
-        Untrimmed over trimmed prefill FLOPs, without and with the vision tower.
+        Untrimmed over trimmed FLOPs (prefill and what the method adds), without and with the vision tower.
     kv_mean : float
         KV bytes over the untrimmed model's at the same step, mean over steps.
     kv_peak : float
@@ -79,6 +80,7 @@ class Figures:
     average_tokens: float
     prefill_flops: float
     prefill_flops_full: float
+    method_flops: float
     vision_flops: float
     flops_ratio: float
     flops_ratio_with_vision: float
@@ -176,6 +178,7 @@ def _figures(tasks: Sequence[_Pairs], seed: int) -> Figures:
     # A draw in which the untouched model scores nothing says nothing about what was retained.
     usable = drawn_untouched > 0
     averages = {name: average(name) for name in AVERAGED}
+    trimmed_flops = averages["prefill_flops"] + averages["method_flops"]
     return Figures(
         items=sum(len(pairs) for pairs in tasks),
         errors=sum(pairs.errors for pairs in tasks),
@@ -186,9 +189,9 @@ def _figures(tasks: Sequence[_Pairs], seed: int) -> Figures:
         agreement=mean(
             mean(u.answer == t.answer for u, t in zip(pairs.untouched, pairs.trimmed, strict=True)) for pairs in tasks
         ),
-        flops_ratio=averages["prefill_flops_full"] / averages["prefill_flops"],
+        flops_ratio=averages["prefill_flops_full"] / trimmed_flops,
         flops_ratio_with_vision=(averages["prefill_flops_full"] + averages["vision_flops"])
-        / (averages["prefill_flops"] + averages["vision_flops"]),
+        / (trimmed_flops + averages["vision_flops"]),
         kv_peak=average("kv_bytes_peak") / average("kv_bytes_full"),
         **averages,
     )

@@ -7,15 +7,21 @@ a `Selection`; the engine does the rest. A method that overrides nothing keeps e
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
+from vistrim.core.costs import DecoderShape
 from vistrim.core.scores import AttentionRows
 from vistrim.core.selection import Selection, keep_top
 
 Positions = Literal["original", "renumber"]
 """RoPE positions of the tokens that are left: "original", each keeps its own; "renumber", consecutive ones."""
+
+
+Ranking = Literal["layer before", "layer ahead", "nothing"]
+"""Whose attention scores a cut in prefill: the layer that has just run, the one about to run, or none."""
 
 
 def check_positions(positions: str) -> None:
@@ -38,6 +44,28 @@ def check_layer(name: str, layer: int, depth: int) -> None:
             f"{name}={layer}, but the model has {depth} decoder layers (0 to {depth - 1}): "
             f"nothing would be trimmed; choose a smaller {name}"
         )
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a method may know about the model that it is to run on.
+
+    Attributes
+    ----------
+    name : str
+        The checkpoint's name without owner or folders, such as "llava-1.5-7b-hf"; empty if the model has none.
+    folder : Path or None
+        The checkpoint's folder, if it came from one on this machine.
+    decoder : DecoderShape
+        Sizes of the decoder.
+    grid : tuple of int
+        Rows and columns of the visual tokens of one image.
+    """
+
+    name: str
+    folder: Path | None
+    decoder: DecoderShape
+    grid: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -95,7 +123,7 @@ class LayerTokens:
     scores : Tensor
         ``[batch, tokens]`` float32. In prefill what `Method.score` made of the attention at the layer before. In
         decode attention received at the layer before from the token being generated, mean over heads; tokens that the
-        layer before no longer holds have a negative score.
+        layer before no longer holds have a negative score. Zeros for a method that ranks by nothing.
     visual : Tensor
         ``[batch, tokens]`` bool.
     held : tuple of int
@@ -109,7 +137,9 @@ class LayerTokens:
     hidden : Tensor or None
         ``[batch, tokens, hidden]``: the layer's input, in prefill.
     attention : AttentionRows or None
-        What ``scores`` was made of, in prefill.
+        What ``scores`` was made of, in prefill; None for a method that ranks by nothing.
+    prompt : Tensor or None
+        ``[batch, tokens]`` bool, in prefill: False for padding and for what is behind the prompt (drafts, answers).
     """
 
     scores: Tensor
@@ -120,6 +150,7 @@ class LayerTokens:
     images: tuple[int, ...] = ()
     hidden: Tensor | None = None
     attention: AttentionRows | None = None
+    prompt: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -141,8 +172,8 @@ class Method:
     """What it does to the KV cache of visual tokens."""
     source: ClassVar[str]
     """Paper or origin."""
-    looks_ahead: ClassVar[bool] = False
-    """Whether a cut is ranked by the attention of the layer that is about to run instead of the one before it."""
+    ranks_by: ClassVar[Ranking] = "layer before"
+    """What scores the cuts in prefill."""
 
     def __str__(self) -> str:
         """Name and parameters in the notation of the command line, e.g. ``st3:ratio=0.3,stride=4``."""
@@ -154,14 +185,19 @@ class Method:
         """Whether the KV cache is trimmed while tokens are generated."""
         return "decode" in self.stages
 
-    def check(self, depth: int) -> None:
-        """Refuse a decoder of ``depth`` layers that the parameters do not fit.
+    def fitted(self, model: ModelFacts) -> "Method":
+        """The method as it runs on a model: itself, or with what depends on the model filled in.
 
         Raises
         ------
         ValueError
-            With the fix in its message.
+            If the parameters do not fit the model; with the fix in its message.
         """
+        return self
+
+    def own_flops(self, model: ModelFacts, visual_per_layer: Sequence[int]) -> int:
+        """FLOPs of the method's own networks for a sample of which each layer processed so many visual tokens."""
+        return 0
 
     def vision_blocks(self, feature_block: int) -> tuple[int, ...]:
         """Blocks (0-based) of the vision tower whose attention `select_input` asks for.

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vistrim.core.scores import AttentionRows
 from vistrim.core.selection import Selection
-from vistrim.methods.base import InputTokens, LayerTokens, Method
+from vistrim.methods.base import InputTokens, LayerTokens, Method, ModelFacts, Ranking
 
 KEEP_EVERYTHING = Method()
 STAGES = ("input", "prefill", "decode")
@@ -33,14 +33,17 @@ class Composition(Method):
         return any(part.acts_in_decode for part in self.parts)
 
     @property
-    def looks_ahead(self) -> bool:  # type: ignore[override]
-        """Whether the part that cuts in prefill does."""
-        return self._part("prefill").looks_ahead
+    def ranks_by(self) -> Ranking:  # type: ignore[override]
+        """As the part that cuts in prefill."""
+        return self._part("prefill").ranks_by
 
-    def check(self, depth: int) -> None:
-        """Ask every part."""
-        for part in self.parts:
-            part.check(depth)
+    def fitted(self, model: ModelFacts) -> "Composed":
+        """Every part as it runs on the model."""
+        return Composed(tuple(part.fitted(model) for part in self.parts))
+
+    def own_flops(self, model: ModelFacts, visual_per_layer: Sequence[int]) -> int:
+        """Of all parts together."""
+        return sum(part.own_flops(model, visual_per_layer) for part in self.parts)
 
     def vision_blocks(self, feature_block: int) -> tuple[int, ...]:
         """Ask the part before the decoder."""

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from dataclasses import dataclass
 
-from vistrim.methods.base import Method, Positions, check_layer, check_positions
+from vistrim.methods.base import Method, ModelFacts, Positions, check_layer, check_positions
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,10 @@ class OneCut(Method):
         """Whether the tokens that are left get consecutive positions."""
         return self.positions == "renumber"
 
-    def check(self, depth: int) -> None:
+    def fitted(self, model: ModelFacts) -> Method:
         """Refuse a cut behind the last layer."""
-        check_layer("layer", self.layer, depth)
+        check_layer("layer", self.layer, model.decoder.layers)
+        return self
 
     def prefill_layers(self, depth: int) -> tuple[int, ...]:
         """The one cut."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from vistrim.core.schedules import cuts_before, scaled_to_depth, tokens_kept
-from vistrim.methods.base import check_layer
+from vistrim.methods.base import Method, ModelFacts, check_layer
 from vistrim.methods.registry import register
 from vistrim.methods.schedule import AttentionSchedule
 
@@ -58,10 +58,11 @@ class PVTP(AttentionSchedule):
         if not 0 <= self.ratio < 1:
             raise ValueError(f"ratio={self.ratio}: must be at least 0 and below 1 (the share that each cut drops)")
 
-    def check(self, depth: int) -> None:
+    def fitted(self, model: ModelFacts) -> Method:
         """Refuse a first cut behind the last layer."""
         if self.start_layer is not None:
-            check_layer("start_layer", self.start_layer, depth)
+            check_layer("start_layer", self.start_layer, model.decoder.layers)
+        return self
 
     def retention(self, layer: int, depth: int) -> float:
         """Share of the visual tokens that the cuts before ``layer`` leave, ``(1 - ratio) ** K(layer)``."""

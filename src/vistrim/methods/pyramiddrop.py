@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from vistrim.core.selection import Selection, keep_top
-from vistrim.methods.base import LayerTokens, Method, Positions, check_layers, check_positions
+from vistrim.methods.base import LayerTokens, Method, ModelFacts, Positions, check_layers, check_positions
 from vistrim.methods.registry import register
 
 
@@ -48,7 +48,7 @@ class PyramidDrop(Method):
     needs = "one query row and the keys of the layers about to run"
     kv_cache = "smaller from stage to stage"
     source = "arXiv 2410.17247"
-    looks_ahead = True
+    ranks_by = "layer ahead"
 
     layers: tuple[int, ...] | None = None
     keep: tuple[float, ...] = (0.5, 0.25, 0.125)
@@ -64,8 +64,9 @@ class PyramidDrop(Method):
             raise ValueError(f"keep={self.keep}: must be shares between 0 and 1 that do not rise")
         check_positions(self.positions)
 
-    def check(self, depth: int) -> None:
+    def fitted(self, model: ModelFacts) -> Method:
         """Refuse layers that the decoder does not have."""
+        depth = model.decoder.layers
         layers = self.prefill_layers(depth)
         if layers[-1] >= depth:
             raise ValueError(
@@ -73,6 +74,7 @@ class PyramidDrop(Method):
             )
         if layers[0] < 1:
             raise ValueError(f"a decoder of {depth} layers has no three stages: give the layers yourself")
+        return self
 
     def prefill_layers(self, depth: int) -> tuple[int, ...]:
         """The first layers of the stages."""

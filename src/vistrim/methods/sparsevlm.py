@@ -12,7 +12,7 @@ from vistrim.core.raters import received_without_prior, words_above_average
 from vistrim.core.schedules import budget
 from vistrim.core.scores import AttentionRows
 from vistrim.core.selection import Selection
-from vistrim.methods.base import LayerTokens, Method, Positions, check_layers, check_positions
+from vistrim.methods.base import LayerTokens, Method, ModelFacts, Positions, check_layers, check_positions
 from vistrim.methods.registry import register
 
 LAYERS = {"1.5": (2, 6, 15), "1.0": (2, 6, 15, 19), "plus": (2, 6, 15)}
@@ -138,13 +138,15 @@ class SparseVLM(Method):
     def _renumbers(self) -> bool:
         return self._recycles if self.positions is None else self.positions == "renumber"
 
-    def check(self, depth: int) -> None:
+    def fitted(self, model: ModelFacts) -> Method:
         """Refuse a cut behind the last layer."""
+        depth = model.decoder.layers
         if self.cut_after[-1] >= depth - 1:
             raise ValueError(
                 f"layers={self.cut_after}, but behind layer {depth - 1} the model has none to spare work in: "
                 f"choose layers between 0 and {depth - 2}"
             )
+        return self
 
     def prefill_layers(self, depth: int) -> tuple[int, ...]:
         """The layers behind those that rank."""

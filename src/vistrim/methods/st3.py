@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import Literal
 
 from vistrim.core.schedules import Decay, tokens_kept
+from vistrim.methods.base import Method, ModelFacts
 from vistrim.methods.pvtp import PVTP
 from vistrim.methods.registry import register
 from vistrim.methods.schedule import AttentionSchedule
@@ -98,9 +99,10 @@ class ST3(AttentionSchedule):
         """False for the constant decay."""
         return self.temporal.acts_in_decode
 
-    def check(self, depth: int) -> None:
+    def fitted(self, model: ModelFacts) -> Method:
         """Refuse a first cut behind the last layer."""
-        self.spatial.check(depth)
+        self.spatial.fitted(model)
+        return self
 
     def tokens_kept(self, n: int, layer: int, step: int, depth: int) -> int:
         """``G(l, t)``."""

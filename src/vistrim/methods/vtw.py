@@ -43,6 +43,7 @@ class VTW(OneCut):
     needs = "nothing (the layer is found by search_layer)"
     kv_cache = "full below the cut, none from it on"
     source = "arXiv 2405.05803"
+    ranks_by = "nothing"
 
     layer: int = 16
     positions: Positions = "original"
