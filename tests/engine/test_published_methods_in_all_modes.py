@@ -9,10 +9,12 @@ import torch
 
 from tests import tiny
 from tests.engine.test_against_oracle import TOLERANCE
+from tests.methods.routers import saved
 from vistrim import (
     VTA,
     VTCCLS,
     VTW,
+    DyVTE,
     FasterVLM,
     FastV,
     PyramidDrop,
@@ -32,6 +34,7 @@ METHODS = {
     "sparsevlm": SparseVLM(layers=(0, 2), counts=(6, 2)),
     "sparsevlm-plus": SparseVLM(variant="plus", layers=(0, 2), counts=(6, 2)),
     "vtw": VTW(3, "renumber"),
+    "dyvte": DyVTE(saved(1)),
     "composed": compose(FasterVLM(0.75), SparseVLM(layers=(1,), counts=(4,))),
 }
 EACH = pytest.mark.parametrize("name", METHODS)

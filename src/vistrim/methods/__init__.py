@@ -2,6 +2,7 @@
 
 from vistrim.methods.base import Method
 from vistrim.methods.composition import Composed, compose
+from vistrim.methods.dyvte import DyVTE
 from vistrim.methods.fastervlm import FasterVLM
 from vistrim.methods.fastv import FastV
 from vistrim.methods.hybrid import Hybrid
@@ -25,6 +26,7 @@ __all__ = [
     "VTCCLS",
     "VTW",
     "Composed",
+    "DyVTE",
     "FastV",
     "FasterVLM",
     "Hybrid",

@@ -12,7 +12,15 @@ from vistrim.core.raters import received_without_prior, words_above_average
 from vistrim.core.schedules import budget
 from vistrim.core.scores import AttentionRows
 from vistrim.core.selection import Selection
-from vistrim.methods.base import LayerTokens, Method, ModelFacts, Positions, check_layers, check_positions
+from vistrim.methods.base import (
+    LayerTokens,
+    Method,
+    ModelFacts,
+    Positions,
+    check_layers,
+    check_positions,
+    question_rows,
+)
 from vistrim.methods.registry import register
 
 LAYERS = {"1.5": (2, 6, 15), "1.0": (2, 6, 15, 19), "plus": (2, 6, 15)}
@@ -154,8 +162,7 @@ class SparseVLM(Method):
 
     def query_rows(self, embeddings: Tensor, visual: Tensor, prompt: Tensor) -> Tensor:
         """The raters."""
-        place = torch.arange(visual.shape[1], device=visual.device)
-        question = prompt & ~visual & (place > (place * visual).amax(1)[:, None])
+        question = question_rows(visual, prompt)
         chosen = torch.zeros_like(visual)
         for sample, words in enumerate(question):
             where = words.nonzero()[:, 0]

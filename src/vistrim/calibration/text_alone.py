@@ -1,0 +1,154 @@
+"""What a model computes when all visual tokens leave before a layer: one full forward pass, then the text alone.
+
+This is exact: what happens before the withdrawal does not depend on it, so that the text can go on alone from every
+layer of the same pass.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vistrim.architectures import ModelSpec, discover
+from vistrim.core.selection import Selection
+from vistrim.engine import tap
+from vistrim.engine.compaction import compact_arguments, compact_hidden
+from vistrim.engine.forward import Call
+from vistrim.engine.masks import layer_mask
+from vistrim.engine.positions import Renumbering, lowered_arguments
+from vistrim.engine.prompt import Prompt, read_inputs, read_prompt
+from vistrim.engine.tokens import TokenMap
+from vistrim.errors import UnsupportedModelError
+from vistrim.methods.base import Positions
+
+
+@dataclass
+class TextAlone:
+    """One forward pass of the untouched model, and its text going on alone.
+
+    Attributes
+    ----------
+    spec : ModelSpec
+        The model.
+    positions : {"original", "renumber"}
+        RoPE positions of the text that goes on alone.
+    first_layer : int
+        First layer before which visual tokens may be withdrawn.
+    labels : Tensor or None
+        ``[batch, tokens]`` long: as the model takes them; the prompt ends before the first one.
+    prompt : Prompt
+        The tokens.
+    text : TokenMap
+        Those that are text.
+    last : Tensor
+        ``[batch, text, hidden]``: what the untouched model's head gets of the text.
+    """
+
+    spec: ModelSpec
+    positions: Positions
+    first_layer: int
+    labels: Tensor | None = None
+    prompt: Prompt = field(init=False)
+    text: TokenMap = field(init=False)
+    last: Tensor = field(init=False)
+    _index: Tensor = field(init=False)
+    _hidden: list[Tensor] = field(default_factory=list)
+    _calls: list[tuple[nn.Module, Call]] = field(default_factory=list)
+
+    def entering(self, layer: int) -> Tensor:
+        """The text's hidden states ``[batch, text, hidden]`` at the input of a layer of the untouched model."""
+        return self._hidden[layer - self.first_layer]
+
+    def without_image_from(self, layer: int) -> Tensor:
+        """What the head gets ``[batch, text, hidden]`` of the text that goes on alone from a layer on."""
+        hidden = self.entering(layer)
+        for module, kwargs in self._calls[layer - self.first_layer :]:
+            hidden = module(hidden, **kwargs)
+        return self.spec.norm(hidden)
+
+    def note_inputs(self, module: nn.Module, args: tuple[Any, ...], kwargs: Call) -> None:
+        """Hook of the base model: read the prompt."""
+        ids = kwargs.get("input_ids")
+        if ids is None:
+            raise ValueError("the prompts have no `input_ids`: give what the processor returns")
+        found = read_inputs(self.spec, kwargs, self.labels, 0)
+        self.prompt = read_prompt(found, ids.shape[0], past=0, length=ids.shape[1], device=ids.device)
+        if not all(self.prompt.tokens.n_visual):
+            raise ValueError("a prompt without an image tells nothing about visual tokens: leave it out")
+        self._index, self.text = self.prompt.tokens.keep(self._withdrawal)
+
+    def note_call(self, layer: nn.Module, args: tuple[Any, ...], kwargs: Call) -> None:
+        """Hook of a layer: keep its text and the other arguments."""
+        self._hidden.append(compact_hidden(args[0], self._index, None))
+        self._calls.append((layer, kwargs | self._arguments(args[0], kwargs)))
+
+    def note_output(self, hidden: Tensor) -> None:
+        """Keep the text of the untouched model's last hidden states."""
+        self.last = compact_hidden(hidden, self._index, None)
+
+    @property
+    def _withdrawal(self) -> Selection:
+        tokens = self.prompt.tokens
+        renumber = self.positions == "renumber"
+        return Selection(torch.zeros_like(tokens.visual), (0,) * len(tokens.n_visual), renumber=renumber)
+
+    def _arguments(self, hidden: Tensor, kwargs: Call) -> Call:
+        tokens, text, own = self.prompt.tokens, self.text, kwargs["position_ids"]
+        if self.positions == "renumber":
+            after = Renumbering.none(tokens).after(self._withdrawal, tokens, self._index, text, own, 0)
+            changed = lowered_arguments(self.spec.rotary, hidden, own, text.slots, after.lowered, None)
+        else:
+            changed = compact_arguments(kwargs["position_embeddings"], own, text.slots)
+        return changed | {"attention_mask": layer_mask(kwargs.get("attention_mask"), text, text, 0, 0)}
+
+
+@torch.no_grad()
+def text_alone(
+    model: Any,
+    inputs: Mapping[str, Any],
+    first_layer: int,
+    positions: Positions = "original",
+    labels: Tensor | None = None,
+) -> TextAlone:
+    """Run a model once over prompts with images.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        A supported model, not being trimmed.
+    inputs : mapping
+        What a processor makes of one or more prompts.
+    first_layer : int
+        First layer to withdraw before, from 1 to the last.
+    positions : {"original", "renumber"}
+        RoPE positions of the text from there on.
+    labels : Tensor, optional
+        ``[batch, tokens]`` long: right answers behind the prompts, -100 elsewhere.
+
+    Raises
+    ------
+    ValueError
+        If ``first_layer`` is out of range, or a prompt has no image or no token ids.
+    UnsupportedModelError
+        If the model is not supported, or is being trimmed.
+    """
+    spec = discover(model)
+    if tap.is_installed(spec.attentions[0]):
+        raise UnsupportedModelError("this model is being trimmed: leave that context first")
+    depth = len(spec.layers)
+    if not 1 <= first_layer < depth:
+        raise ValueError(f"first_layer={first_layer}: must be between 1 and {depth - 1}, the model's last layer")
+    found = TextAlone(spec, positions, first_layer, labels)
+    handles = [spec.base.register_forward_pre_hook(found.note_inputs, with_kwargs=True)]
+    handles += [
+        layer.register_forward_pre_hook(found.note_call, with_kwargs=True) for layer in spec.layers[first_layer:]
+    ]
+    try:
+        output = spec.base(**inputs, use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    found.note_output(output.last_hidden_state)
+    return found

@@ -1,0 +1,119 @@
+"""DyVTE: small routers look at the question's hidden states and decide when the image is no longer needed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from vistrim.core.routing import question_summary, router_logits
+from vistrim.core.selection import Selection
+from vistrim.methods.base import LayerTokens, Method, ModelFacts, question_rows
+from vistrim.methods.parts import load_part
+from vistrim.methods.registry import register
+
+TRAINING = "vistrim calibrate dyvte"
+PARTS = ("w1", "w2")
+
+
+@register
+@dataclass(frozen=True)
+class DyVTE(Method):
+    r"""Withdraw all visual tokens of a sample behind the first decoder layer whose router votes for it.
+
+    The router of layer :math:`l` reads the residual stream behind that layer, :math:`u_l = [\mathrm{mean}_{t \in T
+    \setminus last} x_l^t; x_l^{last}]`, where :math:`T` is the prompt's text behind the sample's last image, and
+    votes by :math:`W_2\,\mathrm{GELU}(W_1 u_l)`, two linear layers without bias. If the second logit exceeds the
+    first, layers :math:`l + 1` and above run without visual tokens; text keeps its positions. The keys and values of
+    layers up to :math:`l` stay in the cache and are attended to while decoding, when no router is asked. Every sample
+    of a batch exits where its own router says.
+
+    Parameters
+    ----------
+    routers : str, optional
+        File of routers trained for the model by ``vistrim calibrate dyvte``. None: ``dyvte.safetensors`` beside the
+        model's weights; `reference` has one.
+
+    Notes
+    -----
+    Source: arXiv 2411.19628 and github.com/DoubtedSteam/DyVTE at b4a3396. The code is for one sample with one image
+    and a fixed prompt. Where the question is a single token, its mean is that token. The authors' routers are 2048
+    wide for hidden sizes of 4096 and 5120, 1.1 to 1.7 GB in bfloat16; the width is up to the training here. How
+    routers are trained: `vistrim.calibration.routers`.
+    """
+
+    name = "dyvte"
+    summary = (
+        "Withdraws all visual tokens at the layer where a trained router says that the question needs them no more"
+    )
+    stages = ("prefill",)
+    needs = f"routers trained for the model ({TRAINING})"
+    kv_cache = "full up to the exit, none from there on"
+    source = "arXiv 2411.19628"
+    ranks_by = "nothing"
+
+    routers: str | None = None
+
+    def fitted(self, model: ModelFacts) -> Method:
+        """Load the routers.
+
+        Raises
+        ------
+        ValueError
+            If there are none, or they are another model's.
+        """
+        part = load_part(self.routers, self.name, model, TRAINING)
+        # Behind the last layer there is nothing to leave out.
+        layers = range(model.decoder.layers - 1)
+        try:
+            w1, w2 = (
+                torch.stack([part.tensors[f"layers.{layer}.{name}"].float() for layer in layers]) for name in PARTS
+            )
+        except KeyError as error:
+            raise ValueError(f"the routers lack {error}: train them again with `{TRAINING}`") from error
+        return RoutedDyVTE(self.routers, {w1.device: (w1, w2)})
+
+    def prefill_layers(self, depth: int) -> tuple[int, ...]:
+        """Every layer that follows another one."""
+        return tuple(range(1, depth))
+
+
+@dataclass(frozen=True)
+class RoutedDyVTE(DyVTE):
+    """DyVTE with a model's routers.
+
+    Attributes
+    ----------
+    weights : dict of torch.device to (Tensor, Tensor)
+        The first linear layers ``[layers, width, 2 * hidden]`` and the second ones ``[layers, 2, width]``, float32;
+        on every device that they were needed on so far.
+    """
+
+    weights: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False, compare=False)
+
+    def select_prefill(self, layer: int, tokens: LayerTokens) -> Selection | None:
+        """Keep nothing of the samples that exit."""
+        if not any(tokens.held):
+            return None
+        assert tokens.hidden is not None
+        assert tokens.prompt is not None
+        question = question_rows(tokens.visual, tokens.prompt)
+        w1, w2 = self._on(tokens.hidden.device)
+        logits = router_logits(question_summary(tokens.hidden, question), w1[layer - 1], w2[layer - 1])
+        exits = logits[:, 1] > logits[:, 0]
+        counts = tuple(0 if gone else n for gone, n in zip(exits.tolist(), tokens.held, strict=True))
+        if counts == tokens.held:
+            return None
+        return Selection(tokens.visual & ~exits[:, None].to(tokens.visual.device), counts)
+
+    def own_flops(self, model: ModelFacts, visual_per_layer: Sequence[int]) -> int:
+        """Of the routers that the sample was shown to: those of all layers up to its exit, but the last one's."""
+        w1, w2 = next(iter(self.weights.values()))
+        asked = sum(n > 0 for n in visual_per_layer[:-1])
+        return 2 * asked * (w1[0].numel() + w2[0].numel())
+
+    def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        if device not in self.weights:
+            w1, w2 = next(iter(self.weights.values()))
+            self.weights[device] = w1.to(device), w2.to(device)
+        return self.weights[device]
