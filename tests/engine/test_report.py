@@ -205,6 +205,6 @@ def test_exit_layers():
         tiny.generate(model, inputs)
     assert run.report.exit_layers == [3, 3, 3, 0]
     assert run.report.to_dict()["exit_layers"] == [3, 3, 3, 0]
-    assert ("  none from layer on", "3, 3, 3") in run.report.rows()
+    assert ("  withdrawn before layer", "3, 3, 3") in run.report.rows()
     assert half.report.exit_layers == [None, None, None, 0]
-    assert not any("none from layer" in label for label, _ in half.report.rows())
+    assert not any("withdrawn" in label for label, _ in half.report.rows())

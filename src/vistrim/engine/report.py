@@ -157,7 +157,7 @@ class TrimReport:
         exits = [e for e, n in zip(self.exit_layers, self.visual_tokens, strict=True) if n]
         if all(layer is None for layer in exits):
             return []
-        return [("  none from layer on", ", ".join("never" if e is None else str(e) for e in exits))]
+        return [("  withdrawn before layer", ", ".join("never" if e is None else str(e) for e in exits))]
 
     def _flop_ratio(self) -> str:
         return f" ({self.prefill_flops_full / self.prefill_flops:.2f}x fewer)" if self.prefill_flops else ""

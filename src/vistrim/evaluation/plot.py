@@ -14,7 +14,7 @@ MOST_ENTRIES = 24
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """Draw every method's accuracy with its 95 % interval, against average tokens and against the mean KV cache.
+    """Draw every method's accuracy with its 95 % interval against average tokens, FLOPs and the mean KV cache.
 
     Parameters
     ----------
@@ -28,12 +28,13 @@ def plot(rows: Sequence[Row], path: Path) -> None:
         return
     names = legend_names(rows)
     styles = {name: number for number, name in enumerate(dict.fromkeys(names.values()))}
-    figure = Figure(figsize=(5 * len(groups), 8.5), layout="constrained")
-    panels = figure.subplots(2, len(groups), squeeze=False)
+    figure = Figure(figsize=(5 * len(groups), 12.5), layout="constrained")
+    panels = figure.subplots(3, len(groups), squeeze=False)
     for column, group in enumerate(groups):
         for axes, name, label, scale in (
             (panels[0][column], "average_tokens", "visual tokens per layer in prefill, mean", 1),
-            (panels[1][column], "kv_mean", "KV cache, mean over steps, % of untouched", 100),
+            (panels[1][column], "flops_share", "prefill FLOPs and what the method adds, % of untouched", 100),
+            (panels[2][column], "kv_mean", "KV cache, mean over steps, % of untouched", 100),
         ):
             for row in rows:
                 if group not in row.groups:

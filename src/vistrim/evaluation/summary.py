@@ -88,6 +88,11 @@ class Figures:
     kv_peak: float
     kv_bytes_peak: float
 
+    @property
+    def flops_share(self) -> float:
+        """FLOPs in prefill, with what the method adds, over those of the untouched model."""
+        return 1 / self.flops_ratio
+
 
 @dataclass(frozen=True)
 class Row:
