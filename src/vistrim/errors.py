@@ -23,3 +23,7 @@ class MissingPackageError(VistrimError):
 
 class PromptError(VistrimError):
     """A prompt cannot be given to the model."""
+
+
+class ResumeError(VistrimError):
+    """What was left unfinished belongs to other settings, or is damaged."""

@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vistrim.errors import VistrimError
+from vistrim.errors import ResumeError
+from vistrim.files import append_lines, damaged_line, differences, read_lines, write_whole
 
 UNTOUCHED = "untouched"
 """Stands where a method's notation stands otherwise."""
@@ -89,10 +89,6 @@ class Failure:
     error: str
 
 
-class ResumeError(VistrimError):
-    """The folder holds results of another evaluation."""
-
-
 class RecordFile:
     """The samples of an evaluation, one JSON line each, in a folder that an interrupted evaluation goes on with.
 
@@ -128,10 +124,7 @@ class RecordFile:
     def append(self, records: Sequence[Sample | Failure]) -> None:
         """Add records; once this returns, a kill no longer loses them. A failure that is known is not repeated."""
         records = [record for record in records if record != self.failure(record.method, record.item)]
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write("".join(json.dumps(asdict(record)) + "\n" for record in records))
-            file.flush()
-            os.fsync(file.fileno())
+        append_lines(self._path, map(asdict, records))
         self._remember(records)
 
     def _remember(self, records: Iterable[Sample | Failure]) -> None:
@@ -154,48 +147,18 @@ class RecordFile:
             before = dict(json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
             raise ResumeError(f"{path} is damaged: give another folder, or delete this one") from error
-        differing = [
-            f"{key} {before.get(key)!r}, now {value!r}" for key, value in settings.items() if before.get(key) != value
-        ]
-        if differing:
+        if differing := differences(before, settings):
             raise ResumeError(
-                f"{folder} holds results with other settings ({'; '.join(differing)}): "
-                "give another folder, or delete this one"
+                f"{folder} holds results with other settings ({differing}): give another folder, or delete this one"
             )
 
     def _load(self) -> None:
-        if not self._path.exists():
-            return
-        content = self._path.read_bytes()
-        *lines, last = content.split(b"\n")
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                self._remember([self._parsed(line, number)])
-        if not last:
-            return
-        # A kill while writing leaves part of a line, or all of it but its end.
-        try:
-            records = [self._parsed(last, len(lines) + 1)]
-        except ResumeError:
-            os.truncate(self._path, len(content) - len(last))
-            return
-        self._remember(records)
-        with self._path.open("ab") as file:
-            file.write(b"\n")
-
-    def _parsed(self, line: bytes, number: int) -> Sample | Failure:
-        try:
-            values = json.loads(line)
-            return Failure(**values) if "error" in values else Sample(**values)
-        except (ValueError, TypeError) as error:
-            raise ResumeError(f"{self._path}, line {number} is damaged: delete that line") from error
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file; a kill leaves the old one or the new one, never a part."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+        for number, values in read_lines(self._path):
+            try:
+                record = Failure(**values) if "error" in values else Sample(**values)
+            except TypeError as error:
+                raise damaged_line(self._path, number) from error
+            self._remember([record])
 
 
 def fingerprint(model: Any, processor: Any) -> str:

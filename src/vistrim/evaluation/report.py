@@ -9,9 +9,9 @@ from typing import Any
 from vistrim import reference
 from vistrim.environment import stamp
 from vistrim.evaluation.plot import plot
-from vistrim.evaluation.records import write_whole
 from vistrim.evaluation.summary import RESAMPLES, Row
 from vistrim.evaluation.tables import notes, tables
+from vistrim.files import write_whole
 
 SHOWN_FAILURES = 20
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from vistrim.errors import VistrimError
+from vistrim.errors import ResumeError, VistrimError
 from vistrim.evaluation.answering import answer
-from vistrim.evaluation.records import UNTOUCHED, Failure, RecordFile, ResumeError, Sample
+from vistrim.evaluation.records import UNTOUCHED, Failure, RecordFile, Sample
 from vistrim.evaluation.scoring import score
 from vistrim.loading import is_out_of_memory
 from vistrim.methods import Method
@@ -73,7 +73,7 @@ def evaluate(
             _try(model, processor, todo[label][0], side)
     for label, side in sides.items():
         failed = 0
-        for batch in _batches(items, batch_size):
+        for batch in batches(items, batch_size):
             missing = [item for item in batch if not _known(records, side, item)]
             if missing:
                 answered = _answered(model, processor, missing, side, max_new_tokens)
@@ -96,7 +96,8 @@ def _name(method: Method | None) -> str:
     return str(method) if method else UNTOUCHED
 
 
-def _batches(items: Sequence[Item], size: int) -> Iterator[list[Item]]:
+def batches(items: Sequence[Item], size: int) -> Iterator[list[Item]]:
+    """Batches of up to ``size`` neighbours of the same task, whose answers are about as long."""
     for _, group in groupby(items, key=lambda item: item.task):
         same_task = list(group)
         yield from (same_task[i : i + size] for i in range(0, len(same_task), size))

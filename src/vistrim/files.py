@@ -1,0 +1,72 @@
+"""Files that a kill leaves whole: text, and lines that are only ever added to."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from vistrim.errors import ResumeError
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file; a kill leaves the old one or the new one, never a part."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def append_lines(path: Path, objects: Iterable[Mapping[str, Any]]) -> None:
+    """Add JSON objects, one a line; once this returns, a kill no longer loses them."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write("".join(json.dumps(values) + "\n" for values in objects))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """Read what `append_lines` wrote, each object with its line number; a line that a kill cut short is removed.
+
+    Raises
+    ------
+    ResumeError
+        If a line is damaged.
+    """
+    if not path.exists():
+        return []
+    content = path.read_bytes()
+    *lines, last = content.split(b"\n")
+    found = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            values = _object(line)
+            if values is None:
+                raise damaged_line(path, number)
+            found.append((number, values))
+    # A kill while writing leaves part of a line, or all of it but its end.
+    values = _object(last)
+    if values is not None:
+        found.append((len(lines) + 1, values))
+        with path.open("ab") as file:
+            file.write(b"\n")
+    elif last:
+        os.truncate(path, len(content) - len(last))
+    return found
+
+
+def damaged_line(path: Path, number: int) -> ResumeError:
+    """The error for a line that is not what was written."""
+    return ResumeError(f"{path}, line {number} is damaged: delete that line")
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Name the settings that are not as they were; empty if all are."""
+    return "; ".join(f"{key} {before.get(key)!r}, now {now[key]!r}" for key in now if before.get(key) != now[key])
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
+    try:
+        values = json.loads(line)
+    except ValueError:
+        return None
+    return values if isinstance(values, dict) else None
