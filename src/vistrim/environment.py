@@ -2,7 +2,9 @@
 
 import os
 import platform
+import shlex
 import subprocess
+import sys
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,11 @@ def stamp() -> dict[str, Any]:
         "commit": _commit(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
     }
+
+
+def command_line() -> str:
+    """The running ``vistrim`` command, as a shell takes it."""
+    return shlex.join(["vistrim", *sys.argv[1:]])
 
 
 def _memory_gib() -> float | None:

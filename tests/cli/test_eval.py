@@ -52,7 +52,7 @@ def test_a_second_run_answers_nothing_again(checkpoint, tmp_path, monkeypatch):
 
 def test_another_model_of_that_name_is_not_mixed_in(checkpoint, tmp_path, monkeypatch):
     evaluate(checkpoint, tmp_path)
-    monkeypatch.setattr("vistrim.cli.eval.fingerprint", lambda *_: "other")
+    monkeypatch.setattr("vistrim.cli.models.fingerprint", lambda *_: "other")
     result = evaluate(checkpoint, tmp_path)
     assert result.exit_code == 1
     assert "weights" in error_line(result)

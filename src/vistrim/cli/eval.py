@@ -2,13 +2,11 @@
 
 import importlib.util
 import json
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import transformers
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -16,18 +14,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from vistrim import __version__
 from vistrim.cli.errors import CommandError, WrongUsageError
-from vistrim.cli.models import check_loading, load_model, prepare_trim
+from vistrim.cli.models import check_loading, identity, load_model, prepare_trim
 from vistrim.cli.parsing import parse_method
+from vistrim.cli.tasks import TASKS_HELP, read_items
+from vistrim.environment import command_line
 from vistrim.errors import MissingPackageError
-from vistrim.evaluation import RecordFile, Row, evaluate, fingerprint, summarize
+from vistrim.evaluation import RecordFile, Row, evaluate, summarize
 from vistrim.evaluation.records import UNTOUCHED
 from vistrim.evaluation.tables import Table, notes, tables
 from vistrim.methods import Method
-from vistrim.reference.items import TASK_NAMES, Item, items, with_images
+from vistrim.reference.items import Item
 from vistrim.reference.scenes import LEVELS, SPLITS
-from vistrim.reference.tasks import SHORT_TASKS
 
 PIPE_WIDTH = 140
 
@@ -43,12 +41,7 @@ def evaluate_command(
             metavar="NAME[:KEY=VALUE,...][+...]",
         ),
     ] = None,
-    tasks: Annotated[
-        str,
-        typer.Option(
-            help=f"Comma-separated: {', '.join(TASK_NAMES)}; 'short' for all with short answers about scenes."
-        ),
-    ] = "short,description,easy-vqa",
+    tasks: Annotated[str, typer.Option(help=TASKS_HELP)] = "short,description,easy-vqa",
     limit: Annotated[int, typer.Option(min=1, help="Questions per task.")] = 100,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions answered at once.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="Which questions, and which bootstrap draws.")] = 0,
@@ -73,7 +66,7 @@ def evaluate_command(
     """
     # Everything cheap is checked before the model is loaded.
     methods = _methods(method or ["st3"])
-    asked = _items(tasks, split, level, limit, seed, images)
+    asked = read_items(tasks, split, level, limit, seed, images)
     check_loading(dtype, device)
     if importlib.util.find_spec("matplotlib") is None:
         raise MissingPackageError("the plot needs matplotlib; run `pip install 'vistrim[eval]'`")
@@ -81,14 +74,7 @@ def evaluate_command(
     loaded, processor = load_model(model, dtype, device)
     for chosen in methods.values():
         prepare_trim(loaded, chosen)
-    fixed = {
-        "weights": fingerprint(loaded, processor),
-        "dtype": str(loaded.dtype).removeprefix("torch."),
-        "device": loaded.device.type,
-        "max_new_tokens": max_new_tokens,
-        "vistrim": __version__,
-        "transformers": transformers.__version__,
-    }
+    fixed = {**identity(loaded, processor), "max_new_tokens": max_new_tokens}
     records = RecordFile(out, fixed)
     _run(loaded, processor, methods, asked, records, batch_size, max_new_tokens)
     settings = {
@@ -106,7 +92,7 @@ def evaluate_command(
     # matplotlib takes a while to import: not for commands that draw nothing.
     from vistrim.evaluation.report import write
 
-    found = write(out, rows, settings, _command())
+    found = write(out, rows, settings, command_line())
     if as_json:
         typer.echo(json.dumps(found))
     else:
@@ -123,17 +109,6 @@ def _methods(specs: Sequence[str]) -> dict[str, Method]:
         if other != spec:
             raise WrongUsageError(f"--method {spec} and {other} are the same: leave one out")
     return methods
-
-
-def _items(tasks: str, split: str, level: str, limit: int, seed: int, images: str) -> list[Item]:
-    named = [part.strip() for part in tasks.split(",") if part.strip()]
-    names = dict.fromkeys(name for part in named for name in (SHORT_TASKS if part == "short" else (part,)))
-    if not names:
-        raise WrongUsageError(f"no task: choose from short, {', '.join(TASK_NAMES)}")
-    try:
-        return [item for name in names for item in with_images(items(name, split, level, limit, seed), images)]
-    except ValueError as error:
-        raise WrongUsageError(str(error)) from error
 
 
 def _run(
@@ -162,10 +137,6 @@ def _run(
         except KeyboardInterrupt:
             progress.console.print("stopped: the same command goes on from here")
             raise
-
-
-def _command() -> str:
-    return shlex.join(["vistrim", *sys.argv[1:]])
 
 
 def _print(rows: Sequence[Row], out: Path) -> None:

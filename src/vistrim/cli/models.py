@@ -9,6 +9,7 @@ from rich.console import Console
 import vistrim
 from vistrim.cli.errors import WrongUsageError
 from vistrim.errors import LoadError
+from vistrim.evaluation import fingerprint
 from vistrim.loading import is_local, resolve_device, resolve_dtype
 
 
@@ -47,6 +48,17 @@ def load_model(name: str, dtype: str, device: str) -> tuple[Any, Any]:
     if console.is_terminal:
         console.print(f"loading {name} from huggingface.co or its cache on this machine")
     return vistrim.load(name, dtype=dtype, device=device)
+
+
+def identity(model: Any, processor: Any) -> dict[str, str]:
+    """What results must share to be put together: weights, number format, device and versions."""
+    return {
+        "weights": fingerprint(model, processor),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": model.device.type,
+        "vistrim": vistrim.__version__,
+        "transformers": transformers.__version__,
+    }
 
 
 def prepare_trim(model: Any, method: vistrim.Method) -> vistrim.Trim:

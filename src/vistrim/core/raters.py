@@ -6,6 +6,20 @@ from torch import Tensor
 from vistrim.core.scores import AttentionRows
 
 
+def text_behind_images(visual: Tensor, prompt: Tensor) -> Tensor:
+    """Text of the prompt behind each sample's last visual token, ``[batch, tokens]`` bool.
+
+    Parameters
+    ----------
+    visual : Tensor
+        ``[batch, tokens]`` bool.
+    prompt : Tensor
+        ``[batch, tokens]`` bool: False for padding and for what is behind the prompt (drafts, answers).
+    """
+    place = torch.arange(visual.shape[1], device=visual.device)
+    return prompt & ~visual & (place > (place * visual).amax(1)[:, None])
+
+
 def words_above_average(image: Tensor, words: Tensor) -> Tensor:
     r"""Find the words that an image is about, by their embeddings.
 

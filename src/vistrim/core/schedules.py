@@ -1,4 +1,4 @@
-"""How many visual tokens stay at a layer and decoding step: plain integer arithmetic."""
+"""How many visual tokens stay at a layer and decoding step: plain arithmetic."""
 
 import math
 from typing import Literal, get_args
@@ -90,3 +90,11 @@ def check_budget(keep: int | float) -> None:
             f"keep={keep}: give a whole number of tokens (at least 1) or a share of the image's tokens, "
             "above 0 and up to 1.0"
         )
+
+
+def share_kept(rate: float, n: int) -> int:
+    """Visual tokens ``ceil(rate * n)`` of ``n``: at least one, unless the rate is exactly 0."""
+    if rate <= 0:
+        return 0
+    # 7 % of 100 is 7.000000000000001 in floating point, but 7 tokens.
+    return min(n, max(1, math.ceil(rate * n - 1e-9)))

@@ -5,8 +5,10 @@ from vistrim.methods.composition import Composed, compose
 from vistrim.methods.dyvte import DyVTE
 from vistrim.methods.fastervlm import FasterVLM
 from vistrim.methods.fastv import FastV
+from vistrim.methods.gsearch import GSearch
 from vistrim.methods.hybrid import Hybrid
 from vistrim.methods.pool import Pool
+from vistrim.methods.psigmoid import PSigmoid
 from vistrim.methods.pvtp import PVTP
 from vistrim.methods.pyramiddrop import PyramidDrop
 from vistrim.methods.random import Random
@@ -29,9 +31,11 @@ __all__ = [
     "DyVTE",
     "FastV",
     "FasterVLM",
+    "GSearch",
     "Hybrid",
     "Method",
     "MethodInfo",
+    "PSigmoid",
     "Pool",
     "PyramidDrop",
     "Random",

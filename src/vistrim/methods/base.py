@@ -10,7 +10,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from vistrim.core.costs import DecoderShape
@@ -45,23 +44,6 @@ def check_layer(name: str, layer: int, depth: int) -> None:
             f"{name}={layer}, but the model has {depth} decoder layers (0 to {depth - 1}): "
             f"nothing would be trimmed; choose a smaller {name}"
         )
-
-
-def question_rows(visual: Tensor, prompt: Tensor) -> Tensor:
-    """The question: the prompt's text behind the last visual token of each sample.
-
-    Parameters
-    ----------
-    visual, prompt : Tensor
-        ``[batch, tokens]`` bool, as in `LayerTokens`.
-
-    Returns
-    -------
-    Tensor
-        ``[batch, tokens]`` bool. In a sample without visual tokens, all text behind its first token.
-    """
-    place = torch.arange(visual.shape[1], device=visual.device)
-    return prompt & ~visual & (place > (place * visual).amax(1)[:, None])
 
 
 @dataclass(frozen=True)

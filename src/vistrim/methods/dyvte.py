@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from vistrim.core.raters import text_behind_images
 from vistrim.core.routing import question_summary, router_logits
 from vistrim.core.selection import Selection
-from vistrim.methods.base import LayerTokens, Method, ModelFacts, question_rows
+from vistrim.methods.base import LayerTokens, Method, ModelFacts
 from vistrim.methods.parts import load_part
 from vistrim.methods.registry import register
 
@@ -97,7 +98,7 @@ class RoutedDyVTE(DyVTE):
             return None
         assert tokens.hidden is not None
         assert tokens.prompt is not None
-        question = question_rows(tokens.visual, tokens.prompt)
+        question = text_behind_images(tokens.visual, tokens.prompt)
         w1, w2 = self._on(tokens.hidden.device)
         logits = router_logits(question_summary(tokens.hidden, question), w1[layer - 1], w2[layer - 1])
         exits = logits[:, 1] > logits[:, 0]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vistrim.core.merging import dpc_knn
-from vistrim.core.raters import received_without_prior, words_above_average
+from vistrim.core.raters import received_without_prior, text_behind_images, words_above_average
 from vistrim.core.schedules import budget
 from vistrim.core.scores import AttentionRows
 from vistrim.core.selection import Selection
@@ -19,7 +19,6 @@ from vistrim.methods.base import (
     Positions,
     check_layers,
     check_positions,
-    question_rows,
 )
 from vistrim.methods.registry import register
 
@@ -162,7 +161,7 @@ class SparseVLM(Method):
 
     def query_rows(self, embeddings: Tensor, visual: Tensor, prompt: Tensor) -> Tensor:
         """The raters."""
-        question = question_rows(visual, prompt)
+        question = text_behind_images(visual, prompt)
         chosen = torch.zeros_like(visual)
         for sample, words in enumerate(question):
             where = words.nonzero()[:, 0]

@@ -1,0 +1,22 @@
+"""``vistrim calibrate``: schedules for methods that need one, searched on a model's own answers."""
+
+import typer
+
+from vistrim.cli.calibrate.gsearch import gsearch
+from vistrim.cli.calibrate.psigmoid import psigmoid
+from vistrim.cli.calibrate.scaling import scaling
+
+app = typer.Typer(no_args_is_help=False)
+app.command()(gsearch)
+app.command()(psigmoid)
+app.command()(scaling)
+
+
+@app.callback(invoke_without_command=True)
+def calibrate(context: typer.Context) -> None:
+    """Fit a method to a model: search a schedule on calibration questions, or ask the scaling law."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+__all__ = ["app"]

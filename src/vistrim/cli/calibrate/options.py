@@ -1,0 +1,52 @@
+"""Options that the searches have in common."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vistrim.cli.tasks import TASKS_HELP
+
+Model = Annotated[
+    str, typer.Option("--model", help="Reference model, local directory or Hugging Face id.", metavar="NAME")
+]
+Out = Annotated[
+    Path,
+    typer.Option("--out", help="Schedule file to write; an interrupted search goes on.", metavar="FILE.json"),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace --out if it holds another schedule.")]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        help='Your own questions instead of --tasks: lines of {"image": path, "prompt": str, "answer": str}, with '
+        "paths relative to the file.",
+        metavar="FILE.jsonl",
+    ),
+]
+Tasks = Annotated[str | None, typer.Option("--tasks", help=f"{TASKS_HELP}  [default: short,description]")]
+Limit = Annotated[
+    int | None, typer.Option("--limit", min=1, help="Questions per task (25 by default), or lines of --data (all).")
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Which questions, and what the search tries.")]
+Split = Annotated[str, typer.Option("--split", help="Of the tasks: validation or train.")]
+Objective = Annotated[
+    str,
+    typer.Option(
+        "--objective",
+        help="accuracy: mean score of the answers; agreement: share of the untouched model's answers, word for word, "
+        "which needs no right answers.",
+    ),
+]
+Rows = Annotated[
+    str,
+    typer.Option("--rows", help="Whose attention ranks: last (prompt token), or prompt (all text behind the image)."),
+]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Questions answered at once.")]
+MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer, in tokens.")]
+Dtype = Annotated[
+    str,
+    typer.Option("--dtype", help="auto (the checkpoint's own), float32, bfloat16 or float16.", metavar="NAME"),
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...", metavar="NAME")]
+Json = Annotated[bool, typer.Option("--json", help="Print the schedule file instead of a table.")]

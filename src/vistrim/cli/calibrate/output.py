@@ -1,0 +1,81 @@
+"""The schedule file that a search writes: looked at before any work, and shown at the end."""
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from vistrim.cli.errors import WrongUsageError
+from vistrim.files import differences
+from vistrim.methods.schedule_file import Schedule, read_schedule
+
+PIPE_WIDTH = 140
+
+
+def finished(out: Path, method: str, settings: Mapping[str, Any], force: bool) -> Schedule | None:
+    """Return the schedule that is there, if it is the one that was asked for.
+
+    Parameters
+    ----------
+    out : Path
+        The schedule file.
+    method : str
+        The method that it is to be for.
+    settings : mapping
+        What it is to be made with.
+    force : bool
+        Whether whatever is there may be replaced.
+
+    Raises
+    ------
+    WrongUsageError
+        If the file cannot be written, or something else is there.
+    """
+    if not out.parent.is_dir():
+        raise WrongUsageError(f"there is no directory '{out.parent}' for the schedule: create it first")
+    if out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK):
+        raise WrongUsageError(f"'{out}' cannot be written: choose another file")
+    if not out.exists() or force:
+        return None
+    try:
+        there = read_schedule(out)
+    except ValueError as error:
+        raise WrongUsageError(f"{error}; or give another --out, or --force to replace it") from error
+    before = {"method": there.method, **there.made_with.get("settings", {})}
+    if differing := differences(before, {"method": method, **settings}):
+        raise WrongUsageError(
+            f"{out} holds another schedule ({differing}): give another --out, or --force to replace it"
+        )
+    return there
+
+
+def show(schedule: Schedule, out: Path, as_json: bool) -> None:
+    """Print a schedule: as a table, or its file."""
+    if as_json:
+        typer.echo(json.dumps(schedule.content()))
+        return
+    # A pipe has no width of its own.
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    table = Table("layers", "visual tokens kept")
+    for first, last, rate in steps(schedule.rates):
+        table.add_row(f"{first}" if first == last else f"{first} to {last}", f"{100 * rate:.2f} %")
+    console.print(table)
+    made = schedule.made_with
+    console.print(
+        f"{100 * made['mean_rate']:.1f} % of the tokens on average; {made['settings']['objective']} "
+        f"{100 * made['performance']:.2f} %, untouched {100 * made['untouched']:.2f} %; "
+        f"{made['evaluations']} evaluations of {made['number_of_questions']} questions"
+    )
+    console.print(f"use it with --method {schedule.method}:schedule={out}", soft_wrap=True)
+
+
+def steps(rates: tuple[float, ...]) -> list[tuple[int, int, float]]:
+    """First layer, last layer and rate of each run of equal rates."""
+    starts = [layer for layer in range(len(rates)) if layer == 0 or rates[layer] != rates[layer - 1]]
+    return [(first, after - 1, rates[first]) for first, after in zip(starts, [*starts[1:], len(rates)], strict=True)]

@@ -1,0 +1,189 @@
+"""What the searches for keep rates have in common: checks, progress, and the schedule file."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from statistics import mean
+from typing import Any, ClassVar
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from vistrim import __version__
+from vistrim.architectures import discover
+from vistrim.calibration.evaluations import Asking, Evaluations
+from vistrim.cli.calibrate.output import finished, show
+from vistrim.cli.calibrate.questions import digest, read_questions, refuse_placeholders
+from vistrim.cli.errors import WrongUsageError
+from vistrim.cli.models import check_loading, identity, load_model
+from vistrim.core.costs import DecoderShape
+from vistrim.environment import command_line, stamp
+from vistrim.methods.keep_rates import check_rows
+from vistrim.methods.schedule_file import Schedule
+from vistrim.reference.items import Item
+
+
+@dataclass(frozen=True)
+class Found:
+    """Result of a search.
+
+    Attributes
+    ----------
+    rates : tuple of float
+        One for each layer.
+    performance : float
+        With these rates.
+    notes : mapping
+        What else the schedule file is to say.
+    """
+
+    rates: tuple[float, ...]
+    performance: float
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Search(ABC):
+    """One way to search keep rates; its fields are its settings."""
+
+    method: ClassVar[str]
+
+    @abstractmethod
+    def total(self, shape: DecoderShape) -> int:
+        """Evaluations that it takes at most.
+
+        Raises
+        ------
+        ValueError
+            If the search does not fit the decoder.
+        """
+
+    @abstractmethod
+    def run(self, evaluations: Evaluations, shape: DecoderShape, advance: Callable[[str], None]) -> Found:
+        """Search; after each evaluation ``advance`` is told the best so far."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The options that all searches share; see ``options.py``."""
+
+    model: str
+    out: Path
+    data: Path | None
+    tasks: str | None
+    split: str
+    limit: int | None
+    seed: int
+    objective: Any
+    rows: Any
+    batch_size: int
+    max_new_tokens: int
+    dtype: str
+    device: str
+    force: bool
+    as_json: bool
+
+    def run(self, search: Search) -> None:
+        """Search and write the schedule, unless it is there already.
+
+        Raises
+        ------
+        WrongUsageError
+            If the options do not fit each other, the model or the file that is there.
+        LoadError, UnsupportedModelError, ResumeError, PromptError
+            If the model cannot be loaded or trimmed, earlier evaluations belong to other settings, or a question does
+            not fit into the model's context.
+        """
+        # Everything cheap is checked before the model is loaded.
+        try:
+            check_rows(self.rows)
+        except ValueError as error:
+            raise WrongUsageError(str(error)) from error
+        check_loading(self.dtype, self.device)
+        settings = self._settings(search)
+        schedule = finished(self.out, search.method, settings, self.force)
+        if schedule is None:
+            schedule = self._made(search, settings)
+            schedule.write(self.out)
+        else:
+            typer.echo(f"{self.out} is what this command makes: nothing to do (--force makes it again)", err=True)
+        show(schedule, self.out, self.as_json)
+
+    @cached_property
+    def questions(self) -> list[Item]:
+        """What is asked."""
+        return read_questions(self.data, self.tasks, self.split, self.limit, self.seed, self.objective)
+
+    @property
+    def _asked(self) -> dict[str, Any]:
+        """What an evaluation depends on, beside model and keep rates."""
+        return {
+            "questions": digest(self.questions),
+            "objective": self.objective,
+            "rows": self.rows,
+            "max_new_tokens": self.max_new_tokens,
+        }
+
+    def _settings(self, search: Search) -> dict[str, Any]:
+        """What the schedule depends on."""
+        source = {
+            "model": self.model,
+            "dtype": self.dtype,
+            "data": str(self.data) if self.data else None,
+            "tasks": self.tasks,
+            "split": self.split,
+            "limit": self.limit,
+            "seed": self.seed,
+        }
+        return {**source, **self._asked, **vars(search)}
+
+    def _made(self, search: Search, settings: dict[str, Any]) -> Schedule:
+        model, processor = load_model(self.model, self.dtype, self.device)
+        spec = discover(model)
+        refuse_placeholders(self.questions, processor)
+        asking = Asking(model, processor, self.questions, self.batch_size, self.max_new_tokens)
+        shared = {**identity(model, processor), **self._asked}
+        progress_file = self.out.with_name(f"{self.out.name}.progress.jsonl")
+        try:
+            total = search.total(spec.decoder_shape)
+            evaluations = Evaluations(asking, self.objective, self.rows, progress_file, shared)
+            found = _searched(search, evaluations, spec.decoder_shape, total)
+        except ValueError as error:
+            raise WrongUsageError(str(error)) from error
+        return Schedule(
+            method=search.method,
+            model=spec.facts.name,
+            layers=spec.decoder_shape.layers,
+            rates=found.rates,
+            rows=self.rows,
+            made_with={
+                "command": command_line(),
+                "settings": settings,
+                "environment": stamp(),
+                "number_of_questions": len(self.questions),
+                "evaluations": len(evaluations),
+                "untouched": evaluations.untouched.performance,
+                "performance": found.performance,
+                "mean_rate": mean(found.rates),
+                **found.notes,
+            },
+            vistrim=__version__,
+        )
+
+
+def _searched(search: Search, evaluations: Evaluations, shape: DecoderShape, total: int) -> Found:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task("untouched", total=total + 1)
+        try:
+            untouched = evaluations.untouched.performance
+            progress.update(bar, advance=1, description=f"untouched {100 * untouched:.1f} %")
+            return search.run(
+                evaluations, shape, lambda best: progress.update(bar, advance=1, description=f"best {best}")
+            )
+        except KeyboardInterrupt:
+            progress.console.print("stopped: the same command goes on from here")
+            raise

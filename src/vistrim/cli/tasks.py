@@ -1,0 +1,27 @@
+"""The reference models' questions, as the command line names them."""
+
+from vistrim.cli.errors import WrongUsageError
+from vistrim.reference.items import TASK_NAMES, Item, items, with_images
+from vistrim.reference.tasks import SHORT_TASKS
+
+TASKS_HELP = f"Comma-separated: {', '.join(TASK_NAMES)}; 'short' for all with short answers about scenes."
+
+
+def read_items(
+    tasks: str, split: str, level: str = "full", limit: int = 100, seed: int = 0, images: str = "own"
+) -> list[Item]:
+    """Questions of the tasks that are named, comma-separated; see `vistrim.reference.items.items`.
+
+    Raises
+    ------
+    WrongUsageError
+        If there are no such tasks or questions.
+    """
+    named = [part.strip() for part in tasks.split(",") if part.strip()]
+    names = dict.fromkeys(name for part in named for name in (SHORT_TASKS if part == "short" else (part,)))
+    if not names:
+        raise WrongUsageError(f"no task: choose from short, {', '.join(TASK_NAMES)}")
+    try:
+        return [item for name in names for item in with_images(items(name, split, level, limit, seed), images)]
+    except ValueError as error:
+        raise WrongUsageError(str(error)) from error
