@@ -1,7 +1,8 @@
-"""``vistrim calibrate``: schedules for methods that need one, searched on a model's own answers."""
+"""``vistrim calibrate``: what methods need of a model beside their parameters, found on the model's own answers."""
 
 import typer
 
+from vistrim.cli.calibrate.dyvte import dyvte
 from vistrim.cli.calibrate.gsearch import gsearch
 from vistrim.cli.calibrate.psigmoid import psigmoid
 from vistrim.cli.calibrate.scaling import scaling
@@ -9,12 +10,13 @@ from vistrim.cli.calibrate.scaling import scaling
 app = typer.Typer(no_args_is_help=False)
 app.command()(gsearch)
 app.command()(psigmoid)
+app.command()(dyvte)
 app.command()(scaling)
 
 
 @app.callback(invoke_without_command=True)
 def calibrate(context: typer.Context) -> None:
-    """Fit a method to a model: search a schedule on calibration questions, or ask the scaling law."""
+    """Fit a method to a model: search a schedule, train routers, or ask the scaling law."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 

@@ -1,0 +1,157 @@
+"""``vistrim calibrate dyvte``: routers that decide when a model no longer needs its image."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from vistrim.architectures import discover
+from vistrim.calibration.exits import agreement
+from vistrim.calibration.routers import Trained, collect, train_routers
+from vistrim.cli.calibrate import options
+from vistrim.cli.calibrate.questions import digest, read_questions, refuse_placeholders
+from vistrim.cli.errors import WrongUsageError
+from vistrim.cli.models import check_loading, identity, load_model
+from vistrim.cli.tasks import TASKS_HELP
+from vistrim.core.routing import exits_by_code, exits_by_paper
+from vistrim.environment import command_line
+from vistrim.methods.base import ModelFacts
+from vistrim.methods.parts import save_part
+
+DEFAULT_TASKS = "short,description,easy-vqa"
+WIDTH_OF_HIDDEN = 2
+"""The authors' routers are 2048 wide for a hidden size of 4096."""
+RULES = (
+    "When a sample may exit. code: 99 % of its answer's tokens are predicted alike without the image, and its cross "
+    "entropy is below 1.03 times that with it, as in the authors' code; paper: all are, and it is below --threshold."
+)
+
+
+def dyvte(
+    out: Annotated[
+        Path, typer.Option("--out", help="File of routers to write; a stopped run goes on.", metavar="FILE")
+    ],
+    model: options.Model = "reference",
+    rule: Annotated[str, typer.Option(help=RULES)] = "code",
+    threshold: Annotated[
+        float | None, typer.Option(min=0, help="Of the rule paper, in nats per token (the authors' is not known).")
+    ] = None,
+    width: Annotated[
+        int | None, typer.Option(min=1, help="Hidden units of a router.  [default: half of the model's hidden size]")
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Times that the routers see every measurement.")] = 40,
+    data: options.Data = None,
+    tasks: Annotated[str | None, typer.Option(help=f"{TASKS_HELP}  [default: {DEFAULT_TASKS}]")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Questions per task (500 by default), or lines of --data (all).")
+    ] = None,
+    split: options.Split = "train",
+    seed: options.Seed = 0,
+    batch_size: options.BatchSize = 8,
+    dtype: options.Dtype = "auto",
+    device: options.Device = "auto",
+    force: Annotated[bool, typer.Option("--force", help="Replace --out.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what the file says about itself.")] = False,
+) -> None:
+    """Train routers that decide, sample by sample, from which layer on the image is no longer needed.
+
+    The model stays as it is: its right answers are read once with and without the image from every layer on, and the
+    routers learn from what that changed. A run that was stopped goes on when the command is repeated.
+
+    Example: vistrim calibrate dyvte --model reference --out dyvte.safetensors
+    """
+    # Everything cheap is checked before the model is loaded.
+    may_exit = _rule(rule, threshold)
+    check_loading(dtype, device)
+    _check_out(out, force)
+    default = None if data is not None else 500
+    own_tasks = tasks if data is not None else tasks or DEFAULT_TASKS
+    questions = read_questions(data, own_tasks, split, limit or default, seed, "accuracy")
+
+    loaded, processor = load_model(model, dtype, device)
+    facts = discover(loaded).facts
+    refuse_placeholders(questions, processor)
+    width = width or max(1, facts.decoder.hidden // WIDTH_OF_HIDDEN)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        measuring = progress.add_task("measuring exits", total=len(questions))
+        training = progress.add_task("training routers", total=epochs)
+        try:
+            measured = collect(
+                loaded,
+                processor,
+                questions,
+                out.with_name(f"{out.name}.progress"),
+                str(identity(loaded, processor)),
+                batch_size,
+                lambda items: progress.advance(measuring, items),
+            )
+        except KeyboardInterrupt:
+            progress.console.print("stopped: the same command goes on from here")
+            raise
+        found = train_routers(
+            measured["summary"],
+            may_exit(measured),
+            width,
+            epochs,
+            seed=seed,
+            advance=lambda: progress.advance(training),
+        )
+    notes = {
+        "rule": rule if threshold is None else f"{rule}, threshold {threshold:g}",
+        "width": width,
+        "questions": len(questions),
+        "questions_digest": digest(questions),
+        "right_exits": round(found.right_exits, 4),
+        "exit_depth": round(found.exit_depth, 3),
+        "allowed_depth": round(found.allowed_depth, 3),
+        "command": command_line(),
+    }
+    _save(out, facts, found, notes)
+    if as_json:
+        typer.echo(json.dumps(notes))
+        return
+    typer.echo(
+        f"on questions not learnt from, images are used in {found.exit_depth:.1f} of {facts.decoder.layers} layers on "
+        f"average, where the rule allows {found.allowed_depth:.1f}; {100 * found.right_exits:.1f} % of the exits taken "
+        "are allowed by the rule"
+    )
+    typer.echo(f"use them with --method dyvte:routers={out}")
+
+
+def _rule(rule: str, threshold: float | None) -> Callable[[dict[str, torch.Tensor]], torch.Tensor]:
+    if rule == "code":
+        if threshold is not None:
+            raise WrongUsageError("the rule of the code has no threshold: leave --threshold out, or take --rule paper")
+        return lambda measured: exits_by_code(agreement(measured))
+    if rule == "paper":
+        if threshold is None:
+            raise WrongUsageError("the rule of the paper needs a --threshold, in nats per token: 0.05, say")
+        return lambda measured: exits_by_paper(agreement(measured), threshold)
+    raise WrongUsageError(f"--rule {rule}: choose code or paper")
+
+
+def _check_out(out: Path, force: bool) -> None:
+    if not out.parent.is_dir():
+        raise WrongUsageError(f"there is no directory '{out.parent}' for the routers: create it first")
+    if out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK):
+        raise WrongUsageError(f"'{out}' cannot be written: choose another file")
+    if out.exists() and not force:
+        raise WrongUsageError(f"{out} is there already: give another --out, or --force to replace it")
+
+
+def _save(out: Path, model: ModelFacts, found: Trained, notes: dict[str, Any]) -> None:
+    weights = {
+        f"layers.{layer}.{name}": tensor.to(torch.bfloat16)
+        for name, stacked in (("w1", found.w1), ("w2", found.w2))
+        for layer, tensor in enumerate(stacked)
+    }
+    partial = out.with_name(f"{out.name}.partial")
+    save_part(partial, "dyvte", model, weights, notes)
+    os.replace(partial, out)
