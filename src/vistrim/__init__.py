@@ -11,6 +11,7 @@ from vistrim.errors import LoadError, UnsupportedGenerationError, UnsupportedMod
 from vistrim.loading import load
 from vistrim.methods import (
     PVTP,
+    SGL,
     ST3,
     VTA,
     VTCCLS,
@@ -38,6 +39,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "PVTP",
+    "SGL",
     "ST3",
     "VTA",
     "VTCCLS",

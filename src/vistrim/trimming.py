@@ -5,6 +5,7 @@ from types import TracebackType
 from transformers import PreTrainedModel
 
 from vistrim.engine.engine import Engine
+from vistrim.engine.guided import GuidedEngine
 from vistrim.engine.report import TrimReport
 from vistrim.methods.base import Method
 
@@ -23,7 +24,7 @@ class Trim:
     def __init__(self, model: PreTrainedModel, method: Method) -> None:
         self.model = model
         self.method = method
-        self._engine = Engine(model, method)
+        self._engine = GuidedEngine(model, method) if method.ranks_by == "guide" else Engine(model, method)
 
     def attach(self) -> "Trim":
         """Start trimming.

@@ -21,7 +21,9 @@ def test_routers_for_a_model(checkpoint, image, tmp_path):
     assert f"--method dyvte:routers={out}" in result.stdout
     model, _ = load(checkpoint)
     trim(model, DyVTE(str(out)))
-    ran = invoke("run", image, "-p", "what is this", "--model", checkpoint, "--method", f"dyvte:routers={out}", "--json")
+    ran = invoke(
+        "run", image, "-p", "what is this", "--model", checkpoint, "--method", f"dyvte:routers={out}", "--json"
+    )
     assert ran.exit_code == 0, ran.stderr
     assert len(json.loads(ran.stdout)["report"]["exit_layers"]) == 1
     # Another model's layers or name do not fit.

@@ -28,7 +28,7 @@ class Measured:
     tokens : list of int
         The generated tokens.
     prefill_seconds : float
-        Wall time of the decoder's prefill; vision tower not included.
+        Wall time of the decoder's prefill; vision tower not included. 0 if a method's guide has answered alone.
     decode_seconds_per_token : float or None
         Mean wall time per decoding step; None if there was none.
     total_seconds : float
@@ -56,17 +56,17 @@ class Comparison:
         Report of the trimmed run with the median prefill time.
     repeats : int
         Pairs of runs.
-    prefill_speedup, total_speedup : float
-        Untouched over trimmed time, median over the pairs.
-    decode_speedup : float or None
-        The same per decoding step; None if a side had no such step.
+    total_speedup : float
+        Untouched over trimmed time of the whole ``generate``, median over the pairs.
+    prefill_speedup, decode_speedup : float or None
+        The same for the prefill and per decoding step; None if a side had none.
     """
 
     untouched: Measured
     trimmed: Measured
     report: TrimReport
     repeats: int
-    prefill_speedup: float
+    prefill_speedup: float | None
     decode_speedup: float | None
     total_speedup: float
 
@@ -139,7 +139,7 @@ def compare(
         trimmed=_medians([t for _, t in pairs]),
         report=sorted(reports, key=lambda r: r.prefill_seconds)[(repeats - 1) // 2],
         repeats=repeats,
-        prefill_speedup=median(u.prefill_seconds / t.prefill_seconds for u, t in pairs),
+        prefill_speedup=_median_or_none([u.prefill_seconds / t.prefill_seconds for u, t in pairs if t.prefill_seconds]),
         decode_speedup=_median_or_none(
             [
                 u.decode_seconds_per_token / t.decode_seconds_per_token

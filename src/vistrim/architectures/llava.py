@@ -55,9 +55,12 @@ def describe(model: nn.Module) -> ModelSpec:
             has_cls=has_cls,
             projector=model.model.multi_modal_projector,
             settings={name: getattr(config, name) for name in FEATURE_SETTINGS},
+            image_size=vision.image_size,
         ),
         visual_token_ids=(config.image_token_id,),
         grid=(side, side),
+        # "default" leaves out the first token, which should be the class token.
+        image_tokens=patches + has_cls - (config.vision_feature_select_strategy == "default"),
         image_sizes=image_sizes,
         decoder_shape=DecoderShape(
             layers=text.num_hidden_layers,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import nn
 
 from vistrim.core.costs import DecoderShape, VisionShape
@@ -34,6 +35,8 @@ class VisionTower:
         Receives the features ``[images, tokens, width]``, one for each visual token.
     settings : mapping of str to object
         Values in the config, by name, that a call may override and with them the feature block.
+    image_size : int
+        Height and width of an image, in pixels.
     """
 
     attentions: tuple[nn.Module, ...]
@@ -41,6 +44,7 @@ class VisionTower:
     has_cls: bool
     projector: nn.Module
     settings: Mapping[str, Any]
+    image_size: int
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class ModelSpec:
         Makes the RoPE tables of hidden states at given position ids.
     norm : nn.Module
         The normalisation behind the last layer.
-    embed : nn.Module
+    embed : nn.Embedding
         The word embeddings.
     vision : VisionTower
         The vision tower.
@@ -71,6 +75,8 @@ class ModelSpec:
         Placeholder ids in ``input_ids``.
     grid : tuple of int
         Rows and columns of one image's visual tokens.
+    image_tokens : int
+        Visual tokens of one image, by the config.
     image_sizes : ImageSizes
         Visual tokens per image of a forward pass.
     decoder_shape, vision_shape
@@ -84,10 +90,11 @@ class ModelSpec:
     layers: tuple[nn.Module, ...]
     rotary: nn.Module
     norm: nn.Module
-    embed: nn.Module
+    embed: nn.Embedding
     vision: VisionTower
     visual_token_ids: tuple[int, ...]
     grid: tuple[int, int]
+    image_tokens: int
     image_sizes: ImageSizes
     decoder_shape: DecoderShape
     vision_shape: VisionShape
@@ -101,7 +108,19 @@ class ModelSpec:
             folder=folder if self.checkpoint and folder.is_dir() else None,
             decoder=self.decoder_shape,
             grid=self.grid,
+            device=str(self.device),
+            dtype=self.dtype,
         )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model takes its inputs."""
+        return self.embed.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number type of the embeddings, and of keys and values."""
+        return self.embed.weight.dtype
 
     @property
     def attentions(self) -> list[Any]:

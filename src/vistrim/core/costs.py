@@ -1,4 +1,4 @@
-"""FLOPs of prefill: the one place where they are defined.
+"""FLOPs of prefill and decoding: the one place where they are defined.
 
 A FLOP count is 2 per multiply-add and covers all matrix products and the attention of the decoder layers, with a
 gated feed-forward network of three matrices. Embedding, normalisation, RoPE, the output head and the selection
@@ -56,6 +56,11 @@ def prefill_flops(shape: DecoderShape, rows_per_layer: Sequence[int], past: Sequ
     """
     past = past if past is not None else [0] * len(rows_per_layer)
     return sum(layer_flops(shape, n, n + p) for n, p in zip(rows_per_layer, past, strict=True))
+
+
+def decode_flops(shape: DecoderShape, past: int, steps: int) -> int:
+    """FLOPs of ``steps`` decoding steps of one sample behind ``past`` tokens."""
+    return shape.layers * sum(layer_flops(shape, 1, past + step) for step in range(1, steps + 1))
 
 
 def vision_flops(shape: VisionShape, images: int) -> int:

@@ -98,3 +98,9 @@ def share_kept(rate: float, n: int) -> int:
         return 0
     # 7 % of 100 is 7.000000000000001 in floating point, but 7 tokens.
     return min(n, max(1, math.ceil(rate * n - 1e-9)))
+
+
+def share_of(share: float, n: int) -> int:
+    """Whole tokens in a share of ``n``, rounded down."""
+    # 29 % of 100 is 28.999999999999996 in floating point, but 29 tokens.
+    return math.floor(share * n + 1e-9)

@@ -106,6 +106,10 @@ class AttentionRows:
         total = sum(weights.mean(1).sum(1) for weights, _ in self.blocks())
         return total / self.rows_per_sample().clamp(min=1)[:, None]
 
+    def total(self) -> Tensor:
+        """Attention that each token receives, ``[batch, tokens]`` float32: sum over heads and rows."""
+        return torch.stack([weights.sum((1, 2)) for weights, _ in self.blocks()]).sum(0)
+
     def head_mean(self) -> Tensor:
         """Weights of each row, ``[batch, rows, tokens]`` float32: mean over heads."""
         return torch.cat([weights.mean(1) for weights, _ in self.blocks()], 1)

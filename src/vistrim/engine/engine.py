@@ -1,7 +1,6 @@
 """Hooks on a model: they follow each forward pass from the prompt to the logits and let the method cut on the way."""
 
 import functools
-import inspect
 import threading
 import weakref
 from collections.abc import Callable, Mapping
@@ -13,11 +12,11 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
 
 from vistrim.architectures import ModelSpec, discover
-from vistrim.engine import tap
+from vistrim.engine import hooks, tap
 from vistrim.engine.cache import make_trimmable
 from vistrim.engine.decode import Decode
 from vistrim.engine.forward import Call, Forward
-from vistrim.engine.generation import Generation, begin_generation, check_kernel
+from vistrim.engine.generation import GenerateCall, Generation, begin_generation, check_kernel
 from vistrim.engine.prefill import Prefill
 from vistrim.engine.probe import can_look_ahead
 from vistrim.engine.prompt import Prompt, PromptInputs, read_inputs, read_prompt
@@ -117,24 +116,9 @@ class Engine:
         raise UnsupportedModelError("a model that is being trimmed cannot be copied or pickled: detach it first")
 
     def _around(self, module: nn.Module, before: Callable[..., Any], after: Callable[..., Any]) -> None:
-        """Run hooks before and, whatever happens, after a module; both get the arguments of the call by name."""
-        # The class's own signature: wrappers around an instance's forward may hide it.
-        signature = inspect.signature(type(module).forward)
-
-        def pre_hook(module: nn.Module, args: tuple[Any, ...], kwargs: Call) -> tuple[tuple[()], Call]:
-            call = dict(kwargs)
-            if args:
-                call = dict(signature.bind(module, *args, **kwargs).arguments)
-                del call["self"]
-                call |= call.pop("kwargs", {})
-            before(call)
-            return (), call
-
-        def post_hook(module: nn.Module, args: tuple[Any, ...], kwargs: Call, output: Any) -> Any:
-            return after(output)
-
-        self._keep_handle(module.register_forward_pre_hook(pre_hook, with_kwargs=True))
-        self._keep_handle(module.register_forward_hook(post_hook, with_kwargs=True, always_call=True))
+        """Run hooks before and, whatever happens, after a module."""
+        self._keep_handle(hooks.before(module, before))
+        self._keep_handle(hooks.after(module, after))
 
     def _keep_handle(self, handle: RemovableHandle) -> None:
         self._undo.append(handle.remove)
@@ -151,22 +135,27 @@ class Engine:
     def _generate(self, generate: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(generate)
         def checked(*args: Any, **kwargs: Any) -> Any:
-            generation = begin_generation(self.model, generate, self.method.acts_in_decode, args, kwargs)
-            if self.vision_blocks:
-                self._check_features(kwargs)
-                generation.vision = VisionRecord(self.spec.vision)
-            outer = dict(vars(self._thread))
-            self._thread.generation = generation
-            try:
-                output = generate(*args, **kwargs)
-            finally:
-                # Hooks that clean up do not run when a key press interrupts a forward pass.
-                vars(self._thread).clear()
-                vars(self._thread).update(outer)
-            generation.end(output)
-            return output
+            call = GenerateCall.of(self.model, generate, args, kwargs)
+            generation = begin_generation(call, self.method.acts_in_decode)
+            return self._run(call, generation, functools.partial(generate, *args, **kwargs))
 
         return checked
+
+    def _run(self, call: GenerateCall, generation: Generation, generate: functools.partial[Any]) -> Any:
+        """Carry out a call of ``generate`` that was checked."""
+        if self.vision_blocks:
+            self._check_features(call.arguments)
+            generation.vision = VisionRecord(self.spec.vision)
+        outer = dict(vars(self._thread))
+        self._thread.generation = generation
+        try:
+            output = generate()
+        finally:
+            # Hooks that clean up do not run when a key press interrupts a forward pass.
+            vars(self._thread).clear()
+            vars(self._thread).update(outer)
+        generation.end(output)
+        return output
 
     def _note_head_call(self, call: Call) -> None:
         self._thread.head_call = call
@@ -217,7 +206,9 @@ class Engine:
         common = (self.spec, self.method, recorder, length, past, cache)
         if prompt is not None:
             vision = self._vision() if self.vision_blocks else None
-            self._thread.forward = Prefill(*common, prompt=prompt, cuts=self.cuts, vision=vision)
+            own = self._generation_of(cache)
+            guidance = own.guidance if own is not None else None
+            self._thread.forward = Prefill(*common, prompt=prompt, cuts=self.cuts, vision=vision, guidance=guidance)
         elif not is_prefill and cache is not None:
             self._thread.forward = Decode(*common)
         else:
@@ -282,6 +273,7 @@ class Engine:
             return found, False
         recorder = Recorder(self.spec, self.method, self.notation, embeddings.device)
         if generation is not None:
+            recorder.guided = generation.guided
             generation.recorder = recorder
         elif cache is not None:
             self._by_cache[cache] = recorder

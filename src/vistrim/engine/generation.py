@@ -12,11 +12,52 @@ from transformers import PreTrainedModel, UnbatchedClassifierFreeGuidanceLogitsP
 from transformers.cache_utils import Cache
 
 from vistrim.engine.cache import check_cache
+from vistrim.engine.exits import GuideRecord
 from vistrim.engine.recorder import Recorder
 from vistrim.engine.vision import VisionRecord
 from vistrim.errors import UnsupportedGenerationError
 
 ATTENTION_KERNELS = ("sdpa", "eager")
+
+
+@dataclass(frozen=True)
+class GenerateCall:
+    """A call of ``generate``.
+
+    Attributes
+    ----------
+    arguments : dict
+        By name.
+    configs : tuple
+        Generation configs that stand behind them: the one that was given, and the model's.
+    text_config : object
+        The config of the model's decoder.
+    """
+
+    arguments: dict[str, Any]
+    configs: tuple[Any, ...]
+    text_config: Any
+
+    @staticmethod
+    def of(
+        model: PreTrainedModel, generate: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> GenerateCall:
+        """Sort the arguments of a call of the model's ``generate``."""
+        bound = inspect.signature(generate).bind(*args, **kwargs).arguments
+        arguments = bound | bound.pop("kwargs", {})
+        configs = (arguments.get("generation_config"), model.generation_config)
+        return GenerateCall(arguments, configs, model.config.get_text_config(decoder=True))
+
+    @property
+    def input_ids(self) -> Tensor | None:
+        """``[batch, tokens]`` long."""
+        return self.arguments.get("input_ids", self.arguments.get("inputs"))
+
+    def setting(self, name: str) -> Any:
+        """A generation setting, from wherever it is set first; None if it is not."""
+        if self.arguments.get(name) is not None:
+            return self.arguments[name]
+        return next((v for config in self.configs if (v := getattr(config, name, None)) is not None), None)
 
 
 @dataclass
@@ -41,6 +82,10 @@ class Generation:
         ``[batch]`` long: slot of the last prompt token, set by the prefill.
     vision : VisionRecord or None
         What the vision tower computed before the first forward pass.
+    guidance : Tensor or None
+        ``[samples, prompt tokens]`` float32: scores from a guide, for a method that ranks by one.
+    guided : GuideRecord or None
+        What the guide did.
     """
 
     prompt_length: int
@@ -51,6 +96,8 @@ class Generation:
     cache: Cache | None = None
     ranking: Tensor | None = None
     vision: VisionRecord | None = None
+    guidance: Tensor | None = None
+    guided: GuideRecord | None = None
 
     def end(self, output: Any) -> None:
         """Note what was generated."""
@@ -59,46 +106,27 @@ class Generation:
             self.recorder.end_generation(sequences.shape[1] - self.prompt_length, self.copies, self.cache)
 
 
-def begin_generation(
-    model: PreTrainedModel,
-    generate: Callable[..., Any],
-    acts_in_decode: bool,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Generation:
+def begin_generation(call: GenerateCall, acts_in_decode: bool) -> Generation:
     """Check a call of ``generate``, and refuse it before any work is done if it cannot be trimmed correctly.
 
     Parameters
     ----------
-    model : PreTrainedModel
-        The model to generate with.
-    generate : callable
-        Its ``generate``.
+    call : GenerateCall
+        The call.
     acts_in_decode : bool
         Whether the method trims the cache while decoding.
-    args, kwargs
-        Arguments of the call.
 
     Raises
     ------
     UnsupportedGenerationError
         With the reason and the way out.
     """
-    bound = inspect.signature(generate).bind(*args, **kwargs).arguments
-    arguments = bound | bound.pop("kwargs", {})
-    sources = (arguments.get("generation_config"), model.generation_config)
-
-    def setting(name: str) -> Any:
-        if arguments.get(name) is not None:
-            return arguments[name]
-        return next((v for s in sources if (v := getattr(s, name, None)) is not None), None)
-
-    check_kernel(model.config.get_text_config(decoder=True))
+    setting, ids = call.setting, call.input_ids
+    check_kernel(call.text_config)
     _check_cache_settings(setting, acts_in_decode)
-    if (cache := arguments.get("past_key_values")) is not None:
+    if (cache := call.arguments.get("past_key_values")) is not None:
         check_cache(cache)
     _check_loop(setting, acts_in_decode)
-    ids = arguments.get("input_ids", arguments.get("inputs"))
     return Generation(
         prompt_length=0 if ids is None else ids.shape[1],
         copies=max(setting("num_beams") or 1, setting("num_return_sequences") or 1),
@@ -124,30 +152,30 @@ def check_kernel(config: Any) -> None:
 
 def _check_cache_settings(setting: Callable[[str], Any], acts_in_decode: bool) -> None:
     if setting("cache_implementation") not in (None, "dynamic"):
-        _refuse(
+        refuse(
             f"cache_implementation={setting('cache_implementation')!r}, from which tokens cannot be removed",
             "leave it out to use the default dynamic cache",
         )
     if setting("prefill_chunk_size") is not None:
-        _refuse("chunked prefill, which would rank each chunk by its own last token", "leave out `prefill_chunk_size`")
+        refuse("chunked prefill, which would rank each chunk by its own last token", "leave out `prefill_chunk_size`")
     if setting("use_cache") is False and acts_in_decode:
-        _refuse("decode-time trimming without a KV cache", "leave out `use_cache=False`, or use vistrim.PVTP()")
+        refuse("decode-time trimming without a KV cache", "leave out `use_cache=False`, or use vistrim.PVTP()")
 
 
 def _check_loop(setting: Callable[[str], Any], acts_in_decode: bool) -> None:
     if setting("prompt_lookup_num_tokens") is not None and acts_in_decode:
-        _refuse(
+        refuse(
             "prompt-lookup decoding together with decode-time trimming, whose tokens may be taken back",
             "use a method that trims in prefill only, such as vistrim.PVTP()",
         )
     if setting("assistant_model") is not None or setting("assistant_early_exit") is not None:
-        _refuse("assisted decoding with a draft model", "use `prompt_lookup_num_tokens` or plain decoding")
+        refuse("assisted decoding with a draft model", "use `prompt_lookup_num_tokens` or plain decoding")
     if setting("custom_generate") is not None:
-        _refuse("a custom generation loop", "leave out `custom_generate`")
+        refuse("a custom generation loop", "leave out `custom_generate`")
     processors = setting("logits_processor") or []
     guided = any(isinstance(p, UnbatchedClassifierFreeGuidanceLogitsProcessor) for p in processors)
     if guided or setting("guidance_scale") not in (None, 1, 1.0):
-        _refuse("classifier-free guidance, which runs a second sequence inside the first", "leave out `guidance_scale`")
+        refuse("classifier-free guidance, which runs a second sequence inside the first", "leave out `guidance_scale`")
     # These loops live outside transformers and handle the cache in their own ways.
     loops = {
         "penalty_alpha": "contrastive search",
@@ -157,10 +185,11 @@ def _check_loop(setting: Callable[[str], Any], acts_in_decode: bool) -> None:
     }
     for name, loop in loops.items():
         if setting(name):
-            _refuse(loop, f"leave out `{name}` and use greedy search, sampling or beam search")
+            refuse(loop, f"leave out `{name}` and use greedy search, sampling or beam search")
     if (setting("num_beam_groups") or 1) > 1:
-        _refuse("group beam search", "leave out `num_beam_groups`")
+        refuse("group beam search", "leave out `num_beam_groups`")
 
 
-def _refuse(reason: str, way_out: str) -> None:
+def refuse(reason: str, way_out: str) -> None:
+    """Raise the error that names what is not supported, and the way out."""
     raise UnsupportedGenerationError(f"vistrim does not support {reason}: {way_out}")

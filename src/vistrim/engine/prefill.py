@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from vistrim.core.scores import AttentionRows, attention_received
 from vistrim.core.selection import Selection, gather_rows
@@ -20,6 +21,7 @@ from vistrim.engine.prompt import Prompt
 from vistrim.engine.queries import QueryRows
 from vistrim.engine.tokens import TokenMap
 from vistrim.engine.vision import VisionRecord
+from vistrim.errors import UnsupportedGenerationError
 from vistrim.methods.base import InputTokens, LayerTokens
 
 
@@ -35,6 +37,8 @@ class Prefill(Forward):
         Layers before which the method is asked.
     vision : VisionRecord or None
         What the vision tower computed, if the method asks for it.
+    guidance : Tensor or None
+        ``[samples, prompt tokens]`` float32: scores from a guide, if the method ranks by one.
     tokens : TokenMap
         The rows that the current layer processes.
     entered : tuple of int
@@ -56,6 +60,7 @@ class Prefill(Forward):
     prompt: Prompt
     cuts: frozenset[int]
     vision: VisionRecord | None
+    guidance: Tensor | None
     tokens: TokenMap = field(init=False)
     entered: tuple[int, ...] = field(init=False)
     images: tuple[int, ...] = ()
@@ -71,6 +76,11 @@ class Prefill(Forward):
         self.asking = QueryRows.last_of(self.prompt)
         if not any(self.entered):
             self.cuts = frozenset()
+        elif self.method.ranks_by == "guide" and self.guidance is None:
+            raise UnsupportedGenerationError(
+                f"{self.method.name} ranks by the answer that a guide gives in model.generate(), and there is none in "
+                "a bare forward pass: call model.generate(..., max_new_tokens=1)"
+            )
 
     def before_layer(self, layer: int, hidden: Tensor, kwargs: Call) -> tuple[Tensor, Call] | None:
         cached = self.cache.layers[layer] if self.cache is not None else None
@@ -126,12 +136,24 @@ class Prefill(Forward):
         if self.vision is not None:
             assert inputs.placeholders is not None
             vision = self.vision.tokens(inputs.placeholders.to(self.tokens.visual.device), sum(inputs.image_sizes))
-        return self.method.select_input(InputTokens(hidden, self.tokens.visual, images, self.spec.grid, vision))
+        return self.method.select_input(
+            InputTokens(
+                embeddings=hidden,
+                visual=self.tokens.visual,
+                images=images,
+                grid=self.spec.grid,
+                vision=vision,
+                depth=self.spec.decoder_shape.layers,
+                guidance=self._guidance() if self.guidance is not None else None,
+            )
+        )
 
     def _select_at(self, layer: int, hidden: Tensor, kwargs: Call) -> Selection | None:
         visual = self.tokens.visual
         if self.method.ranks_by == "nothing":
             scores = torch.zeros_like(visual, dtype=torch.float32)
+        elif self.method.ranks_by == "guide":
+            scores = self._guidance()
         else:
             if self.method.ranks_by == "layer ahead":
                 self.attention = self._look_ahead(layer, hidden, kwargs)
@@ -149,6 +171,15 @@ class Prefill(Forward):
             prompt=self._in_prompt(),
         )
         return self.method.select_prefill(layer, tokens)
+
+    def _guidance(self) -> Tensor:
+        """The guide's scores of the rows that are there now, ``[batch, rows]``."""
+        assert self.guidance is not None
+        slots = self.tokens.slots
+        # Several answers to a prompt are guided by the same one.
+        known = self.guidance.to(slots.device).repeat_interleave(slots.shape[0] // len(self.guidance), 0)
+        # Behind the prompt are drafts or, in passes without a cache, the answer so far.
+        return pad(known, (0, self.length - known.shape[1])).gather(1, slots)
 
     def _in_prompt(self) -> Tensor:
         """``[batch, rows]`` bool: False for padding and for what is behind the prompt."""

@@ -10,6 +10,7 @@ from transformers.cache_utils import Cache
 
 from vistrim.architectures import ModelSpec
 from vistrim.core import costs
+from vistrim.engine.exits import GuideRecord
 from vistrim.engine.prompt import Prompt
 from vistrim.engine.report import Stage, TrimReport
 from vistrim.engine.tokens import TokenMap
@@ -37,6 +38,7 @@ class Recorder:
     method: Method
     notation: str
     device: torch.device
+    guided: GuideRecord | None = None
     batch: int = 0
     prompt: int = 0
     past: int = 0
@@ -146,7 +148,7 @@ class Recorder:
         # The first token comes from the prefill; a step may yield several when candidates were drafted.
         decoded = self.generated - 1 if self.generated else self.steps
         prefill_ended = self.prefill_ended or self.prefill_began
-        return TrimReport(
+        found = TrimReport(
             model=self.spec.name,
             method=self.notation,
             visual_tokens=list(self.visual),
@@ -169,7 +171,9 @@ class Recorder:
             generated_tokens=self.generated or self.steps,
             stages=self._stages(),
             warnings=self._warnings(flops < flops_full, share),
+            exited=[False] * self.batch,
         )
+        return found if self.guided is None else self.guided.complete(found, self.spec)
 
     def _visual_of(self, sample: int) -> list[int]:
         return [counts[sample] for counts in self.visual_per_layer]

@@ -1,7 +1,7 @@
 """What a trimmed generation did, measured."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -34,6 +34,9 @@ class TrimReport:
 
     Token counts and bytes are read from the tensors that were really computed and stored, times from the clock.
 
+    A sample that a guide has answered alone (`exited`) was not processed and holds nothing: its token counts at layers
+    and in caches are 0, and so are its FLOPs in prefill. It counts in the figures of the untrimmed model.
+
     Attributes
     ----------
     model, method : str
@@ -62,7 +65,9 @@ class TrimReport:
     prefill_flops_per_sample : list of int
         FLOPs of the decoder in prefill, as run, that each sample would take in a batch of its own.
     method_flops : list of int
-        FLOPs per sample of what the method itself computes beside the decoder: a guide model, routers, a compressor.
+        FLOPs per sample of what the method itself computes beside the decoder: routers, a compressor, a guide. Of a
+        guide: its vision tower and projector, its decoder's prefill and decoding steps and, for an exit score, the
+        prefill of prompt and answer, all as for the sample alone; its own KV cache appears nowhere.
     vision_flops : int
         FLOPs of the vision tower and projector, which trimming does not change.
     prefill_seconds : float
@@ -77,6 +82,12 @@ class TrimReport:
         Which visual tokens were kept in prefill.
     warnings : list of str
         Reasons why little or nothing was gained.
+    guide_seconds : float
+        Wall time of the guide, before the model begins: all that it computes, vision tower included.
+    exited : list of bool
+        Per sample: whether the guide's answer was returned and the model not asked.
+    exit_scores : list of float
+        Per sample: what decided on that; empty if nothing was to be decided.
     """
 
     model: str
@@ -101,6 +112,9 @@ class TrimReport:
     generated_tokens: int
     stages: list[Stage]
     warnings: list[str]
+    guide_seconds: float = 0.0
+    exited: list[bool] = field(default_factory=list)
+    exit_scores: list[float] = field(default_factory=list)
 
     @property
     def average_tokens(self) -> float:
@@ -137,6 +151,7 @@ class TrimReport:
                 f"{_flops(self.prefill_flops)} of {_flops(self.prefill_flops_full)}{self._flop_ratio()}",
             ),
             *([("  of the method itself", _flops(sum(self.method_flops)))] if any(self.method_flops) else []),
+            *self._guide_rows(),
             (
                 "prefill",
                 f"{1e3 * self.prefill_seconds:.1f} ms (selection {1e3 * self.select_seconds:.1f} ms)",
@@ -152,9 +167,17 @@ class TrimReport:
             ]
         return [*lines, ("generated tokens", str(self.generated_tokens))]
 
+    def _guide_rows(self) -> list[tuple[str, str]]:
+        lines = [("guide", f"{1e3 * self.guide_seconds:.1f} ms")] if self.guide_seconds else []
+        if self.exit_scores:
+            scores = ", ".join(f"{score:.3f}" for score in self.exit_scores)
+            lines.append(("  answered alone", f"{sum(self.exited)} of {len(self.exited)} (scores {scores})"))
+        return lines
+
     def _exit_rows(self) -> list[tuple[str, str]]:
         # A prompt without images has nothing to exit.
-        exits = [e for e, n in zip(self.exit_layers, self.visual_tokens, strict=True) if n]
+        samples = zip(self.exit_layers, self.visual_tokens, self.exited, strict=True)
+        exits = [layer for layer, n, answered in samples if n and not answered]
         if all(layer is None for layer in exits):
             return []
         return [("  withdrawn before layer", ", ".join("never" if e is None else str(e) for e in exits))]

@@ -5,10 +5,10 @@ from statistics import mean
 from typing import Any
 
 import torch
-from transformers import DynamicCache
 
 from vistrim.architectures import ModelSpec, discover
 from vistrim.core.costs import prefill_flops, vision_flops
+from vistrim.engine.untrimmed import UntrimmedCache
 from vistrim.evaluation.records import Answer
 from vistrim.methods import Method
 from vistrim.prompting import check_context, format_prompts
@@ -46,7 +46,7 @@ def answer(
     inputs = inputs.to(model.device, dtype=model.dtype)
     prompts = inputs["attention_mask"].sum(1).tolist()
     generate = {"max_new_tokens": max_new_tokens, "do_sample": False, "num_beams": 1, "use_cache": True}
-    untrimmed = TokenCounter(model)
+    untrimmed = UntrimmedCache(spec)
     if method is None:
         sequences = model.generate(**inputs, **generate)
         visual = (
@@ -55,13 +55,14 @@ def answer(
         layers = [visual] * spec.decoder_shape.layers
         flops, method_flops = [_full_flops(spec, length) for length in prompts], [0] * len(prompts)
         steps = range(sequences.shape[1] - inputs["input_ids"].shape[1])
-        held = [[untrimmed(length + step) for length in prompts] for step in steps]
+        held = [[untrimmed.tokens(length + step) for length in prompts] for step in steps]
+        exited = [False] * len(prompts)
     else:
         with trim(model, method) as run:
             sequences = model.generate(**inputs, **generate)
         report = run.report
         visual, layers, held = report.visual_tokens, report.visual_tokens_per_layer, report.kv_tokens_per_step
-        flops, method_flops = report.prefill_flops_per_sample, report.method_flops
+        flops, method_flops, exited = report.prefill_flops_per_sample, report.method_flops, report.exited
     tokens = sequences[:, inputs["input_ids"].shape[1] :]
     texts = processor.batch_decode(tokens, skip_special_tokens=True)
     ends = _ends(tokens, model.generation_config.eos_token_id)
@@ -76,9 +77,10 @@ def answer(
             prefill_flops=flops[b],
             prefill_flops_full=_full_flops(spec, prompts[b]),
             method_flops=method_flops[b],
-            vision_flops=vision_flops(spec.vision_shape, 1),
+            vision_flops=0 if exited[b] else vision_flops(spec.vision_shape, 1),
             # The first pass is the prefill; the last token is never stored.
-            **_cache_costs([step[b] for step in held[:length]], prompts[b], untrimmed),
+            **_cache_costs([0] * length if exited[b] else [step[b] for step in held[:length]], prompts[b], untrimmed),
+            exited=exited[b],
         )
         for b, (text, (length, ended)) in enumerate(zip(texts, ends, strict=True))
     ]
@@ -88,34 +90,13 @@ def _full_flops(spec: ModelSpec, length: int) -> int:
     return prefill_flops(spec.decoder_shape, [length] * spec.decoder_shape.layers)
 
 
-def _cache_costs(held: Sequence[int], prompt: int, untrimmed: "TokenCounter") -> dict[str, float]:
-    full = [untrimmed(prompt + step) for step in range(len(held))]
+def _cache_costs(held: Sequence[int], prompt: int, untrimmed: UntrimmedCache) -> dict[str, float]:
+    full = [untrimmed.tokens(prompt + step) for step in range(len(held))]
     return {
         "kv_mean": mean(a / b for a, b in zip(held, full, strict=True)),
         "kv_bytes_peak": max(held) * untrimmed.bytes_per_token,
         "kv_bytes_full": full[-1] * untrimmed.bytes_per_token,
     }
-
-
-class TokenCounter:
-    """Tokens that the caches of all layers together hold of an untrimmed sequence, sliding windows included.
-
-    Attributes
-    ----------
-    bytes_per_token : int
-        Bytes of one token's key and value in one layer.
-    """
-
-    def __init__(self, model: Any) -> None:
-        shape = discover(model).decoder_shape
-        self.bytes_per_token = 2 * shape.kv_heads * shape.head_dim * model.dtype.itemsize
-        layers = DynamicCache(config=model.config.get_text_config()).layers
-        # A sliding layer makes room for the token to come.
-        self._windows = [layer.sliding_window - 1 if layer.is_sliding else None for layer in layers]
-
-    def __call__(self, length: int) -> int:
-        """Tokens held after ``length`` tokens were seen."""
-        return sum(length if window is None else min(length, window) for window in self._windows)
 
 
 def _ends(tokens: torch.Tensor, end: int | list[int] | None) -> list[tuple[int, bool]]:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,9 @@ class Answer:
         KV bytes over those of the untrimmed model at the same step, mean over steps.
     kv_bytes_peak, kv_bytes_full : float
         Largest number of KV bytes held, and what the untrimmed model would hold at the end of the same answer.
+    exited : bool
+        Whether a method's guide gave the answer alone. The model then has no FLOPs (its vision tower included), tokens
+        or KV bytes; what the guide computes is in ``method_flops``, its own KV cache is not counted.
     """
 
     answer: str
@@ -57,6 +60,7 @@ class Answer:
     kv_mean: float
     kv_bytes_peak: float
     kv_bytes_full: float
+    exited: bool = field(default=False, kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,11 @@ DEFINITIONS = f"""\
   an interval without width means that no difference was seen in these items, not that there is none
 * agree: share of the answers that are the untouched model's, word for word
 * tokens: visual tokens per layer in prefill, mean over layers
-* FLOPs: decoder FLOPs in prefill, as a part of the untouched model's, without the vision tower
+* FLOPs: decoder FLOPs in prefill and all FLOPs of a method's own networks, such as a guide, as a part of the untouched
+  model's decoder FLOPs in prefill, without the vision tower
 * KV mean: bytes over the untouched model's at the same step, mean over steps
 * KV peak: largest number of bytes over the untouched model's largest for an answer of the same length
+* exited: share of the items that a method's guide answered alone; to the others' costs they add the guide's FLOPs only
 * costs are those of each sample alone, without the padding of its batch"""
 
 REFERENCE_NOTE = (

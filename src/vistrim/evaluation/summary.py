@@ -28,6 +28,7 @@ AVERAGED = (
     "vision_flops",
     "kv_mean",
     "kv_bytes_peak",
+    "exited",
 )
 """What figures take over from samples as it is."""
 
@@ -66,6 +67,8 @@ class Figures:
         Largest KV bytes over the untrimmed model's largest for an answer of the same length.
     kv_bytes_peak : float
         Largest KV bytes per item.
+    exited : float
+        Share of the items that a guide answered alone.
     """
 
     items: int
@@ -87,6 +90,7 @@ class Figures:
     kv_mean: float
     kv_peak: float
     kv_bytes_peak: float
+    exited: float
 
     @property
     def flops_share(self) -> float:
@@ -183,6 +187,8 @@ def _figures(tasks: Sequence[_Pairs], seed: int) -> Figures:
     # A draw in which the untouched model scores nothing says nothing about what was retained.
     usable = drawn_untouched > 0
     averages = {name: average(name) for name in AVERAGED}
+    # The untrimmed model sees every image.
+    vision_full = mean(mean(sample.vision_flops for sample in pairs.untouched) for pairs in tasks)
     trimmed_flops = averages["prefill_flops"] + averages["method_flops"]
     return Figures(
         items=sum(len(pairs) for pairs in tasks),
@@ -195,7 +201,7 @@ def _figures(tasks: Sequence[_Pairs], seed: int) -> Figures:
             mean(u.answer == t.answer for u, t in zip(pairs.untouched, pairs.trimmed, strict=True)) for pairs in tasks
         ),
         flops_ratio=averages["prefill_flops_full"] / trimmed_flops,
-        flops_ratio_with_vision=(averages["prefill_flops_full"] + averages["vision_flops"])
+        flops_ratio_with_vision=(averages["prefill_flops_full"] + vision_full)
         / (trimmed_flops + averages["vision_flops"]),
         kv_peak=average("kv_bytes_peak") / average("kv_bytes_full"),
         **averages,

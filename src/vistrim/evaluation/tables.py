@@ -23,6 +23,8 @@ class Table:
 
 
 COLUMNS = ("method", "accuracy", "retained [95 %]", "agree", "tokens", "FLOPs", "KV mean", "KV peak")
+ALL_COLUMNS = (*COLUMNS, "exited", "items", "errors")
+"""With those that are shown where some method's guide answered alone, and where some item failed."""
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
@@ -50,16 +52,18 @@ def notes(rows: Sequence[Row]) -> list[str]:
 def _group_table(group: str, rows: Sequence[Row]) -> Table:
     known = [row.groups[group] for row in rows if group in row.groups]
     title = f"{group}: {known[0].items} items, answers of {known[0].new_tokens:.1f} tokens"
+    exits = any(figures.exited for figures in known)
     # Where a side failed, rows stand for different items.
     failed = any(row.errors[group] for row in rows)
-    columns = (*COLUMNS, "items", "errors") if failed else COLUMNS
-    return Table(title, columns, [_line(row, group)[: len(columns)] for row in rows])
+    columns = COLUMNS + ("exited",) * exits + ("items", "errors") * failed
+    lines = [dict(zip(ALL_COLUMNS, _line(row, group), strict=True)) for row in rows]
+    return Table(title, columns, [tuple(line[column] for column in columns) for line in lines])
 
 
 def _line(row: Row, group: str) -> tuple[str, ...]:
     figures, errors = row.groups.get(group), str(row.errors[group])
     if figures is None:
-        return (row.label, *["none"] * len(COLUMNS[1:]), "none", errors)
+        return (row.label, *["none"] * len(ALL_COLUMNS[1:-1]), errors)
     return (
         row.label,
         f"{100 * figures.accuracy:.1f} %",
@@ -69,6 +73,7 @@ def _line(row: Row, group: str) -> tuple[str, ...]:
         f"1/{figures.flops_ratio:.2f}",
         f"{100 * figures.kv_mean:.1f} %",
         f"{100 * figures.kv_peak:.1f} %",
+        f"{100 * figures.exited:.1f} %",
         str(figures.items),
         errors,
     )

@@ -13,6 +13,7 @@ from vistrim.methods.pvtp import PVTP
 from vistrim.methods.pyramiddrop import PyramidDrop
 from vistrim.methods.random import Random
 from vistrim.methods.registry import MethodInfo, get_method, list_methods
+from vistrim.methods.sgl import SGL
 from vistrim.methods.sparsevlm import SparseVLM
 from vistrim.methods.st3 import ST3
 from vistrim.methods.uniform import Uniform
@@ -23,6 +24,7 @@ from vistrim.methods.vtw import VTW
 
 __all__ = [
     "PVTP",
+    "SGL",
     "ST3",
     "VTA",
     "VTCCLS",

@@ -10,7 +10,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from vistrim.core.costs import DecoderShape
 from vistrim.core.scores import AttentionRows
@@ -20,8 +21,8 @@ Positions = Literal["original", "renumber"]
 """RoPE positions of the tokens that are left: "original", each keeps its own; "renumber", consecutive ones."""
 
 
-Ranking = Literal["layer before", "layer ahead", "nothing"]
-"""Whose attention scores a cut in prefill: the layer that has just run, the one about to run, or none."""
+Ranking = Literal["layer before", "layer ahead", "guide", "nothing"]
+"""Whose attention scores the tokens: the layer's that has just run, the one's about to run, a guide's, or none's."""
 
 
 def check_positions(positions: str) -> None:
@@ -60,12 +61,40 @@ class ModelFacts:
         Sizes of the decoder.
     grid : tuple of int
         Rows and columns of the visual tokens of one image.
+    device : str
+        Where it takes its inputs, such as "cpu" or "cuda:0".
+    dtype : torch.dtype
+        Number type of its embeddings.
     """
 
     name: str
     folder: Path | None
     decoder: DecoderShape
     grid: tuple[int, int]
+    device: str = "cpu"
+    dtype: torch.dtype = torch.float32
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """What a method that ranks by a guide asks for.
+
+    The guide is a smaller model that answers the prompt first. Its attention scores the visual tokens, and where it is
+    sure enough of its answer, that is the answer.
+
+    Attributes
+    ----------
+    guide : nn.Module
+        A multimodal model for generation, with the same visual tokens.
+    exit_threshold : float or None
+        Exit score above which the guide's answer is returned; None: there is no such score.
+    consistency_share : float
+        Share of the visual tokens, the best ones, with which the guide reads its answer again for that score.
+    """
+
+    guide: nn.Module
+    exit_threshold: float | None
+    consistency_share: float
 
 
 @dataclass(frozen=True)
@@ -105,6 +134,11 @@ class InputTokens:
         Rows and columns of the visual tokens of one image.
     vision : VisionTokens or None
         For methods that ask for blocks of the vision tower.
+    depth : int
+        Number of decoder layers.
+    guidance : Tensor or None
+        ``[batch, tokens]`` float32: attention received in the guide, for methods that rank by one: the sum over all
+        layers, heads, rows of the question and rows of the guide's answer.
     """
 
     embeddings: Tensor
@@ -112,6 +146,8 @@ class InputTokens:
     images: tuple[tuple[int, ...], ...]
     grid: tuple[int, int]
     vision: VisionTokens | None = None
+    depth: int = 0
+    guidance: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -123,7 +159,8 @@ class LayerTokens:
     scores : Tensor
         ``[batch, tokens]`` float32. In prefill what `Method.score` made of the attention at the layer before. In
         decode attention received at the layer before from the token being generated, mean over heads; tokens that the
-        layer before no longer holds have a negative score. Zeros for a method that ranks by nothing.
+        layer before no longer holds have a negative score. Zeros for a method that ranks by nothing; for one that ranks
+        by a guide, in prefill, as `InputTokens.guidance`.
     visual : Tensor
         ``[batch, tokens]`` bool.
     held : tuple of int
@@ -137,7 +174,7 @@ class LayerTokens:
     hidden : Tensor or None
         ``[batch, tokens, hidden]``: the layer's input, in prefill.
     attention : AttentionRows or None
-        What ``scores`` was made of, in prefill; None for a method that ranks by nothing.
+        What ``scores`` was made of, in prefill; None for a method that ranks by a guide or by nothing.
     prompt : Tensor or None
         ``[batch, tokens]`` bool, in prefill: False for padding and for what is behind the prompt (drafts, answers).
     """
@@ -184,6 +221,11 @@ class Method:
     def acts_in_decode(self) -> bool:
         """Whether the KV cache is trimmed while tokens are generated."""
         return "decode" in self.stages
+
+    @property
+    def guidance(self) -> Guidance | None:
+        """The guide of a fitted method that ranks by one."""
+        return None
 
     def fitted(self, model: ModelFacts) -> "Method":
         """The method as it runs on a model: itself, or with what depends on the model filled in.

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vistrim.core.scores import AttentionRows
 from vistrim.core.selection import Selection
-from vistrim.methods.base import InputTokens, LayerTokens, Method, ModelFacts, Ranking
+from vistrim.methods.base import Guidance, InputTokens, LayerTokens, Method, ModelFacts, Ranking
 
 KEEP_EVERYTHING = Method()
 STAGES = ("input", "prefill", "decode")
@@ -36,6 +36,11 @@ class Composition(Method):
     def ranks_by(self) -> Ranking:  # type: ignore[override]
         """As the part that cuts in prefill."""
         return self._part("prefill").ranks_by
+
+    @property
+    def guidance(self) -> Guidance | None:
+        """Of the part in prefill."""
+        return self._part("prefill").guidance
 
     def fitted(self, model: ModelFacts) -> "Composed":
         """Every part as it runs on the model."""

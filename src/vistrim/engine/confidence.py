@@ -1,0 +1,156 @@
+"""How sure a guide is of its answers: the probability it gives them, and whether it still would with few tokens."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from vistrim.core.schedules import share_of
+from vistrim.core.selection import Selection, keep_top
+from vistrim.engine.engine import Engine
+from vistrim.methods.base import InputTokens, Method
+
+
+@dataclass(frozen=True)
+class KeepBest(Method):
+    """Lets a share of the visual tokens into the decoder, at least one, by scores that are given.
+
+    Attributes
+    ----------
+    share : float
+        Of each sample's visual tokens.
+    scores : Tensor
+        ``[batch, prompt tokens]`` float32.
+    thread : int
+        The thread for which this is: others may use the model meanwhile.
+    """
+
+    name = "best-tokens"
+    summary = "Keeps the visual tokens with the best of given scores"
+    stages = ("input",)
+    kv_cache = "small in every layer"
+    source = "engine"
+    ranks_by = "nothing"
+
+    share: float
+    scores: Tensor
+    thread: int = field(default_factory=threading.get_ident)
+
+    def __str__(self) -> str:
+        return self.name
+
+    def select_input(self, tokens: InputTokens) -> Selection | None:
+        """Keep the best tokens."""
+        if threading.get_ident() != self.thread:
+            return None
+        prompt = self.scores.shape[1]
+        # The last prompt token gives the first token of the answer, and stays even if it shows an image.
+        candidates = tokens.visual.clone()
+        candidates[:, prompt - 1] = False
+        needed = tokens.visual & ~candidates
+        numbers, others = candidates.sum(1).tolist(), needed.sum(1).tolist()
+        counts = [min(n, max(1, share_of(self.share, n))) for n in numbers]
+        scores = pad(self.scores, (0, candidates.shape[1] - prompt))
+        best = keep_top(scores, candidates, counts)
+        return Selection(best.keep | needed, tuple(a + b for a, b in zip(counts, others, strict=True)))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """An answer read again with few visual tokens.
+
+    Attributes
+    ----------
+    logits : sequence of Tensor
+        ``[batch, vocabulary]``: what the model expects at the place of each token of the answer.
+    flops : list of int
+        Per sample, for the sample alone.
+    """
+
+    logits: tuple[Tensor, ...]
+    flops: list[int]
+
+
+def read_again(
+    model: Any,
+    ids: Tensor,
+    mask: Tensor,
+    images: dict[str, Any] | None,
+    answers: Tensor,
+    lengths: Tensor,
+    best: KeepBest,
+) -> Reading:
+    """Let a model read prompts together with its answers, in one forward pass.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        A supported model.
+    ids, mask : Tensor
+        ``[batch, prompt tokens]``: the prompts and their padding mask.
+    images : dict or None
+        Encoded images, as transformers passes them to a model.
+    answers : Tensor
+        ``[batch, n]`` long.
+    lengths : Tensor
+        ``[batch]`` long: tokens of each answer.
+    best : KeepBest
+        The visual tokens to read them with.
+    """
+    # Nothing is expected behind the last token of an answer.
+    read, number = answers[:, :-1], torch.arange(answers.shape[1] - 1, device=answers.device)
+    whole = torch.cat([mask, (number < lengths[:, None] - 1).to(mask.dtype)], 1)
+    engine = Engine(model, best)
+    engine.attach()
+    try:
+        output = model(
+            input_ids=torch.cat([ids, read], 1),
+            attention_mask=whole,
+            position_ids=(whole.cumsum(1) - 1).clamp(min=0),
+            mm_encoder_outputs=images,
+            logits_to_keep=answers.shape[1],
+            use_cache=False,
+        )
+    finally:
+        engine.detach()
+    return Reading(output.logits.unbind(1), engine.recorders[-1].report().prefill_flops_per_sample)
+
+
+def log_probability(logits: Iterable[Tensor], answers: Tensor, lengths: Tensor) -> Tensor:
+    """Log of the probability of each answer, ``[batch]`` float32.
+
+    Parameters
+    ----------
+    logits : iterable of Tensor
+        ``[batch, vocabulary]`` at the place of each of its tokens.
+    answers : Tensor
+        ``[batch, n]`` long.
+    lengths : Tensor
+        ``[batch]`` long: tokens of each answer.
+    """
+    steps = zip(logits, answers.T, strict=True)
+    each = torch.cat([step.float().log_softmax(-1).gather(1, token[:, None]) for step, token in steps], 1)
+    number = torch.arange(answers.shape[1], device=answers.device)
+    return torch.where(number < lengths[:, None], each, 0.0).sum(1)
+
+
+def exit_score(confidence: Tensor, consistency: Tensor, lengths: Tensor) -> Tensor:
+    r"""Score :math:`S` of each answer, ``[batch]`` float32 in [0, 1].
+
+    .. math:: S = \tfrac12 \left( \Big(\prod_i p_i\Big)^{1/N} + \prod_i p'_i \right)
+
+    Parameters
+    ----------
+    confidence, consistency : Tensor
+        ``[batch]`` float32: log of the probability :math:`\prod_i p_i` that the answer had when it was given, and of
+        that :math:`\prod_i p'_i` when it was read again.
+    lengths : Tensor
+        ``[batch]`` long: its tokens :math:`N`.
+    """
+    return ((confidence / lengths).exp() + consistency.exp()) / 2
