@@ -8,6 +8,8 @@ itself are not counted.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vistrim.core.structure import LayerStructure
+
 
 @dataclass(frozen=True)
 class DecoderShape:
@@ -33,13 +35,48 @@ class VisionShape:
     """Widths along the projector, input first: ``(1024, 4096, 4096)`` for LLaVA-1.5-7B."""
 
 
+@dataclass(frozen=True)
+class LayerWork:
+    """Rows and pairs of tokens that one decoder layer really computes.
+
+    Attributes
+    ----------
+    text, visual : int
+        Rows in the projections and the feed-forward network.
+    pairs : int
+        Pairs of a query and a key in each head that sees visual tokens.
+    idle_pairs : int
+        The same in each head that does not.
+    """
+
+    text: int
+    visual: int
+    pairs: int
+    idle_pairs: int = 0
+
+
+def structured_layer_flops(shape: DecoderShape, structure: LayerStructure, work: LayerWork) -> int:
+    """FLOPs of one decoder layer that leaves some things out for its visual rows.
+
+    In heads that do not see visual tokens their rows have no query, key (unless these are still counted in the softmax)
+    and value, and no part in the output projection.
+    """
+    active = shape.heads if structure.heads is None else sum(structure.heads)
+    with_value = sum(structure.seeing_kv_heads(shape.heads, shape.kv_heads))
+    with_key = with_value if structure.renormalise else shape.kv_heads
+    projections = (2 * shape.heads + 2 * shape.kv_heads, 2 * active + with_key + with_value)
+    neurons = (shape.intermediate, structure.neurons(shape.intermediate))
+    multiply_adds = 0
+    for rows, heads, width in zip((work.text, work.visual), projections, neurons, strict=True):
+        multiply_adds += rows * shape.hidden * (heads * shape.head_dim + 3 * width)
+    # Logits, and the sum of values.
+    pairs = active * work.pairs + (shape.heads - active) * work.idle_pairs
+    return 2 * (multiply_adds + 2 * pairs * shape.head_dim)
+
+
 def layer_flops(shape: DecoderShape, rows: int, keys: int) -> int:
     """FLOPs of one decoder layer that computes ``rows`` tokens attending to ``keys`` tokens."""
-    q_and_o = 2 * shape.hidden * shape.heads * shape.head_dim
-    k_and_v = 2 * shape.hidden * shape.kv_heads * shape.head_dim
-    ffn = 3 * shape.hidden * shape.intermediate
-    attention = 2 * keys * shape.heads * shape.head_dim
-    return 2 * rows * (q_and_o + k_and_v + ffn + attention)
+    return structured_layer_flops(shape, LayerStructure(), LayerWork(rows, 0, rows * keys))
 
 
 def prefill_flops(shape: DecoderShape, rows_per_layer: Sequence[int], past: Sequence[int] | None = None) -> int:

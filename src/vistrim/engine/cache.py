@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from vistrim.core.selection import Selection, gather_rows
+from vistrim.core.structure import LayerStructure
 from vistrim.engine.positions import Shift
 from vistrim.engine.tokens import TokenMap, add, take
 from vistrim.errors import UnsupportedGenerationError
@@ -35,6 +36,8 @@ class Incoming:
         Whether ``tokens`` are fewer, or in other places, than before trimming.
     shift : Shift or None
         By how much renumbering has lowered the RoPE position of the last of them.
+    lacking : LayerStructure or None
+        Heads in which visual tokens among them have no keys or values; None: all are stored.
     """
 
     length: int
@@ -42,6 +45,7 @@ class Incoming:
     initial: tuple[int, ...] | None = None
     trimmed: bool = False
     shift: Shift | None = None
+    lacking: LayerStructure | None = None
 
 
 class _Trimmable:
@@ -67,7 +71,9 @@ class _Trimmable:
     crop_limit_if_trimmed: int = 0
     incoming: Incoming | None = None
     is_trimmed: bool = False
-    """Whether columns are no longer where a mask made for the logical length expects them."""
+    """Whether columns are no longer where a mask made for the logical length expects them, or lack something."""
+    lacking: LayerStructure | None = None
+    """Heads in which visual tokens have no keys or values (zeros instead); None: all are stored."""
 
     keys: Tensor
     values: Tensor
@@ -121,8 +127,10 @@ class _Trimmable:
             self.left = add(self.left, left) if self.left else left
         if incoming.shift is not None:
             self.shift = self.shift.and_then(incoming.shift) if self.shift else incoming.shift
+        if incoming.lacking is not None:
+            self.lacking = incoming.lacking
         self.logical += incoming.length
-        self.is_trimmed |= incoming.trimmed
+        self.is_trimmed |= incoming.trimmed or incoming.lacking is not None
         states = super().update(key_states, value_states, *args, **kwargs)  # type: ignore[misc]
         self._tell_length()
         if self.tokens is not None and self.stored < self.tokens.width + self.logical - self.tail:

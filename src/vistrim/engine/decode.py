@@ -13,6 +13,8 @@ from vistrim.engine.cache import Incoming, refuse_cropping
 from vistrim.engine.forward import Call, Forward
 from vistrim.engine.masks import decode_mask, visible
 from vistrim.engine.positions import lowered_arguments
+from vistrim.engine.structure import LayerPass
+from vistrim.engine.structured_decode import plan_decode
 from vistrim.engine.tokens import TokenMap
 from vistrim.methods.base import LayerTokens
 
@@ -86,6 +88,11 @@ class Decode(Forward):
             lambda: decode_mask(cached.tokens, cached.stored, self.past, window, additive),
         )
         return hidden, changed
+
+    def plan_layer(self, layer: int) -> LayerPass | None:
+        assert self.cache is not None
+        structured = self.structures[layer] if self.structures is not None else None
+        return plan_decode(structured, self.cache.layers[layer]) if structured is not None else None
 
     def read_scores(self, layer: int, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:
         assert self.cache is not None

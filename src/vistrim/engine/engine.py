@@ -7,21 +7,23 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
 
 from vistrim.architectures import ModelSpec, discover
-from vistrim.engine import hooks, tap
+from vistrim.engine import tap
 from vistrim.engine.cache import make_trimmable
 from vistrim.engine.decode import Decode
 from vistrim.engine.forward import Call, Forward
 from vistrim.engine.generation import GenerateCall, Generation, begin_generation, check_kernel
+from vistrim.engine.hooks import Hooks
 from vistrim.engine.prefill import Prefill
 from vistrim.engine.probe import can_look_ahead
 from vistrim.engine.prompt import Prompt, PromptInputs, read_inputs, read_prompt
 from vistrim.engine.recorder import Recorder
+from vistrim.engine.structure import RowSplit, check_call, check_heads, find_structures
 from vistrim.engine.vision import VisionRecord
+from vistrim.engine.visual_rows import narrow
 from vistrim.errors import UnsupportedGenerationError, UnsupportedModelError
 from vistrim.methods.base import Method
 
@@ -71,10 +73,11 @@ class Engine:
                 f"{method.name} ranks by the layer that is about to run, and vistrim cannot compute the queries and "
                 "keys of this model's layers in advance: use fastv, which ranks by the layer before"
             )
+        self.structures = find_structures(method, self.spec)
         self.recorders: list[Recorder] = []
         self._by_cache: weakref.WeakKeyDictionary[Cache, Recorder] = weakref.WeakKeyDictionary()
         self._thread = _ThreadState()
-        self._undo: list[Callable[[], None]] = []
+        self._hooks = Hooks()
 
     def attach(self) -> None:
         """Install the hooks.
@@ -88,49 +91,36 @@ class Engine:
             raise UnsupportedModelError(
                 "this model is already being trimmed: leave that context (or detach that handle) first"
             )
-        self._around(self.model, self._note_head_call, self._forget_head_call)
-        self._around(self.spec.base, self._note_inputs, self._forget_inputs)
-        self._around(self.spec.decoder, self._begin_forward, self._end_forward)
+        hooks = self._hooks
+        hooks.around(self.model, self._note_head_call, self._forget_head_call)
+        hooks.around(self.spec.base, self._note_inputs, self._forget_inputs)
+        hooks.around(self.spec.decoder, self._begin_forward, self._end_forward)
         for i, layer in enumerate(self.spec.layers):
             hook = functools.partial(self._before_layer, i)
-            self._keep_handle(layer.register_forward_pre_hook(hook, with_kwargs=True))
+            hooks.keep(layer.register_forward_pre_hook(hook, with_kwargs=True))
         for i, attention in enumerate(self.spec.attentions):
-            tap.install(attention, functools.partial(self._reader, i))
-            self._undo.append(functools.partial(tap.remove, attention))
+            self._tap(attention, functools.partial(self._attention_tap, i))
+        for layer, structured in zip(self.spec.layers, self.structures or (), strict=False):
+            if structured is not None:
+                narrow(layer, structured.structure, self.spec.decoder_shape, hooks, self._split_rows)
         for block in self.vision_blocks:
-            attention = self.spec.vision.attentions[block]
-            tap.install(attention, functools.partial(self._vision_reader, block))
-            self._undo.append(functools.partial(tap.remove, attention))
+            self._tap(self.spec.vision.attentions[block], functools.partial(self._vision_tap, block))
         if self.vision_blocks:
-            self._keep_handle(self.spec.vision.projector.register_forward_pre_hook(self._note_features))
-        self._shadow("generate", self._generate(self.model.generate))
+            hooks.keep(self.spec.vision.projector.register_forward_pre_hook(self._note_features))
+        hooks.shadow(self.model, "generate", self._generate(self.model.generate))
         for name in ("generate_batch", "init_continuous_batching"):
-            self._shadow(name, _refuse_continuous_batching)
+            hooks.shadow(self.model, name, _refuse_continuous_batching)
 
     def detach(self) -> None:
         """Remove everything that `attach` installed."""
-        while self._undo:
-            self._undo.pop()()
+        self._hooks.remove()
+
+    def _tap(self, attention: nn.Module, find: Callable[[], tap.Tap | None]) -> None:
+        tap.install(attention, find)
+        self._hooks.undo_with(functools.partial(tap.remove, attention))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise UnsupportedModelError("a model that is being trimmed cannot be copied or pickled: detach it first")
-
-    def _around(self, module: nn.Module, before: Callable[..., Any], after: Callable[..., Any]) -> None:
-        """Run hooks before and, whatever happens, after a module."""
-        self._keep_handle(hooks.before(module, before))
-        self._keep_handle(hooks.after(module, after))
-
-    def _keep_handle(self, handle: RemovableHandle) -> None:
-        self._undo.append(handle.remove)
-
-    def _shadow(self, name: str, function: Callable[..., Any]) -> None:
-        """Shadow a method of the model on the instance."""
-        own = vars(self.model)
-        if name in own:
-            self._undo.append(functools.partial(own.__setitem__, name, own[name]))
-        else:
-            self._undo.append(functools.partial(own.__delitem__, name))
-        own[name] = function
 
     def _generate(self, generate: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(generate)
@@ -203,7 +193,7 @@ class Engine:
         recorder, is_new = self._recorder(embeddings, cache)
         is_prefill = is_new or length > 1 or cache is None
         prompt = self._prompt(embeddings, cache, past) if is_prefill else None
-        common = (self.spec, self.method, recorder, length, past, cache)
+        common = (self.spec, self.method, self.structures, recorder, length, past, cache)
         if prompt is not None:
             vision = self._vision() if self.vision_blocks else None
             own = self._generation_of(cache)
@@ -223,10 +213,13 @@ class Engine:
         use_cache = call["use_cache"] if call.get("use_cache") is not None else decoder.config.use_cache
         # While it recomputes layers for the gradient, transformers does without a cache.
         recomputes = decoder.training and decoder.is_activation_checkpointing
+        if self.structures is not None:
+            check_call(call, decoder.config, recomputes)
         if cache is None and use_cache and not recomputes:
             cache = DynamicCache(config=decoder.config)
         if cache is not None:
             make_trimmable(cache, decoder.config)
+            check_heads(cache, self.structures)
         return cache
 
     def _prompt(self, embeddings: Tensor, cache: Cache | None, past: int) -> Prompt | None:
@@ -283,21 +276,35 @@ class Engine:
         self, i: int, module: nn.Module, args: tuple[Any, ...], kwargs: Call
     ) -> tuple[tuple[Any, ...], Call] | None:
         forward = self._thread.forward
-        changed = forward.before_layer(i, args[0], kwargs) if forward is not None else None
+        if forward is None:
+            return None
+        changed = forward.before_layer(i, args[0], kwargs)
+        forward.plan = forward.plan_layer(i)
         if changed is None:
             return None
         hidden, arguments = changed
         return (hidden, *args[1:]), kwargs | arguments
 
-    def _reader(self, i: int) -> tap.TapReader | None:
+    def _attention_tap(self, i: int) -> tap.Tap | None:
         forward = self._thread.forward
-        if forward is None or forward.tapped != i:
+        if forward is None:
             return None
-        return functools.partial(forward.read_scores, i)
+        kernel = forward.plan.kernel if forward.plan is not None else None
+        if forward.tapped != i:
+            return tap.Tap(kernel=kernel) if kernel is not None else None
 
-    def _vision_reader(self, block: int) -> tap.TapReader | None:
+        def read(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:
+            forward.read_scores(i, *forward.looking(i, query, key), mask, scaling)
+
+        return tap.Tap(read, kernel)
+
+    def _split_rows(self) -> RowSplit | None:
+        forward = self._thread.forward
+        return forward.plan.rows if forward is not None and forward.plan is not None else None
+
+    def _vision_tap(self, block: int) -> tap.Tap | None:
         vision = self._vision()
-        return None if vision is None else functools.partial(vision.read, block)
+        return None if vision is None else tap.Tap(functools.partial(vision.read, block))
 
     def _end_forward(self, output: Any) -> Any:
         forward, self._thread.forward = self._thread.forward, None

@@ -11,6 +11,7 @@ from transformers.cache_utils import Cache
 
 from vistrim.architectures import ModelSpec
 from vistrim.engine.recorder import Recorder
+from vistrim.engine.structure import LayerPass, Structures
 from vistrim.methods.base import Method
 
 Call = dict[str, Any]
@@ -27,6 +28,8 @@ class Forward:
         The model.
     method : Method
         What is trimmed.
+    structures : Structures or None
+        What the layers leave out for visual tokens; None: nothing.
     recorder : Recorder
         Collects the measurements.
     length : int
@@ -39,18 +42,22 @@ class Forward:
         The layer whose attention is to be read.
     scores : Tensor or None
         ``[batch, tokens]``: attention received at the layer that was tapped last.
+    plan : LayerPass or None
+        What the layer that is running does otherwise.
     memo : dict
         Tensors that several layers share.
     """
 
     spec: ModelSpec
     method: Method
+    structures: Structures | None
     recorder: Recorder
     length: int
     past: int
     cache: Cache | None
     tapped: int | None = None
     scores: Tensor | None = None
+    plan: LayerPass | None = None
     memo: dict[Any, Any] = field(default_factory=dict)
 
     def before_layer(self, layer: int, hidden: Tensor, kwargs: Call) -> tuple[Tensor, Call] | None:
@@ -72,6 +79,15 @@ class Forward:
         """
         self.recorder.layer_ran(self.length, self.cached(layer), None)
         return None
+
+    def plan_layer(self, layer: int) -> LayerPass | None:
+        """Plan what a layer leaves out, once it is certain which tokens it has."""
+        return None
+
+    def looking(self, layer: int, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries and keys of the layer's heads that see visual tokens."""
+        structured = self.structures[layer] if self.structures is not None else None
+        return (query, key) if structured is None else structured.looking(query, key)
 
     def read_scores(self, layer: int, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:
         """Score the tokens by the attention of a tapped layer; see `vistrim.engine.tap.TapReader`."""

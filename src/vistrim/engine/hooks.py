@@ -1,5 +1,6 @@
-"""Hooks on modules that get the arguments of the call by name."""
+"""Hooks and shadowed methods on a model's modules, all of which can be taken off again."""
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ from vistrim.engine.forward import Call
 
 
 def before(module: nn.Module, hook: Callable[[Call], Any]) -> RemovableHandle:
-    """Run a hook before a module; what it changes in the arguments counts."""
+    """Run a hook before a module, with the arguments of the call by name; what it changes in them counts."""
     # The class's own signature: wrappers around an instance's forward may hide it.
     signature = inspect.signature(type(module).forward)
 
@@ -34,3 +35,37 @@ def after(module: nn.Module, hook: Callable[[Any], Any]) -> RemovableHandle:
         return hook(output)
 
     return module.register_forward_hook(post_hook, with_kwargs=True, always_call=True)
+
+
+class Hooks:
+    """What was put on a model, and how it comes off."""
+
+    def __init__(self) -> None:
+        self._undo: list[Callable[[], None]] = []
+
+    def remove(self) -> None:
+        """Take everything off, the last thing first."""
+        while self._undo:
+            self._undo.pop()()
+
+    def undo_with(self, function: Callable[[], None]) -> None:
+        """Note how something comes off."""
+        self._undo.append(function)
+
+    def keep(self, handle: RemovableHandle) -> None:
+        """Note the handle of a hook."""
+        self._undo.append(handle.remove)
+
+    def around(self, module: nn.Module, first: Callable[[Call], Any], last: Callable[[Any], Any]) -> None:
+        """Run a hook before and, whatever happens, one after a module; see `before` and `after`."""
+        self.keep(before(module, first))
+        self.keep(after(module, last))
+
+    def shadow(self, module: nn.Module, name: str, function: Callable[..., Any]) -> None:
+        """Shadow a method of a module on the instance."""
+        own = vars(module)
+        if name in own:
+            self._undo.append(functools.partial(own.__setitem__, name, own[name]))
+        else:
+            self._undo.append(functools.partial(own.__delitem__, name))
+        own[name] = function

@@ -65,7 +65,7 @@ class Listener:
         with ExitStack() as undo:
             undo.callback(hooks.before(self.spec.base, self._begin_forward).remove)
             for attention in self.spec.attentions:
-                tap.install(attention, self._reader)
+                tap.install(attention, self._tap)
                 undo.callback(tap.remove, attention)
             yield
 
@@ -93,9 +93,9 @@ class Listener:
         self.going = torch.ones(batch, dtype=torch.bool, device=ids.device)
         self.lengths = torch.zeros(batch, dtype=torch.long, device=ids.device)
 
-    def _reader(self) -> tap.TapReader | None:
+    def _tap(self) -> tap.Tap | None:
         # Other threads may use the model meanwhile.
-        return self._read if threading.get_ident() == self._thread else None
+        return tap.Tap(self._read) if threading.get_ident() == self._thread else None
 
     def _read(self, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:
         length, columns = query.shape[2], key.shape[2]

@@ -123,6 +123,30 @@ def visible_to_rows(mask: Tensor | None, rows: Tensor, queries: int, columns: in
     return visible(gather_rows(mask[:, 0], rows.to(mask.device), 0, 1))
 
 
+def visible_between(mask: Tensor | None, rows: Tensor, columns: Tensor, all_rows: int, all_columns: int) -> Tensor:
+    """Whether some query rows of each sample may attend to some columns.
+
+    Parameters
+    ----------
+    mask : Tensor or None
+        The layer's mask, ``[batch or 1, 1, all_rows, all_columns]`` bool or additive; None: causal.
+    rows : Tensor
+        ``[batch, n]`` long.
+    columns : Tensor
+        ``[batch, m]`` long.
+    all_rows, all_columns : int
+        Rows and columns of the layer.
+
+    Returns
+    -------
+    Tensor
+        ``[batch, n, m]`` bool.
+    """
+    if mask is None:
+        return columns[:, None] <= (rows + all_columns - all_rows)[..., None]
+    return visible(gather_rows(gather_rows(mask[:, 0], rows, 0, 1), columns, 0, 2))
+
+
 def _show_something(seen: Tensor, queries: TokenMap) -> Tensor:
     """Let invalid rows see every column: their result is never used, but a row without any column would be NaN."""
     if not any(queries.n_invalid):

@@ -19,6 +19,8 @@ from vistrim.engine.positions import Renumbering, lowered_arguments
 from vistrim.engine.probe import queries_and_keys
 from vistrim.engine.prompt import Prompt
 from vistrim.engine.queries import QueryRows
+from vistrim.engine.structure import LayerPass
+from vistrim.engine.structured_plan import plan_prefill
 from vistrim.engine.tokens import TokenMap
 from vistrim.engine.vision import VisionRecord
 from vistrim.errors import UnsupportedGenerationError
@@ -97,8 +99,14 @@ class Prefill(Forward):
         self.recorder.layer_ran(self.tokens.width, self.cached(layer), self.tokens)
         if cached is not None:
             shift = self.renumbering.shift if self.renumbering is not None else None
-            cached.incoming = Incoming(self.length, self.tokens, self.entered, self.trimmed, shift)
+            structured = self.structures[layer] if self.structures is not None else None
+            lacking = structured.lacking if structured is not None and any(self.tokens.n_visual) else None
+            cached.incoming = Incoming(self.length, self.tokens, self.entered, self.trimmed, shift, lacking)
         return hidden, changed
+
+    def plan_layer(self, layer: int) -> LayerPass | None:
+        structured = self.structures[layer] if self.structures is not None else None
+        return plan_prefill(structured, layer, self) if structured is not None else None
 
     def read_scores(self, layer: int, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:
         with self.recorder.selecting():
@@ -195,7 +203,7 @@ class Prefill(Forward):
         if cached is not None and cached.logical:
             key = torch.cat([cached.keys, key], 2)
         scaling = self.spec.attentions[layer].scaling
-        return self._attention(query, key, arguments.get("attention_mask"), scaling, rows)
+        return self._attention(*self.looking(layer, query, key), arguments.get("attention_mask"), scaling, rows)
 
     def _attention(
         self, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float, rows: Tensor

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -39,6 +40,29 @@ class PromptInputs:
     padding_mask: Tensor | None
     labels: Tensor | None
     drafted: int
+
+
+@dataclass(frozen=True)
+class ImageLayout:
+    """Where the images of a prompt are.
+
+    Attributes
+    ----------
+    cell : Tensor
+        ``[batch, tokens]`` long: for a placeholder its number among those of its sample, and so, as images are equally
+        large, the cell of the image's grid.
+    images : tuple of int
+        Images per sample.
+    last : Tensor
+        ``[batch, 1]`` long: slot of the last visual token; where there is none, the slot before the prompt.
+    text_before : tuple of int
+        Text tokens per sample of this prompt before that one.
+    """
+
+    cell: Tensor
+    images: tuple[int, ...]
+    last: Tensor
+    text_before: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -79,6 +103,18 @@ class Prompt:
             tuple(n for n, owner in zip(counts, owners, strict=True) if owner == b)
             for b in range(len(self.tokens.n_visual))
         )
+
+    @cached_property
+    def layout(self) -> ImageLayout:
+        """Where the images, which have to be equally large, are (waits for the device once)."""
+        tokens, sizes, found = self.tokens, self.inputs.image_sizes, self.inputs.placeholders
+        assert found is not None
+        found = found.to(tokens.slots.device)
+        last = torch.where(tokens.visual, tokens.slots, tokens.slots[:, :1] - 1).amax(1, keepdim=True)
+        before = tokens.valid & ~tokens.visual & (tokens.slots < last)
+        placeholders, text_before = torch.stack((found.sum(1), before.sum(1))).tolist()
+        images = tuple(n // sizes[0] for n in placeholders)
+        return ImageLayout(found.cumsum(1) - 1, images, last, tuple(text_before))
 
 
 def read_inputs(spec: ModelSpec, inputs: Mapping[str, Any], labels: Tensor | None, drafted: int) -> PromptInputs:

@@ -50,6 +50,7 @@ class Recorder:
     cached: list[int] = field(default_factory=list)
     cached_full: list[int] = field(default_factory=list)
     visual_per_layer: list[tuple[int, ...]] = field(default_factory=list)
+    structured: dict[int, tuple[int, tuple[int, ...]]] = field(default_factory=dict)
     stages: list[tuple[int, TokenMap]] = field(default_factory=list)
     select_seconds: float = 0.0
     prefill_began: float = field(init=False)
@@ -93,6 +94,11 @@ class Recorder:
         self.rows.append(rows)
         self.cached.append(cached)
         self.visual_per_layer.append(tokens.n_visual if tokens is not None else (0,) * self.batch)
+
+    def layer_structured(self, layer: int, flops: int, alone: tuple[int, ...]) -> None:
+        """Note the FLOPs of a layer that leaves something out: of the batch, and of each sample in one of its own."""
+        if self.in_prefill:
+            self.structured[layer] = flops, alone
 
     def cut(self, layer: int, tokens: TokenMap) -> None:
         """Note which tokens are left from a layer on; passes without a cache repeat the prefill and are not noted."""
@@ -141,7 +147,7 @@ class Recorder:
         """Sum up."""
         shape = self.spec.decoder_shape
         depth = shape.layers
-        flops = self.batch * costs.prefill_flops(shape, self.rows, self.cached)
+        flops = sum(self._layer_flops(layer, None, rows) for layer, rows in enumerate(self.rows))
         per_sample = [self._visual_of(b) for b in range(self.batch)]
         flops_full = self.batch * costs.prefill_flops(shape, [self.prompt] * depth, self.cached_full)
         share = self.shares / self.passes if self.passes else None
@@ -178,10 +184,18 @@ class Recorder:
     def _visual_of(self, sample: int) -> list[int]:
         return [counts[sample] for counts in self.visual_per_layer]
 
+    def _layer_flops(self, layer: int, sample: int | None, rows: int) -> int:
+        """FLOPs of a layer in prefill for so many rows: of a sample in a batch of its own, or (None) of the batch."""
+        if layer in self.structured:
+            together, alone = self.structured[layer]
+            return together if sample is None else alone[sample]
+        flops = costs.layer_flops(self.spec.decoder_shape, rows, rows + self.cached[layer])
+        return flops * (self.batch if sample is None else 1)
+
     def _flops_alone(self, sample: int, visual_per_layer: Sequence[int]) -> int:
         """FLOPs of a sample's prefill in a batch of its own, without padding and fillers."""
         text = self.prompt_tokens[sample] - self.visual[sample]
-        return costs.prefill_flops(self.spec.decoder_shape, [text + n for n in visual_per_layer], self.cached)
+        return sum(self._layer_flops(layer, sample, text + n) for layer, n in enumerate(visual_per_layer))
 
     def _stages(self) -> list[Stage]:
         if self.tokens is None:

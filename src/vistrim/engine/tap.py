@@ -1,12 +1,14 @@
-"""A tap for queries and keys at the attention interface.
+"""A tap for queries and keys at the attention interface, and the place where another kernel is put in.
 
 Attention modules look their kernel up by ``self.config._attn_implementation`` at every call. While a model is trimmed,
 each attention module's ``config`` is a stand-in that answers with our name in the one thread and for the one layer that
-asked for scores, and with the true name everywhere else. The true kernel still does the attention.
+asked for scores or brings a kernel of its own, and with the true name everywhere else. Where only scores are asked for,
+the true kernel still does the attention.
 """
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,16 +21,37 @@ TapReader = Callable[[Tensor, Tensor, Tensor | None, float], None]
 layer's mask and the scaling of the logits."""
 
 
+Kernel = Callable[[Tensor, Tensor, Tensor, Tensor | None, float, float], Tensor]
+"""Receives query, key, value ``[batch, kv_heads, columns, head_dim]``, mask, scaling and dropout; returns the output
+``[batch, rows, heads, head_dim]``."""
+
+
+@dataclass(frozen=True)
+class Tap:
+    """What is done at one call of an attention module.
+
+    Attributes
+    ----------
+    read : TapReader or None
+        Who wants to read.
+    kernel : Kernel or None
+        What does the attention; None: the module's own kernel.
+    """
+
+    read: TapReader | None = None
+    kernel: Kernel | None = None
+
+
 class TapConfig:
     """Stands in for the ``config`` of one attention module."""
 
-    def __init__(self, real: Any, reader: Callable[[], TapReader | None]) -> None:
+    def __init__(self, real: Any, find: Callable[[], Tap | None]) -> None:
         self.vistrim_real = real
-        self.vistrim_reader = reader
+        self.vistrim_find = find
 
     @property
     def _attn_implementation(self) -> str:
-        return _NAME if self.vistrim_reader() is not None else self.vistrim_real._attn_implementation
+        return _NAME if self.vistrim_find() is not None else self.vistrim_real._attn_implementation
 
     def __getattr__(self, name: str) -> Any:
         if name == "vistrim_real":
@@ -37,17 +60,17 @@ class TapConfig:
         return getattr(self.vistrim_real, name)
 
 
-def install(attention: nn.Module, reader: Callable[[], TapReader | None]) -> None:
+def install(attention: nn.Module, find: Callable[[], Tap | None]) -> None:
     """Put the stand-in into an attention module.
 
     Parameters
     ----------
     attention : nn.Module
         A module with a ``config`` that calls the attention interface.
-    reader : callable
-        Called at every forward pass of the module, in its thread: returns who wants to read, or None.
+    find : callable
+        Called at every forward pass of the module, in its thread: returns what is to be done, or None.
     """
-    attention.config = TapConfig(attention.config, reader)  # type: ignore[assignment]
+    attention.config = TapConfig(attention.config, find)  # type: ignore[assignment]
 
 
 def is_installed(attention: nn.Module) -> bool:
@@ -64,13 +87,18 @@ def _tapped_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> Any:
     config: Any = module.config
-    read = config.vistrim_reader()
-    kernel_name = config.vistrim_real._attn_implementation
-    # Each modeling file has an eager kernel of its own, which is not in the registry.
-    eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
-    kernel = ALL_ATTENTION_FUNCTIONS.get_interface(kernel_name, eager)
-    output = kernel(module, query, key, value, attention_mask, **kwargs)
-    read(query.detach(), key.detach(), attention_mask, kwargs["scaling"])
+    tap = config.vistrim_find()
+    if tap.kernel is not None:
+        dropout = kwargs.get("dropout", 0.0)
+        output = tap.kernel(query, key, value, attention_mask, kwargs["scaling"], dropout), None
+    else:
+        kernel_name = config.vistrim_real._attn_implementation
+        # Each modeling file has an eager kernel of its own, which is not in the registry.
+        eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+        kernel = ALL_ATTENTION_FUNCTIONS.get_interface(kernel_name, eager)
+        output = kernel(module, query, key, value, attention_mask, **kwargs)
+    if tap.read is not None:
+        tap.read(query.detach(), key.detach(), attention_mask, kwargs["scaling"])
     return output
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -62,6 +63,16 @@ class TokenMap:
         """Real tokens per sample."""
         return tuple(self.width - n for n in self.n_invalid)
 
+    @property
+    def n_text(self) -> tuple[int, ...]:
+        """Tokens per sample that are not visual."""
+        return tuple(valid - visual for valid, visual in zip(self.n_valid, self.n_visual, strict=True))
+
+    @cached_property
+    def text_rows(self) -> tuple[Tensor, Tensor]:
+        """Rows of the text as a rectangle, ``[batch, most text]``; which of them are no fillers (on the left)."""
+        return kept_rows(self.valid & ~self.visual, self.n_text)
+
     def keep(self, selection: Selection) -> tuple[Tensor, TokenMap]:
         """Rows that remain after a selection: its visual tokens and all text.
 
@@ -73,8 +84,7 @@ class TokenMap:
             The map of the new rows.
         """
         text = self.valid & ~self.visual
-        n_text = [valid - visual for valid, visual in zip(self.n_valid, self.n_visual, strict=True)]
-        counts = [kept + n for kept, n in zip(selection.counts, n_text, strict=True)]
+        counts = [kept + n for kept, n in zip(selection.counts, self.n_text, strict=True)]
         keep = text | (selection.keep & self.visual)
         if selection.behind is None:
             index, valid = kept_rows(keep, counts)

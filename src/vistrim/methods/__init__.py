@@ -21,6 +21,7 @@ from vistrim.methods.vispruner import VisPruner
 from vistrim.methods.vta import VTA
 from vistrim.methods.vtc_cls import VTCCLS
 from vistrim.methods.vtw import VTW
+from vistrim.methods.yopo import YOPO
 
 __all__ = [
     "PVTP",
@@ -29,6 +30,7 @@ __all__ = [
     "VTA",
     "VTCCLS",
     "VTW",
+    "YOPO",
     "Composed",
     "DyVTE",
     "FastV",

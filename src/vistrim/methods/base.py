@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from vistrim.core.costs import DecoderShape
 from vistrim.core.scores import AttentionRows
 from vistrim.core.selection import Selection, keep_top
+from vistrim.core.structure import LayerStructure
 
 Positions = Literal["original", "renumber"]
 """RoPE positions of the tokens that are left: "original", each keeps its own; "renumber", consecutive ones."""
@@ -202,7 +203,7 @@ class Method:
     summary: ClassVar[str]
     """One line: what it does."""
     stages: ClassVar[tuple[str, ...]]
-    """Where it acts: "input" (before the LLM), "prefill", "decode"."""
+    """Where it acts: "input" (before the LLM), "structure" (inside the layers), "prefill", "decode"."""
     needs: ClassVar[str] = "nothing"
     """What it asks of the model."""
     kv_cache: ClassVar[str]
@@ -227,6 +228,11 @@ class Method:
         """The guide of a fitted method that ranks by one."""
         return None
 
+    @property
+    def acting_stages(self) -> tuple[str, ...]:
+        """Stages in which it does something as it is set."""
+        return tuple(stage for stage in self.stages if stage != "decode" or self.acts_in_decode)
+
     def fitted(self, model: ModelFacts) -> "Method":
         """The method as it runs on a model: itself, or with what depends on the model filled in.
 
@@ -240,6 +246,10 @@ class Method:
     def own_flops(self, model: ModelFacts, visual_per_layer: Sequence[int]) -> int:
         """FLOPs of the method's own networks for a sample of which each layer processed so many visual tokens."""
         return 0
+
+    def structure(self, model: ModelFacts) -> tuple[LayerStructure, ...] | None:
+        """What each layer leaves out for the visual tokens that it still has; None: no layer leaves out anything."""
+        return None
 
     def vision_blocks(self, feature_block: int) -> tuple[int, ...]:
         """Blocks (0-based) of the vision tower whose attention `select_input` asks for.

@@ -8,10 +8,11 @@ from torch import Tensor
 
 from vistrim.core.scores import AttentionRows
 from vistrim.core.selection import Selection
+from vistrim.core.structure import LayerStructure
 from vistrim.methods.base import Guidance, InputTokens, LayerTokens, Method, ModelFacts, Ranking
 
 KEEP_EVERYTHING = Method()
-STAGES = ("input", "prefill", "decode")
+STAGES = ("input", "structure", "prefill", "decode")
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,10 @@ class Composition(Method):
         """Of all parts together."""
         return sum(part.own_flops(model, visual_per_layer) for part in self.parts)
 
+    def structure(self, model: ModelFacts) -> tuple[LayerStructure, ...] | None:
+        """Ask the part that cuts inside the layers."""
+        return self._part("structure").structure(model)
+
     def vision_blocks(self, feature_block: int) -> tuple[int, ...]:
         """Ask the part before the decoder."""
         return self._part("input").vision_blocks(feature_block)
@@ -86,12 +91,7 @@ class Composition(Method):
         return self._part("decode").select_decode(layer, counts, tokens)
 
     def _part(self, stage: str) -> Method:
-        return next((part for part in self.parts if stage in acting_stages(part)), KEEP_EVERYTHING)
-
-
-def acting_stages(method: Method) -> tuple[str, ...]:
-    """Stages in which a method does something as it is set."""
-    return tuple(stage for stage in method.stages if stage != "decode" or method.acts_in_decode)
+        return next((part for part in self.parts if stage in part.acting_stages), KEEP_EVERYTHING)
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Composed(Composition):
     @property
     def stages(self) -> tuple[str, ...]:  # type: ignore[override]
         """Every stage of a part."""
-        return tuple(stage for stage in STAGES if any(stage in acting_stages(part) for part in self.methods))
+        return tuple(stage for stage in STAGES if any(stage in part.acting_stages for part in self.methods))
 
 
 def compose(*methods: Method) -> Composed:
@@ -139,7 +139,8 @@ def compose(*methods: Method) -> Composed:
     Parameters
     ----------
     *methods : Method
-        At least two; no two may act in the same stage (before the decoder, in prefill, while decoding).
+        At least two; no two may act in the same stage (before the decoder, inside its layers, in prefill, while
+        decoding).
 
     Returns
     -------
@@ -164,7 +165,7 @@ def compose(*methods: Method) -> Composed:
         raise ValueError("compose takes at least two methods: use a single one as it is")
     acts: dict[str, Method] = {}
     for method in methods:
-        for stage in acting_stages(method):
+        for stage in method.acting_stages:
             if stage in acts:
                 raise ValueError(
                     f"{acts[stage].name} and {method.name} both act in the {stage} stage: "

@@ -1,0 +1,169 @@
+"""Layers that leave things out for visual tokens: what is known of them before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import Cache
+
+from vistrim.architectures import ModelSpec
+from vistrim.core.costs import DecoderShape
+from vistrim.core.structure import HeadBlock, LayerStructure, head_blocks
+from vistrim.engine.tap import Kernel
+from vistrim.errors import UnsupportedGenerationError, UnsupportedModelError
+from vistrim.methods.base import Method
+
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
+FEED_FORWARD = ("gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class StructuredLayer:
+    """A layer that leaves something out.
+
+    Attributes
+    ----------
+    structure : LayerStructure
+        What.
+    active, idle : tuple of HeadBlock
+        Heads that see visual tokens, and those that do not.
+    """
+
+    structure: LayerStructure
+    active: tuple[HeadBlock, ...]
+    idle: tuple[HeadBlock, ...]
+
+    @staticmethod
+    def of(structure: LayerStructure, shape: DecoderShape) -> StructuredLayer:
+        """Cut the heads into blocks."""
+        return StructuredLayer(structure, *head_blocks(structure.heads or (True,) * shape.heads, shape.kv_heads))
+
+    @property
+    def lacking(self) -> LayerStructure | None:
+        """What the visual tokens that this layer stores lack."""
+        cut = self.structure
+        return LayerStructure(heads=cut.heads, renormalise=cut.renormalise) if cut.cuts_heads else None
+
+    def looking(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries and keys ``[batch, heads, ..., head_dim]`` by whose attention visual tokens can be ranked.
+
+        Those of the heads that see visual tokens. Where none does, one that looks at all tokens alike.
+        """
+        if not self.idle:
+            return query, key
+        if not self.active:
+            return torch.zeros_like(query[:, :1]), key[:, :1]
+        per_key = query.shape[1] // key.shape[1]
+        heads = [head for block in self.active for head in range(block.query.start, block.query.stop)]
+        index = torch.tensor(heads, device=query.device)
+        return query.index_select(1, index), key.index_select(1, (index // per_key).to(key.device))
+
+
+@dataclass(frozen=True)
+class RowSplit:
+    """Rows of a pass as ``[batch * rows]``, the samples one behind another.
+
+    Attributes
+    ----------
+    visual, others : Tensor
+        ``[n]`` long.
+    """
+
+    visual: Tensor
+    others: Tensor
+
+
+@dataclass(frozen=True)
+class LayerPass:
+    """What one layer does otherwise in one forward pass.
+
+    Attributes
+    ----------
+    rows : RowSplit or None
+        The rows of which visual ones pass through less; None: all rows are alike.
+    kernel : Kernel or None
+        What does the attention; None: the layer's own kernel.
+    """
+
+    rows: RowSplit | None
+    kernel: Kernel | None
+
+
+Structures = tuple[StructuredLayer | None, ...]
+"""For each decoder layer; None where nothing is left out."""
+
+
+def find_structures(method: Method, spec: ModelSpec) -> Structures | None:
+    """Ask a fitted method what the layers leave out, and check that this can be left out of these layers.
+
+    Returns
+    -------
+    Structures or None
+        None if no layer leaves out anything.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If a layer is not made of the parts that are known.
+    """
+    found = method.structure(spec.facts)
+    if found is None or all(structure.is_full for structure in found):
+        return None
+    for layer, structure in zip(spec.layers, found, strict=True):
+        if structure.cuts_heads:
+            _check_parts(layer, "self_attn", PROJECTIONS, f"{method.name} cannot cut attention heads", "heads=none")
+        if structure.ffn < 1:
+            _check_parts(layer, "mlp", (*FEED_FORWARD, "act_fn"), f"{method.name} cannot cut the network", "ffn=1.0")
+    return tuple(
+        None if structure.is_full else StructuredLayer.of(structure, spec.decoder_shape) for structure in found
+    )
+
+
+def _check_parts(layer: Any, name: str, parts: tuple[str, ...], cannot: str, way_out: str) -> None:
+    module = getattr(layer, name, None)
+    for part in parts:
+        found = getattr(module, part, None)
+        # Quantised and adapted projections have no plain weights of which a part could be used.
+        if found is None or (part != "act_fn" and (type(found) is not nn.Linear or found.weight.is_meta)):
+            raise UnsupportedModelError(
+                f"{cannot} of this model, whose layers have no plain {part} in {name}: leave that cut out ({way_out})"
+            )
+
+
+def check_heads(cache: Cache, structures: Structures | None) -> None:
+    """Refuse a cache whose visual tokens lack keys or values that the layers are going to read.
+
+    Raises
+    ------
+    UnsupportedGenerationError
+        If it was filled with other heads cut.
+    """
+    for number, cached in enumerate(cache.layers):
+        own = structures[number] if structures is not None else None
+        if cached.lacking is not None and cached.lacking != (own.lacking if own is not None else None):
+            raise UnsupportedGenerationError(
+                "this KV cache was filled with attention heads cut, and its visual tokens have no keys and values "
+                "there: continue it with the same heads cut, or start a new cache"
+            )
+
+
+def check_call(call: dict[str, Any], config: Any, recomputes: bool) -> None:
+    """Refuse what layers that leave something out cannot give.
+
+    Raises
+    ------
+    UnsupportedGenerationError
+        If attention maps are asked for, or layers are recomputed for the gradient.
+    """
+    if call.get("output_attentions", config.output_attentions):
+        raise UnsupportedGenerationError(
+            "there are no attention maps where a method cuts inside the layers: leave out `output_attentions`"
+        )
+    if recomputes:
+        raise UnsupportedGenerationError(
+            "layers cannot be recomputed for the gradient where a method cuts inside them: "
+            "call model.gradient_checkpointing_disable()"
+        )

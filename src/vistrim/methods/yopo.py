@@ -1,0 +1,148 @@
+"""YOPO: what a model computes for visual tokens is cut by structure, the same for every image and question."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+
+from vistrim.core.selection import Selection
+from vistrim.core.structure import LayerStructure
+from vistrim.methods.base import LayerTokens, Method, ModelFacts, check_layer
+from vistrim.methods.parts import load_part
+from vistrim.methods.registry import register
+
+HEADS = "heads"
+"""Name of the mask in its file: ``[layers, heads]``, true (or 1) for active heads."""
+AUTO = "auto"
+CALIBRATION = "vistrim calibrate yopo"
+
+HeadMask = tuple[tuple[bool, ...], ...]
+
+
+@register
+@dataclass(frozen=True)
+class YOPO(Method):
+    r"""Cut attention, heads, layers and neurons for visual tokens, regardless of the sample.
+
+    Four cuts, each of which is off by default. What they cut is not computed:
+
+    * *Neighbour-aware attention*: in prefill, in every layer, a visual token attends to the text before it and to the
+      visual tokens of its own image that are at most ``window // 2`` rows and columns away on the image's grid, later
+      ones included. Text attends as before.
+    * *Heads*: in an inactive head text attends to text alone, in prefill and while decoding; visual tokens have no
+      query, key and value there, and get nothing from it.
+    * *Layer drop*: layers from ``layer`` on run without visual tokens.
+    * *Sparse feed-forward*: visual tokens pass through the first ``ffn`` of each layer's neurons.
+
+    Parameters
+    ----------
+    window : int, optional
+        Side of the window in grid cells: odd, at least 1. The authors use 5 of 24. None: attention is not cut.
+    heads : str or tuple of tuple of bool, optional
+        File with the active heads, made by ``vistrim calibrate yopo``; "auto": ``yopo.safetensors`` beside the model's
+        own weights; or the mask ``[layers][heads]`` itself. None: all heads are active.
+    layer : int, optional
+        First layer (0-based, at least 1) without visual tokens. The authors use 16 of 32 for LLaVA-1.5-7B and 20 of 40
+        for 13B. None: no layer is dropped.
+    ffn : float
+        Share of the neurons, above 0 and up to 1; the authors use 1/2 in fine-tuned models.
+    normalise : {"attended", "all"}
+        What the attention of text sums to 1 over in inactive heads: "attended", the text that is attended to; "all",
+        also the visual tokens, of which only the values are left out. "all" is what the authors' code computes, on
+        which their checkpoints were fine-tuned; it saves less, as it needs the keys.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range, or the heads are another model's.
+
+    Notes
+    -----
+    Source: arXiv 2410.06169 and github.com/ZhangAIPI/YOPO_MLLM_Pruning at f0783f4, which only simulates the cuts by
+    masks. Without fine-tuning the cuts cost accuracy; the authors fine-tune LLaVA with them, and cut only heads,
+    windows and layers of other models untuned.
+
+    Deviations. Inactive heads are renormalised unless ``normalise`` is "all". Layer drop is always renormalised, as the
+    tokens are gone: the authors keep computing them for the softmax, so that ``layer`` and "all" exclude each other.
+    The authors have one image; here visual tokens attend, with a window, to none of another image. Where tokens were
+    removed before, the window is that of the original grid, and a merged token stands where the one that it was merged
+    into stood. A visual token that the engine never removes, because its logits are needed, counts as text.
+
+    The KV cache stays rectangular: it has room for the visual tokens of inactive heads, filled with zeros.
+    """
+
+    name = "yopo"
+    summary = "Cuts attention windows, heads, layers and neurons for visual tokens, the same for every sample"
+    stages = ("structure", "prefill")
+    needs = "nothing (heads: a mask from `vistrim calibrate yopo`)"
+    kv_cache = "full below the layer drop, none from it on"
+    source = "arXiv 2410.06169"
+    ranks_by = "nothing"
+
+    window: int | None = None
+    heads: str | HeadMask | None = None
+    layer: int | None = None
+    ffn: float = 1.0
+    normalise: Literal["attended", "all"] = "attended"
+
+    def __post_init__(self) -> None:
+        window, layer = self.window, self.layer
+        if window is not None and (type(window) is not int or window < 1 or window % 2 == 0):
+            raise ValueError(f"window={window}: must be an odd whole number such as 5, or none")
+        if layer is not None and (type(layer) is not int or layer < 1):
+            raise ValueError(f"layer={layer}: must be a whole number, at least 1, or none")
+        if not 0 < self.ffn <= 1:
+            raise ValueError(f"ffn={self.ffn}: must be a share of the neurons, above 0 and up to 1")
+        if self.normalise not in ("attended", "all"):
+            raise ValueError(f"normalise={self.normalise!r}: must be attended or all")
+        if self.normalise == "all" and layer is not None:
+            raise ValueError(
+                f"normalise=all with layer={layer}: visual tokens that are gone from a layer cannot count in its "
+                "softmax; use normalise=attended, or leave the layer out (layer=none)"
+            )
+
+    @property
+    def acting_stages(self) -> tuple[str, ...]:
+        """Inside the layers if anything is cut there, in prefill if layers are dropped."""
+        inside = self.window is not None or self.heads is not None or self.ffn < 1
+        return ("structure",) * inside + ("prefill",) * (self.layer is not None)
+
+    def fitted(self, model: ModelFacts) -> Method:
+        """Load the heads, and refuse a mask or a layer that the model does not have."""
+        if self.layer is not None:
+            check_layer("layer", self.layer, model.decoder.layers)
+        heads = self.heads
+        if heads is None:
+            return self
+        if isinstance(heads, str):
+            part = load_part(None if heads == AUTO else heads, self.name, model, CALIBRATION)
+            if HEADS not in part.tensors:
+                raise ValueError(f"{heads} holds no heads: make a new file with `{CALIBRATION}`")
+            heads = tuple(tuple(map(bool, row)) for row in part.tensors[HEADS].tolist())
+        sizes = {len(row) for row in heads}
+        if len(heads) != model.decoder.layers or sizes != {model.decoder.heads}:
+            raise ValueError(
+                f"the heads are those of {len(heads)} layers with {'/'.join(map(str, sorted(sizes)))} heads, and the "
+                f"model has {model.decoder.layers} with {model.decoder.heads}: make a mask for it with `{CALIBRATION}`"
+            )
+        return replace(self, heads=heads)
+
+    def structure(self, model: ModelFacts) -> tuple[LayerStructure, ...]:
+        """The cuts in each layer that has visual tokens."""
+        depth = model.decoder.layers
+        last = depth if self.layer is None else self.layer
+        whole = (True,) * model.decoder.heads
+        masks = (whole,) * depth if self.heads is None or isinstance(self.heads, str) else self.heads
+        cut = tuple(
+            LayerStructure(self.window, None if all(mask) else tuple(mask), self.ffn, self.normalise == "attended")
+            for mask in masks[:last]
+        )
+        return cut + (LayerStructure(),) * (depth - last)
+
+    def prefill_layers(self, depth: int) -> tuple[int, ...]:
+        """The layer drop."""
+        return () if self.layer is None else (self.layer,)
+
+    def select_prefill(self, layer: int, tokens: LayerTokens) -> Selection:
+        """Keep no visual token."""
+        return Selection(torch.zeros_like(tokens.visual), (0,) * len(tokens.held))
