@@ -9,6 +9,7 @@ import torch
 
 from tests import tiny
 from tests.engine.test_against_oracle import TOLERANCE
+from tests.methods.compressors import random_part
 from tests.methods.routers import saved
 from vistrim import (
     VTA,
@@ -18,6 +19,7 @@ from vistrim import (
     FasterVLM,
     FastV,
     PyramidDrop,
+    QueCC,
     SparseVLM,
     UnsupportedGenerationError,
     UnsupportedModelError,
@@ -35,6 +37,7 @@ METHODS = {
     "sparsevlm-plus": SparseVLM(variant="plus", layers=(0, 2), counts=(6, 2)),
     "vtw": VTW(3, "renumber"),
     "dyvte": DyVTE(saved(1)),
+    "quecc": QueCC(random_part()),
     "composed": compose(FasterVLM(0.75), SparseVLM(layers=(1,), counts=(4,))),
 }
 EACH = pytest.mark.parametrize("name", METHODS)

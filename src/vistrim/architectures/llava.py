@@ -33,6 +33,7 @@ def describe(model: nn.Module) -> ModelSpec:
     _check_type("text model", text.model_type, TEXT_TYPES)
     _check_type("vision tower", vision.model_type, VISION_TYPES)
     decoder = model.model.language_model
+    blocks = tuple(model.model.vision_tower.encoder.layers)
     side = vision.image_size // vision.patch_size
     patches = side * side
     layers = config.vision_feature_layer
@@ -49,7 +50,8 @@ def describe(model: nn.Module) -> ModelSpec:
         norm=decoder.norm,
         embed=model.get_input_embeddings(),
         vision=VisionTower(
-            attentions=tuple(block.self_attn for block in model.model.vision_tower.encoder.layers),
+            blocks=blocks,
+            attentions=tuple(block.self_attn for block in blocks),
             # Hidden states count from the embeddings: number 1 is the output of block 0.
             feature_block=max(range(vision.num_hidden_layers + 1)[layer] for layer in layers) - 1,
             has_cls=has_cls,

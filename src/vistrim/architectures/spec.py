@@ -25,6 +25,8 @@ class VisionTower:
 
     Attributes
     ----------
+    blocks : tuple of nn.Module
+        Each returns hidden states ``[images, tokens, width]``.
     attentions : tuple of nn.Module
         The attention module of each block; it calls the attention interface.
     feature_block : int
@@ -39,6 +41,7 @@ class VisionTower:
         Height and width of an image, in pixels.
     """
 
+    blocks: tuple[nn.Module, ...]
     attentions: tuple[nn.Module, ...]
     feature_block: int
     has_cls: bool

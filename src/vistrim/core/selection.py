@@ -26,6 +26,9 @@ class Selection:
         sample's last visual token.
     renumber : bool
         Whether the tokens that are left get consecutive RoPE positions. Otherwise each keeps its own.
+    hidden : Tensor, optional
+        ``[batch, tokens, hidden]``: what the tokens with True in ``keep`` become; other rows are ignored. Each of them
+        stands for several tokens from then on.
     """
 
     keep: Tensor
@@ -33,6 +36,7 @@ class Selection:
     merge_into: Tensor | None = None
     behind: Tensor | None = None
     renumber: bool = False
+    hidden: Tensor | None = None
 
 
 def keep_top(scores: Tensor, candidates: Tensor, counts: Sequence[int]) -> Selection:

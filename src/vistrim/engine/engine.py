@@ -20,9 +20,10 @@ from vistrim.engine.hooks import Hooks
 from vistrim.engine.prefill import Prefill
 from vistrim.engine.probe import can_look_ahead
 from vistrim.engine.prompt import Prompt, PromptInputs, read_inputs, read_prompt
+from vistrim.engine.question import read_question
 from vistrim.engine.recorder import Recorder
 from vistrim.engine.structure import RowSplit, check_call, check_heads, find_structures
-from vistrim.engine.vision import VisionRecord
+from vistrim.engine.vision import VisionRecord, watch
 from vistrim.engine.visual_rows import narrow
 from vistrim.errors import UnsupportedGenerationError, UnsupportedModelError
 from vistrim.methods.base import Method
@@ -62,11 +63,14 @@ class Engine:
         self.notation = str(method)
         self.method = method = method.fitted(self.spec.facts)
         self.cuts = frozenset(method.prefill_layers(self.spec.decoder_shape.layers))
-        self.vision_blocks = method.vision_blocks(self.spec.vision.feature_block)
-        if not set(self.vision_blocks) <= set(range(len(self.spec.vision.attentions))):
+        tower = self.spec.vision
+        self.vision_blocks = method.vision_blocks(tower.feature_block)
+        self.vision_states = method.vision_states(tower.feature_block)
+        self.reads_vision = bool(self.vision_blocks or self.vision_states)
+        if not {*self.vision_blocks, *self.vision_states} <= set(range(len(tower.blocks))):
             raise UnsupportedModelError(
-                f"{method.name} ranks by the attention of the vision tower's feature block, but this model's visual "
-                "tokens are the tower's embeddings: use a method that ranks inside the language model, such as fastv"
+                f"{method.name} reads blocks of the vision tower, up to the feature block, that this model does not "
+                "have: use a method that ranks inside the language model, such as fastv"
             )
         if method.ranks_by == "layer ahead" and not all(map(can_look_ahead, self.spec.layers)):
             raise UnsupportedModelError(
@@ -99,14 +103,13 @@ class Engine:
             hook = functools.partial(self._before_layer, i)
             hooks.keep(layer.register_forward_pre_hook(hook, with_kwargs=True))
         for i, attention in enumerate(self.spec.attentions):
-            self._tap(attention, functools.partial(self._attention_tap, i))
+            tap.install(attention, functools.partial(self._attention_tap, i))
+            hooks.undo_with(functools.partial(tap.remove, attention))
         for layer, structured in zip(self.spec.layers, self.structures or (), strict=False):
             if structured is not None:
                 narrow(layer, structured.structure, self.spec.decoder_shape, hooks, self._split_rows)
-        for block in self.vision_blocks:
-            self._tap(self.spec.vision.attentions[block], functools.partial(self._vision_tap, block))
-        if self.vision_blocks:
-            hooks.keep(self.spec.vision.projector.register_forward_pre_hook(self._note_features))
+        if self.reads_vision:
+            watch(self.spec.vision, self.vision_blocks, self.vision_states, self._vision, hooks)
         hooks.shadow(self.model, "generate", self._generate(self.model.generate))
         for name in ("generate_batch", "init_continuous_batching"):
             hooks.shadow(self.model, name, _refuse_continuous_batching)
@@ -114,10 +117,6 @@ class Engine:
     def detach(self) -> None:
         """Remove everything that `attach` installed."""
         self._hooks.remove()
-
-    def _tap(self, attention: nn.Module, find: Callable[[], tap.Tap | None]) -> None:
-        tap.install(attention, find)
-        self._hooks.undo_with(functools.partial(tap.remove, attention))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise UnsupportedModelError("a model that is being trimmed cannot be copied or pickled: detach it first")
@@ -133,7 +132,7 @@ class Engine:
 
     def _run(self, call: GenerateCall, generation: Generation, generate: functools.partial[Any]) -> Any:
         """Carry out a call of ``generate`` that was checked."""
-        if self.vision_blocks:
+        if self.reads_vision:
             self._check_features(call.arguments)
             generation.vision = VisionRecord(self.spec.vision)
         outer = dict(vars(self._thread))
@@ -159,7 +158,7 @@ class Engine:
         # A forward pass that checks n candidates asks for their logits and for those of the last sure token.
         drafted = (head.get("logits_to_keep") or 1) - 1 if generation is not None and generation.drafts else 0
         self._thread.inputs = read_inputs(self.spec, call, head.get("labels"), drafted)
-        if self.vision_blocks:
+        if self.reads_vision:
             self._check_features(call)
             # `generate` has encoded its images before; any other pass does it on its way.
             encodes = generation is None or call.get("mm_encoder_outputs") is None
@@ -177,13 +176,9 @@ class Engine:
         for name, value in self.spec.vision.settings.items():
             if arguments.get(name) not in (None, value):
                 raise UnsupportedGenerationError(
-                    f"{self.method.name} ranks the features that the model's config names: leave out `{name}`, or set "
+                    f"{self.method.name} reads the features that the model's config names: leave out `{name}`, or set "
                     f"model.config.{name} before trimming"
                 )
-
-    def _note_features(self, projector: nn.Module, args: tuple[Any, ...]) -> None:
-        if (vision := self._vision()) is not None:
-            vision.read_features(args[0])
 
     def _begin_forward(self, call: Call) -> None:
         embeddings = call["inputs_embeds"] if call.get("inputs_embeds") is not None else call["input_ids"]
@@ -195,10 +190,13 @@ class Engine:
         prompt = self._prompt(embeddings, cache, past) if is_prefill else None
         common = (self.spec, self.method, self.structures, recorder, length, past, cache)
         if prompt is not None:
-            vision = self._vision() if self.vision_blocks else None
+            question = self._question(prompt, embeddings, recorder)
+            vision = self._vision() if self.reads_vision else None
             own = self._generation_of(cache)
             guidance = own.guidance if own is not None else None
-            self._thread.forward = Prefill(*common, prompt=prompt, cuts=self.cuts, vision=vision, guidance=guidance)
+            self._thread.forward = Prefill(
+                *common, prompt=prompt, cuts=self.cuts, vision=vision, guidance=guidance, question=question
+            )
         elif not is_prefill and cache is not None:
             self._thread.forward = Decode(*common)
         else:
@@ -243,6 +241,15 @@ class Engine:
         for cached in layers:
             cached.crop_limit_if_trimmed = prompt.crop_limit
         return prompt
+
+    def _question(self, prompt: Prompt, embeddings: Tensor, recorder: Recorder) -> Tensor | None:
+        """Let the decoder read the questions, if the method asks for them and there are images."""
+        if not self.method.reads_question or not any(prompt.tokens.n_visual):
+            return None
+        with recorder.selecting():
+            question, lengths = read_question(self.spec.decoder, prompt, embeddings)
+        recorder.read_question(lengths)
+        return question
 
     def _generation_of(self, cache: Cache | None) -> Generation | None:
         """Return the running generation, unless this forward pass has another cache and so is none of its own."""
@@ -301,10 +308,6 @@ class Engine:
     def _split_rows(self) -> RowSplit | None:
         forward = self._thread.forward
         return forward.plan.rows if forward is not None and forward.plan is not None else None
-
-    def _vision_tap(self, block: int) -> tap.Tap | None:
-        vision = self._vision()
-        return None if vision is None else tap.Tap(functools.partial(vision.read, block))
 
     def _end_forward(self, output: Any) -> Any:
         forward, self._thread.forward = self._thread.forward, None

@@ -41,6 +41,8 @@ class Prefill(Forward):
         What the vision tower computed, if the method asks for it.
     guidance : Tensor or None
         ``[samples, prompt tokens]`` float32: scores from a guide, if the method ranks by one.
+    question : Tensor or None
+        ``[batch, hidden]``: what the decoder made of the questions alone, if the method asks for it.
     tokens : TokenMap
         The rows that the current layer processes.
     entered : tuple of int
@@ -63,6 +65,7 @@ class Prefill(Forward):
     cuts: frozenset[int]
     vision: VisionRecord | None
     guidance: Tensor | None
+    question: Tensor | None
     tokens: TokenMap = field(init=False)
     entered: tuple[int, ...] = field(init=False)
     images: tuple[int, ...] = ()
@@ -153,6 +156,7 @@ class Prefill(Forward):
                 vision=vision,
                 depth=self.spec.decoder_shape.layers,
                 guidance=self._guidance() if self.guidance is not None else None,
+                question=self.question,
             )
         )
 
@@ -215,7 +219,7 @@ class Prefill(Forward):
 
     def _cut(self, layer: int, hidden: Tensor, selection: Selection | None, kwargs: Call) -> Tensor:
         before = self.tokens
-        if selection is None or selection.counts == before.n_visual:
+        if selection is None or (selection.hidden is None and selection.counts == before.n_visual):
             return hidden
         index, self.tokens = before.keep(selection)
         if selection.renumber or self.renumbering is not None:
@@ -225,7 +229,7 @@ class Prefill(Forward):
         self.trimmed = True
         self.memo.clear()
         self.recorder.cut(layer, self.tokens)
-        return compact_hidden(hidden, index, selection.merge_into)
+        return compact_hidden(hidden, index, selection)
 
     def _arguments(self, cached: Any, hidden: Tensor, kwargs: Call) -> Call:
         """What changes in the layer's keyword arguments because of the tokens that are gone."""

@@ -45,6 +45,7 @@ class Recorder:
     visual: tuple[int, ...] = ()
     tokens: TokenMap | None = None
     prompt_tokens: tuple[int, ...] = ()
+    question_tokens: tuple[int, ...] = ()
     images: int = 0
     rows: list[int] = field(default_factory=list)
     cached: list[int] = field(default_factory=list)
@@ -86,6 +87,11 @@ class Recorder:
             self.tokens = prompt.tokens
             self.visual = prompt.tokens.n_visual
             self.prompt_tokens = tuple(n - prompt.inputs.drafted for n in prompt.tokens.n_valid)
+
+    def read_question(self, lengths: tuple[int, ...]) -> None:
+        """Note that the decoder has read a question of so many tokens for each sample."""
+        if self.in_prefill:
+            self.question_tokens = lengths
 
     def layer_ran(self, rows: int, cached: int, tokens: TokenMap | None) -> None:
         """Note what a layer is given in prefill: rows to compute, and tokens cached before."""
@@ -169,7 +175,7 @@ class Recorder:
             prefill_flops=flops,
             prefill_flops_full=flops_full,
             prefill_flops_per_sample=[self._flops_alone(b, visual) for b, visual in enumerate(per_sample)],
-            method_flops=[self.method.own_flops(self.spec.facts, visual) for visual in per_sample],
+            method_flops=[self._method_flops(b, visual) for b, visual in enumerate(per_sample)],
             vision_flops=costs.vision_flops(self.spec.vision_shape, self.images),
             prefill_seconds=prefill_ended - self.prefill_began,
             decode_seconds_per_token=(self.ended - prefill_ended) / decoded if decoded else None,
@@ -196,6 +202,14 @@ class Recorder:
         """FLOPs of a sample's prefill in a batch of its own, without padding and fillers."""
         text = self.prompt_tokens[sample] - self.visual[sample]
         return sum(self._layer_flops(layer, sample, text + n) for layer, n in enumerate(visual_per_layer))
+
+    def _method_flops(self, sample: int, visual_per_layer: Sequence[int]) -> int:
+        """FLOPs of the method's own networks, and of what the decoder read for it beside the prompt."""
+        shape = self.spec.decoder_shape
+        read = self.question_tokens[sample] if self.question_tokens else 0
+        return self.method.own_flops(self.spec.facts, visual_per_layer) + costs.prefill_flops(
+            shape, [read] * shape.layers
+        )
 
     def _stages(self) -> list[Stage]:
         if self.tokens is None:

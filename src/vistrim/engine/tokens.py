@@ -30,7 +30,8 @@ class TokenMap:
     visual : Tensor
         ``[batch, rows]`` bool: True for (valid) visual tokens.
     merged : Tensor
-        ``[batch, rows]`` bool: True for visual tokens that others were merged into.
+        ``[batch, rows]`` bool: True for visual tokens that stand for several: others were merged into them, or they
+        were replaced.
     n_visual, n_invalid : tuple of int
         Visual and invalid rows per sample.
     in_order : bool
@@ -101,6 +102,8 @@ class TokenMap:
             merges = selection.merge_into >= 0
             absorbs.scatter_reduce_(1, selection.merge_into.clamp(min=0), merges.to(torch.uint8), "amax")
             merged = merged | absorbs.bool()
+        if selection.hidden is not None:
+            merged = merged | (selection.keep & self.visual)
         return index, TokenMap(
             slots=slots,
             places=places,

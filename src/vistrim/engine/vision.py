@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vistrim.architectures.spec import VisionTower
 from vistrim.core.scores import AttentionRows
+from vistrim.engine import tap
+from vistrim.engine.hooks import Hooks
 from vistrim.errors import UnsupportedGenerationError
 from vistrim.methods.base import VisionTokens
 
@@ -27,12 +32,15 @@ class VisionRecord:
         For each block, ``[features]``: what these rows came to.
     features : list of Tensor
         ``[images, tokens, width]`` of each call: what the projector was given.
+    states : dict
+        For each block that is read: its output ``[images, tokens, width]`` of each call, with the class token.
     """
 
     tower: VisionTower
     rows: dict[int, list[AttentionRows]] = field(default_factory=dict)
     received: dict[int, Tensor] = field(default_factory=dict)
     features: list[Tensor] = field(default_factory=list)
+    states: dict[int, list[Tensor]] = field(default_factory=dict)
 
     def read(self, block: int, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:
         """Take the attention of a block; see `vistrim.engine.tap.TapReader`."""
@@ -46,6 +54,10 @@ class VisionRecord:
     def read_features(self, features: Tensor) -> None:
         """Take the features ``[images, tokens, width]`` that the projector is given."""
         self.features.append(features.detach())
+
+    def read_states(self, block: int, states: Tensor) -> None:
+        """Take the output ``[images, tokens, width]`` of a block."""
+        self.states.setdefault(block, []).append(states.detach())
 
     def tokens(self, placeholders: Tensor, total: int) -> VisionTokens:
         """Bring everything to the places of the images in the prompt.
@@ -65,7 +77,7 @@ class VisionRecord:
         found = sum(features.shape[0] * features.shape[1] for features in self.features)
         if not found or total % found:
             raise UnsupportedGenerationError(
-                "this method ranks visual tokens by the vision tower's attention, but the images were encoded before: "
+                "this method needs what the vision tower computes on its way, but the images were encoded before: "
                 "pass `pixel_values`, so that the tower runs"
             )
         # Beam search and several answers repeat each sample, but encode its images once.
@@ -81,9 +93,46 @@ class VisionRecord:
             attention={block: received.to(device) for block, received in self.received.items()},
             features=torch.cat([features.flatten(0, 1) for features in self.features]).to(device),
             source=source,
+            states={block: self._of_features(states).to(device) for block, states in self.states.items()},
         )
+
+    def _of_features(self, states: list[Tensor]) -> Tensor:
+        """``[features, width]``: a class token that is no feature stands in front of them."""
+        kept = [s[:, -f.shape[1] :] for s, f in zip(states, self.features, strict=True)]
+        return torch.cat([s.flatten(0, 1) for s in kept])
 
     def _received(self, rows: list[AttentionRows]) -> Tensor:
         """Attention received by the tokens that are features: a class token that is none stands in front of them."""
         kept = [r.received()[:, -f.shape[1] :] for r, f in zip(rows, self.features, strict=True)]
         return torch.cat([received.flatten() for received in kept])
+
+
+CurrentRecord = Callable[[], VisionRecord | None]
+"""Returns the record of the thread that asks, if it keeps one."""
+
+
+def watch(
+    tower: VisionTower, attention: Sequence[int], states: Sequence[int], current: CurrentRecord, hooks: Hooks
+) -> None:
+    """Have the tower's features, and attention and output of some blocks, noted."""
+    for block in attention:
+        tap.install(tower.attentions[block], partial(_tap, current, block))
+        hooks.undo_with(partial(tap.remove, tower.attentions[block]))
+    for block in states:
+        hooks.keep(tower.blocks[block].register_forward_hook(partial(_note_states, current, block)))
+    hooks.keep(tower.projector.register_forward_pre_hook(partial(_note_features, current)))
+
+
+def _tap(current: CurrentRecord, block: int) -> tap.Tap | None:
+    record = current()
+    return None if record is None else tap.Tap(partial(record.read, block))
+
+
+def _note_states(current: CurrentRecord, block: int, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+    if (record := current()) is not None:
+        record.read_states(block, output)
+
+
+def _note_features(current: CurrentRecord, projector: nn.Module, args: tuple[Any, ...]) -> None:
+    if (record := current()) is not None:
+        record.read_features(args[0])

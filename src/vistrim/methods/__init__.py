@@ -11,6 +11,7 @@ from vistrim.methods.pool import Pool
 from vistrim.methods.psigmoid import PSigmoid
 from vistrim.methods.pvtp import PVTP
 from vistrim.methods.pyramiddrop import PyramidDrop
+from vistrim.methods.quecc import QueCC
 from vistrim.methods.random import Random
 from vistrim.methods.registry import MethodInfo, get_method, list_methods
 from vistrim.methods.sgl import SGL
@@ -42,6 +43,7 @@ __all__ = [
     "PSigmoid",
     "Pool",
     "PyramidDrop",
+    "QueCC",
     "Random",
     "SparseVLM",
     "Uniform",

@@ -5,7 +5,7 @@ a `Selection`; the engine does the rest. A method that overrides nothing keeps e
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -111,12 +111,16 @@ class VisionTokens:
     features : Tensor
         ``[features, width]``: the tower's output before the projector.
     source : Tensor
-        ``[batch, tokens]`` long: which feature each visual token of the prompt is; -1 for text.
+        ``[batch, tokens]`` long: which feature each visual token of the prompt is; -1 for text. The features of an
+        image follow each other.
+    states : mapping of int to Tensor
+        For each block that `Method.vision_states` asks for, ``[features, width]``: its output.
     """
 
     attention: Mapping[int, Tensor]
     features: Tensor
     source: Tensor
+    states: Mapping[int, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -140,6 +144,9 @@ class InputTokens:
     guidance : Tensor or None
         ``[batch, tokens]`` float32: attention received in the guide, for methods that rank by one: the sum over all
         layers, heads, rows of the question and rows of the guide's answer.
+    question : Tensor or None
+        ``[batch, hidden]``, for methods that read it: the decoder's last hidden state, after the final normalisation,
+        at the last token of the text behind the sample's last image, which it has read alone.
     """
 
     embeddings: Tensor
@@ -149,6 +156,7 @@ class InputTokens:
     vision: VisionTokens | None = None
     depth: int = 0
     guidance: Tensor | None = None
+    question: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -212,6 +220,8 @@ class Method:
     """Paper or origin."""
     ranks_by: ClassVar[Ranking] = "layer before"
     """What scores the cuts in prefill."""
+    reads_question: ClassVar[bool] = False
+    """Whether `select_input` is given the question embedding, for which the decoder reads the question first."""
 
     def __str__(self) -> str:
         """Name and parameters in the notation of the command line, e.g. ``st3:ratio=0.3,stride=4``."""
@@ -261,6 +271,10 @@ class Method:
         ValueError
             If the parameters do not fit such a tower.
         """
+        return ()
+
+    def vision_states(self, feature_block: int) -> tuple[int, ...]:
+        """Blocks (0-based) of the vision tower whose output `select_input` asks for."""
         return ()
 
     def select_input(self, tokens: InputTokens) -> Selection | None:

@@ -43,6 +43,11 @@ class Composition(Method):
         """Of the part in prefill."""
         return self._part("prefill").guidance
 
+    @property
+    def reads_question(self) -> bool:  # type: ignore[override]
+        """Whether the part before the decoder does."""
+        return self._part("input").reads_question
+
     def fitted(self, model: ModelFacts) -> "Composed":
         """Every part as it runs on the model."""
         return Composed(tuple(part.fitted(model) for part in self.parts))
@@ -58,6 +63,10 @@ class Composition(Method):
     def vision_blocks(self, feature_block: int) -> tuple[int, ...]:
         """Ask the part before the decoder."""
         return self._part("input").vision_blocks(feature_block)
+
+    def vision_states(self, feature_block: int) -> tuple[int, ...]:
+        """Ask the part before the decoder."""
+        return self._part("input").vision_states(feature_block)
 
     def select_input(self, tokens: InputTokens) -> Selection | None:
         """Ask the part before the decoder."""

@@ -6,7 +6,14 @@ from pathlib import Path
 
 __all__ = ["NAMES", "weights_path"]
 
-NAMES = ("reference", "reference-small")
+#: Shipped models, and what trains each.
+TRAINED_BY = {
+    "reference": "vistrim.reference.train --size base",
+    "reference-small": "vistrim.reference.train --size small",
+    "reference-quecc-16": "vistrim.reference.train_quecc --tokens 16",
+    "reference-quecc-4": "vistrim.reference.train_quecc --tokens 4",
+}
+NAMES = tuple(TRAINED_BY)
 _WEIGHTS = Path(__file__).parent / "weights"
 
 
@@ -29,9 +36,8 @@ def weights_path(name: str) -> Path:
         raise ValueError(f"no reference model {name!r}; there are {', '.join(NAMES)}")
     path = _WEIGHTS / name
     if not (path / "config.json").exists():
-        size = "small" if name.endswith("small") else "base"
         raise FileNotFoundError(
             f"the weights of {name} are not shipped with this version; train them with "
-            f"`python -m vistrim.reference.train --size {size} --export-to DIR` and load DIR"
+            f"`python -m {TRAINED_BY[name]} --export-to DIR` and load DIR"
         )
     return path

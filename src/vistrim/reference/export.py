@@ -25,7 +25,17 @@ def export(learner: Learner, processor: LlavaProcessor, folder: Path) -> None:
     folder : Path
         Made where it is missing; its files are replaced.
     """
-    model = learner.model
+    export_model(learner.model, processor, folder)
+    helpers = {
+        name: value.detach().to("cpu", torch.bfloat16).contiguous()
+        for name, value in learner.state_dict().items()
+        if not name.startswith("model.")
+    }
+    save_file(helpers, folder / TRAINING_FILE)
+
+
+def export_model(model: LlavaForConditionalGeneration, processor: LlavaProcessor, folder: Path) -> None:
+    """Write a copy of a model (bf16) and its processor with ``save_pretrained``."""
     depth = len(model.model.language_model.layers)
     used, model.config.text_config.num_hidden_layers = model.config.text_config.num_hidden_layers, depth
     state = {name: value.detach().to("cpu", torch.bfloat16) for name, value in model.state_dict().items()}
@@ -38,12 +48,6 @@ def export(learner: Learner, processor: LlavaProcessor, folder: Path) -> None:
     written.config.save_pretrained(folder)
     model.config.text_config.num_hidden_layers = used
     processor.save_pretrained(folder)
-    helpers = {
-        name: value.detach().to("cpu", torch.bfloat16).contiguous()
-        for name, value in learner.state_dict().items()
-        if not name.startswith("model.")
-    }
-    save_file(helpers, folder / TRAINING_FILE)
 
 
 def load_learner(folder: Path, processor: LlavaProcessor) -> Learner:

@@ -128,6 +128,10 @@ class Learner(nn.Module):
             attention_mask=_isolating_mask(batch.segments, context),
             use_cache=False,
         ).last_hidden_state[:, context:]
+        return self.text_losses(hidden, batch)
+
+    def text_losses(self, hidden: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What `answer_loss` returns, of the decoder's output ``(B, T, width)`` at the packed text."""
         answered = batch.labels != IGNORED
         logits = self.model.lm_head(hidden[answered])
         labels = batch.labels[answered]

@@ -6,43 +6,28 @@ again. Batches depend on the step alone, so an interrupted training ends with th
 
 from __future__ import annotations
 
-import json
-import os
-import time
-from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 from random import Random
-from statistics import mean
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
 from rich.progress import Progress
-from torch import nn
 from transformers import LlavaProcessor
 
-from vistrim.evaluation.answering import answer
-from vistrim.evaluation.scoring import score
 from vistrim.reference import easy_vqa
-from vistrim.reference.batches import Batch, EasyVqaBatcher, SceneBatcher
+from vistrim.reference.batches import EasyVqaBatcher, SceneBatcher
 from vistrim.reference.export import export, load_learner
-from vistrim.reference.items import items
 from vistrim.reference.learner import Learner
 from vistrim.reference.model import SIZES, Size, build_model, deepen, raise_layers
 from vistrim.reference.objectives import stage_loss, trained_parts
-from vistrim.reference.optimizer import build_optimizers
 from vistrim.reference.processing import build_processor
 from vistrim.reference.recipe import RECIPE, RECIPES, Stage
+from vistrim.reference.runs import Run
 from vistrim.reference.scenes import LEVELS
-from vistrim.reference.tasks import TASKS
-
-WARMUP = 20
-LOG_EVERY = 10
-#: Longer than any description.
-MAX_NEW_TOKENS = 160
+from vistrim.reference.validation import validation_scores
 
 
 def new_learner(size: Size, processor: LlavaProcessor, seed: int) -> Learner:
@@ -51,28 +36,15 @@ def new_learner(size: Size, processor: LlavaProcessor, seed: int) -> Learner:
     return Learner(build_model(size, processor.tokenizer), processor.tokenizer)
 
 
-def learning_rate(stage: Stage, step: int) -> float:
-    """Learning rate of a step: warm-up, plateau, linear decay over the last third."""
-    warmup = min(1.0, (step + 1) / WARMUP)
-    decay = min(1.0, 3 * (stage.steps - step) / stage.steps)
-    return stage.lr * min(warmup, decay)
-
-
-class StageRun:
-    """One stage: its optimizers, its step counter and its checkpoint."""
+class StageRun(Run):
+    """One stage of the recipe."""
 
     def __init__(self, learner: Learner, processor: LlavaProcessor, stage: Stage, path: Path) -> None:
-        self.learner = learner
-        self.stage = stage
-        self.path = path
-        self.parts = trained_parts(learner, stage)
-        for parameter in learner.parameters():
-            parameter.requires_grad_(False)
-        for part in self.parts.values():
-            part.requires_grad_(True)
         decoder = learner.model.model.language_model
         decoder.config.num_hidden_layers = stage.layers or len(decoder.layers)
-        self.optimizers = build_optimizers(learner, stage.lr)
+        super().__init__(stage.name, stage.steps, stage.lr, learner, trained_parts(learner, stage), path)
+        self.learner = learner
+        self.stage = stage
         self.scenes = SceneBatcher(
             processor,
             LEVELS[stage.level],
@@ -83,83 +55,14 @@ class StageRun:
             pixels=stage.part not in ("decoder", "layers"),
         )
         self.easy_vqa = EasyVqaBatcher(processor, stage.batch)
-        self.step = 0
 
-    def resume(self) -> None:
-        """Go on from the checkpoint, where there is one."""
-        if self.path.exists():
-            saved = torch.load(self.path, map_location="cpu", weights_only=True)
-            self.learner.load_state_dict(saved["weights"], strict=False)
-            self.step = saved["step"]
-            for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
-                optimizer.load_state_dict(state)
-
-    def save(self) -> None:
-        """Write the checkpoint; a kill while writing leaves the old one."""
-        weights = {
-            name: value for name, value in self.learner.state_dict().items() if name.startswith(tuple(self.parts))
-        }
-        partial = self.path.with_suffix(".partial")
-        torch.save(
-            {"weights": weights, "step": self.step, "optimizers": [o.state_dict() for o in self.optimizers]}, partial
-        )
-        os.replace(partial, self.path)
-
-    def advance(self, device: torch.device) -> dict[str, float]:
-        """One optimizer step; returns what to log."""
+    def loss(self, device: torch.device) -> tuple[torch.Tensor, dict[str, float]]:
+        """Loss of the current step, and what to log about it."""
         # Each stage draws other scenes: its name moves the step counter.
         seed = self.step + 1_000_000 * (1 + [s.name for s in RECIPE].index(self.stage.name))
-        batch = self._batch(seed).to(device)
-        loss, logged = stage_loss(self.learner, self.stage, batch, seed)
-        for optimizer in self.optimizers:
-            optimizer.zero_grad()
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(self.stage, self.step)
-        loss.backward()
-        nn.utils.clip_grad_norm_([p for p in self.learner.parameters() if p.grad is not None], 1.0)
-        for optimizer in self.optimizers:
-            optimizer.step()
-        self.step += 1
-        return {"loss": loss.item()} | logged
-
-    def _batch(self, seed: int) -> Batch:
         easy = Random(f"source:{seed}").random() < self.stage.easy_vqa
-        return (self.easy_vqa if easy else self.scenes).batch(seed)
-
-
-def run_stage(run: StageRun, device: torch.device, log: Path, save_every: int, progress: Progress) -> Iterator[int]:
-    """Train a stage to its end; yields the step after every checkpoint, and once where there is nothing left to do."""
-    if run.step >= run.stage.steps:
-        yield run.step
-    bar = progress.add_task(run.stage.name, total=run.stage.steps, completed=run.step)
-    sums: dict[str, list[float]] = defaultdict(list)
-    started = time.perf_counter()
-    while run.step < run.stage.steps:
-        for name, value in run.advance(device).items():
-            sums[name].append(value)
-        progress.update(bar, completed=run.step)
-        if run.step % LOG_EVERY == 0 or run.step == run.stage.steps:
-            entry: dict[str, Any] = {"stage": run.stage.name, "step": run.step}
-            entry |= {name: round(sum(values) / len(values), 4) for name, values in sums.items()}
-            entry["seconds"] = round(time.perf_counter() - started, 1)
-            with log.open("a") as file:
-                file.write(json.dumps(entry) + "\n")
-            sums.clear()
-        if run.step % save_every == 0 or run.step == run.stage.steps:
-            run.save()
-            yield run.step
-
-
-def log_validation(learner: Learner, processor: LlavaProcessor, run: StageRun, number: int, log: Path) -> None:
-    """Score plain greedy generation on ``number`` validation questions per task, and log it."""
-    scores = {}
-    for task in TASKS:
-        asked = items(task, "validation", run.stage.level, number)
-        given = answer(learner.model, processor, asked, None, MAX_NEW_TOKENS)
-        scores[task] = mean(score(task, g.answer, item.answer) for g, item in zip(given, asked, strict=True))
-    entry = {"stage": run.stage.name, "step": run.step, "validation": scores}
-    with log.open("a") as file:
-        file.write(json.dumps(entry) + "\n")
+        batch = (self.easy_vqa if easy else self.scenes).batch(seed)
+        return stage_loss(self.learner, self.stage, batch.to(device), seed)
 
 
 def start_learner(
@@ -218,13 +121,14 @@ def main(
         for stage in chosen:
             run = StageRun(learner, processor, replace(stage, steps=steps or stage.steps), out / f"{stage.name}.pt")
             run.resume()
-            for _ in run_stage(run, torch.device(device), out / "log.jsonl", save_every, progress):
+            for _ in run.to_end(torch.device(device), out / "log.jsonl", save_every, progress):
                 # Before the last stages the decoder has not seen the tower's tokens yet.
                 if stage.part == "all":
                     if export_to is not None:
                         export(learner, processor, export_to)
                     if validate:
-                        log_validation(learner, processor, run, validate, out / "log.jsonl")
+                        scores = validation_scores(learner.model, processor, None, stage.level, validate)
+                        run.note(out / "log.jsonl", {"validation": scores})
             rearrange_layers(learner, stage)
 
 
