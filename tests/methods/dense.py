@@ -86,13 +86,24 @@ class Vision:
 
 @dataclass
 class Rule:
-    """A method: which rows stay before a layer. The base class keeps all."""
+    """A method: which rows stay before a layer, and what a layer does to them. The base class leaves all as it is."""
 
     positions: Positions = field(default=ORIGINAL, kw_only=True)
 
     def before(self, layer: int, rows: list[Row], dense: "Dense") -> list[Row]:
         """Rows that enter ``layer`` of those that left the layer before, in their order."""
         return rows
+
+    def weights(self, layer: int, logits: Tensor, queries: list[Row], keys: list[Row]) -> Tensor:
+        """Attention ``[heads, queries, keys]`` of ``layer``; the queries are the last of the keys."""
+        past = len(keys) - len(queries)
+        for i in range(len(queries)):
+            logits[:, i, past + i + 1 :] = -torch.inf
+        return logits.softmax(-1)
+
+    def feed_forward(self, module: Any, x: Tensor, rows: list[Row]) -> Tensor:
+        """What a layer's FFN makes of the normalised states ``[rows, D]``."""
+        return module.mlp(x)
 
 
 @dataclass
@@ -128,6 +139,7 @@ class Dense:
         self.decoder = self.model.get_decoder()
         self.keys: list[list[Tensor]] = [[] for _ in self.decoder.layers]
         self.values: list[list[Tensor]] = [[] for _ in self.decoder.layers]
+        self.stored: list[list[Row]] = [[] for _ in self.decoder.layers]
 
     @property
     def kv_lengths(self) -> list[int]:
@@ -146,14 +158,15 @@ class Dense:
         rows = self._embed(ids)
         self.vision = None
         images = [i for i, token in enumerate(ids) if token == self.model.config.image_token_id]
-        self.visual_tokens = len(images)
         if pixels is not None and len(pixels):
             self.vision = Vision.of(self.model, pixels)
             for number, (i, embedding) in enumerate(zip(images, self.vision.embeddings.flatten(0, 1), strict=True)):
-                rows[i] = Row(embedding, rows[i].place, number)
+                # The last token of a prompt gives its logits and is never removed: to a method it is text.
+                rows[i] = Row(embedding, rows[i].place, number if i < len(ids) - 1 else None)
+        self.visual_tokens = sum(row.visual is not None for row in rows)
         self.kept, self.merged = [], []
         for layer in range(len(self.decoder.layers)):
-            if images:
+            if self.visual_tokens:
                 rows = self.rule.before(layer, rows, self)
             if layer == 0:
                 self.entered = rows
@@ -194,10 +207,7 @@ class Dense:
         keys = torch.stack([*self.keys[layer], *k])
         groups = q.shape[1] // keys.shape[1]
         logits = torch.einsum("ihd,jhd->hij", q, keys.repeat_interleave(groups, 1)).float() / size**0.5
-        past = len(self.keys[layer])
-        for i in range(len(rows)):
-            logits[:, i, past + i + 1 :] = -torch.inf
-        return logits.softmax(-1), k, v
+        return self.rule.weights(layer, logits, rows, [*self.stored[layer], *rows]), k, v
 
     def _run(self, layer: int, rows: list[Row]) -> list[Row]:
         module = self.decoder.layers[layer]
@@ -205,12 +215,13 @@ class Dense:
         self.places = [*self.places[:layer], self.place(layer, rows)]
         self.keys[layer] += list(k)
         self.values[layer] += list(v)
+        self.stored[layer] += rows
         self.weights = [*self.weights[:layer], weights]
         values = torch.stack(self.values[layer])
         values = values.repeat_interleave(len(weights) // values.shape[1], 1)
         mixed = torch.einsum("hij,jhd->ihd", weights, values).flatten(1)
         hidden = torch.stack([row.hidden for row in rows]) + module.self_attn.o_proj(mixed)
-        hidden = hidden + module.mlp(module.post_attention_layernorm(hidden))
+        hidden = hidden + self.rule.feed_forward(module, module.post_attention_layernorm(hidden), rows)
         return [replace(row, hidden=h) for row, h in zip(rows, hidden, strict=True)]
 
     def _embed(self, ids: list[int]) -> list[Row]:

@@ -102,12 +102,13 @@ def assert_stages(report, b, oracle):
 
 
 def run(model, method, samples, rule, oracle_model):
-    """A batch against its samples alone."""
+    """A batch against its samples alone; its report, and theirs."""
     inputs = tiny.batch(samples)
     with trim(model, method) as trimmed:
         output = tiny.generate(model, inputs, NEW_TOKENS)
     alone = [Dense(oracle_model, rule) for _ in samples]
     assert_equal(output, inputs, trimmed.report, samples, alone)
+    return trimmed.report, alone
 
 
 @pytest.mark.parametrize(
@@ -237,7 +238,11 @@ SECOND_TURNS = (
 
 @pytest.mark.parametrize("name", SECOND_TURNS)
 def test_second_turn_with_a_new_image(name):
-    method, rule = CASES[name]
+    two_turns(*CASES[name])
+
+
+def two_turns(method, rule):
+    """Two samples that are both shown another image."""
     model, samples = tiny.shared(), tiny.RAGGED[:2]
     inputs = tiny.batch(samples)
     more = [tiny.sample(1, 7, seed=20 + b) for b in range(len(samples))]

@@ -1,0 +1,70 @@
+"""QueCC equals the stock model on a prompt that has few image tokens, whose embeddings plain loops have compressed."""
+
+import pytest
+import torch
+
+from tests import tiny
+from tests.engine.test_against_oracle import TOLERANCE
+from tests.methods.compressor_rules import compress, follow
+from tests.methods.test_against_dense import NEW_TOKENS, SAMPLES, answers
+from tests.methods.test_compressor_reference import Compressor
+from vistrim import QueCC, trim
+from vistrim.architectures import discover
+from vistrim.methods.parts import save_part
+
+LEVELS, HEADS = (1, 2), 8
+
+
+def weights_of(stride, width=16, hidden=32):
+    torch.manual_seed(stride)
+    return Compressor(width, len(LEVELS), hidden, stride, HEADS).weights()
+
+
+def method_for(model, weights, stride, folder):
+    """Write the weights as the method reads them."""
+    path = folder / "quecc.safetensors"
+    settings = {"stride": stride, "heads": HEADS, "levels": "/".join(map(str, LEVELS))}
+    save_part(path, "quecc", discover(model).facts, weights, settings)
+    return QueCC(weights=str(path))
+
+
+def question(sample):
+    """What is asked about the images: the text behind the last one."""
+    last = max((i for i, token in enumerate(sample.ids) if token == tiny.IMAGE), default=-1)
+    return sample.ids[last + 1 :]
+
+
+def run(model, oracle_model, samples, stride, folder):
+    weights = weights_of(stride)
+    inputs = tiny.batch(samples)
+    with trim(model, method_for(model, weights, stride, folder)) as trimmed:
+        output = tiny.generate(model, inputs, NEW_TOKENS)
+    for b, (sample, answer) in enumerate(zip(samples, answers(output, inputs), strict=True)):
+        images = torch.zeros(0, 1, 32)
+        if sample.visual:
+            images = compress(oracle_model, weights, sample.pixels, question(sample), LEVELS, stride, HEADS)
+        expected = follow(oracle_model, sample, images, answer)
+        assert (tiny.logits(output)[b] - expected).abs().max() <= TOLERANCE
+        visual = len(images) * (4 // stride) ** 2
+        report = trimmed.report
+        assert [n[b] for n in report.visual_tokens_per_layer] == [visual] * tiny.DEPTH
+        assert [n[b] for n in report.kv_tokens_per_layer] == [visual + sample.text + NEW_TOKENS - 1] * tiny.DEPTH
+
+
+@pytest.mark.parametrize(
+    ("attention", "prompts"),
+    [*(("sdpa", prompts) for prompts in SAMPLES), ("eager", "ragged"), ("eager", "same-length")],
+)
+@pytest.mark.parametrize("stride", [2, 4])
+def test_equals_the_stock_model(stride, prompts, attention, tmp_path):
+    run(tiny.shared("llama", attention), tiny.shared("llama", "eager"), SAMPLES[prompts], stride, tmp_path)
+
+
+@pytest.mark.parametrize("text", ["mistral", "qwen2"])
+def test_other_decoders(text, tmp_path):
+    run(tiny.shared(text), tiny.shared(text, "eager"), tiny.RAGGED, 2, tmp_path)
+
+
+def test_vision_tower_without_class_token(tmp_path):
+    models = [tiny.shared("llama", attention, "siglip_vision_model") for attention in ("sdpa", "eager")]
+    run(*models, tiny.RAGGED, 2, tmp_path)

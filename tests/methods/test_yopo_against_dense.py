@@ -1,0 +1,78 @@
+"""YOPO equals an independent computation with the removed tokens physically gone."""
+
+import json
+
+import pytest
+import torch
+
+from tests import tiny
+from tests.methods import structure_rules
+from tests.methods.test_against_dense import SAMPLES, run, two_turns
+from vistrim import YOPO
+
+HEADS = {
+    "most": torch.rand(tiny.DEPTH, 4, generator=torch.Generator().manual_seed(0)) < 0.75,
+    "half": torch.rand(tiny.DEPTH, 4, generator=torch.Generator().manual_seed(1)) < 0.5,
+    "none": torch.zeros(tiny.DEPTH, 4, dtype=torch.bool),
+    # Of two heads that share their keys and values, one works; then a pair of which none does.
+    "pairs": torch.tensor([[1, 0, 0, 1], [0, 0, 1, 1], [1, 1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]]).bool(),
+}
+CASES = {
+    "self": {"window": 1},
+    "window": {"window": 3},
+    "wide": {"window": 5},
+    # Bidirectional within an image, and images apart.
+    "whole-image": {"window": 7},
+    "heads": {"heads": "half"},
+    "heads-pairs": {"heads": "pairs"},
+    "heads-none": {"heads": "none"},
+    "heads-all": {"heads": "half", "normalise": "all"},
+    "heads-pairs-all": {"heads": "pairs", "normalise": "all"},
+    "layer": {"layer": 2},
+    "first-layer": {"layer": 1},
+    "ffn": {"ffn": 0.5},
+    # 14.4 of 48 neurons are 14.
+    "ffn-rounded-down": {"ffn": 0.3},
+    "together": {"window": 3, "heads": "most", "layer": 3, "ffn": 0.5},
+    "together-all": {"window": 5, "heads": "pairs", "layer": 4, "ffn": 0.25, "normalise": "all"},
+    "window-heads": {"window": 3, "heads": "half"},
+    "window-layer": {"window": 1, "layer": 2},
+}
+
+
+def heads_file(folder, active):
+    """Write which heads are active, ``[layers, heads]`` bool, as the method reads it."""
+    path = folder / "heads.json"
+    depth = len(active)
+    path.write_text(json.dumps({"format": 1, "method": "yopo", "model": "", "layers": depth, "heads": active.tolist()}))
+    return str(path)
+
+
+def case(name, folder):
+    options = dict(CASES[name])
+    active = HEADS[options.pop("heads")] if "heads" in options else None
+    file = None if active is None else heads_file(folder, active)
+    return YOPO(heads=file, **options), structure_rules.YOPO(None if active is None else active.tolist(), **options)
+
+
+@pytest.mark.parametrize(
+    ("attention", "prompts"),
+    [*(("sdpa", prompts) for prompts in SAMPLES), ("eager", "ragged"), ("eager", "same-length")],
+)
+@pytest.mark.parametrize("name", CASES)
+def test_equals_the_reference(name, prompts, attention, tmp_path):
+    method, rule = case(name, tmp_path)
+    run(tiny.shared("llama", attention), method, SAMPLES[prompts], rule, tiny.shared("llama", "eager"))
+
+
+@pytest.mark.parametrize("text", ["mistral", "qwen2"])
+@pytest.mark.parametrize("name", ["together", "together-all"])
+def test_other_decoders(name, text, tmp_path):
+    method, rule = case(name, tmp_path)
+    run(tiny.shared(text), method, tiny.RAGGED, rule, tiny.shared(text, "eager"))
+
+
+@pytest.mark.parametrize("name", ["whole-image", "heads", "heads-all", "together", "together-all"])
+def test_second_turn_with_a_new_image(name, tmp_path):
+    """New visual tokens do not see those of the earlier prompt; text of the new prompt does, in active heads."""
+    two_turns(*case(name, tmp_path))
