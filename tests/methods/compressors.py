@@ -37,7 +37,7 @@ def random_part(stride: int = 2, seed: int = 0) -> str:
             scale = 1.0 if parameter.dim() < 2 else 2.0 / parameter[0].numel() ** 0.5
             parameter.copy_(torch.randn_like(parameter) * scale)
     path = Path(_FOLDER.name) / f"{stride}-{seed}" / "quecc.safetensors"
-    path.parent.mkdir()
+    path.parent.mkdir(exist_ok=True)
     settings = shape.notes() | {"blocks": "/".join(map(str, blocks))}
     save_part(path, "quecc", discover(model).facts, network.state_dict(), settings)
     return str(path)

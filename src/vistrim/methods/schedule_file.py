@@ -40,9 +40,9 @@ class Schedule:
     rows : {"last", "prompt"}
         What ranks; see `KeepRates`.
     made_with : mapping
-        Command, settings, environment and result of the search.
+        Command, settings, environment and result of the search; empty if it was written by hand.
     vistrim : str
-        Version that searched.
+        Version that searched; empty if none did.
     """
 
     method: str
@@ -80,6 +80,8 @@ def read_schedule(path: Path) -> Schedule:
         raise ValueError(f"{path} is no schedule: give a file that `vistrim calibrate` wrote")
     if values.pop("format") != FORMAT:
         raise ValueError(f"{path} is a schedule of another format than {FORMAT}: make it again with this version")
+    # What a schedule written by hand need not say.
+    values = {"made_with": {}, "vistrim": "", **values}
     wrong = [name for name, kind in _KINDS.items() if type(values.get(name)) is not kind]
     if wrong or values.keys() != _KINDS.keys():
         odd = ", ".join(wrong or sorted(values.keys() - _KINDS.keys()))
