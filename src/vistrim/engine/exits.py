@@ -123,8 +123,11 @@ def without(arguments: dict[str, Any], exited: Sequence[bool], images: Sequence[
     left = dict(arguments)
     for names, rows in ((PER_SAMPLE, samples), (PER_IMAGE, of_images)):
         for name in names:
-            if left.get(name) is not None:
-                left[name] = left[name][rows.to(left[name].device)] if rows.any() else None
+            if left.get(name) is not None and rows.any():
+                left[name] = left[name][rows.to(left[name].device)]
+            else:
+                # To transformers, images that are None are still images.
+                left.pop(name, None)
     return left
 
 
