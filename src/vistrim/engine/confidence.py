@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from vistrim.core.schedules import share_of
 from vistrim.core.selection import Selection, keep_top
@@ -49,32 +48,11 @@ class KeepBest(Method):
         """Keep the best tokens."""
         if threading.get_ident() != self.thread:
             return None
-        prompt = self.scores.shape[1]
-        # The last prompt token gives the first token of the answer, and stays even if it shows an image.
-        candidates = tokens.visual.clone()
-        candidates[:, prompt - 1] = False
-        needed = tokens.visual & ~candidates
-        numbers, others = candidates.sum(1).tolist(), needed.sum(1).tolist()
-        counts = [min(n, max(1, share_of(self.share, n))) for n in numbers]
-        scores = pad(self.scores, (0, candidates.shape[1] - prompt))
-        best = keep_top(scores, candidates, counts)
-        return Selection(best.keep | needed, tuple(a + b for a, b in zip(counts, others, strict=True)))
+        return keep_top(self.scores, tokens.visual, [self.kept(sum(images)) for images in tokens.images])
 
-
-@dataclass(frozen=True)
-class Reading:
-    """An answer read again with few visual tokens.
-
-    Attributes
-    ----------
-    logits : sequence of Tensor
-        ``[batch, vocabulary]``: what the model expects at the place of each token of the answer.
-    flops : list of int
-        Per sample, for the sample alone.
-    """
-
-    logits: tuple[Tensor, ...]
-    flops: list[int]
+    def kept(self, n: int) -> int:
+        """Tokens of ``n`` that stay."""
+        return min(n, max(1, share_of(self.share, n)))
 
 
 def read_again(
@@ -85,8 +63,8 @@ def read_again(
     answers: Tensor,
     lengths: Tensor,
     best: KeepBest,
-) -> Reading:
-    """Let a model read prompts together with its answers, in one forward pass.
+) -> tuple[Tensor, ...]:
+    """Let a model read prompts and its answers to them, with few visual tokens.
 
     Parameters
     ----------
@@ -102,24 +80,38 @@ def read_again(
         ``[batch]`` long: tokens of each answer.
     best : KeepBest
         The visual tokens to read them with.
+
+    Returns
+    -------
+    tuple of Tensor
+        ``[batch, vocabulary]`` at the place of each token of the answers.
     """
-    # Nothing is expected behind the last token of an answer.
-    read, number = answers[:, :-1], torch.arange(answers.shape[1] - 1, device=answers.device)
-    whole = torch.cat([mask, (number < lengths[:, None] - 1).to(mask.dtype)], 1)
     engine = Engine(model, best)
+    place = (mask.cumsum(1) - 1).clamp(min=0)
     engine.attach()
     try:
-        output = model(
-            input_ids=torch.cat([ids, read], 1),
-            attention_mask=whole,
-            position_ids=(whole.cumsum(1) - 1).clamp(min=0),
+        prompt = model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=place,
             mm_encoder_outputs=images,
-            logits_to_keep=answers.shape[1],
-            use_cache=False,
+            logits_to_keep=1,
+            use_cache=True,
         )
+        logits = prompt.logits.unbind(1)
+        if answers.shape[1] > 1:
+            # Without the images, as the answer may hold their placeholder. Nothing is expected behind its last token.
+            number = torch.arange(answers.shape[1] - 1, device=answers.device)
+            answer = model(
+                input_ids=answers[:, :-1],
+                attention_mask=torch.cat([mask, (number < lengths[:, None] - 1).to(mask.dtype)], 1),
+                position_ids=place[:, -1:] + 1 + number,
+                past_key_values=prompt.past_key_values,
+            )
+            logits += answer.logits.unbind(1)
     finally:
         engine.detach()
-    return Reading(output.logits.unbind(1), engine.recorders[-1].report().prefill_flops_per_sample)
+    return logits
 
 
 def log_probability(logits: Iterable[Tensor], answers: Tensor, lengths: Tensor) -> Tensor:

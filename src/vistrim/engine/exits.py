@@ -120,14 +120,13 @@ def without(arguments: dict[str, Any], exited: Sequence[bool], images: Sequence[
     """
     samples = ~torch.tensor(exited)
     of_images = samples.repeat_interleave(torch.tensor(images))
-    left = dict(arguments)
-    for names, rows in ((PER_SAMPLE, samples), (PER_IMAGE, of_images)):
-        for name in names:
-            if left.get(name) is not None and rows.any():
-                left[name] = left[name][rows.to(left[name].device)]
-            else:
-                # To transformers, images that are None are still images.
-                left.pop(name, None)
+    rows = dict.fromkeys(PER_SAMPLE, samples) | dict.fromkeys(PER_IMAGE, of_images)
+    left = {}
+    for name, value in arguments.items():
+        if name not in rows or value is None:
+            left[name] = value
+        elif rows[name].any():
+            left[name] = value[rows[name].to(value.device)]
     return left
 
 

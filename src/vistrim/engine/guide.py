@@ -16,35 +16,11 @@ from vistrim.core.costs import decode_flops, prefill_flops, vision_flops
 from vistrim.engine import tap
 from vistrim.engine.confidence import KeepBest, exit_score, log_probability, read_again
 from vistrim.engine.generation import GenerateCall, begin_generation
+from vistrim.engine.greedy import greedy_settings, inputs_of
 from vistrim.engine.listening import Listener
 from vistrim.engine.recorder import clock
 from vistrim.errors import UnsupportedModelError
 from vistrim.methods.base import Guidance
-
-DEFAULT_NEW_TOKENS = 20
-"""Longest answer in transformers where nothing says how long it may be."""
-OBEYED = (
-    "min_length",
-    "min_new_tokens",
-    "repetition_penalty",
-    "no_repeat_ngram_size",
-    "bad_words_ids",
-    "suppress_tokens",
-    "begin_suppress_tokens",
-    "sequence_bias",
-    "forced_eos_token_id",
-    "exponential_decay_length_penalty",
-)
-"""Settings of a call of ``generate``, beside length and end, that change a greedy answer."""
-GREEDY = {
-    "do_sample": False,
-    "num_beams": 1,
-    "num_return_sequences": 1,
-    "use_cache": True,
-    "cache_implementation": "dynamic",
-    "prompt_lookup_num_tokens": None,
-    "return_dict_in_generate": True,
-}
 
 _locks: weakref.WeakKeyDictionary[nn.Module, Any] = weakref.WeakKeyDictionary()
 
@@ -111,9 +87,9 @@ class Guide:
         except UnsupportedModelError as error:
             raise UnsupportedModelError(f"this model cannot be a guide: {error}") from error
         _check_alignment(self.spec, spec)
-        self.check_free()
-        # Two threads would listen to each other; nor can a guide that two models share answer both at once.
+        # One thread at a time listens to a guide, also where several models share it.
         self._lock = _locks.setdefault(self.model, threading.RLock())
+        self.check_free()
 
     def check_free(self) -> None:
         """Refuse a guide that does not see all of its visual tokens.
@@ -123,8 +99,9 @@ class Guide:
         UnsupportedModelError
             If it is being trimmed.
         """
-        if tap.is_installed(self.spec.attentions[0]):
-            raise UnsupportedModelError("the guide is being trimmed itself: leave that context (or detach it) first")
+        with self._lock:
+            if tap.is_installed(self.spec.attentions[0]):
+                raise UnsupportedModelError("the guide is being trimmed itself: leave that context (or detach) first")
 
     @torch.no_grad()
     def answer(self, call: GenerateCall) -> GuideAnswer:
@@ -141,31 +118,27 @@ class Guide:
             self.check_free()
             device = self.spec.device
             began = clock(device)
-            inputs, settings = self._inputs(call), self._settings(call)
+            inputs, settings = inputs_of(call, self.spec), greedy_settings(call, self.model.generation_config)
+            settings["output_logits"] = self.guidance.exit_threshold is not None
             listener, tokens, logits = self._generate(inputs, settings)
-            images, flops = self._images(listener), self._flops(listener)
-            scores: tuple[float, ...] = ()
+            best, scores = KeepBest(self.guidance.consistency_share, listener.received), None
             if logits is not None:
-                ids, lengths = inputs["input_ids"], listener.lengths
-                mask = listener.prompt.tokens.valid.long()
-                best = KeepBest(self.guidance.consistency_share, listener.received)
-                reading = read_again(self.model, ids, mask, listener.encoded, tokens, lengths, best)
+                mask, lengths = listener.prompt.tokens.valid.long(), listener.lengths
+                again = read_again(self.model, inputs["input_ids"], mask, listener.encoded, tokens, lengths, best)
                 confidence = log_probability(logits, tokens, lengths)
-                consistency = log_probability(reading.logits, tokens, lengths)
-                scores = tuple(exit_score(confidence, consistency, lengths).tolist())
-                flops = [a + b for a, b in zip(flops, reading.flops, strict=True)]
-            ended = clock(device)
+                scores = exit_score(confidence, log_probability(again, tokens, lengths), lengths)
+            seconds = clock(device) - began
         return GuideAnswer(
             tokens=tokens,
             lengths=tuple(listener.lengths.tolist()),
             received=listener.received,
-            exit_scores=scores,
-            images=images,
+            exit_scores=() if scores is None else tuple(scores.tolist()),
+            images=self._images(listener),
             prompt_tokens=listener.prompt.tokens.n_valid,
             visual_tokens=listener.prompt.tokens.n_visual,
             pad=settings["pad_token_id"],
-            flops=tuple(flops),
-            seconds=ended - began,
+            flops=self._flops(listener, best if scores is not None else None),
+            seconds=seconds,
         )
 
     def _generate(self, inputs: dict[str, Tensor], settings: dict[str, Any]) -> tuple[Listener, Tensor, Any]:
@@ -182,59 +155,28 @@ class Guide:
         logits = output.logits[:longest] if output.logits else None
         return listener, output.sequences[:, ids.shape[1] :][:, :longest], logits
 
-    def _inputs(self, call: GenerateCall) -> dict[str, Tensor]:
-        """Prompts and images, where and as the guide takes them."""
-        device, dtype = self.spec.device, self.spec.dtype
-        names = ("attention_mask", "pixel_values", "image_sizes")
-        given = {name: call.arguments[name] for name in names if call.arguments.get(name) is not None}
-        return {
-            name: value.to(device, dtype if value.is_floating_point() else value.dtype)
-            for name, value in ({"input_ids": call.input_ids} | given).items()
-        }
-
-    def _settings(self, call: GenerateCall) -> dict[str, Any]:
-        """The call's settings as far as they decide on a greedy answer."""
-        setting, own = call.setting, self.model.generation_config
-        ends = _ids(setting("eos_token_id"))
-        if "eos_token_id" not in call.arguments:
-            ends = [*dict.fromkeys(ends + _ids(own.eos_token_id))]
-        known = (setting("pad_token_id"), own.pad_token_id, *ends, 0)
-        most = setting("max_new_tokens")
-        if most is None:
-            assert call.input_ids is not None
-            length = setting("max_length")
-            most = DEFAULT_NEW_TOKENS if length is None else length - call.input_ids.shape[1]
-        return {
-            **{name: setting(name) for name in OBEYED if setting(name) is not None},
-            **GREEDY,
-            "max_new_tokens": most,
-            "eos_token_id": ends or None,
-            "pad_token_id": next(int(token) for token in known if token is not None),
-            "output_logits": self.guidance.exit_threshold is not None,
-        }
-
     def _images(self, listener: Listener) -> tuple[int, ...]:
         prompt = listener.prompt
         if prompt.inputs.placeholders is None:
             return (0,) * len(prompt.tokens.n_visual)
         return tuple(map(len, prompt.images_per_sample()))
 
-    def _flops(self, listener: Listener) -> list[int]:
-        """FLOPs of encoding, prefill and decoding steps."""
-        shape, tower = self.spec.decoder_shape, self.spec.vision_shape
-        samples = zip(listener.prompt.tokens.n_valid, self._images(listener), listener.lengths.tolist(), strict=True)
-        return [
-            vision_flops(tower, images)
-            + prefill_flops(shape, [prompt] * shape.layers)
-            # The last token of an answer is never read.
-            + decode_flops(shape, prompt, answer - 1)
-            for prompt, images, answer in samples
-        ]
-
-
-def _ids(tokens: Any) -> list[int]:
-    """Token ids from one, several or None."""
-    return [] if tokens is None else torch.as_tensor(tokens).reshape(-1).tolist()
+    def _flops(self, listener: Listener, best: KeepBest | None) -> tuple[int, ...]:
+        """FLOPs per sample; the last token of an answer is never read."""
+        tokens, shape = listener.prompt.tokens, self.spec.decoder_shape
+        steps = [length - 1 for length in listener.lengths.tolist()]
+        flops = []
+        for whole, visual, images, read in zip(
+            tokens.n_valid, tokens.n_visual, self._images(listener), steps, strict=True
+        ):
+            spent = vision_flops(self.spec.vision_shape, images)
+            spent += prefill_flops(shape, [whole] * shape.layers) + decode_flops(shape, whole, read)
+            if best is not None:
+                left = whole - visual + best.kept(visual)
+                spent += prefill_flops(shape, [left] * shape.layers)
+                spent += prefill_flops(shape, [read] * shape.layers, [left] * shape.layers)
+            flops.append(spent)
+        return tuple(flops)
 
 
 def _check_alignment(guide: ModelSpec, model: ModelSpec) -> None:

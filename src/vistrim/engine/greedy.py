@@ -1,0 +1,81 @@
+"""What a guide takes over from a call of the ``generate`` of the model that it guides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+
+from vistrim.architectures import ModelSpec
+from vistrim.engine.generation import GenerateCall
+
+DEFAULT_NEW_TOKENS = 20
+"""Longest answer in transformers where nothing says how long it may be."""
+OBEYED = (
+    "min_length",
+    "min_new_tokens",
+    "repetition_penalty",
+    "no_repeat_ngram_size",
+    "bad_words_ids",
+    "suppress_tokens",
+    "begin_suppress_tokens",
+    "sequence_bias",
+    "forced_eos_token_id",
+    "exponential_decay_length_penalty",
+)
+"""Settings of a call of ``generate``, beside length and end, that change a greedy answer."""
+GREEDY = {
+    "do_sample": False,
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "use_cache": True,
+    "cache_implementation": "dynamic",
+    "prompt_lookup_num_tokens": None,
+    "return_dict_in_generate": True,
+}
+
+
+def inputs_of(call: GenerateCall, spec: ModelSpec) -> dict[str, Tensor]:
+    """Prompts and images of a call, where and as a model takes them."""
+    names = ("attention_mask", "pixel_values", "image_sizes")
+    given = {name: call.arguments[name] for name in names if call.arguments.get(name) is not None}
+    return {
+        name: value.to(spec.device, spec.dtype if value.is_floating_point() else value.dtype)
+        for name, value in ({"input_ids": call.input_ids} | given).items()
+    }
+
+
+def greedy_settings(call: GenerateCall, own: GenerationConfig) -> dict[str, Any]:
+    """Settings with which a guide answers greedily as the call asks for.
+
+    Parameters
+    ----------
+    call : GenerateCall
+        Of the model's ``generate``. It says how long answers are, and with ``eos_token_id`` where they end.
+    own : GenerationConfig
+        The guide's, whose end-of-sequence tokens count too where the call names none.
+    """
+    setting, ids = call.setting, call.input_ids
+    assert ids is not None
+    if "eos_token_id" in call.arguments:
+        ends = _ids(call.arguments["eos_token_id"])
+    else:
+        ends = [*dict.fromkeys(_ids(setting("eos_token_id")) + _ids(own.eos_token_id))]
+    most, length = setting("max_new_tokens"), setting("max_length")
+    if most is None:
+        most = DEFAULT_NEW_TOKENS if length is None else length - ids.shape[1]
+    pads = (setting("pad_token_id"), own.pad_token_id, *ends, 0)
+    return {
+        **{name: setting(name) for name in OBEYED if setting(name) is not None},
+        **GREEDY,
+        "max_new_tokens": most,
+        "eos_token_id": ends or None,
+        "pad_token_id": next(int(token) for token in pads if token is not None),
+    }
+
+
+def _ids(tokens: Any) -> list[int]:
+    """Token ids from one, several or None."""
+    return [] if tokens is None else torch.as_tensor(tokens).reshape(-1).tolist()
