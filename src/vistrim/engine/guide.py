@@ -144,7 +144,7 @@ class Guide:
     def _generate(self, inputs: dict[str, Tensor], settings: dict[str, Any]) -> tuple[Listener, Tensor, Any]:
         """Answer, listened to: also returns the answers and, for an exit score, their logits."""
         ids = inputs["input_ids"]
-        listener = Listener(self.spec, torch.tensor(settings["eos_token_id"] or [], device=ids.device))
+        listener = Listener(self.spec, torch.tensor(settings["eos_token_id"] or [], dtype=ids.dtype, device=ids.device))
         settings = settings | {"stopping_criteria": StoppingCriteriaList([listener.note_token])}
         generate = self.model.generate
         # The guide's own generation config may ask for what cannot be listened to.
