@@ -13,6 +13,7 @@ from vistrim.core.schedules import (
     cuts_before,
     decay_factor,
     scaled_to_depth,
+    share_kept,
     tokens_kept,
 )
 
@@ -71,3 +72,16 @@ def test_budget(n, number, share):
 def test_budget_out_of_range(keep):
     with pytest.raises(ValueError, match="share"):
         check_budget(keep)
+
+
+@given(counts, shares)
+def test_share_kept_rounds_up(n, rate):
+    kept = share_kept(rate, n)
+    assert 0 <= kept <= n
+    assert kept >= rate * n - 1e-6
+    assert (kept == 0) == (rate == 0 or n == 0)
+
+
+def test_share_kept_values():
+    assert [share_kept(rate, 100) for rate in (1, 0.07, 0.0701, 1e-30, 0)] == [100, 7, 8, 1, 0]
+    assert share_kept(1 / 3, 144) == share_kept(1 / 3 + 1e-16, 144) == 48

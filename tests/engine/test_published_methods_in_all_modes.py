@@ -18,6 +18,7 @@ from vistrim import (
     DyVTE,
     FasterVLM,
     FastV,
+    PSigmoid,
     PyramidDrop,
     QueCC,
     SparseVLM,
@@ -27,6 +28,7 @@ from vistrim import (
     compose,
     trim,
 )
+from vistrim.methods.keep_rates import KeepRates
 
 METHODS = {
     "fastervlm": FasterVLM(5),
@@ -38,6 +40,8 @@ METHODS = {
     "vtw": VTW(3, "renumber"),
     "dyvte": DyVTE(saved(1)),
     "quecc": QueCC(random_part()),
+    "psigmoid": PSigmoid(budget=0.55, kappa=1.5),
+    "keep-rates-of-the-prompt": KeepRates((1, 0.8, 0.8, 0.3, 0), "prompt"),
     "composed": compose(FasterVLM(0.75), SparseVLM(layers=(1,), counts=(4,))),
 }
 EACH = pytest.mark.parametrize("name", METHODS)

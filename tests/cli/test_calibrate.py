@@ -1,0 +1,378 @@
+"""``vistrim calibrate``: schedules are searched, written, used, resumed and never overwritten unasked."""
+
+import json
+import math
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+import vistrim as library
+from tests.cli.conftest import save_image
+from tests.cli.invoke import error_line, vistrim
+from tests.cli.test_process import COMMAND, ENVIRONMENT, LIMIT
+from vistrim.calibration import evaluations
+from vistrim.core.sigmoid import sigmoid_rates
+
+QUICK = ("--max-new-tokens", "3", "--objective", "agreement")
+TASKS = ("--tasks", "color,description", "--limit", "2")
+GSEARCH = ("gsearch", *TASKS, "--group", "2", "--error", "0.4")
+PSIGMOID = ("psigmoid", *TASKS, "--budget", "0.4", "--trials", "3")
+
+
+@pytest.fixture
+def no_model(monkeypatch):
+    """What is cheap is checked before a model is loaded."""
+    monkeypatch.setattr(library, "load", lambda *_, **__: pytest.fail("the model was loaded"))
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The methods with which the model was asked, a batch each."""
+    found, real = [], evaluations.answer
+
+    def counted(model, processor, items, method, max_new_tokens):
+        found.append(method)
+        return real(model, processor, items, method, max_new_tokens)
+
+    monkeypatch.setattr(evaluations, "answer", counted)
+    return found
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A file of two questions; images lie beside it."""
+    save_image(tmp_path / "a.png")
+    lines = [{"image": "a.png", "prompt": "what is this", "answer": "w9"}, {"image": "a.png", "prompt": "what is w33"}]
+    path = tmp_path / "own.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)) + "\n\n")
+    return path
+
+
+def calibrate(checkpoint, out, *arguments):
+    return vistrim("calibrate", *arguments, "--model", checkpoint, "--out", str(out), *QUICK)
+
+
+def searched(path):
+    """What a schedule says, but for where and when it was made."""
+    content = json.loads(path.read_text())
+    del content["made_with"]["command"], content["made_with"]["environment"]
+    return content
+
+
+@pytest.mark.parametrize("command", [GSEARCH, PSIGMOID], ids=["gsearch", "psigmoid"])
+def test_a_schedule_is_searched_and_can_be_used(checkpoint, tmp_path, command):
+    out = tmp_path / "schedule.json"
+    result = calibrate(checkpoint, out, *command)
+    assert result.exit_code == 0
+    assert f"use it with --method {command[0]}:schedule={out}" in result.stdout
+    content = json.loads(out.read_text())
+    rates, made = content["rates"], content["made_with"]
+    assert content["method"] == command[0]
+    assert content["model"] == "tiny-llava"
+    assert len(rates) == content["layers"] == 5
+    assert rates[0] == 1
+    assert rates == sorted(rates, reverse=True)
+    assert made["mean_rate"] == pytest.approx(sum(rates) / 5)
+    assert made["untouched"] == 1
+    assert made["number_of_questions"] == 4
+    assert made["settings"]["tasks"] == "color,description"
+    assert made["environment"]["torch"]
+    if command is GSEARCH:
+        assert made["performance"] >= 0.6
+    else:
+        assert made["mean_rate"] == pytest.approx(0.4)
+        assert rates == list(sigmoid_rates(made["kappa"], 0.4, 5))
+        assert made["evaluations"] == 3
+    used = vistrim(
+        "eval", "--model", checkpoint, *TASKS, "--split", "validation", "--max-new-tokens", "3", "--json",
+        "--out", str(tmp_path / "eval"), "--method", f"{command[0]}:schedule={out}",
+    )  # fmt: skip
+    assert used.exit_code == 0
+    (row,) = json.loads(used.stdout)["methods"][1:]
+    figures = row["tasks"].values()
+    assert sum(one["agreement"] for one in figures) / 2 == pytest.approx(made["performance"])
+    kept = [max(1, math.ceil(16 * rate - 1e-9)) for rate in rates]
+    assert all(one["average_tokens"] == pytest.approx(sum(kept) / 5) for one in figures)
+
+
+@pytest.mark.parametrize("command", [GSEARCH, PSIGMOID], ids=["gsearch", "psigmoid"])
+def test_a_search_that_was_stopped_goes_on_and_finds_the_same(checkpoint, tmp_path, command, asked, monkeypatch):
+    whole, cut = tmp_path / "whole.json", tmp_path / "cut.json"
+    assert calibrate(checkpoint, whole, *command).exit_code == 0
+    needed = len(asked)
+    asked.clear()
+    counted = evaluations.answer
+
+    def interrupted(*arguments):
+        if len(asked) == 5:
+            raise KeyboardInterrupt
+        return counted(*arguments)
+
+    monkeypatch.setattr(evaluations, "answer", interrupted)
+    stopped = calibrate(checkpoint, cut, *command)
+    assert stopped.exit_code == 130
+    assert "stopped: the same command goes on from here" in stopped.stderr
+    assert not cut.exists()
+    monkeypatch.setattr(evaluations, "answer", counted)
+    assert calibrate(checkpoint, cut, *command).exit_code == 0
+    # Two batches each: the evaluation that was cut off is made again.
+    assert len(asked) == needed + 1
+    assert searched(cut) == searched(whole)
+
+
+@pytest.mark.slow
+def test_a_kill_loses_at_most_one_evaluation(checkpoint, tmp_path):
+    whole, killed = tmp_path / "whole.json", tmp_path / "killed.json"
+    calibrate(checkpoint, whole, *GSEARCH)
+    progress = killed.with_name("killed.json.progress.jsonl")
+    command = [*COMMAND, "calibrate", *GSEARCH, "--model", checkpoint, "--out", str(killed), *QUICK]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+    began = time.monotonic()
+    while not progress.exists() or progress.read_bytes().count(b"\n") < 4:
+        assert process.poll() is None
+        assert time.monotonic() - began < LIMIT
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not killed.exists()
+    before = progress.read_bytes()
+    assert calibrate(checkpoint, killed, *GSEARCH).exit_code == 0
+    assert searched(killed) == searched(whole)
+    assert progress.read_bytes().startswith(before[: before.rfind(b"\n") + 1])
+
+
+def test_a_finished_command_does_nothing(checkpoint, tmp_path, monkeypatch):
+    out = tmp_path / "schedule.json"
+    first = calibrate(checkpoint, out, *PSIGMOID)
+    before = out.read_bytes()
+    monkeypatch.setattr(library, "load", lambda *_, **__: pytest.fail("the model was loaded"))
+    again = calibrate(checkpoint, out, *PSIGMOID)
+    assert again.exit_code == 0
+    assert "is what this command makes: nothing to do" in again.stderr
+    assert again.stdout == first.stdout
+    assert out.read_bytes() == before
+
+
+def test_other_settings_do_not_overwrite_a_schedule_unasked(checkpoint, tmp_path, asked):
+    out = tmp_path / "schedule.json"
+    calibrate(checkpoint, out, *PSIGMOID)
+    before = out.read_bytes()
+    more = (*PSIGMOID, "--trials", "5")
+    refused = calibrate(checkpoint, out, *more)
+    assert refused.exit_code == 2
+    assert "holds another schedule (trials 3, now 5): give another --out, or --force" in error_line(refused)
+    assert out.read_bytes() == before
+    asked.clear()
+    forced = calibrate(checkpoint, out, *more, "--force", "--json")
+    assert forced.exit_code == 0
+    # The first three trials are known.
+    assert len(asked) == 2 * 2
+    assert json.loads(forced.stdout) == json.loads(out.read_text())
+    assert json.loads(out.read_text())["made_with"]["evaluations"] == 5
+
+
+def test_another_file_is_not_overwritten_unasked(checkpoint, tmp_path):
+    out = tmp_path / "notes.json"
+    out.write_text("mine")
+    result = calibrate(checkpoint, out, *PSIGMOID)
+    assert result.exit_code == 2
+    assert "is no schedule" in error_line(result)
+    assert "--force" in error_line(result)
+    assert out.read_text() == "mine"
+
+
+def test_evaluations_of_another_model_are_not_mixed_in(checkpoint, tmp_path, monkeypatch):
+    out = tmp_path / "schedule.json"
+    calibrate(checkpoint, out, *PSIGMOID)
+    monkeypatch.setattr("vistrim.cli.models.fingerprint", lambda *_: "other")
+    result = calibrate(checkpoint, out, *PSIGMOID, "--force")
+    assert result.exit_code == 1
+    assert "weights" in error_line(result)
+    assert "delete this file" in error_line(result)
+
+
+def test_own_questions_and_all_rows_of_the_prompt(checkpoint, tmp_path, own):
+    out = tmp_path / "schedule.json"
+    arguments = ("gsearch", "--data", str(own), "--rows", "prompt", "--group", "4", "--error", "0.5")
+    assert calibrate(checkpoint, out, *arguments).exit_code == 0
+    content = json.loads(out.read_text())
+    assert content["rows"] == "prompt"
+    assert content["made_with"]["number_of_questions"] == 2
+    # An image that changes makes other questions of them.
+    changed = Path(shutil.copy(own.parent / "a.png", own.parent / "b.png"))
+    changed.write_bytes(changed.read_bytes() + b" ")
+    changed.replace(own.parent / "a.png")
+    result = calibrate(checkpoint, out, *arguments)
+    assert result.exit_code == 2
+    assert "questions" in error_line(result)
+
+
+def test_some_of_ones_own_questions(checkpoint, tmp_path, own):
+    picked = set()
+    for seed in range(4):
+        out = tmp_path / f"{seed}.json"
+        common = ("--data", str(own), "--limit", "1", "--seed", str(seed), "--trials", "1", "--budget", "1")
+        assert calibrate(checkpoint, out, "psigmoid", *common).exit_code == 0
+        made = json.loads(out.read_text())["made_with"]
+        assert made["number_of_questions"] == 1
+        picked.add(made["settings"]["questions"])
+    assert len(picked) == 2
+
+
+def test_a_budget_of_flops(checkpoint, tmp_path):
+    out = tmp_path / "schedule.json"
+    asking = ("--tasks", "color", "--limit", "1")
+    result = calibrate(checkpoint, out, "psigmoid", *asking, "--flops", "0.6", "--trials", "2")
+    assert result.exit_code == 0
+    used = vistrim(
+        "eval", "--model", checkpoint, *asking, "--split", "validation", "--max-new-tokens", "3", "--json",
+        "--out", str(tmp_path / "eval"), "--method", f"psigmoid:schedule={out}",
+    )  # fmt: skip
+    figures = json.loads(used.stdout)["methods"][1]["tasks"]["color"]
+    # A token more or less in one of five layers is a few percent.
+    assert 0.55 < 1 / figures["flops_ratio"] <= 0.6
+
+
+def test_flops_that_are_too_few(checkpoint, tmp_path):
+    result = calibrate(checkpoint, tmp_path / "s.json", "psigmoid", *TASKS, "--flops", "0.05")
+    assert result.exit_code == 2
+    assert "of the FLOPs, and the budget is 0.0500 of them: give more" in result.stderr
+
+
+def test_a_model_that_is_never_right_cannot_lose(checkpoint, tmp_path):
+    result = vistrim(
+        "calibrate", "gsearch", "--model", checkpoint, "--out", str(tmp_path / "s.json"), *TASKS,
+        "--max-new-tokens", "2",
+    )  # fmt: skip
+    assert result.exit_code == 2
+    assert "performance is 0" in result.stderr
+
+
+def test_a_budget_that_layer_0_alone_exceeds(checkpoint, tmp_path):
+    result = calibrate(checkpoint, tmp_path / "s.json", "psigmoid", *TASKS, "--budget", "0.15")
+    assert result.exit_code == 2
+    assert "0.2000 of them on average: give at least that" in error_line(result)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_placeholder_for_images_is_no_part_of_a_question(checkpoint, tmp_path, own):
+    own.write_text(json.dumps({"image": "a.png", "prompt": "what <image>"}))
+    result = calibrate(checkpoint, tmp_path / "s.json", "psigmoid", "--data", str(own), "--budget", "0.5")
+    assert result.exit_code == 2
+    assert "placeholder for images" in error_line(result)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["gsearch"], "Missing option '--out'"),
+        (["gsearch", "--out", "no/such/place/s.json"], "create it first"),
+        (["gsearch", "--out", "."], "cannot be written"),
+        (["gsearch", "--out", "s.json", "--split", "test"], "choose train or validation"),
+        (["gsearch", "--out", "s.json", "--tasks", "colour"], "no task 'colour'"),
+        (["gsearch", "--out", "s.json", "--tasks", "easy-vqa"], "leave the task out"),
+        (["gsearch", "--out", "s.json", "--objective", "speed"], "must be accuracy or agreement"),
+        (["gsearch", "--out", "s.json", "--rows", "all"], "must be last or prompt"),
+        (["gsearch", "--out", "s.json", "--error", "1"], "--error"),
+        (["gsearch", "--out", "s.json", "--group", "0"], "--group"),
+        (["gsearch", "--out", "s.json", "--limit", "0"], "--limit"),
+        (["gsearch", "--out", "s.json", "--dtype", "int8"], "choose auto, float32"),
+        (["gsearch", "--out", "s.json", "--data", "no.jsonl"], "cannot be read (No such file"),
+        (["psigmoid", "--out", "s.json"], "--budget"),
+        (["psigmoid", "--out", "s.json", "--budget", "0.5", "--flops", "0.5"], "either --budget"),
+        (["psigmoid", "--out", "s.json", "--budget", "1.5"], "--budget"),
+        (["psigmoid", "--out", "s.json", "--budget", "0.5", "--trials", "0"], "--trials"),
+        (["gserch"], "See `vistrim calibrate --help`"),
+    ],
+)
+@pytest.mark.usefixtures("no_model")
+def test_wrong_usage(tmp_path, monkeypatch, arguments, says):
+    monkeypatch.chdir(tmp_path)
+    result = vistrim("calibrate", *arguments)
+    assert result.exit_code == 2
+    assert says in error_line(result)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("{", "line 2 is no JSON"),
+        ("[1]", "line 2 is no JSON object"),
+        ('{"prompt": "what"}', 'line 2 has no "image"'),
+        ('{"image": "a.png", "prompt": " "}', 'line 2 has no "prompt"'),
+        ('{"image": "a.png", "prompt": "what", "answer": 3}', 'line 2: "answer" must be text'),
+        ('{"image": "a.png", "prompt": "what"}', 'line 2 has no "answer": .*--objective agreement'),
+        ('{"image": "b.png", "prompt": "what", "answer": "w"}', "line 2: there is no image file"),
+        ('{"image": "own.jsonl", "prompt": "what", "answer": "w"}', "line 2: .* is not an image"),
+    ],
+)
+@pytest.mark.usefixtures("no_model")
+def test_bad_lines_of_ones_own_questions(tmp_path, own, line, says):
+    first = own.read_text().splitlines()[0]
+    own.write_text(f"{first}\n{line}\n")
+    result = vistrim("calibrate", "gsearch", "--data", str(own), "--out", str(tmp_path / "s.json"))
+    assert result.exit_code == 2
+    assert re.search(says, error_line(result))
+
+
+@pytest.mark.usefixtures("no_model")
+def test_two_sources_of_questions_and_none(tmp_path, own):
+    common = ("calibrate", "gsearch", "--out", str(tmp_path / "s.json"), "--data", str(own))
+    assert "leave one of them out" in error_line(vistrim(*common, "--tasks", "color"))
+    own.write_text("\n\n")
+    assert "there is no question" in error_line(vistrim(*common))
+    own.write_bytes(b"\xff\xfe\x00")
+    assert "no UTF-8 text" in error_line(vistrim(*common))
+
+
+@pytest.mark.usefixtures("no_model")
+def test_missing_packages_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    result = vistrim("calibrate", "psigmoid", "--budget", "0.5", "--out", str(tmp_path / "s.json"))
+    assert result.exit_code == 1
+    assert "pip install 'vistrim[calibration]'" in error_line(result)
+    result = vistrim("calibrate", "scaling", "--plot", str(tmp_path / "s.png"))
+    assert result.exit_code == 1
+    assert "pip install 'vistrim[eval]'" in error_line(result)
+
+
+def test_help():
+    listed = vistrim("calibrate")
+    assert listed.exit_code == 0
+    assert all(name in listed.stdout for name in ("gsearch", "psigmoid", "scaling"))
+    assert "Example: vistrim calibrate gsearch" in vistrim("calibrate", "gsearch", "--help").stdout
+
+
+def test_scaling(tmp_path):
+    plot = tmp_path / "scaling.png"
+    result = vistrim("calibrate", "scaling", "--text-tokens", "50", "--flops", "1e12", "--plot", str(plot))
+    assert result.exit_code == 0
+    for text in ("13.5", "12.1", "576.0", "no measurement of other models"):
+        assert text in " ".join(result.stdout.split())
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    sizes = ("--size", "7", "--size", "14")
+    found = json.loads(vistrim("calibrate", "scaling", "--flops", "1e12", *sizes, "--json").stdout)
+    assert [choice["parameters"] for choice in found["choices"]] == [7]
+    assert found["choices"][0]["visual_tokens"] == 21
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--law", "newton"], "no law 'newton': choose published"),
+        (["--size", "0"], "above 0"),
+        (["--flops", "1e9"], "too small for 50 text tokens"),
+        (["--plot", "plot.jpg"], ".png"),
+        (["--plot", "no/such/place.png"], "folder that exists"),
+        (["--text-tokens", "-1"], "--text-tokens"),
+    ],
+)
+def test_scaling_that_cannot_be_had(arguments, says):
+    result = vistrim("calibrate", "scaling", *arguments)
+    assert result.exit_code == 2
+    assert says in error_line(result)
