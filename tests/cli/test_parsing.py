@@ -2,7 +2,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vistrim import PVTP, ST3, VTA, VTCCLS, FasterVLM, Pool, PyramidDrop, Random, SparseVLM, Uniform, VisPruner, compose
+from vistrim import (
+    PVTP,
+    ST3,
+    VTA,
+    VTCCLS,
+    FasterVLM,
+    GSearch,
+    Pool,
+    PSigmoid,
+    PyramidDrop,
+    Random,
+    SparseVLM,
+    Uniform,
+    VisPruner,
+    compose,
+)
 from vistrim.cli.errors import WrongUsageError
 from vistrim.cli.parsing import parse_method
 
@@ -27,6 +42,8 @@ from vistrim.cli.parsing import parse_method
         ("sparsevlm:variant=plus,positions=none", [], None, SparseVLM(variant="plus")),
         ("sparsevlm:counts=300/1.0/0.5", [], None, SparseVLM(counts=(300, 1.0, 0.5))),
         ("vtc-cls:first_layer=3", [], None, VTCCLS(first_layer=3)),
+        ("gsearch:schedule=some/where/s.json", [], None, GSearch("some/where/s.json")),
+        ("psigmoid:budget=0.33,kappa=0.5", [], None, PSigmoid(budget=0.33, kappa=0.5)),
         ("fastervlm:keep=0.5 + vta", [], None, compose(FasterVLM(0.5), VTA())),
         ("random+st3:preset=compact", [], None, compose(Random(), ST3.preset("compact"))),
     ],
@@ -54,6 +71,8 @@ def test_a_budget_without_a_point_is_a_number_of_tokens(text, value):
             counts=st.tuples(st.integers(1, 99), st.floats(0.01, 1))
             | st.tuples(st.floats(0.5, 1), st.floats(0.01, 0.5)),
         ),
+        st.builds(PSigmoid, budget=st.floats(0.1, 1), kappa=st.floats(0.01, 9)),
+        st.builds(GSearch, st.none() | st.just("../s.json")),
         st.builds(PyramidDrop, layers=st.just((1, 3, 9)), positions=st.sampled_from(["original", "renumber"])),
         st.builds(compose, st.builds(VisPruner, keep=st.floats(0.01, 1)), st.builds(PVTP, ratio=st.floats(0, 0.99))),
         st.builds(ST3, stride=st.none() | st.integers(1, 9), decay=st.sampled_from(["linear", "exponential"])),
