@@ -15,6 +15,7 @@ from vistrim import (
     VTA,
     VTCCLS,
     VTW,
+    YOPO,
     DyVTE,
     FasterVLM,
     FastV,
@@ -42,6 +43,7 @@ METHODS = {
     "quecc": QueCC(random_part()),
     "psigmoid": PSigmoid(budget=0.55, kappa=1.5),
     "keep-rates-of-the-prompt": KeepRates((1, 0.8, 0.8, 0.3, 0), "prompt"),
+    "yopo": YOPO(3, ((True,) * 4, (False, True, True, False), (False,) * 4, (True, False) * 2, (True,) * 4), 3, 0.5),
     "composed": compose(FasterVLM(0.75), SparseVLM(layers=(1,), counts=(4,))),
 }
 EACH = pytest.mark.parametrize("name", METHODS)

@@ -40,7 +40,7 @@ def test_every_method_is_listed_and_can_be_built_by_name():
         assert dataclasses.is_dataclass(method)
         assert info.summary
         assert info.source
-        assert set(info.stages) <= {"input", "prefill", "decode"}
+        assert set(info.stages) <= {"input", "structure", "prefill", "decode"}
         assert info.parameters == {f.name: f.default for f in dataclasses.fields(method)}
         assert str(method).startswith(info.name)
         with pytest.raises(dataclasses.FrozenInstanceError):

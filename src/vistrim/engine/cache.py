@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from vistrim.core.selection import Selection, gather_rows
 from vistrim.core.structure import LayerStructure
@@ -48,7 +48,7 @@ class Incoming:
     lacking: LayerStructure | None = None
 
 
-class _Trimmable:
+class Trimmable:
     """Mixin for a dynamic cache layer. Class attributes are the state of a layer that never lost a token."""
 
     tokens: TokenMap | None = None
@@ -171,7 +171,7 @@ class _Trimmable:
 
     def reset(self) -> None:
         super().reset()  # type: ignore[misc]
-        for name in _Trimmable.__annotations__.keys() - {"keys", "values"}:
+        for name in Trimmable.__annotations__.keys() - {"keys", "values"}:
             self.__dict__.pop(name, None)
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
@@ -207,7 +207,7 @@ class _Trimmable:
         """Keep a base class that counts tokens itself in step."""
 
 
-class TrimmableLayer(_Trimmable, DynamicLayer):
+class TrimmableLayer(Trimmable, DynamicLayer):
     """Full-attention layer."""
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
@@ -219,7 +219,7 @@ class TrimmableLayer(_Trimmable, DynamicLayer):
         return self.logical
 
 
-class TrimmableSlidingLayer(_Trimmable, DynamicSlidingWindowLayer):
+class TrimmableSlidingLayer(Trimmable, DynamicSlidingWindowLayer):
     """Sliding-window layer.
 
     The base class keeps the last ``sliding_window - 1`` stored columns, which cover at least the window in logical
@@ -238,66 +238,6 @@ class TrimmableSlidingLayer(_Trimmable, DynamicSlidingWindowLayer):
 
     def _tell_length(self) -> None:
         self.cumulative_length = self.logical
-
-
-_TRIMMABLE = {DynamicLayer: TrimmableLayer, DynamicSlidingWindowLayer: TrimmableSlidingLayer}
-
-
-def check_cache(cache: object) -> None:
-    """Refuse a cache that cannot forget tokens.
-
-    Raises
-    ------
-    UnsupportedGenerationError
-        For anything but a dynamic cache on the model's device.
-    """
-    kinds = {type(layer) for layer in cache.layers} if isinstance(cache, Cache) else {type(cache)}
-    known = {*_TRIMMABLE, *_TRIMMABLE.values()}
-    if unknown := sorted(kind.__name__ for kind in kinds - known):
-        raise UnsupportedGenerationError(
-            f"vistrim cannot remove tokens from a cache made of {', '.join(unknown)}: "
-            "use the default cache (leave out `cache_implementation`) or pass a `DynamicCache`"
-        )
-    if getattr(cache, "offloading", False):
-        raise UnsupportedGenerationError(
-            "vistrim does not support an offloaded cache: leave out `cache_implementation='offloaded'` "
-            "(a trimmed cache is smaller anyway)"
-        )
-
-
-def make_trimmable(cache: Cache, config: Any) -> None:
-    """Swap the layers of a dynamic cache, in place, for layers that can forget tokens.
-
-    Parameters
-    ----------
-    cache : Cache
-        A dynamic cache, empty or in use.
-    config : PretrainedConfig
-        Of the decoder that uses it.
-
-    Raises
-    ------
-    UnsupportedGenerationError
-        If the cache does not fit.
-    """
-    check_cache(cache)
-    if cache.layers and all(isinstance(layer, _Trimmable) for layer in cache.layers):
-        return
-    # A cache made without the config does not know of sliding windows.
-    model_layers = DynamicCache(config=config).layers
-    cache.layers += model_layers[len(cache.layers) :]
-    for i, layer in enumerate(cache.layers):
-        if layer.is_sliding != model_layers[i].is_sliding and layer.get_seq_length():
-            raise UnsupportedGenerationError(
-                "this KV cache was made without the model's sliding window: "
-                "make it with DynamicCache(config=model.config.get_text_config())"
-            )
-        if type(layer) in _TRIMMABLE:
-            source = layer if layer.get_seq_length() else model_layers[i]
-            cls = _TRIMMABLE[type(source)]
-            cache.layers[i] = cls.__new__(cls)
-            cache.layers[i].__dict__.update(source.__dict__)
-            cache.layers[i].logical = source.get_seq_length()
 
 
 def refuse_cropping(layers: list[Any]) -> None:

@@ -3,7 +3,7 @@
 import functools
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,20 +12,26 @@ from transformers.cache_utils import Cache, DynamicCache
 
 from vistrim.architectures import ModelSpec, discover
 from vistrim.engine import tap
-from vistrim.engine.cache import make_trimmable
+from vistrim.engine.cache_swap import make_trimmable
 from vistrim.engine.decode import Decode
+from vistrim.engine.fitting import check_needs
 from vistrim.engine.forward import Call, Forward
-from vistrim.engine.generation import GenerateCall, Generation, begin_generation, check_kernel
+from vistrim.engine.generation import (
+    GenerateCall,
+    Generation,
+    begin_generation,
+    check_kernel,
+    refuse_continuous_batching,
+)
 from vistrim.engine.hooks import Hooks
 from vistrim.engine.prefill import Prefill
-from vistrim.engine.probe import can_look_ahead
 from vistrim.engine.prompt import Prompt, PromptInputs, read_inputs, read_prompt
 from vistrim.engine.question import read_question
 from vistrim.engine.recorder import Recorder
 from vistrim.engine.structure import RowSplit, check_call, check_heads, find_structures
-from vistrim.engine.vision import VisionRecord, watch
+from vistrim.engine.vision import VisionRecord, check_features, watch
 from vistrim.engine.visual_rows import narrow
-from vistrim.errors import UnsupportedGenerationError, UnsupportedModelError
+from vistrim.errors import UnsupportedModelError
 from vistrim.methods.base import Method
 
 
@@ -63,20 +69,10 @@ class Engine:
         self.notation = str(method)
         self.method = method = method.fitted(self.spec.facts)
         self.cuts = frozenset(method.prefill_layers(self.spec.decoder_shape.layers))
-        tower = self.spec.vision
-        self.vision_blocks = method.vision_blocks(tower.feature_block)
-        self.vision_states = method.vision_states(tower.feature_block)
+        self.vision_blocks = method.vision_blocks(self.spec.vision.feature_block)
+        self.vision_states = method.vision_states(self.spec.vision.feature_block)
         self.reads_vision = bool(self.vision_blocks or self.vision_states)
-        if not {*self.vision_blocks, *self.vision_states} <= set(range(len(tower.blocks))):
-            raise UnsupportedModelError(
-                f"{method.name} reads blocks of the vision tower, up to the feature block, that this model does not "
-                "have: use a method that ranks inside the language model, such as fastv"
-            )
-        if method.ranks_by == "layer ahead" and not all(map(can_look_ahead, self.spec.layers)):
-            raise UnsupportedModelError(
-                f"{method.name} ranks by the layer that is about to run, and vistrim cannot compute the queries and "
-                "keys of this model's layers in advance: use fastv, which ranks by the layer before"
-            )
+        check_needs(method, self.spec)
         self.structures = find_structures(method, self.spec)
         self.recorders: list[Recorder] = []
         self._by_cache: weakref.WeakKeyDictionary[Cache, Recorder] = weakref.WeakKeyDictionary()
@@ -112,7 +108,7 @@ class Engine:
             watch(self.spec.vision, self.vision_blocks, self.vision_states, self._vision, hooks)
         hooks.shadow(self.model, "generate", self._generate(self.model.generate))
         for name in ("generate_batch", "init_continuous_batching"):
-            hooks.shadow(self.model, name, _refuse_continuous_batching)
+            hooks.shadow(self.model, name, refuse_continuous_batching)
 
     def detach(self) -> None:
         """Remove everything that `attach` installed."""
@@ -133,7 +129,7 @@ class Engine:
     def _run(self, call: GenerateCall, generation: Generation, generate: functools.partial[Any]) -> Any:
         """Carry out a call of ``generate`` that was checked."""
         if self.reads_vision:
-            self._check_features(call.arguments)
+            check_features(self.spec.vision, call.arguments, self.method.name)
             generation.vision = VisionRecord(self.spec.vision)
         outer = dict(vars(self._thread))
         self._thread.generation = generation
@@ -159,7 +155,7 @@ class Engine:
         drafted = (head.get("logits_to_keep") or 1) - 1 if generation is not None and generation.drafts else 0
         self._thread.inputs = read_inputs(self.spec, call, head.get("labels"), drafted)
         if self.reads_vision:
-            self._check_features(call)
+            check_features(self.spec.vision, call, self.method.name)
             # `generate` has encoded its images before; any other pass does it on its way.
             encodes = generation is None or call.get("mm_encoder_outputs") is None
             self._thread.vision = VisionRecord(self.spec.vision) if encodes else None
@@ -171,14 +167,6 @@ class Engine:
         """Where to note what the vision tower does in this thread, or to look it up."""
         generation = self._thread.generation
         return self._thread.vision or (generation.vision if generation is not None else None)
-
-    def _check_features(self, arguments: Mapping[str, Any]) -> None:
-        for name, value in self.spec.vision.settings.items():
-            if arguments.get(name) not in (None, value):
-                raise UnsupportedGenerationError(
-                    f"{self.method.name} reads the features that the model's config names: leave out `{name}`, or set "
-                    f"model.config.{name} before trimming"
-                )
 
     def _begin_forward(self, call: Call) -> None:
         embeddings = call["inputs_embeds"] if call.get("inputs_embeds") is not None else call["input_ids"]
@@ -285,6 +273,8 @@ class Engine:
         forward = self._thread.forward
         if forward is None:
             return None
+        # A look ahead at this layer must not go by the plan of the last.
+        forward.plan = None
         changed = forward.before_layer(i, args[0], kwargs)
         forward.plan = forward.plan_layer(i)
         if changed is None:
@@ -321,9 +311,3 @@ class Engine:
         if output.hidden_states is not None and output.hidden_states[-1] is last:
             output.hidden_states = (*output.hidden_states[:-1], output.last_hidden_state)
         return output
-
-
-def _refuse_continuous_batching(*args: Any, **kwargs: Any) -> None:
-    raise UnsupportedGenerationError(
-        "vistrim does not support continuous batching, whose paged cache it cannot trim: use model.generate()"
-    )

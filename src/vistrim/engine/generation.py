@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, UnbatchedClassifierFreeGuidanceLogitsProcessor
 from transformers.cache_utils import Cache
 
-from vistrim.engine.cache import check_cache
+from vistrim.engine.cache_swap import check_cache
 from vistrim.engine.exits import GuideRecord
 from vistrim.engine.recorder import Recorder
 from vistrim.engine.vision import VisionRecord
@@ -133,6 +133,17 @@ def begin_generation(call: GenerateCall, acts_in_decode: bool) -> Generation:
         drafts=setting("prompt_lookup_num_tokens") is not None,
         caches=setting("use_cache") is not False,
     )
+
+
+def refuse_continuous_batching(*args: Any, **kwargs: Any) -> None:
+    """Refuse what the methods of a model that batch continuously would do.
+
+    Raises
+    ------
+    UnsupportedGenerationError
+        Always.
+    """
+    refuse("continuous batching, whose paged cache it cannot trim", "use model.generate()")
 
 
 def check_kernel(config: Any) -> None:

@@ -165,5 +165,5 @@ def check_call(call: dict[str, Any], config: Any, recomputes: bool) -> None:
     if recomputes:
         raise UnsupportedGenerationError(
             "layers cannot be recomputed for the gradient where a method cuts inside them: "
-            "call model.gradient_checkpointing_disable()"
+            "call model.activation_checkpointing_disable()"
         )

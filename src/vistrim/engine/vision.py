@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -136,3 +136,19 @@ def _note_states(current: CurrentRecord, block: int, module: nn.Module, args: tu
 def _note_features(current: CurrentRecord, projector: nn.Module, args: tuple[Any, ...]) -> None:
     if (record := current()) is not None:
         record.read_features(args[0])
+
+
+def check_features(tower: VisionTower, arguments: Mapping[str, Any], name: str) -> None:
+    """Refuse a call that overrides which features of the tower a method reads.
+
+    Raises
+    ------
+    UnsupportedGenerationError
+        With the way out; ``name`` is the method's.
+    """
+    for setting, value in tower.settings.items():
+        if arguments.get(setting) not in (None, value):
+            raise UnsupportedGenerationError(
+                f"{name} reads the features that the model's config names: leave out `{setting}`, or set "
+                f"model.config.{setting} before trimming"
+            )
