@@ -31,6 +31,7 @@ from vistrim import (
 )
 from vistrim.methods.keep_rates import KeepRates
 
+HEADS = ((True,) * 4, (False, True, True, False), (False,) * 4, (True, False) * 2, (True,) * 4)
 METHODS = {
     "fastervlm": FasterVLM(5),
     "vispruner": VisPruner(7, positions="original"),
@@ -43,8 +44,8 @@ METHODS = {
     "quecc": QueCC(random_part()),
     "psigmoid": PSigmoid(budget=0.55, kappa=1.5),
     "keep-rates-of-the-prompt": KeepRates((1, 0.8, 0.8, 0.3, 0), "prompt"),
-    "yopo": YOPO(3, ((True,) * 4, (False, True, True, False), (False,) * 4, (True, False) * 2, (True,) * 4), 3, 0.5),
-    "composed": compose(FasterVLM(0.75), SparseVLM(layers=(1,), counts=(4,))),
+    "yopo": YOPO(3, HEADS, 3, 0.5),
+    "composed": compose(FasterVLM(0.75), YOPO(3, HEADS, None, 0.5), SparseVLM(layers=(1,), counts=(4,))),
 }
 EACH = pytest.mark.parametrize("name", METHODS)
 

@@ -1,0 +1,225 @@
+"""Which attention heads of a model look at images: measured on prompts."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vistrim.architectures import ModelSpec, discover
+from vistrim.core.scores import AttentionRows
+from vistrim.core.selection import gather_rows
+from vistrim.engine import tap
+from vistrim.engine.forward import Call
+from vistrim.engine.masks import visible_to_rows
+from vistrim.engine.prompt import read_inputs, read_prompt
+from vistrim.engine.queries import QueryRows
+from vistrim.errors import UnsupportedModelError
+from vistrim.methods.parts import save_part
+from vistrim.methods.yopo import HEADS, YOPO
+
+WHOLE_LAYERS = 2
+"""The first layers, all of whose heads stay active."""
+VOTES = 0.4
+"""Share of the prompts that has to be exceeded."""
+
+
+@dataclass(frozen=True)
+class HeadCalibration:
+    """Heads that look at images.
+
+    Attributes
+    ----------
+    active : Tensor
+        ``[layers, heads]`` bool.
+    threshold : float
+        What a head's ratio has to exceed for a prompt to vote for it.
+    ratios : Tensor
+        ``[prompts, layers, heads]`` float32: attention of the question to visual tokens over that to text.
+    """
+
+    active: Tensor
+    threshold: float
+    ratios: Tensor
+
+    @property
+    def share(self) -> float:
+        """Share of all heads that is active."""
+        return self.active.float().mean().item()
+
+    def save(self, path: Path, model: Any) -> None:
+        """Write the file that `vistrim.YOPO` takes as ``heads``, for the model that it was measured on."""
+        notes = {"threshold": self.threshold, "prompts": len(self.ratios)}
+        save_part(path, YOPO.name, discover(model).facts, {HEADS: self.active}, notes)
+
+
+def calibrate_heads(
+    model: Any, prompts: Iterable[Mapping[str, Any]], *, threshold: float | None = None, keep: float | None = None
+) -> HeadCalibration:
+    r"""Find the heads that look at images.
+
+    For each prompt, :math:`\rho_{l,h}` is the attention that the question pays to visual tokens in head :math:`h` of
+    layer :math:`l`, over the attention that it pays to text. The prompt votes for the head if that exceeds the
+    threshold, which is the same for all heads. A head is active if more than 40 % of the prompts vote for it. In the
+    first two layers all heads are active.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        A supported multimodal model, not being trimmed.
+    prompts : iterable of mapping
+        Processor outputs (``input_ids``, ``pixel_values``, ...), each with one or more prompts; the authors use 100
+        prompts. Wrap it in ``rich.progress.track(...)`` to see how far it is.
+    threshold : float, optional
+        The authors use 0.035, 0.077 and 0.2 for LLaVA-1.5-13B.
+    keep : float, optional
+        Instead of a threshold, the share of all heads that shall be active, in (0, 1]: a threshold is chosen for it.
+
+    Returns
+    -------
+    HeadCalibration
+        Its ``save`` writes the file.
+
+    Raises
+    ------
+    ValueError
+        If not exactly one of ``threshold`` and ``keep`` is given, ``keep`` cannot be reached, there is no prompt, or
+        one has no image or no text behind it.
+    TypeError
+        If ``prompts`` is a single mapping.
+    UnsupportedModelError
+        If the model is not supported, or is being trimmed.
+
+    Notes
+    -----
+    Source: YOPO, arXiv 2410.06169 and ``gen_mask_llava.py`` at f0783f4. Which tokens' attention counts is not said for
+    LLaVA; here it is that of all text behind the last image, the question and what the chat template adds. The
+    authors' code sums attention maps; here only these rows are computed, in float32, and no map exists.
+    """
+    if (threshold is None) == (keep is None):
+        raise ValueError("give either a threshold or the share of heads to keep")
+    if isinstance(prompts, Mapping):
+        raise TypeError("prompts must be several processor outputs: write [inputs] for a single one")
+    found = [attention_ratios(model, inputs) for inputs in prompts]
+    if not found:
+        raise ValueError("no prompts: give at least one processor output")
+    ratios = torch.cat(found)
+    if keep is not None:
+        threshold = threshold_for(ratios, keep)
+    assert threshold is not None
+    return HeadCalibration(vote(ratios, threshold), threshold, ratios)
+
+
+def vote(ratios: Tensor, threshold: float) -> Tensor:
+    """Active heads ``[layers, heads]`` by the ratios ``[prompts, layers, heads]``."""
+    return _decisive(ratios) > threshold
+
+
+def threshold_for(ratios: Tensor, keep: float) -> float:
+    """The threshold at which the share ``keep`` of all heads is active.
+
+    Raises
+    ------
+    ValueError
+        If the share is out of range, or less than the first layers have, all of whose heads are active.
+    """
+    decisive = _decisive(ratios)
+    always = decisive[:WHOLE_LAYERS].numel()
+    wanted = int(decisive.numel() * keep + 0.5) - always
+    if not 0 < keep <= 1 or wanted < 0:
+        raise ValueError(
+            f"keep={keep}: must be between {always / decisive.numel():.2f}, the share of the heads of the first "
+            f"{WHOLE_LAYERS} layers, which are all active, and 1"
+        )
+    ranked = decisive[WHOLE_LAYERS:].flatten().sort(descending=True).values
+    # The best head that is not to be active; no ratio is below zero.
+    return ranked[wanted].item() if wanted < len(ranked) else -1.0
+
+
+def _decisive(ratios: Tensor) -> Tensor:
+    """``[layers, heads]``: the ratio that decides the vote on each head; infinite in the first layers."""
+    needed = int(VOTES * len(ratios)) + 1
+    decisive = ratios.sort(dim=0, descending=True).values[needed - 1].clone()
+    decisive[:WHOLE_LAYERS] = torch.inf
+    return decisive
+
+
+@torch.no_grad()
+def attention_ratios(model: Any, inputs: Mapping[str, Any]) -> Tensor:
+    """Attention of the text behind the images to visual tokens, over that to text.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        A supported model, not being trimmed.
+    inputs : mapping
+        What a processor makes of one or more prompts.
+
+    Returns
+    -------
+    Tensor
+        ``[batch, layers, heads]`` float32, on the CPU.
+
+    Raises
+    ------
+    ValueError
+        If a prompt has no image, no text behind it, or no token ids.
+    UnsupportedModelError
+        If the model is not supported, or is being trimmed.
+    """
+    spec = discover(model)
+    if tap.is_installed(spec.attentions[0]):
+        raise UnsupportedModelError("this model is being trimmed: leave that context first")
+    watcher = _Watcher(spec)
+    handle = spec.base.register_forward_pre_hook(watcher.note_inputs, with_kwargs=True)
+    for number, attention in enumerate(spec.attentions):
+        tap.install(attention, partial(tap.Tap, partial(watcher.read, number)))
+    try:
+        model(**inputs, use_cache=False, logits_to_keep=1)
+    finally:
+        handle.remove()
+        for attention in spec.attentions:
+            tap.remove(attention)
+    return torch.stack([watcher.ratios[number] for number in range(len(spec.layers))], 1)
+
+
+@dataclass
+class _Watcher:
+    """Follows one forward pass."""
+
+    spec: ModelSpec
+    visual: Tensor = field(init=False)
+    asking: QueryRows = field(init=False)
+    ratios: dict[int, Tensor] = field(default_factory=dict)
+
+    def note_inputs(self, module: nn.Module, args: tuple[Any, ...], kwargs: Call) -> None:
+        ids = kwargs.get("input_ids")
+        if ids is None:
+            raise ValueError("the prompts have no `input_ids`: give what the processor returns")
+        found = read_inputs(self.spec, kwargs, None, 0)
+        prompt = read_prompt(found, ids.shape[0], past=0, length=ids.shape[1], device=ids.device)
+        tokens = prompt.tokens
+        self.visual = (
+            torch.zeros_like(tokens.valid) if found.placeholders is None else found.placeholders & tokens.valid
+        )
+        last = (tokens.slots * self.visual).amax(1, keepdim=True)
+        behind = tokens.valid & (tokens.slots > last)
+        if not self.visual.any(1).all() or not behind.any(1).all():
+            raise ValueError("every prompt needs an image and text behind it: leave the others out")
+        self.asking = QueryRows.of(behind, tokens, prompt)
+
+    def read(self, layer: int, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:
+        rows = self.asking.slots
+        seen = visible_to_rows(mask, rows.to(key.device), query.shape[2], key.shape[2])
+        asking = AttentionRows(
+            gather_rows(query, rows, 0, 2), key, seen, scaling, key.shape[2], rows, self.asking.counted
+        )
+        visual = self.visual.to(key.device)[:, None, None]
+        image = text = torch.zeros((), device=key.device)
+        for weights, _ in asking.blocks():
+            image = image + (weights * visual).sum((2, 3))
+            text = text + (weights * ~visual).sum((2, 3))
+        self.ratios[layer] = (image / text).cpu()
