@@ -30,7 +30,7 @@ def load(name_or_path: str | Path, *, dtype: torch.dtype | str = "auto", device:
     Parameters
     ----------
     name_or_path : str or Path
-        A reference model of this project ("reference", "reference-small"), a directory written by
+        A reference model of this project (a name in ``vistrim.reference.NAMES``), a directory written by
         ``save_pretrained``, or a Hugging Face id such as ``"llava-hf/llava-1.5-7b-hf"``.
     dtype : torch.dtype or str
         Number type of the weights: a floating torch dtype or its name, or "auto" for the checkpoint's own.

@@ -1,4 +1,4 @@
-"""QueCC equals the stock model on a prompt that really has so few image tokens, the compressed embeddings at them."""
+"""QueCC equals the stock model on a prompt that really has so few image tokens: the compressed embeddings."""
 
 from pathlib import Path
 

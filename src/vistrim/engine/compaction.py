@@ -5,11 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vistrim.core.selection import Selection, gather_rows
+from vistrim.core.selection import gather_rows
 
 
-def compact_hidden(hidden: Tensor, index: Tensor, selection: Selection) -> Tensor:
-    """Keep the rows ``index`` of the hidden states, after averaging in, or replacing, what the selection says.
+def compact_hidden(hidden: Tensor, index: Tensor, merge_into: Tensor | None) -> Tensor:
+    """Keep the rows ``index`` of the hidden states, after averaging in the tokens that are merged into them.
 
     Parameters
     ----------
@@ -17,19 +17,22 @@ def compact_hidden(hidden: Tensor, index: Tensor, selection: Selection) -> Tenso
         ``[batch, tokens, hidden]``.
     index : Tensor
         ``[batch, rows]`` long.
-    selection : Selection
-        What is merged, and what tokens become.
+    merge_into : Tensor or None
+        ``[batch, tokens]`` long: row that absorbs each token, or -1.
 
     Returns
     -------
     Tensor
         ``[batch, rows, hidden]``.
     """
-    if selection.merge_into is not None:
-        hidden = _merge(hidden, selection.merge_into.to(hidden.device))
-    if selection.hidden is not None:
-        hidden = torch.where(selection.keep.to(hidden.device)[..., None], selection.hidden.to(hidden), hidden)
+    if merge_into is not None:
+        hidden = _merge(hidden, merge_into.to(hidden.device))
     return gather_rows(hidden, index, 0, 1)
+
+
+def replace_hidden(hidden: Tensor, keep: Tensor, replacement: Tensor) -> Tensor:
+    """Give the tokens with True in ``keep`` ``[batch, tokens]`` other hidden states ``[batch, tokens, hidden]``."""
+    return torch.where(keep.to(hidden.device)[..., None], replacement.to(hidden), hidden)
 
 
 def compact_arguments(

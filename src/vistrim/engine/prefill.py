@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 from vistrim.core.scores import AttentionRows, attention_received
 from vistrim.core.selection import Selection, gather_rows
 from vistrim.engine.cache import Incoming, refuse_cropping
-from vistrim.engine.compaction import compact_arguments, compact_hidden, restore_length
+from vistrim.engine.compaction import compact_arguments, compact_hidden, replace_hidden, restore_length
 from vistrim.engine.forward import Call, Forward
 from vistrim.engine.masks import layer_mask, visible_to_rows
 from vistrim.engine.positions import Renumbering, lowered_arguments
@@ -229,7 +229,9 @@ class Prefill(Forward):
         self.trimmed = True
         self.memo.clear()
         self.recorder.cut(layer, self.tokens)
-        return compact_hidden(hidden, index, selection)
+        if selection.hidden is not None:
+            hidden = replace_hidden(hidden, selection.keep, selection.hidden)
+        return compact_hidden(hidden, index, selection.merge_into)
 
     def _arguments(self, cached: Any, hidden: Tensor, kwargs: Call) -> Call:
         """What changes in the layer's keyword arguments because of the tokens that are gone."""

@@ -11,7 +11,6 @@ TRAINED_BY = {
     "reference": "vistrim.reference.train --size base",
     "reference-small": "vistrim.reference.train --size small",
     "reference-quecc-16": "vistrim.reference.train_quecc --tokens 16",
-    "reference-quecc-4": "vistrim.reference.train_quecc --tokens 4",
 }
 NAMES = tuple(TRAINED_BY)
 _WEIGHTS = Path(__file__).parent / "weights"

@@ -61,12 +61,12 @@ class CompressedLearner(nn.Module):
         mean, scale = features.mean().item(), features.std().item()
         compressor, width = self.compressor, features.shape[-1]
         same = torch.eye(width)
-        first, _, second, _ = compressor.value
+        value = compressor.value.state_dict()
         # Far on its right side, GELU lets everything pass.
-        first.weight.zero_()[:, -width:] = same / scale
-        first.bias.fill_(_PASSING - mean / scale)
-        second.weight.copy_(same)
-        second.bias.fill_(-_PASSING)
+        value["0.weight"].zero_()[:, -width:] = same / scale
+        value["0.bias"].fill_(_PASSING - mean / scale)
+        value["2.weight"].copy_(same)
+        value["2.bias"].fill_(-_PASSING)
         attention = compressor.attention
         attention.in_proj_weight[-width:] = same
         attention.out_proj.weight.copy_(same * scale)

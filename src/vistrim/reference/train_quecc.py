@@ -23,7 +23,7 @@ from vistrim.methods.parts import save_part
 from vistrim.methods.quecc import QueCC
 from vistrim.reference import easy_vqa, weights_path
 from vistrim.reference.batches import Batch, EasyVqaBatcher, SceneBatcher
-from vistrim.reference.compressed import CompressedLearner
+from vistrim.reference.compressed import CompressedLearner, stride_for
 from vistrim.reference.export import export_model, load_learner
 from vistrim.reference.objectives import SUBJECT_WEIGHT, task_accuracy
 from vistrim.reference.processing import build_processor
@@ -42,7 +42,7 @@ class Stage:
     Parameters
     ----------
     name : str
-        Also the name of its checkpoint.
+        In its checkpoint's name.
     tunes_decoder : bool
         Whether the decoder's layers learn with the compressor.
     steps : int
@@ -69,7 +69,7 @@ class Stage:
 
 RECIPE = (
     Stage("compressor", tunes_decoder=False, steps=300, lr=2e-3),
-    Stage("decoder", tunes_decoder=True, steps=700, lr=8e-4),
+    Stage("decoder", tunes_decoder=True, steps=400, lr=8e-4),
 )
 
 
@@ -159,6 +159,10 @@ def main(
     """Train QueCC for the reference model, or go on with it."""
     if threads:
         torch.set_num_threads(threads)
+    try:
+        stride_for(tokens)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
     wanted = [int(n) for n in steps.split("/")] if steps else [stage.steps for stage in RECIPE]
     if len(wanted) != len(RECIPE):
         raise typer.BadParameter(f"steps={steps}: give a number for each of the {len(RECIPE)} stages, such as 300/600")
@@ -168,7 +172,7 @@ def main(
     learner = new_learner(init or weights_path("reference"), processor, tokens, seed).to(device)
     with Progress() as progress:
         for stage, number in zip(RECIPE, wanted, strict=True):
-            run = CompressionRun(learner, processor, replace(stage, steps=number), out / f"{stage.name}.pt")
+            run = CompressionRun(learner, processor, replace(stage, steps=number), out / f"{stage.name}-{tokens}.pt")
             run.resume()
             for _ in run.to_end(torch.device(device), out / "log.jsonl", save_every, progress):
                 if export_to is None:
