@@ -83,10 +83,8 @@ def test_tokens_take_the_place_of_their_blocks_last_patch(shape):
     assert places.sum() == shape.tokens
     assert places[-1]
     rows, columns = (n // shape.stride for n in shape.grid)
-    patches = places.nonzero()[:, 0]
-    blocks = [
-        (int(p) // shape.grid[1] // shape.stride) * columns + int(p) % shape.grid[1] // shape.stride for p in patches
-    ]
+    found = places.view(shape.grid).nonzero() // shape.stride
+    blocks = (found[:, 0] * columns + found[:, 1]).tolist()
     # In the order of the tokens.
     assert blocks == list(range(rows * columns))
 

@@ -8,7 +8,7 @@ import torch
 import vistrim
 from tests import tiny
 from tests.methods.compressors import GRID, HEADS, compressed, random_part
-from vistrim import QueCC, UnsupportedGenerationError, compose, trim
+from vistrim import QueCC, UnsupportedGenerationError, UnsupportedModelError, compose, trim
 from vistrim.engine.engine import Engine
 from vistrim.methods.compressor import recorded_blocks
 
@@ -279,6 +279,28 @@ def test_prompts_without_images_read_no_question():
     with trim(model, QueCC(random_part())) as run:
         assert torch.equal(tiny.logits(tiny.generate(model, inputs)), before)
     assert run.report.method_flops == [0]
+
+
+def test_a_sample_without_an_image_beside_one_with():
+    model, path = tiny.shared(), random_part()
+    plain, asked = tiny.sample(0, 7), tiny.sample(1, 9)
+    expected = tiny.logits(tiny.generate(model, tiny.batch([plain])))[0]
+    with trim(model, QueCC(path)) as run:
+        together = tiny.generate(model, tiny.batch([plain, asked]))
+        tiny.generate(model, tiny.batch([asked]))
+    assert (tiny.logits(together)[0] - expected).abs().max() <= TOLERANCE
+    answer = answers(together, {"input_ids": torch.zeros(1, len(asked.ids))})[1]
+    assert (tiny.logits(together)[1] - read_out(model, asked, path, answer)).abs().max() <= TOLERANCE
+    assert run.reports[0].method_flops == [0, *run.reports[1].method_flops]
+
+
+def test_images_of_other_sizes_are_refused():
+    """Here the class token is a visual token too."""
+    model, sample = tiny.build(), tiny.sample()
+    model.config.vision_feature_select_strategy = "full"
+    ids = [*sample.ids[:4], tiny.IMAGE, *sample.ids[4:]]
+    with torch.no_grad(), trim(model, QueCC(random_part())), pytest.raises(UnsupportedModelError, match="16 visual"):
+        model(**tiny.batch([tiny.Sample(ids, sample.pixels)]))
 
 
 def test_threads_do_not_mix():

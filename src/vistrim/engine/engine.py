@@ -236,7 +236,8 @@ class Engine:
             return None
         with recorder.selecting():
             question, lengths = read_question(self.spec.decoder, prompt, embeddings)
-        recorder.read_question(lengths)
+        # A sample without images reads its question only for company.
+        recorder.read_question(tuple(n if v else 0 for n, v in zip(lengths, prompt.tokens.n_visual, strict=True)))
         return question
 
     def _generation_of(self, cache: Cache | None) -> Generation | None:

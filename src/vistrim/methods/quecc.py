@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vistrim.core.selection import Selection
+from vistrim.errors import UnsupportedModelError
 from vistrim.methods.base import InputTokens, Method, ModelFacts, Positions, check_positions
 from vistrim.methods.compressor import Compressor, CompressorShape, token_places
 from vistrim.methods.parts import TrainedPart, load_part
@@ -109,9 +110,9 @@ class FittedQueCC(QueCC):
         device, patches = tokens.visual.device, self.shape.patches
         source = tokens.vision.source
         if int((source >= 0).sum()) != patches * sum(map(len, tokens.images)):
-            raise ValueError(
-                f"the compressor was trained for images of {patches} visual tokens, and these have others: give the "
-                "images as the model's processor makes them"
+            raise UnsupportedModelError(
+                f"the compressor was trained for images of {patches} visual tokens, and these have others: set "
+                "model.config.vision_feature_select_strategy as it was in training"
             )
         # A last token that has to stay, as the prompt ends with it, is one of them too.
         taken = (source >= 0) & token_places(self.shape).to(device)[source % patches]
