@@ -10,6 +10,7 @@ from tests import tiny
 from tests.engine.test_against_oracle import TOLERANCE
 from tests.methods import compressor_rules, masked
 from tests.methods.masked import Reading
+from tests.methods.prompts import TEXT_BETWEEN, TEXT_ONLY
 
 ANSWER = [17, 99, 5, 140]
 
@@ -88,7 +89,7 @@ def test_compressor(stride, heads, vision):
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("prompt", [*tiny.RAGGED, tiny.sample(0, 30)])
+@pytest.mark.parametrize("prompt", [*tiny.RAGGED, TEXT_BETWEEN, TEXT_ONLY])
 @torch.no_grad()
 def test_reading_an_answer_to_embedded_images(prompt):
     """With the embeddings that the model itself makes, the answer is that to the images."""

@@ -8,18 +8,13 @@ import torch
 from tests import tiny
 from tests.methods.dense import Dense
 from tests.methods.exit_rules import DyVTE as Rule
-from tests.methods.test_against_dense import SAMPLES, run, two_turns
-from tests.methods.test_references import ENDS_WITH_IMAGE
+from tests.methods.prompts import BATCHES
+from tests.methods.test_against_dense import run, two_turns
 from vistrim import DyVTE
 from vistrim.architectures import discover
 from vistrim.methods.parts import save_part
 
 WIDTH, INPUTS = 6, 64
-PROMPTS = SAMPLES | {
-    "ends-with-image": [ENDS_WITH_IMAGE, tiny.RAGGED[1]],
-    # Behind the image there is nothing but the last token.
-    "one-word": [tiny.Sample([*ENDS_WITH_IMAGE.ids, 77], ENDS_WITH_IMAGE.pixels), tiny.RAGGED[0]],
-}
 
 
 def random_routers(seed):
@@ -43,7 +38,7 @@ def fixed_routers(*exits):
 
 
 ROUTERS = {
-    **{f"random-{seed}": random_routers(seed) for seed in (2, 7, 18, 22, 29)},
+    **{f"random-{seed}": random_routers(seed) for seed in (3, 10, 37, 39, 42)},
     "never": fixed_routers(),
     "at-once": fixed_routers(0, 1, 2, 3, 4),
     "later": fixed_routers(2),
@@ -57,7 +52,7 @@ ROUTERS = {
 def exits(name, prompts):
     """First layer without visual tokens, per sample."""
     rule = Rule(ROUTERS[name])
-    found = [first_without(alone_on(sample, rule)) for sample in PROMPTS[prompts]]
+    found = [first_without(alone_on(sample, rule)) for sample in BATCHES[prompts]]
     assert min(rule.margins) > 1e-3
     return found
 
@@ -80,13 +75,13 @@ def method_for(model, name, folder):
 
 @pytest.mark.parametrize(
     ("attention", "prompts"),
-    [*(("sdpa", prompts) for prompts in PROMPTS), ("eager", "ragged"), ("eager", "same-length")],
+    [*(("sdpa", prompts) for prompts in BATCHES), ("eager", "ragged"), ("eager", "same-length")],
 )
 @pytest.mark.parametrize("name", ROUTERS)
 def test_equals_the_reference(name, prompts, attention, tmp_path):
     model = tiny.shared("llama", attention)
     method, rule = method_for(model, name, tmp_path), Rule(ROUTERS[name])
-    report, alone = run(model, method, PROMPTS[prompts], rule, tiny.shared("llama", "eager"))
+    report, alone = run(model, method, BATCHES[prompts], rule, tiny.shared("llama", "eager"))
     assert report.exit_layers == [first_without(dense) for dense in alone] == exits(name, prompts)
     assert report.visual_tokens_per_layer == [
         [len(kept[layer]) for kept in (dense.kept for dense in alone)] for layer in range(tiny.DEPTH)
@@ -95,7 +90,7 @@ def test_equals_the_reference(name, prompts, attention, tmp_path):
 
 def test_the_cases_exit_everywhere():
     """And the samples of a batch at different layers."""
-    random = [exits(name, prompts) for name in ROUTERS if name.startswith("random") for prompts in PROMPTS]
+    random = [exits(name, prompts) for name in ROUTERS if name.startswith("random") for prompts in BATCHES]
     assert {layer for found in random for layer in found} >= {1, 2, 3, 4, None}
     assert sum(len(set(found)) > 1 for found in random) > 10
     assert exits("never", "ragged") == exits("too-late", "ragged") == [None] * 3
@@ -103,7 +98,7 @@ def test_the_cases_exit_everywhere():
 
 
 @pytest.mark.parametrize("text", ["mistral", "qwen2"])
-@pytest.mark.parametrize("name", ["random-2", "later"])
+@pytest.mark.parametrize("name", ["random-10", "later"])
 def test_other_decoders(name, text, tmp_path):
     model = tiny.shared(text)
     method, rule = method_for(model, name, tmp_path), Rule(ROUTERS[name])
@@ -111,7 +106,7 @@ def test_other_decoders(name, text, tmp_path):
     assert min(rule.margins) > 1e-3
 
 
-@pytest.mark.parametrize("name", ["random-2", "random-18", "random-29", "later"])
+@pytest.mark.parametrize("name", ["random-3", "random-10", "random-39", "later"])
 def test_second_turn_with_a_new_image(name, tmp_path):
     """The routers see the text behind the new image."""
     two_turns(method_for(tiny.shared(), name, tmp_path), Rule(ROUTERS[name]))

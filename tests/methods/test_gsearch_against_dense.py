@@ -3,9 +3,9 @@
 import pytest
 
 from tests import tiny
+from tests.methods.prompts import BATCHES
 from tests.methods.rate_rules import KeepRates, schedule_file
-from tests.methods.test_against_dense import SAMPLES, run, two_turns
-from tests.methods.test_references import ENDS_WITH_IMAGE
+from tests.methods.test_against_dense import run, two_turns
 from vistrim import GSearch
 
 RATES = {
@@ -21,17 +21,16 @@ RATES = {
     "hardly": (1.0, 0.95, 0.95, 0.95, 0.95),
     "everything": (1.0,) * 5,
 }
-PROMPTS = SAMPLES | {"ends-with-image": [ENDS_WITH_IMAGE, tiny.RAGGED[1]]}
 
 
 @pytest.mark.parametrize(
     ("attention", "prompts"),
-    [*(("sdpa", prompts) for prompts in PROMPTS), ("eager", "ragged"), ("eager", "same-length")],
+    [*(("sdpa", prompts) for prompts in BATCHES), ("eager", "ragged"), ("eager", "same-length")],
 )
 @pytest.mark.parametrize("name", RATES)
 def test_equals_the_reference(name, prompts, attention, tmp_path):
     method, rule = GSearch(schedule=schedule_file(tmp_path, "gsearch", RATES[name])), KeepRates(RATES[name])
-    run(tiny.shared("llama", attention), method, PROMPTS[prompts], rule, tiny.shared("llama", "eager"))
+    run(tiny.shared("llama", attention), method, BATCHES[prompts], rule, tiny.shared("llama", "eager"))
 
 
 @pytest.mark.parametrize("text", ["mistral", "qwen2"])

@@ -3,9 +3,9 @@
 import pytest
 
 from tests import tiny
+from tests.methods.prompts import BATCHES
 from tests.methods.rate_rules import KeepRates, schedule_file, sigmoid_rates
-from tests.methods.test_against_dense import MANY_IMAGES, SAMPLES, run, two_turns
-from tests.methods.test_references import ENDS_WITH_IMAGE
+from tests.methods.test_against_dense import MANY_IMAGES, run, two_turns
 from vistrim import PSigmoid
 
 CURVES = {
@@ -18,7 +18,7 @@ CURVES = {
     # The second layer would have a rate above 1: the third has what is left over.
     "step": (0.46, 8.0),
 }
-PROMPTS = SAMPLES | {"ends-with-image": [ENDS_WITH_IMAGE, tiny.RAGGED[1]], "many-images": MANY_IMAGES}
+PROMPTS = BATCHES | {"many-images": MANY_IMAGES}
 
 
 def case(name, depth=tiny.DEPTH):

@@ -18,16 +18,17 @@ from tests.methods.dense import Dense
 from tests.methods.exit_rules import DyVTE
 from tests.methods.guided_rules import ask, sgl
 from tests.methods.masked import Reading
+from tests.methods.prompts import ENDS_WITH_IMAGE, ONE_WORD, TEXT_BETWEEN, TEXT_ONLY
 from tests.methods.rate_rules import KeepRates, midpoint, sigmoid_rates
 from tests.oracle import Oracle
 
-ENDS_WITH_IMAGE = tiny.Sample(tiny.sample(1, 9).ids[: 4 + tiny.TOKENS_PER_IMAGE], tiny.sample(1, 9).pixels)
 PROMPTS = {
     "one": tiny.RAGGED[0],
     "two-images": tiny.RAGGED[1],
-    "little-text": tiny.RAGGED[2],
-    "text-only": tiny.sample(0, 30),
+    "text-only": TEXT_ONLY,
     "ends-with-image": ENDS_WITH_IMAGE,
+    "one-word": ONE_WORD,
+    "text-between": TEXT_BETWEEN,
 }
 EACH = pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS)
 ANSWER = [17, 99, 5, 140]
@@ -91,6 +92,7 @@ def test_guided_cut(prompt, fraction, layer):
 
 @EACH
 @pytest.mark.parametrize("seed", range(4))
+@torch.no_grad()
 def test_exits(prompt, seed):
     generator = torch.Generator().manual_seed(seed)
     routers = {}
@@ -100,17 +102,21 @@ def test_exits(prompt, seed):
     reading = Reading.of(model(), prompt, ANSWER)
     # Nothing is removed up to the exit, so that the untouched model knows what every router sees.
     states = model()(**tiny.batch([prompt]), output_hidden_states=True).hidden_states
-    exit_after = tiny.DEPTH
+    exit_after, margins = tiny.DEPTH, []
     behind = max(reading.visual, default=-1) + 1
-    for layer in reversed(range(tiny.DEPTH - 1) if reading.visual else []):
-        text = states[layer + 1][0, behind:].detach()
+    for layer in range(tiny.DEPTH - 1 if reading.visual else 0):
+        text = states[layer + 1][0, behind:]
         mean = text[:-1].mean(0) if len(text) > 1 else text[-1]
         router = nn.Sequential(nn.Linear(64, 8, bias=False), nn.GELU(), nn.Linear(8, 2, bias=False))
         router[0].weight.data, router[2].weight.data = routers[f"layers.{layer}.w1"], routers[f"layers.{layer}.w2"]
-        if router(torch.cat([mean, text[-1]])).softmax(-1)[1] > 0.5:
+        decision = router(torch.cat([mean, text[-1]]))
+        margins.append(float((decision[1] - decision[0]).abs()))
+        if decision.softmax(-1)[1] > 0.5:
             exit_after = layer
+            break
     dense = Dense(model(), DyVTE(routers))
     assert_close(dense, reading, prompt, lambda at: reading.without(reading.visual if at > exit_after else []))
+    assert dense.rule.margins == pytest.approx(margins, rel=1e-3)
     text = len(reading.embeddings) - len(reading.visual)
     assert dense.kv_lengths == [text + (len(reading.visual) if at <= exit_after else 0) for at in range(tiny.DEPTH)]
 

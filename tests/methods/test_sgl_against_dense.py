@@ -9,8 +9,8 @@ import torch
 from tests import tiny
 from tests.methods.dense import Dense
 from tests.methods.guided_rules import ask, sgl
-from tests.methods.test_against_dense import NEW_TOKENS, SAMPLES, assert_equal, assert_stages
-from tests.methods.test_references import ENDS_WITH_IMAGE
+from tests.methods.prompts import BATCHES
+from tests.methods.test_against_dense import NEW_TOKENS, assert_equal, assert_stages
 from vistrim import SGL, trim
 
 SMALL = {"num_hidden_layers": 3, "hidden_size": 16, "num_attention_heads": 2, "num_key_value_heads": 1}
@@ -25,7 +25,6 @@ CASES = {
     "nearly-nothing": {"layer_fraction": 0.4, "keep_ratio": 0.05},
     "everything": {"layer_fraction": 0.4, "keep_ratio": 1.0},
 }
-PROMPTS = SAMPLES | {"ends-with-image": [ENDS_WITH_IMAGE, tiny.RAGGED[1]]}
 
 
 @cache
@@ -47,7 +46,7 @@ def settled(attention="sdpa"):
 
 @cache
 def guidances(guide, prompts):
-    return [ask(guide, sample, NEW_TOKENS) for sample in PROMPTS[prompts]]
+    return [ask(guide, sample, NEW_TOKENS) for sample in BATCHES[prompts]]
 
 
 def rule(guidance, layer_fraction=0.4, keep_ratio=0.4):
@@ -55,7 +54,7 @@ def rule(guidance, layer_fraction=0.4, keep_ratio=0.4):
 
 
 def run(model, guide, eager_guide, prompts, **options):
-    samples = PROMPTS[prompts]
+    samples = BATCHES[prompts]
     inputs = tiny.batch(samples)
     with trim(model, SGL(guide, **options)) as trimmed:
         output = tiny.generate(model, inputs, NEW_TOKENS)
@@ -66,7 +65,7 @@ def run(model, guide, eager_guide, prompts, **options):
 
 @pytest.mark.parametrize(
     ("attention", "prompts"),
-    [*(("sdpa", prompts) for prompts in PROMPTS), ("eager", "ragged")],
+    [*(("sdpa", prompts) for prompts in BATCHES), ("eager", "ragged")],
 )
 @pytest.mark.parametrize("name", CASES)
 def test_equals_the_reference(name, prompts, attention):
@@ -99,7 +98,7 @@ def test_answers_that_end_at_different_steps(name):
 
 def assert_exits(model, method, prompts, told, pad=tiny.PAD):
     """Samples whose score is above the threshold get the guide's answer, the others that of the trimmed model."""
-    samples = PROMPTS[prompts]
+    samples = BATCHES[prompts]
     inputs = tiny.batch(samples)
     with torch.no_grad(), trim(model, method) as trimmed:
         sequences = model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)

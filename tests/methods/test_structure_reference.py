@@ -11,11 +11,12 @@ from tests.engine.test_against_oracle import TOLERANCE
 from tests.methods import masked
 from tests.methods.dense import Dense
 from tests.methods.masked import Reading
+from tests.methods.prompts import TEXT_BETWEEN, TEXT_ONLY
 from tests.methods.structure_rules import YOPO
 
 ANSWER = [17, 99, 5, 140]
 HEADS, SIZE, NEURONS = 4, 8, 48
-PROMPTS = {"ragged": tiny.RAGGED[0], "two-images": tiny.RAGGED[1], "text-only": tiny.sample(0, 30)}
+PROMPTS = {"one": tiny.RAGGED[0], "text-between": TEXT_BETWEEN, "text-only": TEXT_ONLY}
 STRUCTURES = {
     "nothing": {},
     "self": {"window": 1},

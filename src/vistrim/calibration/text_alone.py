@@ -81,12 +81,12 @@ class TextAlone:
 
     def note_call(self, layer: nn.Module, args: tuple[Any, ...], kwargs: Call) -> None:
         """Hook of a layer: keep its text and the other arguments."""
-        self._hidden.append(compact_hidden(args[0], self._index, self._withdrawal))
+        self._hidden.append(compact_hidden(args[0], self._index, None))
         self._calls.append((layer, kwargs | self._arguments(args[0], kwargs)))
 
     def note_output(self, hidden: Tensor) -> None:
         """Keep the text of the untouched model's last hidden states."""
-        self.last = compact_hidden(hidden, self._index, self._withdrawal)
+        self.last = compact_hidden(hidden, self._index, None)
 
     @property
     def _withdrawal(self) -> Selection:
