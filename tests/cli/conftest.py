@@ -1,8 +1,10 @@
+import json
 from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw
 
+import vistrim as library
 from tests.cli import checkpoint as builder
 
 
@@ -14,6 +16,22 @@ def checkpoint(tmp_path_factory) -> str:
 @pytest.fixture
 def image(tmp_path) -> str:
     return save_image(tmp_path / "photo.png")
+
+
+@pytest.fixture
+def no_model(monkeypatch):
+    """What is cheap is checked before a model is loaded."""
+    monkeypatch.setattr(library, "load", lambda *_, **__: pytest.fail("the model was loaded"))
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A file of two questions; images lie beside it."""
+    save_image(tmp_path / "a.png")
+    lines = [{"image": "a.png", "prompt": "what is this", "answer": "w9"}, {"image": "a.png", "prompt": "what is w33"}]
+    path = tmp_path / "own.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)) + "\n\n")
+    return path
 
 
 def save_image(path: Path) -> str:

@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 from transformers import LlamaConfig, LlavaForConditionalGeneration
 
-import vistrim as library
 from tests import tiny
 from tests.cli import checkpoint as builder
 from tests.cli.invoke import error_line, vistrim
@@ -17,12 +16,6 @@ from vistrim.cli.errors import WrongUsageError
 from vistrim.cli.prompts import read_prompts
 
 FAILED, WRONG_USAGE = 1, 2
-
-
-@pytest.fixture
-def no_model(monkeypatch):
-    """Wrong usage is found out before a model is loaded."""
-    monkeypatch.setattr(library, "load", lambda *_, **__: pytest.fail("the model was loaded"))
 
 
 def changed(checkpoint: str, to: Path, file: str, **values) -> str:

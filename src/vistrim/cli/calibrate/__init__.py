@@ -7,7 +7,7 @@ from vistrim.cli.calibrate.gsearch import gsearch
 from vistrim.cli.calibrate.psigmoid import psigmoid
 from vistrim.cli.calibrate.scaling import scaling
 
-app = typer.Typer(no_args_is_help=False)
+app = typer.Typer()
 app.command()(gsearch)
 app.command()(psigmoid)
 app.command()(dyvte)
