@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 import vistrim
 from tests import tiny
 from vistrim import YOPO, UnsupportedModelError, trim
-from vistrim.calibration.heads import attention_ratios, calibrate_heads, threshold_for, vote
+from vistrim.calibration.attention_ratios import attention_ratios
+from vistrim.calibration.heads import calibrate_heads, threshold_for, vote
 from vistrim.engine import tap
 
 PROMPTS = [tiny.batch(tiny.RAGGED), tiny.batch([tiny.sample(2, 7)])]

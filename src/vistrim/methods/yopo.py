@@ -66,7 +66,8 @@ class YOPO(Method):
     tokens are gone: the authors keep computing them for the softmax, so that ``layer`` and "all" exclude each other.
     The authors have one image; here visual tokens attend, with a window, to none of another image. Where tokens were
     removed before, the window is that of the original grid, and a merged token stands where the one that it was merged
-    into stood. A visual token that the engine never removes, because its logits are needed, counts as text.
+    into stood. A sliding window of the model limits the text that a visual token attends to, not its neighbours. A
+    visual token that the engine never removes, because its logits are needed, counts as text.
 
     The KV cache stays rectangular: it has room for the visual tokens of inactive heads, filled with zeros.
     """

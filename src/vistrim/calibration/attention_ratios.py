@@ -1,0 +1,97 @@
+"""How much each attention head of a model looks at images, compared with text."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vistrim.architectures import ModelSpec, discover
+from vistrim.core.scores import AttentionRows
+from vistrim.core.selection import gather_rows
+from vistrim.engine import tap
+from vistrim.engine.forward import Call
+from vistrim.engine.masks import visible_to_rows
+from vistrim.engine.prompt import read_inputs, read_prompt
+from vistrim.engine.queries import QueryRows
+from vistrim.errors import UnsupportedModelError
+
+
+@torch.no_grad()
+def attention_ratios(model: Any, inputs: Mapping[str, Any]) -> Tensor:
+    """Attention of the text behind the images to visual tokens, over that to text.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        A supported model, not being trimmed.
+    inputs : mapping
+        What a processor makes of one or more prompts.
+
+    Returns
+    -------
+    Tensor
+        ``[batch, layers, heads]`` float32, on the CPU.
+
+    Raises
+    ------
+    ValueError
+        If a prompt has no image, no text behind it, or no token ids.
+    UnsupportedModelError
+        If the model is not supported, or is being trimmed.
+    """
+    spec = discover(model)
+    if tap.is_installed(spec.attentions[0]):
+        raise UnsupportedModelError("this model is being trimmed: leave that context first")
+    watcher = _Watcher(spec)
+    handle = spec.base.register_forward_pre_hook(watcher.note_inputs, with_kwargs=True)
+    for number, attention in enumerate(spec.attentions):
+        tap.install(attention, partial(tap.Tap, partial(watcher.read, number)))
+    try:
+        model(**inputs, use_cache=False, logits_to_keep=1)
+    finally:
+        handle.remove()
+        for attention in spec.attentions:
+            tap.remove(attention)
+    return torch.stack([watcher.ratios[number] for number in range(len(spec.layers))], 1)
+
+
+@dataclass
+class _Watcher:
+    """Follows one forward pass."""
+
+    spec: ModelSpec
+    visual: Tensor = field(init=False)
+    asking: QueryRows = field(init=False)
+    ratios: dict[int, Tensor] = field(default_factory=dict)
+
+    def note_inputs(self, module: nn.Module, args: tuple[Any, ...], kwargs: Call) -> None:
+        ids = kwargs.get("input_ids")
+        if ids is None:
+            raise ValueError("the prompts have no `input_ids`: give what the processor returns")
+        found = read_inputs(self.spec, kwargs, None, 0)
+        prompt = read_prompt(found, ids.shape[0], past=0, length=ids.shape[1], device=ids.device)
+        tokens = prompt.tokens
+        self.visual = (
+            torch.zeros_like(tokens.valid) if found.placeholders is None else found.placeholders & tokens.valid
+        )
+        last = (tokens.slots * self.visual).amax(1, keepdim=True)
+        behind = tokens.valid & (tokens.slots > last)
+        if not self.visual.any(1).all() or not behind.any(1).all():
+            raise ValueError("every prompt needs an image and text behind it: leave the others out")
+        self.asking = QueryRows.of(behind, tokens, prompt)
+
+    def read(self, layer: int, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:
+        rows = self.asking.slots
+        seen = visible_to_rows(mask, rows.to(key.device), query.shape[2], key.shape[2])
+        asking = AttentionRows(
+            gather_rows(query, rows, 0, 2), key, seen, scaling, key.shape[2], rows, self.asking.counted
+        )
+        visual = self.visual.to(key.device)[:, None, None]
+        image = text = torch.zeros((), device=key.device)
+        for weights, _ in asking.blocks():
+            image = image + (weights * visual).sum((2, 3))
+            text = text + (weights * ~visual).sum((2, 3))
+        self.ratios[layer] = (image / text).cpu()
