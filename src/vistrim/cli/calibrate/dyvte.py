@@ -15,6 +15,7 @@ from vistrim.architectures import discover
 from vistrim.calibration.exits import agreement
 from vistrim.calibration.routers import Trained, collect, train_routers
 from vistrim.cli.calibrate import options
+from vistrim.cli.calibrate.output import check_new_file
 from vistrim.cli.calibrate.questions import digest, read_questions, refuse_placeholders
 from vistrim.cli.errors import WrongUsageError
 from vistrim.cli.models import check_loading, identity, load_model
@@ -56,8 +57,8 @@ def dyvte(
     batch_size: options.BatchSize = 8,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
-    force: Annotated[bool, typer.Option("--force", help="Replace --out.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what the file says about itself.")] = False,
+    force: options.Force = False,
+    as_json: options.Json = False,
 ) -> None:
     """Train routers that decide, sample by sample, from which layer on the image is no longer needed.
 
@@ -69,7 +70,7 @@ def dyvte(
     # Everything cheap is checked before the model is loaded.
     may_exit = _rule(rule, threshold)
     check_loading(dtype, device)
-    _check_out(out, force)
+    check_new_file(out, force)
     default = None if data is not None else 500
     own_tasks = tasks if data is not None else tasks or DEFAULT_TASKS
     questions = read_questions(data, own_tasks, split, limit or default, seed, "accuracy")
@@ -135,15 +136,6 @@ def _rule(rule: str, threshold: float | None) -> Callable[[dict[str, torch.Tenso
             raise WrongUsageError("the rule of the paper needs a --threshold, in nats per token: 0.05, say")
         return lambda measured: exits_by_paper(agreement(measured), threshold)
     raise WrongUsageError(f"--rule {rule}: choose code or paper")
-
-
-def _check_out(out: Path, force: bool) -> None:
-    if not out.parent.is_dir():
-        raise WrongUsageError(f"there is no directory '{out.parent}' for the routers: create it first")
-    if out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK):
-        raise WrongUsageError(f"'{out}' cannot be written: choose another file")
-    if out.exists() and not force:
-        raise WrongUsageError(f"{out} is there already: give another --out, or --force to replace it")
 
 
 def _save(out: Path, model: ModelFacts, found: Trained, notes: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ Out = Annotated[
     Path,
     typer.Option("--out", help="Schedule file to write; an interrupted search goes on.", metavar="FILE.json"),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace --out if it holds another schedule.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace --out if it holds something else.")]
 Data = Annotated[
     Path | None,
     typer.Option(
@@ -49,4 +49,4 @@ Dtype = Annotated[
     typer.Option("--dtype", help="auto (the checkpoint's own), float32, bfloat16 or float16.", metavar="NAME"),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...", metavar="NAME")]
-Json = Annotated[bool, typer.Option("--json", help="Print the schedule file instead of a table.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, nothing else.")]

@@ -1,4 +1,4 @@
-"""The schedule file that a search writes: looked at before any work, and shown at the end."""
+"""The file that a calibration writes: looked at before any work; schedules are shown at the end."""
 
 import json
 import os
@@ -37,10 +37,7 @@ def finished(out: Path, method: str, settings: Mapping[str, Any], force: bool) -
     WrongUsageError
         If the file cannot be written, or something else is there.
     """
-    if not out.parent.is_dir():
-        raise WrongUsageError(f"there is no directory '{out.parent}' for the schedule: create it first")
-    if out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK):
-        raise WrongUsageError(f"'{out}' cannot be written: choose another file")
+    _check_writable(out)
     if not out.exists() or force:
         return None
     try:
@@ -53,6 +50,26 @@ def finished(out: Path, method: str, settings: Mapping[str, Any], force: bool) -
             f"{out} holds another schedule ({differing}): give another --out, or --force to replace it"
         )
     return there
+
+
+def check_new_file(out: Path, force: bool) -> None:
+    """Refuse a file that cannot be written, or, without ``force``, that is there.
+
+    Raises
+    ------
+    WrongUsageError
+        With the way out.
+    """
+    _check_writable(out)
+    if out.exists() and not force:
+        raise WrongUsageError(f"{out} is there already: give another --out, or --force to replace it")
+
+
+def _check_writable(out: Path) -> None:
+    if not out.parent.is_dir():
+        raise WrongUsageError(f"there is no directory '{out.parent}' for {out.name}: create it first")
+    if out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK):
+        raise WrongUsageError(f"'{out}' cannot be written: choose another file")
 
 
 def show(schedule: Schedule, out: Path, as_json: bool) -> None:
