@@ -23,12 +23,46 @@ def weights_of(stride, width=16, hidden=32):
     return Compressor(width, len(LEVELS), hidden, stride, HEADS).weights()
 
 
+MODULES = {
+    "text.linear": "question.0",
+    "text.norm": "question.1",
+    "downsample": "pool",
+    "attention.out": "attention.out_proj",
+    "project.linear1": "projector.0",
+    "project.linear2": "projector.2",
+    **{
+        f"{part}.{ours}": f"{part}.{theirs}"
+        for part in ("query", "key", "value")
+        for ours, theirs in (("linear1", 0), ("linear2", 2), ("norm", 3))
+    },
+}
+"""Names of the modules in the method's file, but for the three that it has as one."""
+
+
 def method_for(model, weights, stride, folder):
     """Write the weights as the method reads them."""
+    tensors = {
+        f"{MODULES[name]}.{kind}": tensor
+        for (name, kind), tensor in ((full.rsplit(".", 1), tensor) for full, tensor in weights.items())
+        if name in MODULES
+    }
+    tensors["pool.weight"] = tensors["pool.weight"][:, None]
+    for kind in ("weight", "bias"):
+        joined = torch.cat([weights[f"attention.{part}.{kind}"] for part in ("query", "key", "value")])
+        tensors[f"attention.in_proj_{kind}"] = joined
+    width = len(tensors["attention.in_proj_bias"]) // 3
+    settings = {
+        "grid": "4x4",
+        "stride": stride,
+        "width": width,
+        "states": width * len(LEVELS),
+        "heads": HEADS,
+        # Hidden state 1 is the output of block 0.
+        "blocks": "/".join(str(level - 1) for level in LEVELS),
+    }
     path = folder / "quecc.safetensors"
-    settings = {"stride": stride, "heads": HEADS, "levels": "/".join(map(str, LEVELS))}
-    save_part(path, "quecc", discover(model).facts, weights, settings)
-    return QueCC(weights=str(path))
+    save_part(path, "quecc", discover(model).facts, tensors, settings)
+    return QueCC(str(path))
 
 
 def question(sample):
