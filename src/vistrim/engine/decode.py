@@ -91,7 +91,7 @@ class Decode(Forward):
 
     def plan_layer(self, layer: int) -> LayerPass | None:
         assert self.cache is not None
-        structured = self.structures[layer] if self.structures is not None else None
+        structured = self.structures[layer]
         return plan_decode(structured, self.cache.layers[layer]) if structured is not None else None
 
     def read_scores(self, layer: int, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:

@@ -101,7 +101,7 @@ class Engine:
         for i, attention in enumerate(self.spec.attentions):
             tap.install(attention, functools.partial(self._attention_tap, i))
             hooks.undo_with(functools.partial(tap.remove, attention))
-        for layer, structured in zip(self.spec.layers, self.structures or (), strict=False):
+        for layer, structured in zip(self.spec.layers, self.structures, strict=True):
             if structured is not None:
                 narrow(layer, structured.structure, self.spec.decoder_shape, hooks, self._split_rows)
         if self.reads_vision:
@@ -199,7 +199,7 @@ class Engine:
         use_cache = call["use_cache"] if call.get("use_cache") is not None else decoder.config.use_cache
         # While it recomputes layers for the gradient, transformers does without a cache.
         recomputes = decoder.training and decoder.is_activation_checkpointing
-        if self.structures is not None:
+        if any(self.structures):
             check_call(call, decoder.config, recomputes)
         if cache is None and use_cache and not recomputes:
             cache = DynamicCache(config=decoder.config)

@@ -28,8 +28,8 @@ class Forward:
         The model.
     method : Method
         What is trimmed.
-    structures : Structures or None
-        What the layers leave out for visual tokens; None: nothing.
+    structures : Structures
+        What the layers leave out for visual tokens.
     recorder : Recorder
         Collects the measurements.
     length : int
@@ -50,7 +50,7 @@ class Forward:
 
     spec: ModelSpec
     method: Method
-    structures: Structures | None
+    structures: Structures
     recorder: Recorder
     length: int
     past: int
@@ -86,7 +86,7 @@ class Forward:
 
     def looking(self, layer: int, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """Queries and keys of the layer's heads that see visual tokens."""
-        structured = self.structures[layer] if self.structures is not None else None
+        structured = self.structures[layer]
         return (query, key) if structured is None else structured.looking(query, key)
 
     def read_scores(self, layer: int, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:

@@ -102,13 +102,13 @@ class Prefill(Forward):
         self.recorder.layer_ran(self.tokens.width, self.cached(layer), self.tokens)
         if cached is not None:
             shift = self.renumbering.shift if self.renumbering is not None else None
-            structured = self.structures[layer] if self.structures is not None else None
+            structured = self.structures[layer]
             lacking = structured.lacking if structured is not None and any(self.tokens.n_visual) else None
             cached.incoming = Incoming(self.length, self.tokens, self.entered, self.trimmed, shift, lacking)
         return hidden, changed
 
     def plan_layer(self, layer: int) -> LayerPass | None:
-        structured = self.structures[layer] if self.structures is not None else None
+        structured = self.structures[layer]
         return plan_prefill(structured, layer, self) if structured is not None else None
 
     def read_scores(self, layer: int, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:

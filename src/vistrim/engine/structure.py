@@ -96,13 +96,8 @@ Structures = tuple[StructuredLayer | None, ...]
 """For each decoder layer; None where nothing is left out."""
 
 
-def find_structures(method: Method, spec: ModelSpec) -> Structures | None:
+def find_structures(method: Method, spec: ModelSpec) -> Structures:
     """Ask a fitted method what the layers leave out, and check that this can be left out of these layers.
-
-    Returns
-    -------
-    Structures or None
-        None if no layer leaves out anything.
 
     Raises
     ------
@@ -110,8 +105,8 @@ def find_structures(method: Method, spec: ModelSpec) -> Structures | None:
         If a layer is not made of the parts that are known.
     """
     found = method.structure(spec.facts)
-    if found is None or all(structure.is_full for structure in found):
-        return None
+    if found is None:
+        return (None,) * len(spec.layers)
     for layer, structure in zip(spec.layers, found, strict=True):
         if structure.cuts_heads:
             _check_parts(layer, "self_attn", PROJECTIONS, f"{method.name} cannot cut attention heads", "heads=none")
@@ -133,7 +128,7 @@ def _check_parts(layer: Any, name: str, parts: tuple[str, ...], cannot: str, way
             )
 
 
-def check_heads(cache: Cache, structures: Structures | None) -> None:
+def check_heads(cache: Cache, structures: Structures) -> None:
     """Refuse a cache whose visual tokens lack keys or values that the layers are going to read.
 
     Raises
@@ -141,8 +136,7 @@ def check_heads(cache: Cache, structures: Structures | None) -> None:
     UnsupportedGenerationError
         If it was filled with other heads cut.
     """
-    for number, cached in enumerate(cache.layers):
-        own = structures[number] if structures is not None else None
+    for cached, own in zip(cache.layers, structures, strict=True):
         if cached.lacking is not None and cached.lacking != (own.lacking if own is not None else None):
             raise UnsupportedGenerationError(
                 "this KV cache was filled with attention heads cut, and its visual tokens have no keys and values "

@@ -79,36 +79,55 @@ class PrefillKernel:
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, dropout: float
     ) -> Tensor:
         batch, heads, rows, size = query.shape
-        rest = scaling, dropout
         # A last row takes what is computed for fillers.
         output = query.new_zeros(batch, rows + 1, heads, size)
-        text, is_text = self.tokens.text_rows
-        if self.tiles is not None or self.layer.idle:
-            text_place = torch.where(is_text, text, rows).to(query.device)
-            text_query = gather_rows(query, text, 0, 2)
         if self.tiles is None:
             for block in self.layer.active:
-                whole = attend(*_heads(block, query, key, value), mask, *rest, causal=mask is None and rows > 1)
+                chosen = _heads(block, query, key, value)
+                whole = attend(*chosen, mask, scaling, dropout, causal=mask is None and rows > 1)
                 output[:, :rows, block.query] = whole.transpose(1, 2)
         else:
-            seen = self._seen_by_text(mask)
-            for block in self.layer.active:
-                _put(output, text_place, block, attend(*_heads(block, text_query, key, value), seen, *rest))
-            self._near(output, query, key, value, mask, *rest)
+            self._text(output, self.layer.active, query, key, value, self._seen_by_text(mask), scaling, dropout)
+            self._near(output, query, key, value, mask, scaling, dropout)
         if self.layer.idle:
-            columns, _ = self.columns.text_rows
             if self.layer.structure.renormalise:
+                columns, _ = self.columns.text_rows
                 key, value = gather_rows(key, columns, 0, 2), gather_rows(value, columns, 0, 2)
                 seen = self._text_seen_by_text(mask)
             else:
                 value = value.masked_fill(self.columns.visual.to(value.device)[:, None, :, None], 0)
                 seen = self._seen_by_text(mask)
-            for block in self.layer.idle:
-                _put(output, text_place, block, attend(*_heads(block, text_query, key, value), seen, *rest))
+            self._text(output, self.layer.idle, query, key, value, seen, scaling, dropout)
         return output[:, :rows]
 
+    def _text(
+        self,
+        output: Tensor,
+        blocks: tuple[HeadBlock, ...],
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        seen: Tensor,
+        scaling: float,
+        dropout: float,
+    ) -> None:
+        """Attention of the text in some heads."""
+        text, is_text = self.tokens.text_rows
+        place = torch.where(is_text, text, query.shape[2]).to(query.device)
+        query = gather_rows(query, text, 0, 2)
+        for block in blocks:
+            chosen = _heads(block, query, key, value)
+            _put(output, place, block, attend(*chosen, seen.to(query.device), scaling, dropout))
+
     def _near(
-        self, output: Tensor, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *rest: float
+        self,
+        output: Tensor,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        scaling: float,
+        dropout: float,
     ) -> None:
         """Attention of visual tokens to their neighbours and to the text before them."""
         tiles = self.tiles
@@ -119,9 +138,10 @@ class PrefillKernel:
         columns = torch.cat([text, tiles.keys.clamp(min=0) + first], 2)
         seen = self._seen_by_tiles(mask).to(query.device)
         place = torch.where(tiles.queries >= 0, tiles.queries, rows).to(query.device)
+        rows_of_tiles = tiles.queries.clamp(min=0)
         for block in self.layer.active:
             chosen = _heads(block, query, key, value)
-            for some, near in attend_by_tiles(*chosen, tiles.queries.clamp(min=0), columns, seen, *rest):
+            for some, near in attend_by_tiles(*chosen, rows_of_tiles, columns, seen, scaling, dropout):
                 _put(output, place[:, some].flatten(1), block, near)
 
     def _seen_by_text(self, mask: Tensor | None) -> Tensor:
