@@ -26,7 +26,8 @@ from benchmarks import shapes
 from benchmarks.record import record
 from vistrim import ST3, VTW, FastV, PyramidDrop, SparseVLM, trim
 from vistrim.core.selection import Selection, keep_top
-from vistrim.methods.base import LayerTokens, Method
+from vistrim.methods.base import Method
+from vistrim.methods.views import LayerTokens
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,13 @@
-"""Files that a kill leaves whole: text, and lines that are only ever added to."""
+"""Files that a kill leaves whole: text, tensors, and lines that are only ever added to."""
 
 import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
 
 from vistrim.errors import ResumeError
 
@@ -13,6 +16,13 @@ def write_whole(path: Path, text: str) -> None:
     """Write a text file; a kill leaves the old one or the new one, never a part."""
     partial = path.with_name(f"{path.name}.partial")
     partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def save_whole(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file; a kill leaves the old one or the new one, never a part."""
+    partial = path.with_name(f"{path.name}.partial")
+    save_file(tensors, partial, metadata)
     os.replace(partial, path)
 
 

@@ -18,7 +18,7 @@ from vistrim.core.costs import decode_flops, prefill_flops
 from vistrim.engine.confidence import exit_score, log_probability
 from vistrim.engine.generation import GenerateCall
 from vistrim.engine.guide import Guide
-from vistrim.methods.base import Guidance
+from vistrim.methods.views import Guidance
 
 NEW_TOKENS = 5
 TEXT_ONLY = [tiny.sample(1, 4), tiny.sample(0, 30)]

@@ -40,7 +40,7 @@ METHODS = {
     "sparsevlm": SparseVLM(layers=(0, 2), counts=(6, 2)),
     "sparsevlm-plus": SparseVLM(variant="plus", layers=(0, 2), counts=(6, 2)),
     "vtw": VTW(3, "renumber"),
-    "dyvte": DyVTE(saved(1)),
+    "dyvte": DyVTE(saved(2)),
     "quecc": QueCC(random_part()),
     "psigmoid": PSigmoid(budget=0.55, kappa=1.5),
     "keep-rates-of-the-prompt": KeepRates((1, 0.8, 0.8, 0.3, 0), "prompt"),
@@ -290,7 +290,7 @@ def test_towers_that_do_not_fit_are_refused():
     model = tiny.build()
     model.config.vision_feature_layer = 0
     for method in (FasterVLM(5), VisPruner(5), VTCCLS(5), VTCCLS(5, first_layer=0)):
-        with pytest.raises(UnsupportedModelError, match="embeddings"):
+        with pytest.raises(UnsupportedModelError, match="does not have"):
             trim(model, method)
     trim(model, FastV())
 

@@ -203,8 +203,8 @@ def test_exit_layers():
         tiny.generate(model, inputs)
     with trim(model, Uniform(0.5)) as half:
         tiny.generate(model, inputs)
-    assert run.report.exit_layers == [3, 3, 3, 0]
-    assert run.report.to_dict()["exit_layers"] == [3, 3, 3, 0]
+    assert run.report.exit_layers == [3, 3, 3, None]
+    assert run.report.to_dict()["exit_layers"] == [3, 3, 3, None]
     assert ("  withdrawn before layer", "3, 3, 3") in run.report.rows()
-    assert half.report.exit_layers == [None, None, None, 0]
+    assert half.report.exit_layers == [None] * 4
     assert not any("withdrawn" in label for label, _ in half.report.rows())

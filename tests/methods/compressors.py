@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from tests import tiny
 from vistrim.architectures import discover
-from vistrim.methods.compressor import Compressor, CompressorShape, recorded_blocks
+from vistrim.core.compressor import Compressor, CompressorShape, recorded_blocks
 from vistrim.methods.parts import save_part
 
 GRID = 4

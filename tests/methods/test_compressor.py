@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.methods.compressors import compressed
-from vistrim.methods.compressor import Compressor, CompressorShape, recorded_blocks, token_places
+from vistrim.core.compressor import Compressor, CompressorShape, recorded_blocks, token_places
 
 TOLERANCE = 1e-5
 

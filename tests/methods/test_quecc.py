@@ -9,8 +9,8 @@ import vistrim
 from tests import tiny
 from tests.methods.compressors import GRID, HEADS, compressed, random_part
 from vistrim import QueCC, UnsupportedGenerationError, UnsupportedModelError, compose, trim
+from vistrim.core.compressor import recorded_blocks
 from vistrim.engine.engine import Engine
-from vistrim.methods.compressor import recorded_blocks
 
 TOLERANCE = 1e-5
 

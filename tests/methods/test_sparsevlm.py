@@ -6,7 +6,7 @@ import torch
 from tests import tiny
 from vistrim import SparseVLM, trim
 from vistrim.core.scores import AttentionRows
-from vistrim.methods.base import LayerTokens
+from vistrim.methods.views import LayerTokens
 
 
 def layer_tokens(n, held=None, images=1, initial=None, hidden=None, seed=0):

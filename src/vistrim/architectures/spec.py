@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from vistrim.core.costs import DecoderShape, VisionShape
-from vistrim.methods.base import ModelFacts
+from vistrim.methods.views import ModelFacts
 
 
 class ImageSizes(Protocol):

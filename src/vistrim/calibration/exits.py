@@ -76,6 +76,8 @@ def teacher_forced(model: Any, processor: Any, items: Sequence[Item]) -> tuple[A
     """
     inputs = format_prompts(processor, [item.prompt for item in items], [[item.image()] for item in items])
     tokenizer = processor.tokenizer
+    if tokenizer.eos_token is None:
+        raise ValueError("the model's tokenizer has no end-of-sequence token, with which answers end: set one")
     answers = tokenizer([item.answer + tokenizer.eos_token for item in items], add_special_tokens=False)["input_ids"]
     check_context(model, inputs, max(map(len, answers)))
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0

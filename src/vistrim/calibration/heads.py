@@ -1,5 +1,6 @@
 """Which attention heads of a model look at images: measured on prompts."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +94,10 @@ def calibrate_heads(
     """
     if (threshold is None) == (keep is None):
         raise ValueError("give either a threshold or the share of heads to keep")
+    if threshold is not None and not math.isfinite(threshold):
+        raise ValueError(f"threshold={threshold}: must be a finite number")
+    if keep is not None:
+        _check_keep(keep, WHOLE_LAYERS / discover(model).decoder_shape.layers)
     if isinstance(prompts, Mapping):
         raise TypeError("prompts must be several processor outputs: write [inputs] for a single one")
     found = [attention_ratios(model, inputs) for inputs in prompts]
@@ -120,15 +125,19 @@ def threshold_for(ratios: Tensor, keep: float) -> float:
     """
     decisive = _decisive(ratios)
     always = decisive[:WHOLE_LAYERS].numel()
-    wanted = int(decisive.numel() * keep + 0.5) - always
-    if not 0 < keep <= 1 or wanted < 0:
-        raise ValueError(
-            f"keep={keep}: must be between {always / decisive.numel():.2f}, the share of the heads of the first "
-            f"{WHOLE_LAYERS} layers, which are all active, and 1"
-        )
+    _check_keep(keep, always / decisive.numel())
+    wanted = max(0, int(decisive.numel() * keep + 0.5) - always)
     ranked = decisive[WHOLE_LAYERS:].flatten().sort(descending=True).values
     # The best head that is not to be active; no ratio is below zero.
     return ranked[wanted].item() if wanted < len(ranked) else -1.0
+
+
+def _check_keep(keep: float, least: float) -> None:
+    if not least <= keep <= 1:
+        raise ValueError(
+            f"keep={keep}: must be between {least:.2f}, the share of the heads of the first {WHOLE_LAYERS} layers, "
+            "which are all active, and 1"
+        )
 
 
 def _decisive(ratios: Tensor) -> Tensor:

@@ -8,24 +8,27 @@ the two logits.
 """
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from vistrim.calibration.exits import exits
 from vistrim.core.routing import router_logits
+from vistrim.errors import ResumeError
+from vistrim.files import save_whole
 from vistrim.reference.items import Item
 
 ITEMS_PER_FILE = 256
 HELD_OUT = 0.1
 """Share of the samples that routers are judged by."""
+LEAST_SAMPLES = 10
 
 
 def collect(
@@ -58,6 +61,11 @@ def collect(
     -------
     dict of str to Tensor
         See `vistrim.calibration.exits.exits`.
+
+    Raises
+    ------
+    ResumeError
+        If a file is damaged.
     """
     folder.mkdir(parents=True, exist_ok=True)
     parts = []
@@ -69,8 +77,8 @@ def collect(
             advance(len(some))
         else:
             batches = (some[i : i + batch_size] for i in range(0, len(some), batch_size))
-            _save(path, _joined(_measured(model, processor, batches, advance)))
-        parts.append(load_file(path))
+            save_whole(path, _joined(_measured(model, processor, batches, advance)))
+        parts.append(_read(path))
     return _joined(parts)
 
 
@@ -84,14 +92,15 @@ def _measured(
     return found
 
 
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ResumeError(f"{path} is damaged: delete it, and it is measured again") from error
+
+
 def _joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-
-def _save(path: Path, tensors: dict[str, Tensor]) -> None:
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial)
-    os.replace(partial, path)
 
 
 @dataclass(frozen=True)
@@ -102,8 +111,8 @@ class Trained:
     ----------
     w1, w2 : Tensor
         ``[layers - 1, width, 2 * hidden]`` and ``[layers - 1, 2, width]`` float32.
-    right_exits : float
-        Share of the exits taken (at the first layer that votes for it) that the rule allows.
+    right_exits : float or None
+        Share of the exits taken (at the first layer that votes for it) that the rule allows; None if none was taken.
     exit_depth : float
         Mean number of layers with visual tokens; a sample that never exits counts with all of them.
     allowed_depth : float
@@ -112,7 +121,7 @@ class Trained:
 
     w1: Tensor
     w2: Tensor
-    right_exits: float
+    right_exits: float | None
     exit_depth: float
     allowed_depth: float
 
@@ -143,7 +152,19 @@ def train_routers(
         Of the initial weights (Xavier uniform, as the authors'), the split and the order.
     advance : callable
         Called after every epoch.
+
+    Raises
+    ------
+    ValueError
+        If there are too few samples to learn from and to be judged by.
+
+    Notes
+    -----
+    Everything is in memory: about ``8 * hidden * layers`` bytes for each sample, and the routers with the state of
+    AdamW, 16 bytes for each of their ``layers * width * 2 * hidden`` weights.
     """
+    if len(summary) < LEAST_SAMPLES:
+        raise ValueError(f"{len(summary)} questions are too few to train routers on: give at least {LEAST_SAMPLES}")
     generator = torch.Generator().manual_seed(seed)
     samples, layers, features = summary.shape
     order = torch.randperm(samples, generator=generator)
@@ -171,7 +192,7 @@ def _xavier(layers: int, outputs: int, inputs: int, generator: torch.Generator) 
     return torch.empty(layers, outputs, inputs).uniform_(-bound, bound, generator=generator).requires_grad_()
 
 
-def _judge(summary: Tensor, may_exit: Tensor, w1: Tensor, w2: Tensor) -> tuple[float, float, float]:
+def _judge(summary: Tensor, may_exit: Tensor, w1: Tensor, w2: Tensor) -> tuple[float | None, float, float]:
     logits = router_logits(summary.transpose(0, 1), w1, w2)
     votes = (logits[..., 1] > logits[..., 0]).T
     exits, first = votes.any(1), votes.to(torch.uint8).argmax(1)
@@ -179,5 +200,5 @@ def _judge(summary: Tensor, may_exit: Tensor, w1: Tensor, w2: Tensor) -> tuple[f
     # Behind layer l means that layers 0 to l had visual tokens.
     depth = torch.where(exits, first + 1, may_exit.shape[1] + 1)
     allowed = torch.where(may_exit.any(1), may_exit.to(torch.uint8).argmax(1) + 1, may_exit.shape[1] + 1)
-    share = (right.sum() / exits.sum()).item() if exits.any() else 1.0
+    share = (right.sum() / exits.sum()).item() if exits.any() else None
     return share, depth.float().mean().item(), allowed.float().mean().item()

@@ -13,7 +13,8 @@ from torch import Tensor
 from vistrim.core.schedules import share_of
 from vistrim.core.selection import Selection, keep_top
 from vistrim.engine.engine import Engine
-from vistrim.methods.base import InputTokens, Method
+from vistrim.methods.base import Method
+from vistrim.methods.views import InputTokens
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,8 @@ def read_again(
     """
     engine = Engine(model, best)
     place = (mask.cumsum(1) - 1).clamp(min=0)
-    engine.attach()
     try:
+        engine.attach()
         prompt = model(
             input_ids=ids,
             attention_mask=mask,

@@ -16,7 +16,7 @@ from vistrim.engine.positions import lowered_arguments
 from vistrim.engine.structure import LayerPass
 from vistrim.engine.structured_decode import plan_decode
 from vistrim.engine.tokens import TokenMap
-from vistrim.methods.base import LayerTokens
+from vistrim.methods.views import LayerTokens
 
 NOT_HELD = -1.0
 """Score of a visual token that the layer before no longer holds: below every attention weight."""

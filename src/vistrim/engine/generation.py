@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 from transformers import PreTrainedModel, UnbatchedClassifierFreeGuidanceLogitsProcessor
-from transformers.cache_utils import Cache
+from transformers.cache_utils import Cache, DynamicCache
 
 from vistrim.engine.cache_swap import check_cache
 from vistrim.engine.exits import GuideRecord
@@ -126,13 +126,17 @@ def begin_generation(call: GenerateCall, acts_in_decode: bool) -> Generation:
     _check_cache_settings(setting, acts_in_decode)
     if (cache := call.arguments.get("past_key_values")) is not None:
         check_cache(cache)
-    _check_loop(setting, acts_in_decode)
+    _check_loop(setting, acts_in_decode, call.text_config)
     return Generation(
         prompt_length=0 if ids is None else ids.shape[1],
         copies=max(setting("num_beams") or 1, setting("num_return_sequences") or 1),
         drafts=setting("prompt_lookup_num_tokens") is not None,
         caches=setting("use_cache") is not False,
     )
+
+
+def _has_windows(text_config: Any) -> bool:
+    return any(layer.is_sliding for layer in DynamicCache(config=text_config).layers)
 
 
 def refuse_continuous_batching(*args: Any, **kwargs: Any) -> None:
@@ -173,12 +177,14 @@ def _check_cache_settings(setting: Callable[[str], Any], acts_in_decode: bool) -
         refuse("decode-time trimming without a KV cache", "leave out `use_cache=False`, or use vistrim.PVTP()")
 
 
-def _check_loop(setting: Callable[[str], Any], acts_in_decode: bool) -> None:
+def _check_loop(setting: Callable[[str], Any], acts_in_decode: bool, text_config: Any) -> None:
     if setting("prompt_lookup_num_tokens") is not None and acts_in_decode:
         refuse(
             "prompt-lookup decoding together with decode-time trimming, whose tokens may be taken back",
             "use a method that trims in prefill only, such as vistrim.PVTP()",
         )
+    if setting("prompt_lookup_num_tokens") is not None and _has_windows(text_config):
+        refuse("prompt-lookup decoding with a sliding window", "leave out `prompt_lookup_num_tokens`")
     if setting("assistant_model") is not None or setting("assistant_early_exit") is not None:
         refuse("assisted decoding with a draft model", "use `prompt_lookup_num_tokens` or plain decoding")
     if setting("custom_generate") is not None:

@@ -17,13 +17,16 @@ OBEYED = (
     "min_length",
     "min_new_tokens",
     "repetition_penalty",
+    "encoder_repetition_penalty",
     "no_repeat_ngram_size",
+    "encoder_no_repeat_ngram_size",
     "bad_words_ids",
     "suppress_tokens",
     "begin_suppress_tokens",
     "sequence_bias",
     "forced_eos_token_id",
     "exponential_decay_length_penalty",
+    "remove_invalid_values",
 )
 """Settings of a call of ``generate``, beside length and end, that change a greedy answer."""
 GREEDY = {
@@ -59,9 +62,9 @@ def greedy_settings(call: GenerateCall, own: GenerationConfig) -> dict[str, Any]
     """
     setting, ids = call.setting, call.input_ids
     assert ids is not None
-    if "eos_token_id" in call.arguments:
-        ends = _ids(call.arguments["eos_token_id"])
-    else:
+    given = call.arguments.get("generation_config")
+    ends = _ids(call.arguments.get("eos_token_id", getattr(given, "eos_token_id", None)))
+    if "eos_token_id" not in call.arguments and not ends:
         ends = [*dict.fromkeys(_ids(setting("eos_token_id")) + _ids(own.eos_token_id))]
     most, length = setting("max_new_tokens"), setting("max_length")
     if most is None:

@@ -20,7 +20,7 @@ from vistrim.engine.greedy import greedy_settings, inputs_of
 from vistrim.engine.listening import Listener
 from vistrim.engine.recorder import clock
 from vistrim.errors import UnsupportedModelError
-from vistrim.methods.base import Guidance
+from vistrim.methods.views import Guidance
 
 _locks: weakref.WeakKeyDictionary[nn.Module, Any] = weakref.WeakKeyDictionary()
 
@@ -36,7 +36,7 @@ class GuideAnswer:
     lengths : tuple of int
         Tokens of each answer, the end-of-sequence token included.
     received : Tensor
-        ``[batch, prompt tokens]`` float32: see `vistrim.methods.base.InputTokens.guidance`.
+        ``[batch, prompt tokens]`` float32: see `vistrim.methods.views.InputTokens.guidance`.
     exit_scores : tuple of float
         In [0, 1], one per sample; empty if none are asked for.
     images, prompt_tokens, visual_tokens : tuple of int
@@ -92,13 +92,15 @@ class Guide:
         self.check_free()
 
     def check_free(self) -> None:
-        """Refuse a guide that does not see all of its visual tokens.
+        """Refuse a guide that does not see all of its visual tokens, or answers by lot.
 
         Raises
         ------
         UnsupportedModelError
-            If it is being trimmed.
+            If it is being trimmed, or in training mode.
         """
+        if self.model.training:
+            raise UnsupportedModelError("the guide is in training mode, with dropout: call its eval() first")
         with self._lock:
             if tap.is_installed(self.spec.attentions[0]):
                 raise UnsupportedModelError("the guide is being trimmed itself: leave that context (or detach) first")
@@ -112,8 +114,10 @@ class Guide:
         UnsupportedGenerationError
             If the guide cannot be listened to, for example because of its attention kernel.
         UnsupportedModelError
-            If it is being trimmed.
+            If it is being trimmed, or in training mode.
         """
+        if self.model.training:
+            raise UnsupportedModelError("the guide is in training mode, with dropout: call its eval() first")
         with self._lock:
             self.check_free()
             device = self.spec.device

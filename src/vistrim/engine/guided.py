@@ -117,6 +117,8 @@ def _check_inputs(call: GenerateCall) -> None:
         )
     if given.get("inputs_embeds") is not None or call.input_ids is None:
         refuse("a guide with `inputs_embeds`, which are the model's own", "pass `input_ids` and `pixel_values`")
+    if given.get("position_ids") is not None:
+        refuse("a guide with `position_ids`, which are the model's own", "leave out `position_ids`")
     if given.get("mm_encoder_outputs"):
         refuse("a guide with images that the model has encoded", "pass `pixel_values`")
 
@@ -134,6 +136,8 @@ def _check_exits(call: GenerateCall) -> None:
         "a streamer for several samples": (several, "generate for one sample at a time"),
         "a cache of the caller's": (given.get("past_key_values") is not None, "leave out `past_key_values`"),
         "stop strings": (setting("stop_strings"), "leave out `stop_strings`"),
+        "a watermark": (setting("watermarking_config"), "leave out `watermarking_config`"),
+        "a time limit": (setting("max_time"), "leave out `max_time`"),
         **{
             f"`{name}`": (given.get(name), f"leave out `{name}`")
             for name in ("logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn")

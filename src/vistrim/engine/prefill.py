@@ -24,7 +24,7 @@ from vistrim.engine.structured_plan import plan_prefill
 from vistrim.engine.tokens import TokenMap
 from vistrim.engine.vision import VisionRecord
 from vistrim.errors import UnsupportedGenerationError
-from vistrim.methods.base import InputTokens, LayerTokens
+from vistrim.methods.views import InputTokens, LayerTokens
 
 
 @dataclass(kw_only=True)

@@ -124,10 +124,15 @@ class TrimReport:
 
     @property
     def exit_layers(self) -> list[int | None]:
-        """Per sample: the first decoder layer that processed no visual token in prefill; None if all did."""
+        """Per sample: the first decoder layer that processed no visual token in prefill.
+
+        None if all layers did, if there were none, or if a guide has answered.
+        """
         return [
             next((layer for layer, counts in enumerate(self.visual_tokens_per_layer) if not counts[sample]), None)
-            for sample in range(len(self.visual_tokens))
+            if n and not answered
+            else None
+            for sample, (n, answered) in enumerate(zip(self.visual_tokens, self.exited, strict=True))
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -175,12 +180,9 @@ class TrimReport:
         return lines
 
     def _exit_rows(self) -> list[tuple[str, str]]:
-        # A prompt without images has nothing to exit.
-        samples = zip(self.exit_layers, self.visual_tokens, self.exited, strict=True)
-        exits = [layer for layer, n, answered in samples if n and not answered]
-        if all(layer is None for layer in exits):
+        if not any(layer is not None for layer in self.exit_layers):
             return []
-        return [("  withdrawn before layer", ", ".join("never" if e is None else str(e) for e in exits))]
+        return [("  withdrawn before layer", ", ".join("never" if e is None else str(e) for e in self.exit_layers))]
 
     def _flop_ratio(self) -> str:
         return f" ({self.prefill_flops_full / self.prefill_flops:.2f}x fewer)" if self.prefill_flops else ""

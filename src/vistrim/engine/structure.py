@@ -152,7 +152,8 @@ def check_call(call: dict[str, Any], config: Any, recomputes: bool) -> None:
     UnsupportedGenerationError
         If attention maps are asked for, or layers are recomputed for the gradient.
     """
-    if call.get("output_attentions", config.output_attentions):
+    asked = call.get("output_attentions")
+    if config.output_attentions if asked is None else asked:
         raise UnsupportedGenerationError(
             "there are no attention maps where a method cuts inside the layers: leave out `output_attentions`"
         )

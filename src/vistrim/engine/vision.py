@@ -15,7 +15,7 @@ from vistrim.core.scores import AttentionRows
 from vistrim.engine import tap
 from vistrim.engine.hooks import Hooks
 from vistrim.errors import UnsupportedGenerationError
-from vistrim.methods.base import VisionTokens
+from vistrim.methods.views import VisionTokens
 
 
 @dataclass

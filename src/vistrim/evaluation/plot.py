@@ -33,7 +33,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     for column, group in enumerate(groups):
         for axes, name, label, scale in (
             (panels[0][column], "average_tokens", "visual tokens per layer in prefill, mean", 1),
-            (panels[1][column], "flops_share", "prefill FLOPs and what the method adds, % of untouched", 100),
+            (panels[1][column], "flops_share", "prefill FLOPs and all that the method adds, % of untouched", 100),
             (panels[2][column], "kv_mean", "KV cache, mean over steps, % of untouched", 100),
         ):
             for row in rows:

@@ -115,6 +115,7 @@ class RecordFile:
         self._check(folder, settings)
         self._samples: dict[tuple[str, str], Sample] = {}
         self._failures: dict[tuple[str, str], Failure] = {}
+        self._identities: dict[str, str] = self._read_identities()
         self._load()
 
     def sample(self, method: str, item: str) -> Sample | None:
@@ -124,6 +125,22 @@ class RecordFile:
     def failure(self, method: str, item: str) -> Failure | None:
         """Why an item has no answer, if it was tried."""
         return self._failures.get((method, item))
+
+    def claim(self, method: str, identity: str) -> None:
+        """Note what a method's answers depend on beside its notation.
+
+        Raises
+        ------
+        ResumeError
+            If the folder has answers of another method that is written alike.
+        """
+        known = self._identities.setdefault(method, identity)
+        if known != identity:
+            raise ResumeError(
+                f"{self._path.parent} holds answers of {method} from before its files or its guide changed: give "
+                "another folder, or delete this one"
+            )
+        write_whole(self._path.with_name("methods.json"), json.dumps(self._identities, indent=2) + "\n")
 
     def append(self, records: Sequence[Sample | Failure]) -> None:
         """Add records; once this returns, a kill no longer loses them. A failure that is known is not repeated."""
@@ -155,6 +172,13 @@ class RecordFile:
             raise ResumeError(
                 f"{folder} holds results with other settings ({differing}): give another folder, or delete this one"
             )
+
+    def _read_identities(self) -> dict[str, str]:
+        path = self._path.with_name("methods.json")
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+        except (ValueError, TypeError) as error:
+            raise ResumeError(f"{path} is damaged: give another folder, or delete this one") from error
 
     def _load(self) -> None:
         for number, values in read_lines(self._path):

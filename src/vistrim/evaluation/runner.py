@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 
+from vistrim.architectures import discover
 from vistrim.errors import ResumeError, VistrimError
 from vistrim.evaluation.answering import answer
+from vistrim.evaluation.identity import identity
 from vistrim.evaluation.records import UNTOUCHED, Failure, RecordFile, Sample
 from vistrim.evaluation.scoring import score
 from vistrim.loading import is_out_of_memory
@@ -66,6 +68,9 @@ def evaluate(
         If too many items fail one after the other.
     """
     sides: dict[str, Method | None] = {UNTOUCHED: None, **methods}
+    facts = discover(model).facts
+    for method in methods.values():
+        records.claim(_name(method), identity(method, facts))
     todo = {label: [item for item in items if not _known(records, side, item)] for label, side in sides.items()}
     # Refuse what does not fit before the first answer is waited for.
     for label, side in sides.items():

@@ -94,7 +94,7 @@ class Figures:
 
     @property
     def flops_share(self) -> float:
-        """FLOPs in prefill, with what the method adds, over those of the untouched model."""
+        """FLOPs in prefill, with all that the method adds (a guide's whole answer, too), over the untouched model's."""
         return 1 / self.flops_ratio
 
 

@@ -4,19 +4,17 @@ A method never touches hidden states, positions, masks or caches. It is given a 
 a `Selection`; the engine does the rest. A method that overrides nothing keeps everything.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from vistrim.core.costs import DecoderShape
 from vistrim.core.scores import AttentionRows
 from vistrim.core.selection import Selection, keep_top
 from vistrim.core.structure import LayerStructure
+from vistrim.methods.views import Guidance, InputTokens, LayerTokens, ModelFacts
 
 Positions = Literal["original", "renumber"]
 """RoPE positions of the tokens that are left: "original", each keeps its own; "renumber", consecutive ones."""
@@ -46,157 +44,6 @@ def check_layer(name: str, layer: int, depth: int) -> None:
             f"{name}={layer}, but the model has {depth} decoder layers (0 to {depth - 1}): "
             f"nothing would be trimmed; choose a smaller {name}"
         )
-
-
-@dataclass(frozen=True)
-class ModelFacts:
-    """What a method may know about the model that it is to run on.
-
-    Attributes
-    ----------
-    name : str
-        The checkpoint's name without owner or folders, such as "llava-1.5-7b-hf"; empty if the model has none.
-    folder : Path or None
-        The checkpoint's folder, if it came from one on this machine.
-    decoder : DecoderShape
-        Sizes of the decoder.
-    grid : tuple of int
-        Rows and columns of the visual tokens of one image.
-    device : str
-        Where it takes its inputs, such as "cpu" or "cuda:0".
-    dtype : torch.dtype
-        Number type of its embeddings.
-    """
-
-    name: str
-    folder: Path | None
-    decoder: DecoderShape
-    grid: tuple[int, int]
-    device: str = "cpu"
-    dtype: torch.dtype = torch.float32
-
-
-@dataclass(frozen=True)
-class Guidance:
-    """What a method that ranks by a guide asks for.
-
-    The guide is a smaller model that answers the prompt first. Its attention scores the visual tokens, and where it is
-    sure enough of its answer, that is the answer.
-
-    Attributes
-    ----------
-    guide : nn.Module
-        A multimodal model for generation, with the same visual tokens.
-    exit_threshold : float or None
-        Exit score above which the guide's answer is returned; None: there is no such score.
-    consistency_share : float
-        Share of the visual tokens, the best ones, with which the guide reads its answer again for that score.
-    """
-
-    guide: nn.Module
-    exit_threshold: float | None
-    consistency_share: float
-
-
-@dataclass(frozen=True)
-class VisionTokens:
-    """What the vision tower computed for the visual tokens of a prompt.
-
-    Attributes
-    ----------
-    attention : mapping of int to Tensor
-        For each block that `Method.vision_blocks` asks for, ``[features]`` float32: attention received by each image
-        feature of the prompt from the class token or, in a tower without one, from all tokens of its image (mean);
-        mean over heads.
-    features : Tensor
-        ``[features, width]``: the tower's output before the projector.
-    source : Tensor
-        ``[batch, tokens]`` long: which feature each visual token of the prompt is; -1 for text. The features of an
-        image follow each other.
-    states : mapping of int to Tensor
-        For each block that `Method.vision_states` asks for, ``[features, width]``: its output.
-    """
-
-    attention: Mapping[int, Tensor]
-    features: Tensor
-    source: Tensor
-    states: Mapping[int, Tensor] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class InputTokens:
-    """The prompt before decoder layer 0.
-
-    Attributes
-    ----------
-    embeddings : Tensor
-        ``[batch, tokens, hidden]``: word embeddings, and projected image features at visual tokens.
-    visual : Tensor
-        ``[batch, tokens]`` bool.
-    images : tuple of tuple of int
-        Visual tokens of each image of each sample, in prompt order.
-    grid : tuple of int
-        Rows and columns of the visual tokens of one image.
-    vision : VisionTokens or None
-        For methods that ask for blocks of the vision tower.
-    depth : int
-        Number of decoder layers.
-    guidance : Tensor or None
-        ``[batch, tokens]`` float32: attention received in the guide, for methods that rank by one: the sum over all
-        layers, heads, rows of the question and rows of the guide's answer.
-    question : Tensor or None
-        ``[batch, hidden]``, for methods that read it: the decoder's last hidden state, after the final normalisation,
-        at the last token of the text behind the sample's last image, which it has read alone.
-    """
-
-    embeddings: Tensor
-    visual: Tensor
-    images: tuple[tuple[int, ...], ...]
-    grid: tuple[int, int]
-    vision: VisionTokens | None = None
-    depth: int = 0
-    guidance: Tensor | None = None
-    question: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class LayerTokens:
-    """The tokens that a decoder layer would process (prefill) or holds in its cache (decode).
-
-    Attributes
-    ----------
-    scores : Tensor
-        ``[batch, tokens]`` float32. In prefill what `Method.score` made of the attention at the layer before. In
-        decode attention received at the layer before from the token being generated, mean over heads; tokens that the
-        layer before no longer holds have a negative score. Zeros for a method that ranks by nothing; for one that ranks
-        by a guide, in prefill, as `InputTokens.guidance`.
-    visual : Tensor
-        ``[batch, tokens]`` bool.
-    held : tuple of int
-        Visual tokens per sample at this layer now.
-    initial : tuple of int
-        Visual tokens per sample that entered the decoder.
-    depth : int
-        Number of decoder layers.
-    images : tuple of int
-        Images per sample in this prompt; empty in decode.
-    hidden : Tensor or None
-        ``[batch, tokens, hidden]``: the layer's input, in prefill.
-    attention : AttentionRows or None
-        What ``scores`` was made of, in prefill; None for a method that ranks by a guide or by nothing.
-    prompt : Tensor or None
-        ``[batch, tokens]`` bool, in prefill: False for padding and for what is behind the prompt (drafts, answers).
-    """
-
-    scores: Tensor
-    visual: Tensor
-    held: tuple[int, ...]
-    initial: tuple[int, ...]
-    depth: int
-    images: tuple[int, ...] = ()
-    hidden: Tensor | None = None
-    attention: AttentionRows | None = None
-    prompt: Tensor | None = None
 
 
 @dataclass(frozen=True)

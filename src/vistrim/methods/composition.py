@@ -9,7 +9,8 @@ from torch import Tensor
 from vistrim.core.scores import AttentionRows
 from vistrim.core.selection import Selection
 from vistrim.core.structure import LayerStructure
-from vistrim.methods.base import Guidance, InputTokens, LayerTokens, Method, ModelFacts, Ranking
+from vistrim.methods.base import Method, Ranking
+from vistrim.methods.views import Guidance, InputTokens, LayerTokens, ModelFacts
 
 KEEP_EVERYTHING = Method()
 STAGES = ("input", "structure", "prefill", "decode")

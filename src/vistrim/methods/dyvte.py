@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -9,9 +10,10 @@ from torch import Tensor
 from vistrim.core.raters import text_behind_images
 from vistrim.core.routing import question_summary, router_logits
 from vistrim.core.selection import Selection
-from vistrim.methods.base import LayerTokens, Method, ModelFacts
+from vistrim.methods.base import Method
 from vistrim.methods.parts import load_part
 from vistrim.methods.registry import register
+from vistrim.methods.views import LayerTokens, ModelFacts
 
 TRAINING = "vistrim calibrate dyvte"
 PARTS = ("w1", "w2")
@@ -72,7 +74,11 @@ class DyVTE(Method):
             )
         except KeyError as error:
             raise ValueError(f"the routers lack {error}: train them again with `{TRAINING}`") from error
-        return RoutedDyVTE(self.routers, {w1.device: (w1, w2)})
+        except RuntimeError as error:
+            raise ValueError(f"the routers are of different sizes: train them again with `{TRAINING}`") from error
+        if w1.shape[2] != 2 * model.decoder.hidden or w2.shape[1:] != (2, w1.shape[1]):
+            raise ValueError(f"the routers are not of the sizes that the model needs: train them with `{TRAINING}`")
+        return RoutedDyVTE(self.routers, w1=w1, w2=w2)
 
     def prefill_layers(self, depth: int) -> tuple[int, ...]:
         """Every layer that follows another one."""
@@ -85,12 +91,13 @@ class RoutedDyVTE(DyVTE):
 
     Attributes
     ----------
-    weights : dict of torch.device to (Tensor, Tensor)
-        The first linear layers ``[layers, width, 2 * hidden]`` and the second ones ``[layers, 2, width]``, float32;
-        on every device that they were needed on so far.
+    w1, w2 : Tensor
+        The first linear layers ``[layers - 1, width, 2 * hidden]`` and the second ones ``[layers - 1, 2, width]``,
+        float32.
     """
 
-    weights: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False, compare=False)
+    w1: Tensor = field(kw_only=True, repr=False, compare=False)
+    w2: Tensor = field(kw_only=True, repr=False, compare=False)
 
     def select_prefill(self, layer: int, tokens: LayerTokens) -> Selection | None:
         """Keep nothing of the samples that exit."""
@@ -109,12 +116,14 @@ class RoutedDyVTE(DyVTE):
 
     def own_flops(self, model: ModelFacts, visual_per_layer: Sequence[int]) -> int:
         """Of the routers that the sample was shown to: those of all layers up to its exit, but the last one's."""
-        w1, w2 = next(iter(self.weights.values()))
         asked = sum(n > 0 for n in visual_per_layer[:-1])
-        return 2 * asked * (w1[0].numel() + w2[0].numel())
+        return 2 * asked * (self.w1[0].numel() + self.w2[0].numel())
 
     def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        if device not in self.weights:
-            w1, w2 = next(iter(self.weights.values()))
-            self.weights[device] = w1.to(device), w2.to(device)
-        return self.weights[device]
+        if device not in self._placed:
+            self._placed[device] = self.w1.to(device), self.w2.to(device)
+        return self._placed[device]
+
+    @cached_property
+    def _placed(self) -> dict[torch.device, tuple[Tensor, Tensor]]:
+        return {}

@@ -3,9 +3,10 @@
 from dataclasses import dataclass, replace
 
 from vistrim.core.selection import Selection, keep_top
-from vistrim.methods.base import LayerTokens, Positions
+from vistrim.methods.base import Positions
 from vistrim.methods.one_cut import OneCut
 from vistrim.methods.registry import register
+from vistrim.methods.views import LayerTokens
 
 
 @register

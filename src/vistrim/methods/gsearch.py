@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
-from vistrim.methods.base import Method, ModelFacts
+from vistrim.methods.base import Method
 from vistrim.methods.keep_rates import KeepRates
 from vistrim.methods.registry import register
 from vistrim.methods.schedule_file import load_rates
+from vistrim.methods.views import ModelFacts
 
 
 @register

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from vistrim.core.raters import text_behind_images
 from vistrim.core.schedules import share_kept
-from vistrim.methods.base import Method, ModelFacts
+from vistrim.methods.base import Method
 from vistrim.methods.schedule import AttentionSchedule
+from vistrim.methods.views import ModelFacts
 
 Rows = Literal["last", "prompt"]
 """Tokens whose attention ranks: the last prompt token, or all text of the prompt behind the last image."""

@@ -3,7 +3,8 @@
 from abc import abstractmethod
 from dataclasses import dataclass
 
-from vistrim.methods.base import Method, ModelFacts, Positions, check_layer, check_positions
+from vistrim.methods.base import Method, Positions, check_layer, check_positions
+from vistrim.methods.views import ModelFacts
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from vistrim.methods.base import ModelFacts
+from vistrim.files import save_whole
+from vistrim.methods.views import ModelFacts
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,10 +32,10 @@ class TrainedPart:
 def save_part(
     path: Path, method: str, model: ModelFacts, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]
 ) -> None:
-    """Write a trained part, with the model that it was made for."""
+    """Write a trained part, with the model that it was made for; a kill leaves an old file or this one."""
     notes = {"method": method, "model": model.name, "layers": model.decoder.layers, "hidden": model.decoder.hidden}
     metadata = {name: str(value) for name, value in {**notes, **settings}.items()}
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata)
+    save_whole(path, {name: tensor.contiguous() for name, tensor in tensors.items()}, metadata)
 
 
 def load_part(given: str | None, method: str, model: ModelFacts, command: str) -> TrainedPart:
@@ -61,12 +61,10 @@ def load_part(given: str | None, method: str, model: ModelFacts, command: str) -
     path = Path(given).expanduser() if given is not None else beside
     if path is None or not path.is_file():
         missing = f"there is no file {given}" if given is not None else "there is none beside the model's weights"
-        raise ValueError(
-            f"{method} needs weights trained for {_named(model)}, and {missing}: train them with `{command}`"
-        )
+        raise ValueError(f"{method} needs a file made for {_named(model)}, and {missing}: make one with `{command}`")
     part = _read(path, path.stat().st_mtime_ns)
     if part.settings.get("method") != method:
-        raise ValueError(f"{path} holds no weights of {method}: train them with `{command}`")
+        raise ValueError(f"{path} is no file of {method}: make one with `{command}`")
     check_made_for(str(path), part.settings, model, command)
     return part
 
@@ -104,11 +102,11 @@ def _named(model: ModelFacts) -> str:
     return repr(model.name) if model.name else "this model"
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=2)
 def _read(path: Path, modified: int) -> TrainedPart:
     try:
         with safe_open(path, framework="pt") as file:
             names = file.keys()  # The handle itself cannot be iterated over.
             return TrainedPart({name: file.get_tensor(name) for name in names}, dict(file.metadata() or {}))
-    except SafetensorError as error:
-        raise ValueError(f"{path} is no safetensors file, or is damaged ({error}): fetch or train it again") from error
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): fetch it or make it again") from error

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from vistrim.core.selection import Selection
-from vistrim.methods.base import InputTokens, Method
+from vistrim.methods.base import Method
+from vistrim.methods.views import InputTokens
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class ImageTokens:
     grid : tuple of int
         Rows and columns of the visual tokens of a whole image.
     attention : mapping of int to Tensor
-        For each vision-tower block asked for: ``[n]`` float32, see `vistrim.methods.base.VisionTokens`.
+        For each vision-tower block asked for: ``[n]`` float32, see `vistrim.methods.views.VisionTokens`.
     features : Tensor or None
         ``[n, width]``: the tower's output before the projector; None if no block was asked for.
     """

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 from vistrim.core.sigmoid import sigmoid_rates
-from vistrim.methods.base import Method, ModelFacts
+from vistrim.methods.base import Method
 from vistrim.methods.keep_rates import KeepRates
 from vistrim.methods.registry import register
 from vistrim.methods.schedule_file import load_rates
+from vistrim.methods.views import ModelFacts
 
 
 @register

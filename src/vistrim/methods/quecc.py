@@ -9,12 +9,13 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from vistrim.core.compressor import Compressor, CompressorShape, token_places
 from vistrim.core.selection import Selection
 from vistrim.errors import UnsupportedModelError
-from vistrim.methods.base import InputTokens, Method, ModelFacts, Positions, check_positions
-from vistrim.methods.compressor import Compressor, CompressorShape, token_places
+from vistrim.methods.base import Method, Positions, check_positions
 from vistrim.methods.parts import TrainedPart, load_part
 from vistrim.methods.registry import register
+from vistrim.methods.views import InputTokens, ModelFacts
 
 COMMAND = "python -m vistrim.reference.train_quecc --tokens 16 --export-to DIR"
 
@@ -26,7 +27,7 @@ class QueCC(Method):
 
     The question is the prompt's text behind the sample's last image (all of its text, where there is none behind). The
     language model reads it alone, without an image, and its last hidden state at the last token is the question
-    embedding. `vistrim.methods.compressor.Compressor` turns it and the vision tower's hidden states into one token for
+    embedding. `vistrim.core.compressor.Compressor` turns it and the vision tower's hidden states into one token for
     each block of ``stride x stride`` patches; the trained part fixes the stride. The token takes the place of its
     block's last patch. Of several images each is compressed for the same question.
 
@@ -70,7 +71,11 @@ class QueCC(Method):
     def fitted(self, model: ModelFacts) -> FittedQueCC:
         """With the trained part loaded."""
         part = load_part(self.compressor, self.name, model, COMMAND)
-        shape = CompressorShape.read(part.settings)
+        try:
+            shape = CompressorShape.read(part.settings)
+            _network(part, shape, torch.device("cpu"), torch.float32)
+        except (KeyError, RuntimeError) as error:
+            raise ValueError(f"the compressor's file is damaged ({error}): make it again with `{COMMAND}`") from error
         if shape.grid != model.grid:
             rows, columns = model.grid
             raise ValueError(

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vistrim.core.selection import Selection, keep_top
-from vistrim.methods.base import LayerTokens, Method
+from vistrim.methods.base import Method
+from vistrim.methods.views import LayerTokens
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from vistrim.files import write_whole
-from vistrim.methods.base import ModelFacts
 from vistrim.methods.keep_rates import KeepRates, Rows
 from vistrim.methods.parts import check_made_for
+from vistrim.methods.views import ModelFacts
 
 FORMAT = 1
 _KINDS: dict[str, type] = {

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from vistrim.core.schedules import share_of
 from vistrim.core.selection import Selection, keep_top
-from vistrim.methods.base import Guidance, InputTokens, LayerTokens, Method, ModelFacts
+from vistrim.methods.base import Method
 from vistrim.methods.registry import register
+from vistrim.methods.views import Guidance, InputTokens, LayerTokens, ModelFacts
 
 CONSISTENCY_SHARE = 0.05
 """Share of the visual tokens with which the guide reads its answer again."""
@@ -75,7 +76,11 @@ class SGL(Method):
 
     The guide obeys the call's settings on the length and end of an answer and on the tokens in it, but neither sampling
     nor ``stop_strings``, nor ``logits_processor`` and other code of the caller's. Its answer ends at its own
-    end-of-sequence tokens too, unless the call names some.
+    end-of-sequence tokens too, unless the call names some; and its generation config counts for what the call leaves
+    open, such as a repetition penalty.
+
+    It is a method of both the input and the prefill stage, of which it acts in one, so that it composes with methods
+    that act while decoding.
 
     Examples
     --------

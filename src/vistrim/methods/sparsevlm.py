@@ -12,15 +12,9 @@ from vistrim.core.raters import received_without_prior, text_behind_images, word
 from vistrim.core.schedules import budget
 from vistrim.core.scores import AttentionRows
 from vistrim.core.selection import Selection
-from vistrim.methods.base import (
-    LayerTokens,
-    Method,
-    ModelFacts,
-    Positions,
-    check_layers,
-    check_positions,
-)
+from vistrim.methods.base import Method, Positions, check_layers, check_positions
 from vistrim.methods.registry import register
+from vistrim.methods.views import LayerTokens, ModelFacts
 
 LAYERS = {"1.5": (2, 6, 15), "1.0": (2, 6, 15, 19), "plus": (2, 6, 15)}
 COUNTS = {

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 
 from vistrim.core.selection import Selection
-from vistrim.methods.base import LayerTokens, Positions, check_positions
+from vistrim.methods.base import Positions, check_positions
 from vistrim.methods.one_cut import OneCut
 from vistrim.methods.registry import register
+from vistrim.methods.views import LayerTokens
 
 
 @register

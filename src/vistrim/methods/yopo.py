@@ -7,9 +7,10 @@ import torch
 
 from vistrim.core.selection import Selection
 from vistrim.core.structure import LayerStructure
-from vistrim.methods.base import LayerTokens, Method, ModelFacts, check_layer
+from vistrim.methods.base import Method, check_layer, notation
 from vistrim.methods.parts import load_part
 from vistrim.methods.registry import register
+from vistrim.methods.views import LayerTokens, ModelFacts
 
 HEADS = "heads"
 """Name of the mask in its file: ``[layers, heads]``, true (or 1) for active heads."""
@@ -69,6 +70,9 @@ class YOPO(Method):
     into stood. A sliding window of the model limits the text that a visual token attends to, not its neighbours. A
     visual token that the engine never removes, because its logits are needed, counts as text.
 
+    Cuts see visual tokens alone: an image that was cached before the model was trimmed counts as text, and tokens
+    that a method composed with it removes in prefill count in no softmax, "all" or not.
+
     The KV cache stays rectangular: it has room for the visual tokens of inactive heads, filled with zeros.
     """
 
@@ -92,6 +96,8 @@ class YOPO(Method):
             raise ValueError(f"window={window}: must be an odd whole number such as 5, or none")
         if layer is not None and (type(layer) is not int or layer < 1):
             raise ValueError(f"layer={layer}: must be a whole number, at least 1, or none")
+        if not (self.heads is None or isinstance(self.heads, str) or _is_mask(self.heads)):
+            raise ValueError("heads: must be a file, auto, or a tuple with a tuple of True and False for each layer")
         if not 0 < self.ffn <= 1:
             raise ValueError(f"ffn={self.ffn}: must be a share of the neurons, above 0 and up to 1")
         if self.normalise not in ("attended", "all"):
@@ -101,6 +107,13 @@ class YOPO(Method):
                 f"normalise=all with layer={layer}: visual tokens that are gone from a layer cannot count in its "
                 "softmax; use normalise=attended, or leave the layer out (layer=none)"
             )
+
+    def __str__(self) -> str:
+        """With a mask, the number of active heads stands for it."""
+        if self.heads is None or isinstance(self.heads, str):
+            return super().__str__()
+        flags = [flag for row in self.heads for flag in row]
+        return super().__str__().replace(str(notation(self.heads)), f"{sum(flags)} of {len(flags)}")
 
     @property
     def acting_stages(self) -> tuple[str, ...]:
@@ -117,8 +130,8 @@ class YOPO(Method):
             return self
         if isinstance(heads, str):
             part = load_part(None if heads == AUTO else heads, self.name, model, CALIBRATION)
-            if HEADS not in part.tensors:
-                raise ValueError(f"{heads} holds no heads: make a new file with `{CALIBRATION}`")
+            if HEADS not in part.tensors or part.tensors[HEADS].dim() != 2:
+                raise ValueError(f"the file of heads={heads} holds no mask: make a new one with `{CALIBRATION}`")
             heads = tuple(tuple(map(bool, row)) for row in part.tensors[HEADS].tolist())
         sizes = {len(row) for row in heads}
         if len(heads) != model.decoder.layers or sizes != {model.decoder.heads}:
@@ -147,3 +160,9 @@ class YOPO(Method):
     def select_prefill(self, layer: int, tokens: LayerTokens) -> Selection:
         """Keep no visual token."""
         return Selection(torch.zeros_like(tokens.visual), (0,) * len(tokens.held))
+
+
+def _is_mask(heads: object) -> bool:
+    return isinstance(heads, tuple) and all(
+        isinstance(row, tuple) and row and all(type(flag) is bool for flag in row) for row in heads
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from vistrim.methods.compressor import Compressor, CompressorShape, recorded_blocks
+from vistrim.core.compressor import Compressor, CompressorShape, recorded_blocks
 from vistrim.reference.batches import IGNORED, Batch
 from vistrim.reference.learner import Learner
 from vistrim.reference.processing import GRID

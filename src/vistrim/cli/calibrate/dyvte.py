@@ -1,7 +1,6 @@
 """``vistrim calibrate dyvte``: routers that decide when a model no longer needs its image."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,8 +21,8 @@ from vistrim.cli.models import check_loading, identity, load_model
 from vistrim.cli.tasks import TASKS_HELP
 from vistrim.core.routing import exits_by_code, exits_by_paper
 from vistrim.environment import command_line
-from vistrim.methods.base import ModelFacts
 from vistrim.methods.parts import save_part
+from vistrim.methods.views import ModelFacts
 
 DEFAULT_TASKS = "short,description,easy-vqa"
 WIDTH_OF_HIDDEN = 2
@@ -73,6 +72,9 @@ def dyvte(
     check_new_file(out, force)
     default = None if data is not None else 500
     own_tasks = tasks if data is not None else tasks or DEFAULT_TASKS
+    measurements = out.with_name(f"{out.name}.progress")
+    if measurements.exists() and not measurements.is_dir():
+        raise WrongUsageError(f"{measurements}, where measurements are kept, is a file: give another --out")
     questions = read_questions(data, own_tasks, split, limit or default, seed, "accuracy")
 
     loaded, processor = load_model(model, dtype, device)
@@ -88,28 +90,30 @@ def dyvte(
                 loaded,
                 processor,
                 questions,
-                out.with_name(f"{out.name}.progress"),
+                measurements,
                 str(identity(loaded, processor)),
                 batch_size,
                 lambda items: progress.advance(measuring, items),
             )
+            found = train_routers(
+                measured["summary"],
+                may_exit(measured),
+                width,
+                epochs,
+                seed=seed,
+                advance=lambda: progress.advance(training),
+            )
+        except ValueError as error:
+            raise WrongUsageError(str(error)) from error
         except KeyboardInterrupt:
             progress.console.print("stopped: the same command goes on from here")
             raise
-        found = train_routers(
-            measured["summary"],
-            may_exit(measured),
-            width,
-            epochs,
-            seed=seed,
-            advance=lambda: progress.advance(training),
-        )
     notes = {
         "rule": rule if threshold is None else f"{rule}, threshold {threshold:g}",
         "width": width,
         "questions": len(questions),
         "questions_digest": digest(questions),
-        "right_exits": round(found.right_exits, 4),
+        "right_exits": None if found.right_exits is None else round(found.right_exits, 4),
         "exit_depth": round(found.exit_depth, 3),
         "allowed_depth": round(found.allowed_depth, 3),
         "command": command_line(),
@@ -118,10 +122,12 @@ def dyvte(
     if as_json:
         typer.echo(json.dumps(notes))
         return
+    right = "none left"
+    if found.right_exits is not None:
+        right = f"the rule allows {100 * found.right_exits:.1f} % of the exits"
     typer.echo(
         f"on questions not learnt from, images are used in {found.exit_depth:.1f} of {facts.decoder.layers} layers on "
-        f"average, where the rule allows {found.allowed_depth:.1f}; {100 * found.right_exits:.1f} % of the exits taken "
-        "are allowed by the rule"
+        f"average, where the rule allows {found.allowed_depth:.1f}; {right}"
     )
     typer.echo(f"use them with --method dyvte:routers={out}")
 
@@ -144,6 +150,4 @@ def _save(out: Path, model: ModelFacts, found: Trained, notes: dict[str, Any]) -
         for name, stacked in (("w1", found.w1), ("w2", found.w2))
         for layer, tensor in enumerate(stacked)
     }
-    partial = out.with_name(f"{out.name}.partial")
-    save_part(partial, "dyvte", model, weights, notes)
-    os.replace(partial, out)
+    save_part(out, "dyvte", model, weights, notes)

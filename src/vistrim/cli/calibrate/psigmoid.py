@@ -59,7 +59,10 @@ class SteepnessSearch(Search):
         def cost(rates: tuple[float, ...]) -> int:
             return prefill_flops(shape, [text + share_kept(rate, visual) for rate in rates])
 
-        return share_for_flops(kappa, self.flops * cost((1.0,) * shape.layers), cost, shape.layers)
+        try:
+            return share_for_flops(kappa, self.flops * cost((1.0,) * shape.layers), cost, shape.layers)
+        except ValueError as error:
+            raise WrongUsageError(str(error)) from error
 
 
 def psigmoid(

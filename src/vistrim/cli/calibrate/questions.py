@@ -52,7 +52,7 @@ def read_questions(
             f"--split {split}: choose {' or '.join(SPLITS)}; test questions are for figures, not for choosing"
         )
     if data is None:
-        found = read_items(tasks or DEFAULT_TASKS, split, limit=limit or DEFAULT_LIMIT, seed=seed)
+        found = read_items(DEFAULT_TASKS if tasks is None else tasks, split, limit=limit or DEFAULT_LIMIT, seed=seed)
     elif tasks is not None:
         raise WrongUsageError("--data and --tasks are two sources of questions: leave one of them out")
     else:
@@ -77,9 +77,10 @@ def refuse_placeholders(questions: list[Item], processor: Any) -> None:
     """Refuse questions that contain the model's placeholder for images."""
     token = image_token(processor)
     for item in questions:
-        if token in item.prompt:
+        if token in item.prompt or token in item.answer:
             raise WrongUsageError(
-                f"the question {item.id} contains {token}, the model's placeholder for images: leave it out"
+                f"the question {item.id}, or its answer, contains {token}, the model's placeholder for images: "
+                "leave it out"
             )
 
 

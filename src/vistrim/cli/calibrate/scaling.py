@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -45,8 +46,10 @@ def scaling(
     if law not in LAWS:
         raise WrongUsageError(f"no law {law!r}: choose {', '.join(LAWS)}")
     sizes = tuple(size or PARAMETERS)
-    if min(sizes) <= 0:
-        raise WrongUsageError(f"--size {min(sizes):g}: give billions of parameters, above 0")
+    if not all(0 < one < math.inf for one in sizes):
+        raise WrongUsageError(f"--size {', '.join(f'{one:g}' for one in sizes)}: give billions of parameters, above 0")
+    if flops is not None and not math.isfinite(flops):
+        raise WrongUsageError(f"--flops {flops:g}: give a number, 1e12, say")
     found: dict[str, Any] = {
         "text_tokens": text_tokens,
         "laws": {

@@ -21,6 +21,7 @@ from vistrim.cli.errors import WrongUsageError
 from vistrim.cli.models import check_loading, identity, load_model
 from vistrim.core.costs import DecoderShape
 from vistrim.environment import command_line, stamp
+from vistrim.errors import ResumeError
 from vistrim.methods.keep_rates import check_rows
 from vistrim.methods.schedule_file import Schedule
 from vistrim.reference.items import Item
@@ -149,10 +150,16 @@ class Calibration:
         progress_file = self.out.with_name(f"{self.out.name}.progress.jsonl")
         try:
             total = search.total(spec.decoder_shape)
-            evaluations = Evaluations(asking, self.objective, self.rows, progress_file, shared)
-            found = _searched(search, evaluations, spec.decoder_shape, total)
         except ValueError as error:
             raise WrongUsageError(str(error)) from error
+        try:
+            evaluations = Evaluations(asking, self.objective, self.rows, progress_file, shared)
+        except ResumeError:
+            if not self.force:
+                raise
+            progress_file.unlink()
+            evaluations = Evaluations(asking, self.objective, self.rows, progress_file, shared)
+        found = _searched(search, evaluations, spec.decoder_shape, total)
         return Schedule(
             method=search.method,
             model=spec.facts.name,
