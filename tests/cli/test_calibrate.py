@@ -171,10 +171,14 @@ def test_evaluations_of_another_model_are_not_mixed_in(checkpoint, tmp_path, mon
     out = tmp_path / "schedule.json"
     calibrate(checkpoint, out, *PSIGMOID)
     monkeypatch.setattr("vistrim.cli.models.fingerprint", lambda *_: "other")
-    result = calibrate(checkpoint, out, *PSIGMOID, "--force")
+    out.unlink()
+    result = calibrate(checkpoint, out, *PSIGMOID)
     assert result.exit_code == 1
     assert "weights" in error_line(result)
     assert "delete this file" in error_line(result)
+    # Asked for, everything is done again.
+    assert calibrate(checkpoint, out, *PSIGMOID, "--force").exit_code == 0
+    assert out.exists()
 
 
 def test_own_questions_and_all_rows_of_the_prompt(checkpoint, tmp_path, own):

@@ -4,10 +4,11 @@ import json
 
 import pytest
 
+from tests.cli.conftest import save_image
 from tests.cli.invoke import vistrim as invoke
 from vistrim import DyVTE, load, trim
 
-SMALL = ["--tasks", "color,count", "--limit", "4", "--width", "4", "--epochs", "2"]
+SMALL = ["--tasks", "color,count", "--limit", "6", "--width", "4", "--epochs", "2"]
 
 
 def calibrate(checkpoint, out, *more):
@@ -40,7 +41,7 @@ def test_measurements_are_kept(checkpoint, tmp_path):
     assert again.exit_code == 0, again.stderr
     notes = json.loads(again.stdout)
     assert notes["rule"] == "paper, threshold 0.5"
-    assert notes["questions"] == 8
+    assert notes["questions"] == 12
     assert measured == {path.name: path.stat().st_mtime_ns for path in (tmp_path / f"{out.name}.progress").iterdir()}
 
 
@@ -70,3 +71,37 @@ def test_a_file_that_is_there_is_not_replaced(tmp_path):
     result = calibrate("no/such/model", tmp_path / "nowhere" / "routers")
     assert result.exit_code == 2
     assert "create it first" in result.stderr
+
+
+def own(tmp_path, answer, lines=1):
+    save_image(tmp_path / "photo.png")
+    data = tmp_path / "mine.jsonl"
+    line = json.dumps({"image": "photo.png", "prompt": "what is this", "answer": answer})
+    data.write_text("\n".join([line] * lines))
+    return data
+
+
+def test_too_few_questions_train_nothing(checkpoint, tmp_path):
+    out = tmp_path / "routers"
+    arguments = ("--model", checkpoint, "--out", str(out), "--data", str(own(tmp_path, "w9")))
+    result = invoke("calibrate", "dyvte", *arguments)
+    assert result.exit_code == 2
+    assert "give at least 10" in result.stderr
+    assert not out.exists()
+
+
+def test_an_answer_with_the_placeholder_is_refused(checkpoint, tmp_path):
+    arguments = ("--out", str(tmp_path / "routers"), "--data", str(own(tmp_path, "w9 <image>")))
+    result = invoke("calibrate", "dyvte", "--model", checkpoint, *arguments)
+    assert result.exit_code == 2
+    assert "contains <image>" in result.stderr
+
+
+def test_damaged_measurements_are_named(checkpoint, tmp_path):
+    out = tmp_path / "routers"
+    assert calibrate(checkpoint, out).exit_code == 0
+    (measured,) = (tmp_path / "routers.progress").iterdir()
+    measured.write_text("damaged")
+    result = calibrate(checkpoint, out, "--force")
+    assert result.exit_code == 1
+    assert f"{measured} is damaged: delete it" in " ".join(result.stderr.split())

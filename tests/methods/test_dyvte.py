@@ -109,7 +109,7 @@ def test_what_is_no_router_of_the_model_is_refused(tmp_path):
         with pytest.raises(ValueError, match=message):
             trim(model, method)
 
-    refused(DyVTE(), "none beside the model's weights: train them with `vistrim calibrate dyvte`")
+    refused(DyVTE(), "none beside the model's weights: make one with `vistrim calibrate dyvte`")
     refused(DyVTE(str(tmp_path / "no.safetensors")), "there is no file .*no.safetensors")
     deeper = DecoderShape(9, *list(vars(facts.decoder).values())[1:])
     for name, other, message in (
@@ -123,11 +123,11 @@ def test_what_is_no_router_of_the_model_is_refused(tmp_path):
         save_part(tmp_path / name, "dyvte", other, routers, {})
         refused(DyVTE(str(tmp_path / name)), message)
     save_part(tmp_path / "quecc", "quecc", facts, routers, {})
-    refused(DyVTE(str(tmp_path / "quecc")), "holds no weights of dyvte")
+    refused(DyVTE(str(tmp_path / "quecc")), "is no file of dyvte")
     del routers["layers.2.w1"]
     refused(DyVTE(save(tmp_path / "part", routers)), "lack 'layers.2.w1'")
     (tmp_path / "text").write_text("no weights")
-    refused(DyVTE(str(tmp_path / "text")), "is damaged")
+    refused(DyVTE(str(tmp_path / "text")), "cannot be read")
 
 
 def test_a_replaced_file_is_read_again(tmp_path):

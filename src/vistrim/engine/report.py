@@ -180,9 +180,11 @@ class TrimReport:
         return lines
 
     def _exit_rows(self) -> list[tuple[str, str]]:
-        if not any(layer is not None for layer in self.exit_layers):
+        samples = zip(self.exit_layers, self.visual_tokens, self.exited, strict=True)
+        exits = [layer for layer, n, answered in samples if n and not answered]
+        if all(layer is None for layer in exits):
             return []
-        return [("  withdrawn before layer", ", ".join("never" if e is None else str(e) for e in self.exit_layers))]
+        return [("  withdrawn before layer", ", ".join("never" if e is None else str(e) for e in exits))]
 
     def _flop_ratio(self) -> str:
         return f" ({self.prefill_flops_full / self.prefill_flops:.2f}x fewer)" if self.prefill_flops else ""

@@ -11,6 +11,7 @@ from vistrim.calibration.evaluations import Evaluations
 from vistrim.calibration.gsearch import RateSearch, most_evaluations, search_rates
 from vistrim.cli.calibrate import options
 from vistrim.cli.calibrate.search import Calibration, Found, Search
+from vistrim.cli.errors import WrongUsageError
 from vistrim.core.costs import DecoderShape
 
 
@@ -34,6 +35,8 @@ class RatesSearch(Search):
             advance(f"{100 * best.performance:.1f} % with {100 * mean(best.rates):.1f} % of the tokens")
 
         full = evaluations.untouched.performance
+        if full == 0:
+            raise WrongUsageError("the untouched model's performance is 0: nothing can be lost, so ask other questions")
         found = search_rates(evaluations, shape.layers, full, self.error, self.group, advance=tell)
         return Found(found.rates, found.performance)
 
