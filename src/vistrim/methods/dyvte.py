@@ -42,7 +42,8 @@ class DyVTE(Method):
     Source: arXiv 2411.19628 and github.com/DoubtedSteam/DyVTE at b4a3396. The code is for one sample with one image
     and a fixed prompt. Where the question is a single token, its mean is that token. The authors' routers are 2048
     wide for hidden sizes of 4096 and 5120, 1.1 to 1.7 GB in bfloat16; the width is up to the training here. How
-    routers are trained: `vistrim.calibration.routers`.
+    routers are trained: `vistrim.calibration.routers`. The authors also run it behind FastV; here two methods that cut
+    in prefill do not compose.
     """
 
     name = "dyvte"
