@@ -287,7 +287,7 @@ def test_what_does_not_fit_the_model(tmp_path):
     facts = discover(model).facts
     path, empty = tmp_path / "yopo.safetensors", tmp_path / "empty.safetensors"
     save_part(empty, "yopo", facts, {"other": torch.ones(1)}, {})
-    with pytest.raises(ValueError, match="holds no heads"):
+    with pytest.raises(ValueError, match="holds no mask"):
         trim(model, YOPO(heads=str(empty)))
     save_part(path, "yopo", facts, {"heads": torch.tensor(HEADS)}, {})
     with trim(model, YOPO(heads=str(path))) as run:

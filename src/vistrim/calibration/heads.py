@@ -97,7 +97,8 @@ def calibrate_heads(
     if threshold is not None and not math.isfinite(threshold):
         raise ValueError(f"threshold={threshold}: must be a finite number")
     if keep is not None:
-        _check_keep(keep, WHOLE_LAYERS / discover(model).decoder_shape.layers)
+        shape = discover(model).decoder_shape
+        _heads_beyond(keep, shape.layers * shape.heads, WHOLE_LAYERS * shape.heads)
     if isinstance(prompts, Mapping):
         raise TypeError("prompts must be several processor outputs: write [inputs] for a single one")
     found = [attention_ratios(model, inputs) for inputs in prompts]
@@ -124,20 +125,21 @@ def threshold_for(ratios: Tensor, keep: float) -> float:
         If the share is out of range, or less than the first layers have, all of whose heads are active.
     """
     decisive = _decisive(ratios)
-    always = decisive[:WHOLE_LAYERS].numel()
-    _check_keep(keep, always / decisive.numel())
-    wanted = max(0, int(decisive.numel() * keep + 0.5) - always)
+    wanted = _heads_beyond(keep, decisive.numel(), decisive[:WHOLE_LAYERS].numel())
     ranked = decisive[WHOLE_LAYERS:].flatten().sort(descending=True).values
     # The best head that is not to be active; no ratio is below zero.
     return ranked[wanted].item() if wanted < len(ranked) else -1.0
 
 
-def _check_keep(keep: float, least: float) -> None:
-    if not least <= keep <= 1:
+def _heads_beyond(keep: float, heads: int, always: int) -> int:
+    """Heads to keep beyond those of the first layers, all of which are active."""
+    wanted = int(heads * keep + 0.5) - always if 0 < keep <= 1 else -1
+    if wanted < 0:
         raise ValueError(
-            f"keep={keep}: must be between {least:.2f}, the share of the heads of the first {WHOLE_LAYERS} layers, "
-            "which are all active, and 1"
+            f"keep={keep}: must be between {always / heads:.2f}, the share of the heads of the first {WHOLE_LAYERS} "
+            "layers, which are all active, and 1"
         )
+    return wanted
 
 
 def _decisive(ratios: Tensor) -> Tensor:

@@ -62,7 +62,8 @@ def load_part(given: str | None, method: str, model: ModelFacts, command: str) -
     if path is None or not path.is_file():
         missing = f"there is no file {given}" if given is not None else "there is none beside the model's weights"
         raise ValueError(f"{method} needs a file made for {_named(model)}, and {missing}: make one with `{command}`")
-    part = _read(path, path.stat().st_mtime_ns)
+    stat = path.stat()
+    part = _read(path, (stat.st_mtime_ns, stat.st_ino))
     if part.settings.get("method") != method:
         raise ValueError(f"{path} is no file of {method}: make one with `{command}`")
     check_made_for(str(path), part.settings, model, command)
@@ -103,7 +104,7 @@ def _named(model: ModelFacts) -> str:
 
 
 @lru_cache(maxsize=2)
-def _read(path: Path, modified: int) -> TrainedPart:
+def _read(path: Path, version: tuple[int, int]) -> TrainedPart:
     try:
         with safe_open(path, framework="pt") as file:
             names = file.keys()  # The handle itself cannot be iterated over.
