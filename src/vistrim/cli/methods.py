@@ -13,7 +13,8 @@ from vistrim.methods.base import notation
 
 NOTE = (
     "ST³ has no official code: the formulas of st3, pvtp and vta are this project's reading of the paper, "
-    "and their default values and presets (balanced, compact) are this project's own choice."
+    "and their default values and presets (balanced, compact) are this project's own choice. G-Search and P-Sigmoid "
+    "have none either: what is searched, and how, is this project's reading."
 )
 
 

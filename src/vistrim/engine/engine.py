@@ -1,7 +1,6 @@
 """Hooks on a model: they follow each forward pass from the prompt to the logits and let the method cut on the way."""
 
 import functools
-import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -25,24 +24,15 @@ from vistrim.engine.generation import (
 )
 from vistrim.engine.hooks import Hooks
 from vistrim.engine.prefill import Prefill
-from vistrim.engine.prompt import Prompt, PromptInputs, read_inputs, read_prompt
+from vistrim.engine.prompt import Prompt, read_inputs, read_prompt
 from vistrim.engine.question import read_question
 from vistrim.engine.recorder import Recorder
 from vistrim.engine.structure import RowSplit, check_call, check_heads, find_structures
+from vistrim.engine.thread_state import ThreadState
 from vistrim.engine.vision import VisionRecord, check_features, watch
 from vistrim.engine.visual_rows import narrow
 from vistrim.errors import UnsupportedModelError
 from vistrim.methods.base import Method
-
-
-class _ThreadState(threading.local):
-    """What one thread is doing with the model right now."""
-
-    generation: Generation | None = None
-    head_call: Call | None = None
-    inputs: PromptInputs | None = None
-    vision: VisionRecord | None = None
-    forward: Forward | None = None
 
 
 class Engine:
@@ -76,7 +66,7 @@ class Engine:
         self.structures = find_structures(method, self.spec)
         self.recorders: list[Recorder] = []
         self._by_cache: weakref.WeakKeyDictionary[Cache, Recorder] = weakref.WeakKeyDictionary()
-        self._thread = _ThreadState()
+        self._thread = ThreadState()
         self._hooks = Hooks()
 
     def attach(self) -> None:
@@ -105,7 +95,7 @@ class Engine:
             if structured is not None:
                 narrow(layer, structured.structure, self.spec.decoder_shape, hooks, self._split_rows)
         if self.reads_vision:
-            watch(self.spec.vision, self.vision_blocks, self.vision_states, self._vision, hooks)
+            watch(self.spec.vision, self.vision_blocks, self.vision_states, self._thread.find_vision, hooks)
         hooks.shadow(self.model, "generate", self._generate(self.model.generate))
         for name in ("generate_batch", "init_continuous_batching"):
             hooks.shadow(self.model, name, refuse_continuous_batching)
@@ -163,11 +153,6 @@ class Engine:
     def _forget_inputs(self, output: Any) -> None:
         self._thread.inputs = self._thread.vision = None
 
-    def _vision(self) -> VisionRecord | None:
-        """Where to note what the vision tower does in this thread, or to look it up."""
-        generation = self._thread.generation
-        return self._thread.vision or (generation.vision if generation is not None else None)
-
     def _begin_forward(self, call: Call) -> None:
         embeddings = call["inputs_embeds"] if call.get("inputs_embeds") is not None else call["input_ids"]
         batch, length = embeddings.shape[:2]
@@ -179,7 +164,7 @@ class Engine:
         common = (self.spec, self.method, self.structures, recorder, length, past, cache)
         if prompt is not None:
             question = self._question(prompt, embeddings, recorder)
-            vision = self._vision() if self.reads_vision else None
+            vision = self._thread.find_vision() if self.reads_vision else None
             own = self._generation_of(cache)
             guidance = own.guidance if own is not None else None
             self._thread.forward = Prefill(
