@@ -12,7 +12,9 @@ from vistrim.analysis.overlay import GAP, MAX_COLUMNS, PANEL
 from vistrim.engine.report import Stage
 
 RED = (220, 30, 30)
-EMPTY = TrimReport("m", "st3", [], [], [], [], [], 0, 0, 0, None, 0, 0, [], [], 0, 0.0, None, 0.0, 0, [], [])
+EMPTY = TrimReport(
+    "m", "st3", [], [], [], [], [], 0, 0, 0, None, 0, 0, [], [], 0, 0.0, None, 0.0, 0, [], [], 0.0, [], []
+)
 
 
 def report(visual, *stages):

@@ -281,6 +281,8 @@ def test_an_answer_ends_where_either_model_would_end_it_unless_the_call_says_oth
     assert ask(guide, samples, model=model).lengths == (min(first, second),)
     assert ask(guide, samples, model=model, eos_token_id=plain[4]).lengths == (second,)
     assert ask(guide, samples, model=model, eos_token_id=None).lengths == (NEW_TOKENS,)
+    config = transformers.GenerationConfig(eos_token_id=plain[4])
+    assert ask(guide, samples, model=model, generation_config=config).lengths == (second,)
 
 
 def test_settings_that_shape_the_answer_are_obeyed_and_sampling_is_not():

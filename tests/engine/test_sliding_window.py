@@ -8,7 +8,7 @@ from tests import tiny
 from tests.engine.test_against_oracle import TOLERANCE, follow
 from tests.engine.test_generation_modes import EACH, answers
 from tests.oracle import Oracle, st3_schedule
-from vistrim import trim
+from vistrim import FastV, UnsupportedGenerationError, trim
 
 
 @EACH
@@ -49,3 +49,13 @@ def test_sliding_window_with_a_plain_cache(method, schedule, attention):
     oracle = Oracle(tiny.build("mistral", "eager", sliding_window=24), st3_schedule(**schedule))
     expected = follow(oracle, sample, answers(output, inputs)[0])
     assert (tiny.logits(output)[0] - expected).abs().max() <= TOLERANCE
+
+
+def test_prompt_lookup_is_refused():
+    """Taking drafted tokens back would need those that the window has evicted."""
+    model, inputs = tiny.build("mistral", sliding_window=20), tiny.batch([tiny.sample(1, 9)])
+    with trim(model, FastV(2)) as run:
+        with pytest.raises(UnsupportedGenerationError, match="sliding window: leave out `prompt_lookup_num_tokens`"):
+            tiny.generate(model, inputs, prompt_lookup_num_tokens=3)
+        tiny.generate(model, inputs)
+    assert len(run.reports) == 1

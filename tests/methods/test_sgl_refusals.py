@@ -58,6 +58,9 @@ def test_inputs_that_the_guide_cannot_have_are_refused():
             tiny.generate(model, embedded)
         with pytest.raises(UnsupportedGenerationError, match="pass `pixel_values`"):
             tiny.generate(model, encoded)
+        places = torch.arange(inputs["input_ids"].shape[1])[None]
+        with pytest.raises(UnsupportedGenerationError, match="leave out `position_ids`"):
+            tiny.generate(model, inputs, position_ids=places)
 
 
 @pytest.mark.parametrize(
@@ -72,6 +75,8 @@ def test_inputs_that_the_guide_cannot_have_are_refused():
         ({"stopping_criteria": [lambda ids, scores: False]}, "leave out `stopping_criteria`"),
         ({"prefix_allowed_tokens_fn": lambda b, ids: [5]}, "leave out `prefix_allowed_tokens_fn`"),
         ({"stop_strings": ["x"]}, "leave out `stop_strings`"),
+        ({"max_time": 9.0}, "leave out `max_time`"),
+        ({"watermarking_config": transformers.WatermarkingConfig()}, "leave out `watermarking_config`"),
         ({"generation_config": GenerationConfig(do_sample=True, max_new_tokens=8)}, "do_sample=False"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -129,6 +134,14 @@ def test_a_guide_that_is_being_trimmed_is_refused():
         with trim(guide, PVTP()), pytest.raises(UnsupportedModelError, match="the guide is being trimmed"):
             tiny.generate(model, inputs)
         tiny.generate(model, inputs)
+
+
+def test_a_guide_in_training_mode_is_refused():
+    guide = guides.build().train()
+    with pytest.raises(UnsupportedModelError, match=r"call its eval\(\)"), trim(tiny.shared(), sgl(guide=guide)):
+        pass
+    with trim(tiny.shared(), sgl(guide=guide.eval())):
+        tiny.generate(tiny.shared(), tiny.batch(tiny.RAGGED), 2)
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vistrim.architectures import ModelSpec, discover
+from vistrim.architectures import ModelSpec
+from vistrim.calibration.prompts import read_call, untrimmed
+from vistrim.core.raters import text_behind_images
 from vistrim.core.scores import AttentionRows
 from vistrim.core.selection import gather_rows
 from vistrim.engine import tap
 from vistrim.engine.forward import Call
 from vistrim.engine.masks import visible_to_rows
-from vistrim.engine.prompt import read_inputs, read_prompt
 from vistrim.engine.queries import QueryRows
-from vistrim.errors import UnsupportedModelError
 
 
 @torch.no_grad()
@@ -42,9 +42,7 @@ def attention_ratios(model: Any, inputs: Mapping[str, Any]) -> Tensor:
     UnsupportedModelError
         If the model is not supported, or is being trimmed.
     """
-    spec = discover(model)
-    if tap.is_installed(spec.attentions[0]):
-        raise UnsupportedModelError("this model is being trimmed: leave that context first")
+    spec = untrimmed(model)
     watcher = _Watcher(spec)
     handle = spec.base.register_forward_pre_hook(watcher.note_inputs, with_kwargs=True)
     for number, attention in enumerate(spec.attentions):
@@ -68,17 +66,10 @@ class _Watcher:
     ratios: dict[int, Tensor] = field(default_factory=dict)
 
     def note_inputs(self, module: nn.Module, args: tuple[Any, ...], kwargs: Call) -> None:
-        ids = kwargs.get("input_ids")
-        if ids is None:
-            raise ValueError("the prompts have no `input_ids`: give what the processor returns")
-        found = read_inputs(self.spec, kwargs, None, 0)
-        prompt = read_prompt(found, ids.shape[0], past=0, length=ids.shape[1], device=ids.device)
-        tokens = prompt.tokens
-        self.visual = (
-            torch.zeros_like(tokens.valid) if found.placeholders is None else found.placeholders & tokens.valid
-        )
-        last = (tokens.slots * self.visual).amax(1, keepdim=True)
-        behind = tokens.valid & (tokens.slots > last)
+        prompt = read_call(self.spec, kwargs)
+        tokens, image = prompt.tokens, prompt.inputs.placeholders
+        self.visual = torch.zeros_like(tokens.valid) if image is None else image & tokens.valid
+        behind = text_behind_images(self.visual, tokens.valid)
         if not self.visual.any(1).all() or not behind.any(1).all():
             raise ValueError("every prompt needs an image and text behind it: leave the others out")
         self.asking = QueryRows.of(behind, tokens, prompt)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from vistrim.calibration.text_alone import TextAlone, text_alone
+from vistrim.core.raters import text_behind_images
 from vistrim.core.routing import Agreement, compare_answers, question_summary
 from vistrim.core.selection import gather_rows, kept_rows
 from vistrim.prompting import check_context, format_prompts
@@ -98,5 +99,5 @@ def _answer(found: TextAlone, labels: Tensor) -> Tensor:
 def _question(found: TextAlone) -> Tensor:
     """``[batch, text]`` bool: the prompt's text behind its last image."""
     tokens, text = found.prompt.tokens, found.text
-    end_of_image = (tokens.slots * tokens.visual).amax(1, keepdim=True)
-    return text.valid & (text.slots > end_of_image) & (text.slots <= found.prompt.ranking[:, None])
+    in_prompt = tokens.valid & (tokens.slots <= found.prompt.ranking[:, None])
+    return text_behind_images(tokens.visual, in_prompt).gather(1, text.slots) & text.valid

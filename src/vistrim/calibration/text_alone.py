@@ -11,16 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vistrim.architectures import ModelSpec, discover
+from vistrim.architectures import ModelSpec
+from vistrim.calibration.prompts import read_call, untrimmed
 from vistrim.core.selection import Selection
-from vistrim.engine import tap
 from vistrim.engine.compaction import compact_arguments, compact_hidden
 from vistrim.engine.forward import Call
 from vistrim.engine.masks import layer_mask
 from vistrim.engine.positions import Renumbering, lowered_arguments
-from vistrim.engine.prompt import Prompt, read_inputs, read_prompt
+from vistrim.engine.prompt import Prompt
 from vistrim.engine.tokens import TokenMap
-from vistrim.errors import UnsupportedModelError
 from vistrim.methods.base import Positions
 
 
@@ -70,11 +69,7 @@ class TextAlone:
 
     def note_inputs(self, module: nn.Module, args: tuple[Any, ...], kwargs: Call) -> None:
         """Hook of the base model: read the prompt."""
-        ids = kwargs.get("input_ids")
-        if ids is None:
-            raise ValueError("the prompts have no `input_ids`: give what the processor returns")
-        found = read_inputs(self.spec, kwargs, self.labels, 0)
-        self.prompt = read_prompt(found, ids.shape[0], past=0, length=ids.shape[1], device=ids.device)
+        self.prompt = read_call(self.spec, kwargs, self.labels)
         if not all(self.prompt.tokens.n_visual):
             raise ValueError("a prompt without an image tells nothing about visual tokens: leave it out")
         self._index, self.text = self.prompt.tokens.keep(self._withdrawal)
@@ -134,9 +129,7 @@ def text_alone(
     UnsupportedModelError
         If the model is not supported, or is being trimmed.
     """
-    spec = discover(model)
-    if tap.is_installed(spec.attentions[0]):
-        raise UnsupportedModelError("this model is being trimmed: leave that context first")
+    spec = untrimmed(model)
     depth = len(spec.layers)
     if not 1 <= first_layer < depth:
         raise ValueError(f"first_layer={first_layer}: must be between 1 and {depth - 1}, the model's last layer")

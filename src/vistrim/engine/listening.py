@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vistrim.architectures import ModelSpec
+from vistrim.core.raters import text_behind_images
 from vistrim.core.scores import AttentionRows
 from vistrim.core.selection import gather_rows
 from vistrim.engine import hooks, tap
@@ -86,9 +87,7 @@ class Listener:
         self.prompt = read_prompt(read_inputs(self.spec, call, None, 0), batch, 0, length, ids.device)
         self.encoded = call.get("mm_encoder_outputs")
         tokens = self.prompt.tokens
-        place = torch.arange(length, device=ids.device)
-        behind = tokens.valid & (place > (place * tokens.visual).amax(1)[:, None])
-        self._asking = QueryRows.of(behind, tokens, self.prompt)
+        self._asking = QueryRows.of(text_behind_images(tokens.visual, tokens.valid), tokens, self.prompt)
         self.received = torch.zeros(batch, length, device=ids.device)
         self.going = torch.ones(batch, dtype=torch.bool, device=ids.device)
         self.lengths = torch.zeros(batch, dtype=torch.long, device=ids.device)

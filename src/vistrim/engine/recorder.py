@@ -183,7 +183,9 @@ class Recorder:
             generated_tokens=self.generated or self.steps,
             stages=self._stages(),
             warnings=self._warnings(flops < flops_full, share),
+            guide_seconds=0.0,
             exited=[False] * self.batch,
+            exit_scores=[],
         )
         return found if self.guided is None else self.guided.complete(found, self.spec)
 

@@ -1,7 +1,7 @@
 """What a trimmed generation did, measured."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -112,9 +112,9 @@ class TrimReport:
     generated_tokens: int
     stages: list[Stage]
     warnings: list[str]
-    guide_seconds: float = 0.0
-    exited: list[bool] = field(default_factory=list)
-    exit_scores: list[float] = field(default_factory=list)
+    guide_seconds: float
+    exited: list[bool]
+    exit_scores: list[float]
 
     @property
     def average_tokens(self) -> float:
