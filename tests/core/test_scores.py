@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vistrim.core.scores import ROWS_AT_ONCE, AttentionRows, attention_received, attention_weights
+from vistrim.core.scores import ROWS_AT_ONCE, AttentionRows, Softmax, attention_received, attention_weights
 
 
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (6, 2), (8, 1)])
@@ -18,19 +18,19 @@ def test_equals_the_mean_of_materialised_weights(heads, kv_heads, rows, masked):
     if masked:
         logits = logits.masked_fill(~visible[:, None], -torch.inf)
     expected = logits.softmax(-1).mean((1, 2))
-    got = attention_received(query, key, visible, 0.4)
+    got = attention_received(query, key, visible, Softmax(0.4))
     assert (got - expected).abs().max() <= 1e-6
     assert torch.allclose(got.sum(1), torch.ones(2))
 
 
 def test_large_half_precision_values_do_not_overflow():
     query, key = torch.full((1, 1, 1, 64), 90.0).half(), torch.full((1, 1, 3, 64), 90.0).half()
-    assert torch.allclose(attention_received(query, key, None, 0.05), torch.full((1, 3), 1 / 3))
+    assert torch.allclose(attention_received(query, key, None, Softmax(0.05)), torch.full((1, 3), 1 / 3))
 
 
 def test_softmax_is_taken_in_float32():
     query, key = torch.randn(1, 2, 1, 8).bfloat16(), torch.randn(1, 2, 300, 8).bfloat16()
-    got = attention_received(query, key, None, 0.3)
+    got = attention_received(query, key, None, Softmax(0.3))
     assert got.dtype == torch.float32
     assert abs(got.sum().item() - 1) < 1e-5
 
@@ -43,12 +43,21 @@ def test_rows_computed_in_blocks_equal_all_at_once(rows):
     counted = torch.rand(2, rows, generator=generator) > 0.4
     counted[:, 0], visible[:, :, 0] = True, True
     places = torch.arange(rows).expand(2, -1)
-    attention = AttentionRows(query, key, visible, 0.4, 7, places, counted)
-    weights = attention_weights(query, key, visible, 0.4)[..., -7:]
+    attention = AttentionRows(query, key, visible, Softmax(0.4), 7, places, counted)
+    weights = attention_weights(query, key, visible, Softmax(0.4))[..., -7:]
     for b in range(2):
         assert torch.allclose(attention.received()[b], weights[b][:, counted[b]].mean((0, 1)), atol=1e-6)
         assert torch.allclose(attention.head_mean()[b][counted[b]], weights[b][:, counted[b]].mean(0), atol=1e-6)
         assert attention.head_mean()[b][~counted[b]].abs().sum() == 0
-    everything = AttentionRows(query, key, visible, 0.4, 11, places)
-    assert torch.allclose(everything.received(), attention_received(query, key, visible, 0.4), atol=1e-6)
+    everything = AttentionRows(query, key, visible, Softmax(0.4), 11, places)
+    assert torch.allclose(everything.received(), attention_received(query, key, visible, Softmax(0.4)), atol=1e-6)
     assert sum(found.shape[2] for found, _ in everything.blocks()) == rows
+
+
+def test_soft_cap_and_sink():
+    query, key = torch.randn(1, 2, 1, 4), torch.randn(1, 1, 5, 4)
+    logits = 0.5 * query @ key.transpose(2, 3)
+    capped = 3 * torch.tanh(logits / 3)
+    sinks = torch.tensor([0.3, -1.0])
+    expected = torch.cat([capped, sinks.view(1, 2, 1, 1)], -1).softmax(-1)[..., :5]
+    assert torch.allclose(attention_weights(query, key, None, Softmax(0.5, 3.0, sinks)), expected, atol=1e-6)

@@ -140,9 +140,9 @@ def test_never_more_than_a_few_rows_of_attention_at_once(monkeypatch):
     sizes = []
     original = core_scores.attention_weights
 
-    def spy(query, key, visible, scaling):
+    def spy(query, key, visible, softmax):
         sizes.append(query.shape[2])
-        return original(query, key, visible, scaling)
+        return original(query, key, visible, softmax)
 
     monkeypatch.setattr(core_scores, "attention_weights", spy)
     ask(guides.shared(), [tiny.sample(1, 100)])

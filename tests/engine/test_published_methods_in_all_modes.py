@@ -311,13 +311,6 @@ def test_a_masked_part_of_an_image_and_the_last_token_are_not_ranked():
     assert run.report.stages[0].kept[0] == torch.cat([image_1, image_2]).tolist()
 
 
-def test_layers_whose_queries_cannot_be_computed_in_advance_are_refused():
-    model = tiny.build()
-    del model.get_decoder().layers[1].self_attn.scaling
-    with pytest.raises(UnsupportedModelError, match="use fastv"):
-        trim(model, PyramidDrop())
-
-
 def test_annealing_behind_another_ranking():
     """Layer 0 of the cache is ranked by the last prompt token, although other words rank in prefill."""
     model, samples = tiny.shared(), tiny.RAGGED

@@ -24,7 +24,7 @@ _FOLDER = tempfile.TemporaryDirectory()
 def random_part(stride: int = 2, seed: int = 0) -> str:
     """A file of random weights; it fits every tiny model."""
     model = tiny.shared()
-    blocks = recorded_blocks(len(discover(model).vision.blocks))
+    blocks = recorded_blocks(len(discover(model).images.tower.blocks))
     width = model.config.vision_config.hidden_size
     shape = CompressorShape(
         (GRID, GRID), stride, width, width * len(blocks), model.config.text_config.hidden_size, HEADS

@@ -5,7 +5,7 @@ import torch
 
 from tests import tiny
 from vistrim import SparseVLM, trim
-from vistrim.core.scores import AttentionRows
+from vistrim.core.scores import AttentionRows, Softmax
 from vistrim.methods.views import LayerTokens
 
 
@@ -113,7 +113,7 @@ def test_version_1_counts_by_the_rank_of_the_attention():
     key = torch.randn(1, 1, 52, 8, generator=torch.Generator().manual_seed(1))
     query = torch.randn(1, 1, 3, 8, generator=torch.Generator().manual_seed(2))
     query[:, :, 1] = query[:, :, 0]
-    rows = AttentionRows(query, key, None, 0.3, 52, torch.tensor([[45, 46, 47]]))
+    rows = AttentionRows(query, key, None, Softmax(0.3), 52, torch.tensor([[45, 46, 47]]))
     tokens = LayerTokens(rows.received(), tokens.visual, (40,), (40,), 32, (1,), tokens.hidden, rows)
     selection = SparseVLM(128, "1.0").select_prefill(3, tokens)
     recycled = int(0.3 * (40 - (9 * 2 + 6))) + 1

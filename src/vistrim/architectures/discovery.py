@@ -1,15 +1,17 @@
 """Find out whether and how a model can be trimmed."""
 
-from collections.abc import Callable
+from typing import Any
 
 from torch import nn
+from transformers import PreTrainedModel
+from transformers.generation import GenerationMixin
 
-from vistrim.architectures import llava
+from vistrim.architectures.decoder import decoder_shape, find_decoder, rope_axes, rotary_of
+from vistrim.architectures.families import images_of
 from vistrim.architectures.spec import ModelSpec
 from vistrim.errors import UnsupportedModelError
 
-FAMILIES: dict[str, Callable[[nn.Module], ModelSpec]] = {llava.MODEL_TYPE: llava.describe}
-"""Model type (``config.model_type``) to the function that takes such a model apart."""
+MODALITIES = ("image", "video")
 
 
 def discover(model: nn.Module) -> ModelSpec:
@@ -18,19 +20,52 @@ def discover(model: nn.Module) -> ModelSpec:
     Raises
     ------
     UnsupportedModelError
-        If the model is not of a supported family or was compiled; the message gives the reason and the way out.
+        If tokens cannot be removed inside the model; the message gives the reason and the way out.
     """
+    _check_kind(model)
+    whole: Any = model
+    decoder = find_decoder(whole)
+    return ModelSpec(
+        name=f"{type(model).__name__} {whole.name_or_path}".strip(),
+        checkpoint=whole.name_or_path,
+        base=whole.base_model,
+        decoder=decoder,
+        layers=tuple(decoder.layers),
+        rotary=rotary_of(decoder),
+        rope_axes=rope_axes(decoder.config),
+        norm=decoder.norm,
+        embed=whole.get_input_embeddings(),
+        images=images_of(whole),
+        visual_token_ids=_visual_token_ids(whole),
+        decoder_shape=decoder_shape(decoder.config),
+    )
+
+
+def _check_kind(model: nn.Module) -> None:
+    name = type(model).__name__
     if any(hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) is not None for m in model.modules()):
         raise UnsupportedModelError(
             "the model was compiled with torch.compile, whose graphs cannot follow changing token counts: "
             "pass the model as it was before compiling"
         )
     if hasattr(model, "get_base_model"):
-        raise UnsupportedModelError(f"{type(model).__name__} is a wrapper: pass its get_base_model()")
-    model_type = getattr(getattr(model, "config", None), "model_type", None)
-    if model_type not in FAMILIES:
+        raise UnsupportedModelError(f"{name} is a wrapper: pass its get_base_model()")
+    if not isinstance(model, PreTrainedModel):
+        raise UnsupportedModelError(f"{name} is no model of transformers: load one with vistrim.load")
+    if not isinstance(model, GenerationMixin):
+        raise UnsupportedModelError(f"{name} cannot generate: load the model with AutoModelForImageTextToText")
+
+
+def _visual_token_ids(model: Any) -> dict[str, int]:
+    """Placeholder id for each modality that the model encodes."""
+    found = {}
+    for modality in MODALITIES:
+        token = getattr(model.config, f"{modality}_token_id", None)
+        if token is not None and hasattr(model.base_model, f"get_{modality}_features"):
+            found[modality] = token
+    if not found:
         raise UnsupportedModelError(
-            f"{type(model).__name__} (model type {model_type!r}) is not supported: "
-            f"vistrim trims models of type {', '.join(sorted(FAMILIES))} so far"
+            f"{type(model).__name__} has no placeholder tokens for images in its prompts: there are no visual tokens "
+            "to trim"
         )
-    return FAMILIES[model_type](model)
+    return found

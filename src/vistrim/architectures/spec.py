@@ -1,22 +1,34 @@
 """What the engine needs to know about a model."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vistrim.core.costs import DecoderShape, VisionShape
+from vistrim.core.layout import Grid, ImageShape
 from vistrim.methods.views import ModelFacts
 
 
-class ImageSizes(Protocol):
-    """Tells how many visual tokens each image of a forward pass has, in prompt order."""
+class ReadShapes(Protocol):
+    """Tells how the visual tokens of images or videos lie."""
 
-    def __call__(self, inputs: Mapping[str, Any], visual_tokens: int) -> list[int]:
-        """Read it off the keyword arguments of the base model's forward pass."""
+    def __call__(self, modality: str, arguments: Mapping[str, Any], lengths: Sequence[int]) -> list[ImageShape]:
+        """Read it off one encoding.
+
+        Parameters
+        ----------
+        modality : str
+            "image" or "video".
+        arguments : mapping
+            Those of the base model's ``get_image_features`` or ``get_video_features``, by name; empty if the features
+            were made elsewhere.
+        lengths : sequence of int
+            Visual tokens of each entry of the features.
+        """
 
 
 @dataclass(frozen=True)
@@ -37,8 +49,6 @@ class VisionTower:
         Receives the features ``[images, tokens, width]``, one for each visual token.
     settings : mapping of str to object
         Values in the config, by name, that a call may override and with them the feature block.
-    image_size : int
-        Height and width of an image, in pixels.
     """
 
     blocks: tuple[nn.Module, ...]
@@ -47,7 +57,39 @@ class VisionTower:
     has_cls: bool
     projector: nn.Module
     settings: Mapping[str, Any]
-    image_size: int
+
+
+@dataclass(frozen=True)
+class Images:
+    """What becomes of images and videos on their way into the decoder.
+
+    Attributes
+    ----------
+    shapes : ReadShapes
+        How their visual tokens lie.
+    grid : tuple of int or None
+        Rows and columns of the visual tokens of a picture, where all pictures have the same.
+    tokens : int or None
+        Visual tokens of a picture, by the config, where all pictures have the same.
+    pixels : int or None
+        Height and width of a picture, where all pictures have the same.
+    tower : VisionTower or None
+        The vision tower; None: how its patches become visual tokens is not known.
+    cost : VisionShape or None
+        Sizes for the cost figures; None: not known.
+    """
+
+    shapes: ReadShapes
+    grid: Grid | None = None
+    tokens: int | None = None
+    pixels: int | None = None
+    tower: VisionTower | None = None
+    cost: VisionShape | None = None
+
+
+Rotary = Callable[[int, Tensor, Tensor], Any]
+"""Makes the RoPE tables of a layer, given its number, hidden states ``[batch, rows, hidden]`` for their type and
+device, and position ids ``[batch, rows]``."""
 
 
 @dataclass(frozen=True)
@@ -66,23 +108,19 @@ class ModelSpec:
         The text model whose forward pass runs the decoder layers.
     layers : tuple of nn.Module
         The decoder layers; each has a ``self_attn`` that calls the attention interface.
-    rotary : nn.Module
-        Makes the RoPE tables of hidden states at given position ids.
+    rotary : Rotary
+        RoPE of tokens that get other positions than their own.
+    rope_axes : int
+        1, or 3 for M-RoPE, whose positions have a time, a row and a column.
     norm : nn.Module
         The normalisation behind the last layer.
     embed : nn.Embedding
         The word embeddings.
-    vision : VisionTower
-        The vision tower.
-    visual_token_ids : tuple of int
-        Placeholder ids in ``input_ids``.
-    grid : tuple of int
-        Rows and columns of one image's visual tokens.
-    image_tokens : int
-        Visual tokens of one image, by the config.
-    image_sizes : ImageSizes
-        Visual tokens per image of a forward pass.
-    decoder_shape, vision_shape
+    images : Images
+        Images and videos.
+    visual_token_ids : mapping of str to int
+        Placeholder id in ``input_ids`` for each modality: "image", "video".
+    decoder_shape : DecoderShape
         Sizes for the cost figures.
     """
 
@@ -91,16 +129,13 @@ class ModelSpec:
     base: nn.Module
     decoder: nn.Module
     layers: tuple[nn.Module, ...]
-    rotary: nn.Module
+    rotary: Rotary
+    rope_axes: int
     norm: nn.Module
     embed: nn.Embedding
-    vision: VisionTower
-    visual_token_ids: tuple[int, ...]
-    grid: tuple[int, int]
-    image_tokens: int
-    image_sizes: ImageSizes
+    images: Images
+    visual_token_ids: Mapping[str, int]
     decoder_shape: DecoderShape
-    vision_shape: VisionShape
 
     @property
     def facts(self) -> ModelFacts:
@@ -110,7 +145,8 @@ class ModelSpec:
             name=folder.name,
             folder=folder if self.checkpoint and folder.is_dir() else None,
             decoder=self.decoder_shape,
-            grid=self.grid,
+            grid=self.images.grid,
+            rope_axes=self.rope_axes,
             device=str(self.device),
             dtype=self.dtype,
         )

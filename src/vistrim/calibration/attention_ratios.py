@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from vistrim.architectures import ModelSpec
 from vistrim.calibration.prompts import read_call, untrimmed
 from vistrim.core.raters import text_behind_images
-from vistrim.core.scores import AttentionRows
+from vistrim.core.scores import AttentionRows, Softmax
 from vistrim.core.selection import gather_rows
 from vistrim.engine import tap
-from vistrim.engine.forward import Call
+from vistrim.engine.hooks import Call
 from vistrim.engine.masks import visible_to_rows
 from vistrim.engine.queries import QueryRows
 
@@ -67,18 +67,18 @@ class _Watcher:
 
     def note_inputs(self, module: nn.Module, args: tuple[Any, ...], kwargs: Call) -> None:
         prompt = read_call(self.spec, kwargs)
-        tokens, image = prompt.tokens, prompt.inputs.placeholders
+        tokens, image = prompt.tokens, prompt.inputs.visual
         self.visual = torch.zeros_like(tokens.valid) if image is None else image & tokens.valid
         behind = text_behind_images(self.visual, tokens.valid)
         if not self.visual.any(1).all() or not behind.any(1).all():
             raise ValueError("every prompt needs an image and text behind it: leave the others out")
         self.asking = QueryRows.of(behind, tokens, prompt)
 
-    def read(self, layer: int, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:
+    def read(self, layer: int, query: Tensor, key: Tensor, mask: Tensor | None, softmax: Softmax) -> None:
         rows = self.asking.slots
         seen = visible_to_rows(mask, rows.to(key.device), query.shape[2], key.shape[2])
         asking = AttentionRows(
-            gather_rows(query, rows, 0, 2), key, seen, scaling, key.shape[2], rows, self.asking.counted
+            gather_rows(query, rows, 0, 2), key, seen, softmax, key.shape[2], rows, self.asking.counted
         )
         visual = self.visual.to(key.device)[:, None, None]
         image = text = torch.zeros((), device=key.device)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from vistrim.architectures import ModelSpec, discover
 from vistrim.engine import tap
-from vistrim.engine.forward import Call
+from vistrim.engine.hooks import Call
 from vistrim.engine.prompt import Prompt, read_inputs, read_prompt
 from vistrim.errors import UnsupportedModelError
 

@@ -6,6 +6,7 @@ layer of the same pass.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from vistrim.architectures import ModelSpec
 from vistrim.calibration.prompts import read_call, untrimmed
 from vistrim.core.selection import Selection
 from vistrim.engine.compaction import compact_arguments, compact_hidden
-from vistrim.engine.forward import Call
+from vistrim.engine.hooks import Call
 from vistrim.engine.masks import layer_mask
 from vistrim.engine.positions import Renumbering, lowered_arguments
 from vistrim.engine.prompt import Prompt
@@ -91,9 +92,10 @@ class TextAlone:
 
     def _arguments(self, hidden: Tensor, kwargs: Call) -> Call:
         tokens, text, own = self.prompt.tokens, self.text, kwargs["position_ids"]
+        rotary = partial(self.spec.rotary, self.first_layer + len(self._calls))
         if self.positions == "renumber":
             after = Renumbering.none(tokens).after(self._withdrawal, tokens, self._index, text, own, 0)
-            changed = lowered_arguments(self.spec.rotary, hidden, own, text.slots, after.lowered, None)
+            changed = lowered_arguments(rotary, hidden, own, text.slots, after.lowered, None)
         else:
             changed = compact_arguments(kwargs["position_embeddings"], own, text.slots)
         return changed | {"attention_mask": layer_mask(kwargs.get("attention_mask"), text, text, 0, 0)}

@@ -7,7 +7,9 @@ itself are not counted.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
+from vistrim.core.layout import Picture
 from vistrim.core.structure import LayerStructure
 
 
@@ -30,9 +32,12 @@ class VisionShape:
     layers: int
     hidden: int
     intermediate: int
-    tokens: int
+    tokens: int | None
+    """Tokens of every picture in the tower; None: ``per_visual_token`` for each of its visual tokens."""
     projector: tuple[int, ...]
     """Widths along the projector, input first: ``(1024, 4096, 4096)`` for LLaVA-1.5-7B."""
+    per_visual_token: int = 1
+    """Tokens in the tower that become one visual token."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +105,13 @@ def decode_flops(shape: DecoderShape, past: int, steps: int) -> int:
     return shape.layers * sum(layer_flops(shape, 1, past + step) for step in range(1, steps + 1))
 
 
-def vision_flops(shape: VisionShape, images: int) -> int:
-    """FLOPs of encoding and projecting ``images`` images (patch embedding not counted)."""
-    n, d = shape.tokens, shape.hidden
-    block = 2 * n * (4 * d * d + 2 * d * shape.intermediate + 2 * n * d)
-    projector = 2 * n * sum(a * b for a, b in zip(shape.projector, shape.projector[1:], strict=False))
-    return images * (shape.layers * block + projector)
+def vision_flops(shape: VisionShape, pictures: Sequence[Picture]) -> int:
+    """FLOPs of encoding and projecting pictures (patch embedding not counted; full attention in every block)."""
+    d, widths = shape.hidden, shape.projector
+    total = 0
+    for picture in pictures:
+        n = shape.tokens or shape.per_visual_token * picture.tokens
+        block = 2 * n * (4 * d * d + 2 * d * shape.intermediate + 2 * n * d)
+        projected = 2 * (n // shape.per_visual_token) * sum(a * b for a, b in pairwise(widths))
+        total += shape.layers * block + projected
+    return total

@@ -10,7 +10,26 @@ ROWS_AT_ONCE = 32
 """Query rows whose weights exist at the same time."""
 
 
-def attention_weights(query: Tensor, key: Tensor, visible: Tensor | None, scaling: float) -> Tensor:
+@dataclass(frozen=True)
+class Softmax:
+    """How an attention layer turns products of queries and keys into weights.
+
+    Attributes
+    ----------
+    scaling : float
+        Factor of the logits, usually ``head_dim ** -0.5``.
+    softcap : float or None
+        Bound that a tanh puts on the logits (Gemma 2).
+    sinks : Tensor or None
+        ``[heads]``: logit of a column that takes its share of the weight and is nobody (GPT-OSS).
+    """
+
+    scaling: float
+    softcap: float | None = None
+    sinks: Tensor | None = None
+
+
+def attention_weights(query: Tensor, key: Tensor, visible: Tensor | None, softmax: Softmax) -> Tensor:
     """Attention weights of the given query rows.
 
     Parameters
@@ -22,8 +41,8 @@ def attention_weights(query: Tensor, key: Tensor, visible: Tensor | None, scalin
         (grouped-query attention needs no copy of the keys).
     visible : Tensor or None
         ``[batch, rows, keys]`` bool, True where the row may attend; None if every row sees every key.
-    scaling : float
-        Factor of the logits, usually ``head_dim ** -0.5``.
+    softmax : Softmax
+        How the layer makes weights.
 
     Returns
     -------
@@ -34,19 +53,24 @@ def attention_weights(query: Tensor, key: Tensor, visible: Tensor | None, scalin
     kv_heads, keys = key.shape[1], key.shape[2]
     grouped = query.reshape(batch, kv_heads, heads // kv_heads * rows, head_dim)
     # Scaled before the product, so that half precision does not overflow.
-    logits = (grouped * scaling @ key.transpose(2, 3)).view(batch, heads, rows, keys).float()
+    logits = (grouped * softmax.scaling @ key.transpose(2, 3)).view(batch, heads, rows, keys).float()
+    if softmax.softcap is not None:
+        logits = torch.tanh(logits / softmax.softcap) * softmax.softcap
     if visible is not None:
         logits = logits.masked_fill(~visible[:, None], -torch.inf)
-    return logits.softmax(-1)
+    if softmax.sinks is None:
+        return logits.softmax(-1)
+    sinks = softmax.sinks.float().view(1, -1, 1, 1).expand(batch, heads, rows, 1)
+    return torch.cat([logits, sinks], -1).softmax(-1)[..., :-1]
 
 
-def attention_received(query: Tensor, key: Tensor, visible: Tensor | None, scaling: float) -> Tensor:
+def attention_received(query: Tensor, key: Tensor, visible: Tensor | None, softmax: Softmax) -> Tensor:
     """Attention that each key receives from the given query rows, ``[batch, keys]``: mean over heads and rows.
 
     The parameters are those of `attention_weights`. For one query row the result equals the mean over heads of the
     eager attention weights.
     """
-    return attention_weights(query, key, visible, scaling).mean((1, 2))
+    return attention_weights(query, key, visible, softmax).mean((1, 2))
 
 
 @dataclass(frozen=True)
@@ -55,7 +79,7 @@ class AttentionRows:
 
     Attributes
     ----------
-    query, key, visible, scaling
+    query, key, visible, softmax
         As in `attention_weights`.
     tokens : int
         The last ``tokens`` keys are those that are scored; keys before them (earlier turns) only take their share of
@@ -71,7 +95,7 @@ class AttentionRows:
     query: Tensor
     key: Tensor
     visible: Tensor | None
-    scaling: float
+    softmax: Softmax
     tokens: int
     places: Tensor
     counted: Tensor | None = None
@@ -90,7 +114,7 @@ class AttentionRows:
         for start in range(0, self.query.shape[2], ROWS_AT_ONCE):
             block = slice(start, start + ROWS_AT_ONCE)
             seen = None if self.visible is None else self.visible[:, block]
-            weights = attention_weights(self.query[:, :, block], self.key, seen, self.scaling)[..., -self.tokens :]
+            weights = attention_weights(self.query[:, :, block], self.key, seen, self.softmax)[..., -self.tokens :]
             if self.counted is not None:
                 weights = weights * self.counted[:, None, block, None]
             yield weights, self.places[:, block]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vistrim.core.scores import attention_received
+from vistrim.core.scores import Softmax, attention_received
 from vistrim.engine.cache import Incoming, refuse_cropping
-from vistrim.engine.forward import Call, Forward
+from vistrim.engine.forward import Forward
+from vistrim.engine.hooks import Call
 from vistrim.engine.masks import decode_mask, visible
-from vistrim.engine.positions import lowered_arguments
+from vistrim.engine.positions import lowered_arguments, own_positions
 from vistrim.engine.structure import LayerPass
 from vistrim.engine.structured_decode import plan_decode
 from vistrim.engine.tokens import TokenMap
@@ -70,11 +72,11 @@ class Decode(Forward):
         cached.incoming = Incoming(1)
         changed: Call = {}
         if (shift := cached.shift) is not None:
-            own = kwargs["position_ids"]
+            own, rotary = own_positions(kwargs), partial(self.spec.rotary, layer)
             changed |= self.remember(
-                ("lowered", shift.amounts),
-                own,
-                lambda: lowered_arguments(self.spec.rotary, hidden, own, torch.zeros_like(shift.tensor), None, shift),
+                ("lowered", id(kwargs["position_embeddings"]), shift.amounts),
+                (kwargs["position_embeddings"], own),
+                lambda: lowered_arguments(rotary, hidden, own, torch.zeros_like(shift.tensor), None, shift),
             )
         mask = kwargs.get("attention_mask")
         additive = mask.dtype if mask is not None and mask.dtype != torch.bool else None
@@ -94,13 +96,13 @@ class Decode(Forward):
         structured = self.structures[layer]
         return plan_decode(structured, self.cache.layers[layer]) if structured is not None else None
 
-    def read_scores(self, layer: int, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:
+    def read_scores(self, layer: int, query: Tensor, key: Tensor, mask: Tensor | None, softmax: Softmax) -> None:
         assert self.cache is not None
         cached = self.cache.layers[layer]
         seen = None if mask is None else visible(mask)[:, 0]
         # All visual tokens are among the mapped columns; those behind are generated text.
         self.scored = cached.tokens
-        self.scores = attention_received(query, key, seen, scaling)[:, : cached.tokens.width]
+        self.scores = attention_received(query, key, seen, softmax)[:, : cached.tokens.width]
         if layer == 0:
             cached.scores = self.scores
 

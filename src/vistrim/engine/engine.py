@@ -3,6 +3,7 @@
 import functools
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,11 +11,15 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
 
 from vistrim.architectures import ModelSpec, discover
+from vistrim.architectures.spec import VisionTower
+from vistrim.core.scores import Softmax
 from vistrim.engine import tap
 from vistrim.engine.cache_swap import make_trimmable
 from vistrim.engine.decode import Decode
-from vistrim.engine.fitting import check_needs
-from vistrim.engine.forward import Call, Forward
+from vistrim.engine.deepstack import watch_features_of_layers
+from vistrim.engine.encodings import Encodings, watch_encoder
+from vistrim.engine.fitting import check_positions, vision_reads
+from vistrim.engine.forward import Forward
 from vistrim.engine.generation import (
     GenerateCall,
     Generation,
@@ -22,8 +27,9 @@ from vistrim.engine.generation import (
     check_kernel,
     refuse_continuous_batching,
 )
-from vistrim.engine.hooks import Hooks
+from vistrim.engine.hooks import Call, Hooks
 from vistrim.engine.prefill import Prefill
+from vistrim.engine.probe import leave_layer
 from vistrim.engine.prompt import Prompt, read_inputs, read_prompt
 from vistrim.engine.question import read_question
 from vistrim.engine.recorder import Recorder
@@ -59,10 +65,8 @@ class Engine:
         self.notation = str(method)
         self.method = method = method.fitted(self.spec.facts)
         self.cuts = frozenset(method.prefill_layers(self.spec.decoder_shape.layers))
-        self.vision_blocks = method.vision_blocks(self.spec.vision.feature_block)
-        self.vision_states = method.vision_states(self.spec.vision.feature_block)
-        self.reads_vision = bool(self.vision_blocks or self.vision_states)
-        check_needs(method, self.spec)
+        self.vision_reads = vision_reads(method, self.spec)
+        check_positions(method, self.spec)
         self.structures = find_structures(method, self.spec)
         self.recorders: list[Recorder] = []
         self._by_cache: weakref.WeakKeyDictionary[Cache, Recorder] = weakref.WeakKeyDictionary()
@@ -85,6 +89,7 @@ class Engine:
         hooks.around(self.model, self._note_head_call, self._forget_head_call)
         hooks.around(self.spec.base, self._note_inputs, self._forget_inputs)
         hooks.around(self.spec.decoder, self._begin_forward, self._end_forward)
+        watch_features_of_layers(self.spec.decoder, self._rows_of_pass, hooks)
         for i, layer in enumerate(self.spec.layers):
             hook = functools.partial(self._before_layer, i)
             hooks.keep(layer.register_forward_pre_hook(hook, with_kwargs=True))
@@ -94,11 +99,21 @@ class Engine:
         for layer, structured in zip(self.spec.layers, self.structures, strict=True):
             if structured is not None:
                 narrow(layer, structured.structure, self.spec.decoder_shape, hooks, self._split_rows)
-        if self.reads_vision:
-            watch(self.spec.vision, self.vision_blocks, self.vision_states, self._thread.find_vision, hooks)
+        watch_encoder(self.spec, self._thread.find_encodings, hooks)
+        if self.method.reads_vision:
+            watch(self.tower, *self.vision_reads, self._thread.find_vision, hooks)
         hooks.shadow(self.model, "generate", self._generate(self.model.generate))
         for name in ("generate_batch", "init_continuous_batching"):
             hooks.shadow(self.model, name, refuse_continuous_batching)
+
+    @property
+    def tower(self) -> VisionTower:
+        """The vision tower, for a method that reads it."""
+        assert self.spec.images.tower is not None
+        return self.spec.images.tower
+
+    def _encodings(self) -> Encodings:
+        return Encodings(vision=VisionRecord(self.tower) if self.method.reads_vision else None)
 
     def detach(self) -> None:
         """Remove everything that `attach` installed."""
@@ -118,9 +133,9 @@ class Engine:
 
     def _run(self, call: GenerateCall, generation: Generation, generate: functools.partial[Any]) -> Any:
         """Carry out a call of ``generate`` that was checked."""
-        if self.reads_vision:
-            check_features(self.spec.vision, call.arguments, self.method.name)
-            generation.vision = VisionRecord(self.spec.vision)
+        if self.method.reads_vision:
+            check_features(self.tower, call.arguments, self.method.name)
+        generation.encodings = self._encodings()
         outer = dict(vars(self._thread))
         self._thread.generation = generation
         try:
@@ -144,14 +159,14 @@ class Engine:
         # A forward pass that checks n candidates asks for their logits and for those of the last sure token.
         drafted = (head.get("logits_to_keep") or 1) - 1 if generation is not None and generation.drafts else 0
         self._thread.inputs = read_inputs(self.spec, call, head.get("labels"), drafted)
-        if self.reads_vision:
-            check_features(self.spec.vision, call, self.method.name)
-            # `generate` has encoded its images before; any other pass does it on its way.
-            encodes = generation is None or call.get("mm_encoder_outputs") is None
-            self._thread.vision = VisionRecord(self.spec.vision) if encodes else None
+        if self.method.reads_vision:
+            check_features(self.tower, call, self.method.name)
+        # `generate` has encoded its images before; any other pass does it on its way.
+        encodes = generation is None or call.get("mm_encoder_outputs") is None
+        self._thread.encodings = self._encodings() if encodes else None
 
     def _forget_inputs(self, output: Any) -> None:
-        self._thread.inputs = self._thread.vision = None
+        self._thread.inputs = self._thread.encodings = None
 
     def _begin_forward(self, call: Call) -> None:
         embeddings = call["inputs_embeds"] if call.get("inputs_embeds") is not None else call["input_ids"]
@@ -164,7 +179,7 @@ class Engine:
         common = (self.spec, self.method, self.structures, recorder, length, past, cache)
         if prompt is not None:
             question = self._question(prompt, embeddings, recorder)
-            vision = self._thread.find_vision() if self.reads_vision else None
+            vision = self._thread.find_vision()
             own = self._generation_of(cache)
             guidance = own.guidance if own is not None else None
             self._thread.forward = Prefill(
@@ -175,7 +190,9 @@ class Engine:
         else:
             self._thread.forward = Forward(*common)
         if is_new:
-            recorder.begin_prefill(batch, length, past, cache, prompt)
+            encodings = self._thread.find_encodings()
+            encoded = encodings.pictures if encodings is not None else ()
+            recorder.begin_prefill(batch, length, past, cache, prompt, encoded)
 
     def _cache(self, call: Call) -> Cache | None:
         """Return the cache that the decoder is to use, with layers that can forget tokens."""
@@ -200,8 +217,11 @@ class Engine:
         layers = cache.layers if cache is not None else []
         for cached in layers:
             cached.prompt_length = past + length
-        if inputs is None or (inputs.placeholders is None and not any(cached.tokens for cached in layers)):
+        if inputs is None or (not inputs.placeholders and not any(cached.tokens for cached in layers)):
             return None
+        encodings = self._thread.find_encodings()
+        if encodings is not None:
+            inputs = replace(inputs, shapes={**inputs.shapes, **encodings.shapes})
         if inputs.padding_mask is not None:
             for cached in layers:
                 cached.note_padding(inputs.padding_mask[:, :past])
@@ -268,16 +288,23 @@ class Engine:
         hidden, arguments = changed
         return (hidden, *args[1:]), kwargs | arguments
 
+    def _rows_of_pass(self) -> Tensor | None:
+        """Which of this pass's tokens are left, ``[batch, rows]`` long; None: all of them."""
+        forward = self._thread.forward
+        return forward.rows if forward is not None else None
+
     def _attention_tap(self, i: int) -> tap.Tap | None:
         forward = self._thread.forward
         if forward is None:
             return None
+        if forward.looks_ahead:
+            return tap.Tap(read_before=leave_layer)
         kernel = forward.plan.kernel if forward.plan is not None else None
         if forward.tapped != i:
             return tap.Tap(kernel=kernel) if kernel is not None else None
 
-        def read(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:
-            forward.read_scores(i, *forward.looking(i, query, key), mask, scaling)
+        def read(query: Tensor, key: Tensor, mask: Tensor | None, softmax: Softmax) -> None:
+            forward.read_scores(i, *forward.looking(i, query, key), mask, softmax)
 
         return tap.Tap(read, kernel)
 

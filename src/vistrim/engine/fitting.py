@@ -1,27 +1,49 @@
 """What a method asks of a model, checked before anything is installed."""
 
 from vistrim.architectures import ModelSpec
-from vistrim.engine.probe import can_look_ahead
 from vistrim.errors import UnsupportedModelError
 from vistrim.methods.base import Method
 
+INSTEAD = "use a method that ranks inside the language model, such as fastv"
 
-def check_needs(method: Method, spec: ModelSpec) -> None:
-    """Refuse a fitted method on a model that cannot give what it asks for.
+
+def vision_reads(method: Method, spec: ModelSpec) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Blocks of the vision tower whose attention, and whose output, a fitted method asks for.
 
     Raises
     ------
     UnsupportedModelError
-        With another method to use.
+        If the model cannot give them; with another method to use.
+    ValueError
+        If the method's parameters do not fit the tower.
     """
-    blocks = (*method.vision_blocks(spec.vision.feature_block), *method.vision_states(spec.vision.feature_block))
-    if not set(blocks) <= set(range(len(spec.vision.blocks))):
+    if not method.reads_vision:
+        return (), ()
+    tower = spec.images.tower
+    if tower is None:
+        raise UnsupportedModelError(
+            f"{method.name} reads the vision tower, and vistrim does not know how the patches of this model's tower "
+            f"become visual tokens: {INSTEAD}"
+        )
+    attention, states = method.vision_blocks(tower.feature_block), method.vision_states(tower.feature_block)
+    if not {*attention, *states} <= set(range(len(tower.blocks))):
         raise UnsupportedModelError(
             f"{method.name} reads blocks of the vision tower, up to the feature block, that this model does not "
-            "have: use a method that ranks inside the language model, such as fastv"
+            f"have: {INSTEAD}"
         )
-    if method.ranks_by == "layer ahead" and not all(map(can_look_ahead, spec.layers)):
-        raise UnsupportedModelError(
-            f"{method.name} ranks by the layer that is about to run, and vistrim cannot compute the queries and "
-            "keys of this model's layers in advance: use fastv, which ranks by the layer before"
+    return attention, states
+
+
+def check_positions(method: Method, spec: ModelSpec) -> None:
+    """Refuse consecutive positions where positions have several axes.
+
+    Raises
+    ------
+    ValueError
+        With the fix.
+    """
+    if spec.rope_axes > 1 and getattr(method, "positions", None) == "renumber":
+        raise ValueError(
+            f"{method.name}: positions=renumber gives the tokens that are left consecutive positions, which M-RoPE, "
+            "with a time, a row and a column for each, does not have: use positions=original"
         )

@@ -10,12 +10,11 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from vistrim.architectures import ModelSpec
+from vistrim.core.scores import Softmax
+from vistrim.engine.hooks import Call
 from vistrim.engine.recorder import Recorder
 from vistrim.engine.structure import LayerPass, Structures
 from vistrim.methods.base import Method
-
-Call = dict[str, Any]
-"""Arguments of a call, by name."""
 
 
 @dataclass
@@ -42,6 +41,8 @@ class Forward:
         The layer whose attention is to be read.
     scores : Tensor or None
         ``[batch, tokens]``: attention received at the layer that was tapped last.
+    looks_ahead : bool
+        Whether a layer is being run up to its attention only, to see its queries and keys.
     plan : LayerPass or None
         What the layer that is running does otherwise.
     memo : dict
@@ -57,8 +58,14 @@ class Forward:
     cache: Cache | None
     tapped: int | None = None
     scores: Tensor | None = None
+    looks_ahead: bool = False
     plan: LayerPass | None = None
     memo: dict[Any, Any] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> Tensor | None:
+        """Which tokens of this pass are left, ``[batch, rows]`` long; None: all of them."""
+        return None
 
     def before_layer(self, layer: int, hidden: Tensor, kwargs: Call) -> tuple[Tensor, Call] | None:
         """Remove what is to be removed before a layer.
@@ -89,7 +96,7 @@ class Forward:
         structured = self.structures[layer]
         return (query, key) if structured is None else structured.looking(query, key)
 
-    def read_scores(self, layer: int, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:
+    def read_scores(self, layer: int, query: Tensor, key: Tensor, mask: Tensor | None, softmax: Softmax) -> None:
         """Score the tokens by the attention of a tapped layer; see `vistrim.engine.tap.TapReader`."""
 
     def restored(self, hidden: Tensor) -> Tensor:

@@ -12,9 +12,9 @@ from transformers import PreTrainedModel, UnbatchedClassifierFreeGuidanceLogitsP
 from transformers.cache_utils import Cache, DynamicCache
 
 from vistrim.engine.cache_swap import check_cache
+from vistrim.engine.encodings import Encodings
 from vistrim.engine.exits import GuideRecord
 from vistrim.engine.recorder import Recorder
-from vistrim.engine.vision import VisionRecord
 from vistrim.errors import UnsupportedGenerationError
 
 ATTENTION_KERNELS = ("sdpa", "eager")
@@ -68,8 +68,6 @@ class Generation:
     ----------
     prompt_length : int
         Tokens of the given ids that the output repeats.
-    copies : int
-        Rows that each sample is expanded to (beams or several answers).
     drafts : bool
         Whether forward passes carry drafted candidates behind the sequence.
     caches : bool
@@ -80,8 +78,8 @@ class Generation:
         The cache in use.
     ranking : Tensor or None
         ``[batch]`` long: slot of the last prompt token, set by the prefill.
-    vision : VisionRecord or None
-        What the vision tower computed before the first forward pass.
+    encodings : Encodings or None
+        What became of the images before the first forward pass.
     guidance : Tensor or None
         ``[samples, prompt tokens]`` float32: scores from a guide, for a method that ranks by one.
     guided : GuideRecord or None
@@ -89,13 +87,12 @@ class Generation:
     """
 
     prompt_length: int
-    copies: int
     drafts: bool
     caches: bool
     recorder: Recorder | None = None
     cache: Cache | None = None
     ranking: Tensor | None = None
-    vision: VisionRecord | None = None
+    encodings: Encodings | None = None
     guidance: Tensor | None = None
     guided: GuideRecord | None = None
 
@@ -103,7 +100,7 @@ class Generation:
         """Note what was generated."""
         if self.recorder is not None:
             sequences = output if isinstance(output, Tensor) else output.sequences
-            self.recorder.end_generation(sequences.shape[1] - self.prompt_length, self.copies, self.cache)
+            self.recorder.end_generation(sequences.shape[1] - self.prompt_length, self.cache)
 
 
 def begin_generation(call: GenerateCall, acts_in_decode: bool) -> Generation:
@@ -129,7 +126,6 @@ def begin_generation(call: GenerateCall, acts_in_decode: bool) -> Generation:
     _check_loop(setting, acts_in_decode, call.text_config)
     return Generation(
         prompt_length=0 if ids is None else ids.shape[1],
-        copies=max(setting("num_beams") or 1, setting("num_return_sequences") or 1),
         drafts=setting("prompt_lookup_num_tokens") is not None,
         caches=setting("use_cache") is not False,
     )

@@ -13,6 +13,7 @@ from transformers import StoppingCriteriaList
 
 from vistrim.architectures import ModelSpec, discover
 from vistrim.core.costs import decode_flops, prefill_flops, vision_flops
+from vistrim.core.layout import Picture
 from vistrim.engine import tap
 from vistrim.engine.confidence import KeepBest, exit_score, log_probability, read_again
 from vistrim.engine.generation import GenerateCall, begin_generation
@@ -137,7 +138,7 @@ class Guide:
             lengths=tuple(listener.lengths.tolist()),
             received=listener.received,
             exit_scores=() if scores is None else tuple(scores.tolist()),
-            images=self._images(listener),
+            images=tuple(map(len, self._pictures(listener))),
             prompt_tokens=listener.prompt.tokens.n_valid,
             visual_tokens=listener.prompt.tokens.n_visual,
             pad=settings["pad_token_id"],
@@ -159,21 +160,21 @@ class Guide:
         logits = output.logits[:longest] if output.logits else None
         return listener, output.sequences[:, ids.shape[1] :][:, :longest], logits
 
-    def _images(self, listener: Listener) -> tuple[int, ...]:
+    def _pictures(self, listener: Listener) -> tuple[tuple[Picture, ...], ...]:
         prompt = listener.prompt
-        if prompt.inputs.placeholders is None:
-            return (0,) * len(prompt.tokens.n_visual)
-        return tuple(map(len, prompt.images_per_sample()))
+        if not prompt.inputs.placeholders:
+            return ((),) * len(prompt.tokens.n_visual)
+        return prompt.pictures.of_sample
 
     def _flops(self, listener: Listener, best: KeepBest | None) -> tuple[int, ...]:
         """FLOPs per sample; the last token of an answer is never read."""
         tokens, shape = listener.prompt.tokens, self.spec.decoder_shape
         steps = [length - 1 for length in listener.lengths.tolist()]
         flops = []
-        for whole, visual, images, read in zip(
-            tokens.n_valid, tokens.n_visual, self._images(listener), steps, strict=True
+        for whole, visual, pictures, read in zip(
+            tokens.n_valid, tokens.n_visual, self._pictures(listener), steps, strict=True
         ):
-            spent = vision_flops(self.spec.vision_shape, images)
+            spent = vision_flops(self.spec.images.cost, pictures) if self.spec.images.cost else 0
             spent += prefill_flops(shape, [whole] * shape.layers) + decode_flops(shape, whole, read)
             if best is not None:
                 left = whole - visual + best.kept(visual)
@@ -188,10 +189,10 @@ def _check_alignment(guide: ModelSpec, model: ModelSpec) -> None:
     if guide.decoder is model.decoder:
         raise ValueError("the guide is the model itself: give a smaller one, as in sgl:guide=reference-small")
     aligned = {
-        "an image size of {} pixels": lambda spec: spec.vision.image_size,
-        "{} visual tokens per image": lambda spec: spec.image_tokens,
-        "visual tokens in a grid of {}": lambda spec: spec.grid,
-        "image token id {}": lambda spec: ", ".join(map(str, spec.visual_token_ids)),
+        "an image size of {} pixels": lambda spec: spec.images.pixels,
+        "{} visual tokens per image": lambda spec: spec.images.tokens,
+        "visual tokens in a grid of {}": lambda spec: spec.images.grid,
+        "image token id {}": lambda spec: ", ".join(map(str, spec.visual_token_ids.values())),
         "a vocabulary of {} tokens": lambda spec: spec.embed.num_embeddings,
     }
     for words, figure in aligned.items():

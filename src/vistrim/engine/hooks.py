@@ -8,7 +8,8 @@ from typing import Any
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from vistrim.engine.forward import Call
+Call = dict[str, Any]
+"""Arguments of a call, by name."""
 
 
 def before(module: nn.Module, hook: Callable[[Call], Any]) -> RemovableHandle:

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from vistrim.architectures import ModelSpec
 from vistrim.core.raters import text_behind_images
-from vistrim.core.scores import AttentionRows
+from vistrim.core.scores import AttentionRows, Softmax
 from vistrim.core.selection import gather_rows
 from vistrim.engine import hooks, tap
-from vistrim.engine.forward import Call
+from vistrim.engine.hooks import Call
 from vistrim.engine.masks import visible_to_rows
 from vistrim.engine.prompt import Prompt, read_inputs, read_prompt
 from vistrim.engine.queries import QueryRows
@@ -96,7 +96,7 @@ class Listener:
         # Other threads may use the model meanwhile.
         return tap.Tap(self._read) if threading.get_ident() == self._thread else None
 
-    def _read(self, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:
+    def _read(self, query: Tensor, key: Tensor, mask: Tensor | None, softmax: Softmax) -> None:
         length, columns = query.shape[2], key.shape[2]
         if self._passes == 1:
             rows, counted = self._asking.among(self.prompt.tokens), self._asking.counted
@@ -106,7 +106,7 @@ class Listener:
         rows = rows.to(query.device)
         counted = counted.to(query.device) if counted is not None else None
         seen = visible_to_rows(mask, rows, length, columns)
-        total = AttentionRows(query, key, seen, scaling, columns, rows, counted).total().to(self.received.device)
+        total = AttentionRows(query, key, seen, softmax, columns, rows, counted).total().to(self.received.device)
         # A sliding window has forgotten the first tokens; the last columns are generated ones.
         first, width = self._seen - columns, self.received.shape[1]
         if first < width:

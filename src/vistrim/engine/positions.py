@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vistrim.core.selection import Selection, gather_rows
 from vistrim.engine.tokens import TokenMap, add, take
+from vistrim.errors import UnsupportedGenerationError
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,25 @@ class Renumbering:
         return Renumbering(lowered, Shift(tuple(last[:, 0].tolist()), last))
 
 
+def own_positions(arguments: Mapping[str, Any]) -> Tensor:
+    """The model's position ids ``[batch or 1, tokens]`` in a layer's arguments.
+
+    Raises
+    ------
+    UnsupportedGenerationError
+        If the model does not give them to its layers.
+    """
+    own: Tensor | None = arguments.get("position_ids")
+    if own is None:
+        raise UnsupportedGenerationError(
+            "the layers of this model are not told the positions of their tokens, which therefore cannot get others: "
+            "use positions=original"
+        )
+    return own
+
+
 def lowered_arguments(
-    rotary: nn.Module,
+    rotary: Callable[[Tensor, Tensor], Any],
     hidden: Tensor,
     own: Tensor,
     rows: Tensor,
@@ -99,8 +118,8 @@ def lowered_arguments(
 
     Parameters
     ----------
-    rotary : nn.Module
-        Makes the tables.
+    rotary : callable
+        Makes the tables of hidden states at given positions.
     hidden : Tensor
         ``[batch, rows, hidden]``: for their type and device.
     own : Tensor

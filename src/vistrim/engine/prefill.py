@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from vistrim.core.scores import AttentionRows, attention_received
+from vistrim.core.scores import AttentionRows, Softmax, attention_received
 from vistrim.core.selection import Selection, gather_rows
 from vistrim.engine.cache import Incoming, refuse_cropping
 from vistrim.engine.compaction import compact_arguments, compact_hidden, replace_hidden, restore_length
-from vistrim.engine.forward import Call, Forward
+from vistrim.engine.forward import Forward
+from vistrim.engine.hooks import Call
 from vistrim.engine.masks import layer_mask, visible_to_rows
-from vistrim.engine.positions import Renumbering, lowered_arguments
+from vistrim.engine.positions import Renumbering, lowered_arguments, own_positions
 from vistrim.engine.probe import queries_and_keys
 from vistrim.engine.prompt import Prompt
 from vistrim.engine.queries import QueryRows
@@ -87,6 +89,10 @@ class Prefill(Forward):
                 "a bare forward pass: call model.generate(..., max_new_tokens=1)"
             )
 
+    @property
+    def rows(self) -> Tensor | None:
+        return self.tokens.slots - self.past if self.trimmed else None
+
     def before_layer(self, layer: int, hidden: Tensor, kwargs: Call) -> tuple[Tensor, Call] | None:
         cached = self.cache.layers[layer] if self.cache is not None else None
         if layer == 0 and any(self.entered):
@@ -97,7 +103,7 @@ class Prefill(Forward):
                 hidden = self._cut(layer, hidden, self._select_at(layer, hidden, kwargs), kwargs)
         tap_for_cut = layer + 1 in self.cuts and self.method.ranks_by == "layer before"
         self.tapped = layer if tap_for_cut or (layer == 0 and self.method.acts_in_decode) else None
-        changed = self._arguments(cached, hidden, kwargs)
+        changed = self._arguments(layer, hidden, kwargs)
         self.tables = (kwargs | changed)["position_embeddings"]
         self.recorder.layer_ran(self.tokens.width, self.cached(layer), self.tokens)
         if cached is not None:
@@ -111,16 +117,16 @@ class Prefill(Forward):
         structured = self.structures[layer]
         return plan_prefill(structured, layer, self) if structured is not None else None
 
-    def read_scores(self, layer: int, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:
+    def read_scores(self, layer: int, query: Tensor, key: Tensor, mask: Tensor | None, softmax: Softmax) -> None:
         with self.recorder.selecting():
             if layer + 1 in self.cuts and self.method.ranks_by == "layer before":
                 rows = self.asking.among(self.tokens)
-                self.attention = self._attention(gather_rows(query, rows, 0, 2), key, mask, scaling, rows)
+                self.attention = self._attention(gather_rows(query, rows, 0, 2), key, mask, softmax, rows)
             if layer == 0 and self.cache is not None and self.method.acts_in_decode:
                 rows = QueryRows.last_of(self.prompt).among(self.tokens)
                 seen = visible_to_rows(mask, rows.to(key.device), query.shape[2], key.shape[2])
                 row = gather_rows(query, rows, 0, 2)
-                self.cache.layers[0].scores = attention_received(row, key, seen, scaling)
+                self.cache.layers[0].scores = attention_received(row, key, seen, softmax)
 
     def restored(self, hidden: Tensor) -> Tensor:
         if not self.trimmed:
@@ -135,24 +141,23 @@ class Prefill(Forward):
             hidden = self._cut(0, hidden, self._select_input(hidden), kwargs)
             self.entered = self.tokens.n_visual
         if self.cuts:
-            self.images = tuple(map(len, self.prompt.images_per_sample()))
+            self.images = tuple(map(len, self.prompt.pictures.of_sample))
             asking = self.method.query_rows(hidden, self.tokens.visual, self._in_prompt())
             if asking is not None:
                 self.asking = QueryRows.of(asking, self.tokens, self.prompt)
         return hidden
 
     def _select_input(self, hidden: Tensor) -> Selection | None:
-        images, inputs = self.prompt.images_per_sample(), self.prompt.inputs
-        vision = None
-        if self.vision is not None:
-            assert inputs.placeholders is not None
-            vision = self.vision.tokens(inputs.placeholders.to(self.tokens.visual.device), sum(inputs.image_sizes))
+        pictures, visual = self.prompt.pictures, self.tokens.visual
+        total = sum(picture.tokens for own in pictures.of_sample for picture in own)
+        vision = self.vision.tokens(pictures.number >= 0, total) if self.vision is not None else None
         return self.method.select_input(
             InputTokens(
                 embeddings=hidden,
-                visual=self.tokens.visual,
-                images=images,
-                grid=self.spec.grid,
+                visual=visual,
+                images=pictures.count(visual),
+                grids=tuple(tuple(picture.grid for picture in own) for own in pictures.of_sample),
+                image_of=pictures.number,
                 vision=vision,
                 depth=self.spec.decoder_shape.layers,
                 guidance=self._guidance() if self.guidance is not None else None,
@@ -200,22 +205,25 @@ class Prefill(Forward):
     def _look_ahead(self, layer: int, hidden: Tensor, kwargs: Call) -> AttentionRows:
         """Attention of the layer that is about to run, on the tokens that are there now."""
         cached = self.cache.layers[layer] if self.cache is not None else None
-        arguments = kwargs | self._arguments(cached, hidden, kwargs)
+        arguments = kwargs | self._arguments(layer, hidden, kwargs)
         self.tables = arguments["position_embeddings"]
         rows = self.asking.among(self.tokens).to(hidden.device)
-        query, key = queries_and_keys(self.spec.layers[layer], hidden, self.tables, rows)
+        self.looks_ahead = True
+        try:
+            query, key, softmax = queries_and_keys(self.spec.layers[layer], hidden, arguments, rows)
+        finally:
+            self.looks_ahead = False
         if cached is not None and cached.logical:
             key = torch.cat([cached.keys, key], 2)
-        scaling = self.spec.attentions[layer].scaling
-        return self._attention(*self.looking(layer, query, key), arguments.get("attention_mask"), scaling, rows)
+        return self._attention(*self.looking(layer, query, key), arguments.get("attention_mask"), softmax, rows)
 
     def _attention(
-        self, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float, rows: Tensor
+        self, query: Tensor, key: Tensor, mask: Tensor | None, softmax: Softmax, rows: Tensor
     ) -> AttentionRows:
         width = self.tokens.width
         seen = visible_to_rows(mask, rows.to(key.device), width, key.shape[2])
         rows = rows.to(query.device)
-        return AttentionRows(query, key, seen, scaling, width, rows, self.asking.counted, self.tables)
+        return AttentionRows(query, key, seen, softmax, width, rows, self.asking.counted, self.tables)
 
     def _cut(self, layer: int, hidden: Tensor, selection: Selection | None, kwargs: Call) -> Tensor:
         before = self.tokens
@@ -223,7 +231,7 @@ class Prefill(Forward):
             return hidden
         index, self.tokens = before.keep(selection)
         if selection.renumber or self.renumbering is not None:
-            own = kwargs["position_ids"]
+            own = own_positions(kwargs)
             renumbering = self.renumbering or Renumbering.none(before)
             self.renumbering = renumbering.after(selection, before, index, self.tokens, own, self.past)
         self.trimmed = True
@@ -233,21 +241,23 @@ class Prefill(Forward):
             hidden = replace_hidden(hidden, selection.keep, selection.hidden)
         return compact_hidden(hidden, index, selection.merge_into)
 
-    def _arguments(self, cached: Any, hidden: Tensor, kwargs: Call) -> Call:
+    def _arguments(self, layer: int, hidden: Tensor, kwargs: Call) -> Call:
         """What changes in the layer's keyword arguments because of the tokens that are gone."""
         changed: Call = {}
-        tables, own = kwargs["position_embeddings"], kwargs["position_ids"]
+        cached = self.cache.layers[layer] if self.cache is not None else None
+        tables = kwargs["position_embeddings"]
         rows = self.tokens.slots - self.past
         earlier = cached.shift if cached is not None else None
         if self.renumbering is not None or earlier is not None:
+            own = own_positions(kwargs)
             lowered = self.renumbering.lowered if self.renumbering is not None else None
             changed |= self.remember(
-                ("lowered", id(own), earlier.amounts if earlier is not None else None),
-                own,
-                lambda: lowered_arguments(self.spec.rotary, hidden, own, rows, lowered, earlier),
+                ("lowered", id(tables), id(own), earlier.amounts if earlier is not None else None),
+                (tables, own),
+                lambda: lowered_arguments(partial(self.spec.rotary, layer), hidden, own, rows, lowered, earlier),
             )
         elif self.trimmed:
-            alive = tables, own
+            alive = tables, kwargs.get("position_ids")
             changed |= self.remember(("arguments", *map(id, alive)), alive, lambda: compact_arguments(*alive, rows))
         if self.trimmed or (cached is not None and cached.is_trimmed):
             changed["attention_mask"] = self._mask(cached, kwargs.get("attention_mask"))

@@ -1,36 +1,46 @@
 """Queries and keys of a decoder layer that has not run yet."""
 
+from __future__ import annotations
+
 import sys
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vistrim.core.scores import Softmax
 from vistrim.core.selection import gather_rows
+from vistrim.engine.hooks import Call
 
-PARTS = ("q_proj", "k_proj", "head_dim", "scaling")
+PLAIN = ("LlamaAttention", "MistralAttention", "Qwen2Attention", "GemmaAttention")
+"""Attention whose queries and keys are projections with RoPE and nothing else: only those asked for are computed."""
 
 
-def can_look_ahead(layer: nn.Module) -> bool:
-    """Whether `queries_and_keys` knows how the layer makes its queries and keys."""
-    attention: Any = getattr(layer, "self_attn", None)
-    return hasattr(layer, "input_layernorm") and all(hasattr(attention, part) for part in PARTS)
+class _Reached(Exception):  # noqa: N818 (no error: it leaves a layer at the point where queries and keys are made)
+    def __init__(self, query: Tensor, key: Tensor, softmax: Softmax) -> None:
+        self.found = query, key, softmax
+
+
+def leave_layer(query: Tensor, key: Tensor, mask: Tensor | None, softmax: Softmax) -> None:
+    """Reader for a tap in front of the kernel: ends the layer that `queries_and_keys` runs."""
+    raise _Reached(query, key, softmax)
 
 
 @torch.no_grad()
-def queries_and_keys(
-    layer: Any, hidden: Tensor, position_embeddings: tuple[Tensor, Tensor], rows: Tensor
-) -> tuple[Tensor, Tensor]:
+def queries_and_keys(layer: Any, hidden: Tensor, arguments: Call, rows: Tensor) -> tuple[Tensor, Tensor, Softmax]:
     """Compute what a layer will compute: all keys, and the queries of a few rows.
+
+    The layer's own forward pass is run up to its attention kernel, which has to be tapped with `leave_layer`. Where
+    it is known what the pass does until then, only the queries of these rows are computed.
 
     Parameters
     ----------
     layer : nn.Module
-        A decoder layer with ``input_layernorm`` and ``self_attn``.
+        A decoder layer.
     hidden : Tensor
         ``[batch, tokens, hidden]``: the layer's input.
-    position_embeddings : tuple of Tensor
-        Cosines and sines ``[batch or 1, tokens, head_dim]``.
+    arguments : dict
+        The layer's other arguments.
     rows : Tensor
         ``[batch, rows]`` long.
 
@@ -40,16 +50,31 @@ def queries_and_keys(
         ``[batch, heads, rows, head_dim]`` after RoPE.
     key : Tensor
         ``[batch, kv_heads, tokens, head_dim]`` after RoPE.
+    softmax : Softmax
+        How the layer makes weights of them.
     """
     attention = layer.self_attn
+    if type(attention).__name__ in PLAIN:
+        return *_plain(layer, hidden, arguments["position_embeddings"], rows), Softmax(attention.scaling)
+    try:
+        # Its `forward` rather than itself: the hooks of this very forward pass sit on the call.
+        layer.forward(hidden, **(arguments | {"past_key_values": None, "use_cache": False}))
+    except _Reached as reached:
+        query, key, softmax = reached.found
+        return gather_rows(query, rows, 0, 2), key, softmax
+    raise AssertionError(f"{type(layer).__name__} has run without calling its attention kernel")
+
+
+def _plain(layer: Any, hidden: Tensor, tables: tuple[Tensor, Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
+    attention: Any = layer.self_attn
     normed = layer.input_layernorm(hidden)
 
-    def heads(projected: Tensor) -> Tensor:
-        return projected.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
+    def heads(projection: nn.Module, x: Tensor) -> Tensor:
+        return projection(x).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
 
-    query = heads(attention.q_proj(gather_rows(normed, rows, 0, 1)))
-    key = heads(attention.k_proj(normed))
+    query = heads(attention.q_proj, gather_rows(normed, rows, 0, 1))
+    key = heads(attention.k_proj, normed)
     # Each modeling file has its own way to apply RoPE; it rotates a pair.
     rotate = sys.modules[type(attention).__module__].apply_rotary_pos_emb
-    tables = [gather_rows(table, rows, 0, 1) for table in position_embeddings]
-    return rotate(query, query[:, :1], *tables)[0], rotate(key[:, :1], key, *position_embeddings)[1]
+    asked = [gather_rows(table, rows, 0, 1) for table in tables]
+    return rotate(query, query[:, :1], *asked)[0], rotate(key[:, :1], key, *tables)[1]

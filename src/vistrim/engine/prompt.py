@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -11,10 +12,13 @@ import torch
 from torch import Tensor
 
 from vistrim.architectures import ModelSpec
+from vistrim.core.layout import ImageShape
+from vistrim.engine.encodings import given_shapes
+from vistrim.engine.pictures import PromptPictures, find_pictures
 from vistrim.engine.tokens import TokenMap
 from vistrim.errors import UnsupportedGenerationError
 
-_PIXELS = ("pixel_values", "pixel_values_videos")
+_PIXELS = ("pixel_values", "pixel_values_images", "pixel_values_videos")
 
 
 @dataclass(frozen=True)
@@ -23,10 +27,10 @@ class PromptInputs:
 
     Attributes
     ----------
-    placeholders : Tensor or None
-        ``[batch, tokens]`` bool: places of image features; None if this forward pass brings no image.
-    image_sizes : list of int
-        Features per image, in prompt order over the batch.
+    placeholders : mapping of str to Tensor
+        For each modality ``[batch, tokens]`` bool: places of its features; empty if this forward pass brings none.
+    shapes : mapping of str to list of ImageShape
+        For each modality, how its features lie, in prompt order over the batch; known once they are encoded.
     padding_mask : Tensor or None
         ``[batch, past + tokens]`` bool: False for padding; None if there is none.
     labels : Tensor or None
@@ -35,11 +39,16 @@ class PromptInputs:
         Tokens at the end that are no prompt, but drafted candidates for the answer.
     """
 
-    placeholders: Tensor | None
-    image_sizes: list[int]
+    placeholders: Mapping[str, Tensor]
+    shapes: Mapping[str, Sequence[ImageShape]]
     padding_mask: Tensor | None
     labels: Tensor | None
     drafted: int
+
+    @cached_property
+    def visual(self) -> Tensor | None:
+        """``[batch, tokens]`` bool: places of all features; None if there are none."""
+        return functools.reduce(torch.logical_or, self.placeholders.values()) if self.placeholders else None
 
 
 @dataclass(frozen=True)
@@ -89,32 +98,21 @@ class Prompt:
     crop_limit: int
     inputs: PromptInputs
 
-    def images_per_sample(self) -> tuple[tuple[int, ...], ...]:
-        """Removable visual tokens of each image of each sample."""
-        placeholders, sizes = self.inputs.placeholders, self.inputs.image_sizes
-        assert placeholders is not None
-        device = self.tokens.visual.device
-        sample, place = placeholders.to(device).nonzero(as_tuple=True)
-        lengths = torch.tensor(sizes, device=device)
-        image = torch.arange(len(sizes), device=device).repeat_interleave(lengths)
-        counts = image[self.tokens.visual[sample, place]].bincount(minlength=len(sizes)).tolist()
-        owners = sample[lengths.cumsum(0) - lengths].tolist()
-        return tuple(
-            tuple(n for n, owner in zip(counts, owners, strict=True) if owner == b)
-            for b in range(len(self.tokens.n_visual))
-        )
+    @cached_property
+    def pictures(self) -> PromptPictures:
+        """Which picture each visual token belongs to (waits for the device once)."""
+        return find_pictures(self.inputs.placeholders, self.inputs.shapes, self.tokens.slots.device)
 
     @cached_property
     def layout(self) -> ImageLayout:
-        """Where the images, which have to be equally large, are (waits for the device once)."""
-        tokens, sizes, found = self.tokens, self.inputs.image_sizes, self.inputs.placeholders
+        """Where the pictures, which have to have one grid, are (waits for the device once)."""
+        tokens, found = self.tokens, self.inputs.visual
         assert found is not None
         found = found.to(tokens.slots.device)
         last = torch.where(tokens.visual, tokens.slots, tokens.slots[:, :1] - 1).amax(1, keepdim=True)
         before = tokens.valid & ~tokens.visual & (tokens.slots < last)
-        placeholders, text_before = torch.stack((found.sum(1), before.sum(1))).tolist()
-        images = tuple(n // sizes[0] for n in placeholders)
-        return ImageLayout(found.cumsum(1) - 1, images, last, tuple(text_before))
+        images = tuple(map(len, self.pictures.of_sample))
+        return ImageLayout(found.cumsum(1) - 1, images, last, tuple(before.sum(1).tolist()))
 
 
 def read_inputs(spec: ModelSpec, inputs: Mapping[str, Any], labels: Tensor | None, drafted: int) -> PromptInputs:
@@ -130,18 +128,27 @@ def read_inputs(spec: ModelSpec, inputs: Mapping[str, Any], labels: Tensor | Non
         raise UnsupportedGenerationError(
             "vistrim supports padding masks [batch, tokens] only: pass such an `attention_mask`, or none"
         )
+    encoded = inputs.get("mm_encoder_outputs") or {}
+    has_images = bool(encoded) or any(inputs.get(name) is not None for name in _PIXELS)
+    return PromptInputs(
+        placeholders=_placeholders(spec, inputs) if has_images else {},
+        shapes=given_shapes(spec, encoded),
+        padding_mask=mask.bool() if mask is not None else None,
+        labels=labels,
+        drafted=drafted,
+    )
+
+
+def _placeholders(spec: ModelSpec, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
     ids: Tensor | None = inputs.get("input_ids")
-    placeholders, sizes = None, []
-    if inputs.get("mm_encoder_outputs") or any(inputs.get(name) is not None for name in _PIXELS):
-        if ids is not None:
-            placeholders = torch.isin(ids, torch.tensor(spec.visual_token_ids, device=ids.device))
-        else:
-            # The same test that the model itself makes: placeholders are recognised by their embedding.
-            embeddings = inputs["inputs_embeds"]
-            wanted = spec.embed(torch.tensor(spec.visual_token_ids, device=embeddings.device))
-            placeholders = (embeddings[:, :, None] == wanted).all(-1).any(-1)
-        sizes = spec.image_sizes(inputs, int(placeholders.sum()))
-    return PromptInputs(placeholders, sizes, mask.bool() if mask is not None else None, labels, drafted)
+    if ids is not None:
+        return {modality: ids == token for modality, token in spec.visual_token_ids.items()}
+    # The same test that the model itself makes: placeholders are recognised by their embedding.
+    embeddings = inputs["inputs_embeds"]
+    found = {}
+    for modality, token in spec.visual_token_ids.items():
+        found[modality] = (embeddings == spec.embed(torch.tensor(token, device=embeddings.device))).all(-1)
+    return found
 
 
 def read_prompt(
@@ -167,7 +174,7 @@ def read_prompt(
     """
     text = TokenMap.text(batch, past, length, device)
     place = torch.arange(length, device=device)
-    visual = text.visual if inputs.placeholders is None else inputs.placeholders.to(device)
+    visual = text.visual if inputs.visual is None else inputs.visual.to(device)
     valid = text.valid if inputs.padding_mask is None else inputs.padding_mask[:, past : past + length].to(device)
     visual = visual & valid
     last = (place * valid).argmax(1)

@@ -51,8 +51,8 @@ def question_rows(prompt: Prompt) -> Tensor:
     Where there is no text behind it all text of the prompt, and where there is none at all its last token.
     """
     tokens = prompt.tokens
-    assert prompt.inputs.placeholders is not None
-    image = prompt.inputs.placeholders.to(tokens.valid.device)
+    assert prompt.inputs.visual is not None
+    image = prompt.inputs.visual.to(tokens.valid.device)
     last = tokens.slots == prompt.ranking[:, None]
     text = tokens.valid & ~image & (tokens.slots <= prompt.ranking[:, None])
     # Nothing of the last image is at or behind such a place.

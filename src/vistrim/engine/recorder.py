@@ -10,6 +10,7 @@ from transformers.cache_utils import Cache
 
 from vistrim.architectures import ModelSpec
 from vistrim.core import costs
+from vistrim.core.layout import Picture
 from vistrim.engine.exits import GuideRecord
 from vistrim.engine.prompt import Prompt
 from vistrim.engine.report import Stage, TrimReport
@@ -46,7 +47,7 @@ class Recorder:
     tokens: TokenMap | None = None
     prompt_tokens: tuple[int, ...] = ()
     question_tokens: tuple[int, ...] = ()
-    images: int = 0
+    encoded: tuple[Picture, ...] = ()
     rows: list[int] = field(default_factory=list)
     cached: list[int] = field(default_factory=list)
     cached_full: list[int] = field(default_factory=list)
@@ -76,14 +77,22 @@ class Recorder:
         """Whether the prefill is still running."""
         return self.prefill_ended is None
 
-    def begin_prefill(self, batch: int, length: int, past: int, cache: Cache | None, prompt: Prompt | None) -> None:
-        """Note the prompt before layer 0."""
+    def begin_prefill(
+        self,
+        batch: int,
+        length: int,
+        past: int,
+        cache: Cache | None,
+        prompt: Prompt | None,
+        encoded: tuple[Picture, ...] = (),
+    ) -> None:
+        """Note the prompt before layer 0, and the pictures that were encoded for it."""
+        self.encoded = encoded
         self.batch, self.prompt, self.past = batch, length, past
         depth = self.spec.decoder_shape.layers
         self.cached_full = [layer.full_length for layer in cache.layers] if cache is not None else [0] * depth
         self.visual, self.prompt_tokens = (0,) * batch, (length,) * batch
         if prompt is not None:
-            self.images = len(prompt.inputs.image_sizes)
             self.tokens = prompt.tokens
             self.visual = prompt.tokens.n_visual
             self.prompt_tokens = tuple(n - prompt.inputs.drafted for n in prompt.tokens.n_valid)
@@ -140,12 +149,10 @@ class Recorder:
         self.held_bytes, self.full_bytes = cache_bytes(cache)
         self.kv_tokens = [layer.held for layer in cache.layers]
 
-    def end_generation(self, new_tokens: int, copies: int, cache: Cache | None) -> None:
-        """Note the end of ``generate``, which ran ``copies`` of each sample (beams or several answers)."""
+    def end_generation(self, new_tokens: int, cache: Cache | None) -> None:
+        """Note the end of ``generate``."""
         self.ended = clock(self.device)
         self.generated = new_tokens
-        # Images are encoded once for all copies.
-        self.images //= copies
         if cache is not None:
             self.look_at(cache)
 
@@ -176,7 +183,7 @@ class Recorder:
             prefill_flops_full=flops_full,
             prefill_flops_per_sample=[self._flops_alone(b, visual) for b, visual in enumerate(per_sample)],
             method_flops=[self._method_flops(b, visual) for b, visual in enumerate(per_sample)],
-            vision_flops=costs.vision_flops(self.spec.vision_shape, self.images),
+            vision_flops=costs.vision_flops(self.spec.images.cost, self.encoded) if self.spec.images.cost else None,
             prefill_seconds=prefill_ended - self.prefill_began,
             decode_seconds_per_token=(self.ended - prefill_ended) / decoded if decoded else None,
             select_seconds=self.select_seconds,

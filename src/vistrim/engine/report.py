@@ -68,8 +68,9 @@ class TrimReport:
         FLOPs per sample of what the method itself computes beside the decoder: routers, a compressor, a guide. Of a
         guide: its vision tower and projector, its decoder's prefill and decoding steps and, for an exit score, the
         prefill of prompt and answer, all as for the sample alone; its own KV cache appears nowhere.
-    vision_flops : int
-        FLOPs of the vision tower and projector, which trimming does not change.
+    vision_flops : int or None
+        FLOPs of the vision tower and projector for the images encoded in this generation, which trimming does not
+        change; None: not known for this model.
     prefill_seconds : float
         Wall time of the decoder's prefill, selection included; vision tower not included.
     decode_seconds_per_token : float or None
@@ -105,7 +106,7 @@ class TrimReport:
     prefill_flops_full: int
     prefill_flops_per_sample: list[int]
     method_flops: list[int]
-    vision_flops: int
+    vision_flops: int | None
     prefill_seconds: float
     decode_seconds_per_token: float | None
     select_seconds: float

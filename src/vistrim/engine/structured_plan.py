@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from vistrim.core.costs import LayerWork, structured_layer_flops
+from vistrim.core.layout import Grid
 from vistrim.core.selection import kept_rows
 from vistrim.core.windows import lay_tiles, rows_of_cells, tile_grid
+from vistrim.engine.pictures import PromptPictures
 from vistrim.engine.structure import LayerPass, RowSplit, StructuredLayer
 from vistrim.engine.structured_prefill import PrefillKernel, Tiles
 from vistrim.engine.tokens import TokenMap, add
@@ -63,12 +65,8 @@ def _split(tokens: TokenMap) -> RowSplit:
 
 
 def _tiles(window: int, columns: TokenMap, forward: Prefill) -> Tiles:
-    tokens, sizes, (height, width) = forward.tokens, forward.prompt.inputs.image_sizes, forward.spec.grid
-    if set(sizes) != {height * width}:
-        raise UnsupportedGenerationError(
-            f"attention within a window needs images of {height} x {width} visual tokens, and these have "
-            f"{', '.join(map(str, sorted(set(sizes))))}: leave the window out (window=none)"
-        )
+    tokens = forward.tokens
+    height, width = _common_grid(forward.prompt.pictures)
     layout = forward.prompt.layout
     cell = layout.cell.gather(1, tokens.slots - forward.past)
     images = max(layout.images)
@@ -80,6 +78,18 @@ def _tiles(window: int, columns: TokenMap, forward: Prefill) -> Tiles:
     is_before = (columns.slots < forward.past) | (columns.slots < layout.last)
     text, known = kept_rows(columns.valid & ~columns.visual & is_before, n_text)
     return Tiles(queries, keys, near, text, known, n_text, layout.images, tiling.pairs)
+
+
+def _common_grid(pictures: PromptPictures) -> Grid:
+    """Rows and columns of all pictures of a batch of prompts."""
+    grids = {picture.grid for own in pictures.of_sample for picture in own}
+    grid = grids.pop() if len(grids) == 1 else None
+    if grid is None or pictures.mixed:
+        raise UnsupportedGenerationError(
+            "attention within a window needs images whose visual tokens form one grid, the same for all of them: "
+            "leave the window out (window=none)"
+        )
+    return grid
 
 
 def _note_work(layer: StructuredLayer, number: int, forward: Prefill, columns: TokenMap, tiles: Tiles | None) -> None:

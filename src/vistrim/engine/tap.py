@@ -14,11 +14,13 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from vistrim.core.scores import Softmax
+
 _NAME = "vistrim_tap"
 
-TapReader = Callable[[Tensor, Tensor, Tensor | None, float], None]
+TapReader = Callable[[Tensor, Tensor, Tensor | None, Softmax], None]
 """Receives query ``[batch, heads, rows, head_dim]`` and key ``[batch, kv_heads, columns, head_dim]`` after RoPE, the
-layer's mask and the scaling of the logits."""
+layer's mask and how it makes weights."""
 
 
 Kernel = Callable[[Tensor, Tensor, Tensor, Tensor | None, float, float], Tensor]
@@ -36,10 +38,13 @@ class Tap:
         Who wants to read.
     kernel : Kernel or None
         What does the attention; None: the module's own kernel.
+    read_before : TapReader or None
+        Who wants to read before the attention is done.
     """
 
     read: TapReader | None = None
     kernel: Kernel | None = None
+    read_before: TapReader | None = None
 
 
 class TapConfig:
@@ -88,9 +93,13 @@ def _tapped_attention(
 ) -> Any:
     config: Any = module.config
     tap = config.vistrim_find()
+    scaling = kwargs.get("scaling") or query.shape[-1] ** -0.5
+    softmax = Softmax(scaling, kwargs.get("softcap"), kwargs.get("s_aux"))
+    if tap.read_before is not None:
+        tap.read_before(query.detach(), key.detach(), attention_mask, softmax)
     if tap.kernel is not None:
         dropout = kwargs.get("dropout", 0.0)
-        output = tap.kernel(query, key, value, attention_mask, kwargs["scaling"], dropout), None
+        output = tap.kernel(query, key, value, attention_mask, scaling, dropout), None
     else:
         kernel_name = config.vistrim_real._attn_implementation
         # Each modeling file has an eager kernel of its own, which is not in the registry.
@@ -98,7 +107,7 @@ def _tapped_attention(
         kernel = ALL_ATTENTION_FUNCTIONS.get_interface(kernel_name, eager)
         output = kernel(module, query, key, value, attention_mask, **kwargs)
     if tap.read is not None:
-        tap.read(query.detach(), key.detach(), attention_mask, kwargs["scaling"])
+        tap.read(query.detach(), key.detach(), attention_mask, softmax)
     return output
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 
-from vistrim.engine.forward import Call, Forward
+from vistrim.engine.encodings import Encodings
+from vistrim.engine.forward import Forward
 from vistrim.engine.generation import Generation
+from vistrim.engine.hooks import Call
 from vistrim.engine.prompt import PromptInputs
 from vistrim.engine.vision import VisionRecord
 
@@ -16,9 +18,14 @@ class ThreadState(threading.local):
     generation: Generation | None = None
     head_call: Call | None = None
     inputs: PromptInputs | None = None
-    vision: VisionRecord | None = None
+    encodings: Encodings | None = None
     forward: Forward | None = None
 
+    def find_encodings(self) -> Encodings | None:
+        """Where to note what becomes of images in this thread, or to look it up."""
+        return self.encodings or (self.generation.encodings if self.generation is not None else None)
+
     def find_vision(self) -> VisionRecord | None:
-        """Where to note what the vision tower does in this thread, or to look it up."""
-        return self.vision or (self.generation.vision if self.generation is not None else None)
+        """The same for what the vision tower does."""
+        found = self.find_encodings()
+        return found.vision if found is not None else None

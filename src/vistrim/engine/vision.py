@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vistrim.architectures.spec import VisionTower
-from vistrim.core.scores import AttentionRows
+from vistrim.core.scores import AttentionRows, Softmax
 from vistrim.engine import tap
 from vistrim.engine.hooks import Hooks
 from vistrim.errors import UnsupportedGenerationError
@@ -42,14 +42,14 @@ class VisionRecord:
     features: list[Tensor] = field(default_factory=list)
     states: dict[int, list[Tensor]] = field(default_factory=dict)
 
-    def read(self, block: int, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:
+    def read(self, block: int, query: Tensor, key: Tensor, mask: Tensor | None, softmax: Softmax) -> None:
         """Take the attention of a block; see `vistrim.engine.tap.TapReader`."""
         if self.tower.has_cls:
             # A copy, so that the other rows are not held.
             query = query[:, :, :1].clone()
         images, _, rows, _ = query.shape
         places = torch.arange(rows, device=query.device).expand(images, -1)
-        self.rows.setdefault(block, []).append(AttentionRows(query, key, None, scaling, key.shape[2], places))
+        self.rows.setdefault(block, []).append(AttentionRows(query, key, None, softmax, key.shape[2], places))
 
     def read_features(self, features: Tensor) -> None:
         """Take the features ``[images, tokens, width]`` that the projector is given."""

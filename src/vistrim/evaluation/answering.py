@@ -8,6 +8,7 @@ import torch
 
 from vistrim.architectures import ModelSpec, discover
 from vistrim.core.costs import prefill_flops, vision_flops
+from vistrim.core.layout import Picture
 from vistrim.engine.untrimmed import UntrimmedCache
 from vistrim.evaluation.records import Answer
 from vistrim.methods import Method
@@ -50,7 +51,9 @@ def answer(
     if method is None:
         sequences = model.generate(**inputs, **generate)
         visual = (
-            torch.isin(inputs["input_ids"], torch.tensor(spec.visual_token_ids, device=model.device)).sum(1).tolist()
+            torch.isin(inputs["input_ids"], torch.tensor([*spec.visual_token_ids.values()], device=model.device))
+            .sum(1)
+            .tolist()
         )
         layers = [visual] * spec.decoder_shape.layers
         flops, method_flops = [_full_flops(spec, length) for length in prompts], [0] * len(prompts)
@@ -77,13 +80,19 @@ def answer(
             prefill_flops=flops[b],
             prefill_flops_full=_full_flops(spec, prompts[b]),
             method_flops=method_flops[b],
-            vision_flops=0 if exited[b] else vision_flops(spec.vision_shape, 1),
+            vision_flops=0 if exited[b] else _vision_flops(spec),
             # The first pass is the prefill; the last token is never stored.
             **_cache_costs([0] * length if exited[b] else [step[b] for step in held[:length]], prompts[b], untrimmed),
             exited=exited[b],
         )
         for b, (text, (length, ended)) in enumerate(zip(texts, ends, strict=True))
     ]
+
+
+def _vision_flops(spec: ModelSpec) -> int:
+    """FLOPs of encoding one image; 0 where images differ in size."""
+    grid, cost = spec.images.grid, spec.images.cost
+    return vision_flops(cost, [Picture.of(grid)]) if grid is not None and cost is not None else 0
 
 
 def _full_flops(spec: ModelSpec, length: int) -> int:

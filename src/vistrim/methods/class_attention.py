@@ -21,6 +21,7 @@ class ClassAttention(PerImage):
     by the attention it pays to itself.
     """
 
+    reads_vision = True
     needs = "attention of the class token in the vision tower (without one: attention received, mean)"
 
     @property

@@ -49,6 +49,11 @@ class Composition(Method):
         """Whether the part before the decoder does."""
         return self._part("input").reads_question
 
+    @property
+    def reads_vision(self) -> bool:  # type: ignore[override]
+        """Whether the part before the decoder does."""
+        return self._part("input").reads_vision
+
     def fitted(self, model: ModelFacts) -> "Composed":
         """Every part as it runs on the model."""
         return Composed(tuple(part.fitted(model) for part in self.parts))

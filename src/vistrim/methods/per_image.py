@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from vistrim.core.layout import Grid
 from vistrim.core.selection import Selection
 from vistrim.methods.base import Method
 from vistrim.methods.views import InputTokens
@@ -22,8 +23,8 @@ class ImageTokens:
         Of the image in its sample, from 0.
     n : int
         Tokens.
-    grid : tuple of int
-        Rows and columns of the visual tokens of a whole image.
+    grid : tuple of int or None
+        Rows and columns of the visual tokens of the whole image; None: they form no grid.
     attention : mapping of int to Tensor
         For each vision-tower block asked for: ``[n]`` float32, see `vistrim.methods.views.VisionTokens`.
     features : Tensor or None
@@ -32,7 +33,7 @@ class ImageTokens:
 
     number: int
     n: int
-    grid: tuple[int, int]
+    grid: Grid | None
     attention: Mapping[int, Tensor] = field(default_factory=dict)
     features: Tensor | None = None
 
@@ -77,7 +78,7 @@ class PerImage(Method):
         merges = False
         counts = []
         for sample, images in enumerate(tokens.images):
-            rows = tokens.visual[sample].nonzero()[:, 0].split(images)
+            rows = _rows_by_image(tokens, sample).split(images)
             kept = 0
             for number, where in enumerate(rows):
                 choice = self.choose(_image_tokens(tokens, sample, number, where))
@@ -93,9 +94,16 @@ class PerImage(Method):
         return Selection(keep, tuple(counts), merge_into if merges else None, renumber=self.renumbers)
 
 
+def _rows_by_image(tokens: InputTokens, sample: int) -> Tensor:
+    """Rows of the removable visual tokens of a sample, image by image."""
+    rows = tokens.visual[sample].nonzero()[:, 0]
+    return rows[tokens.image_of[sample, rows].argsort(stable=True)]
+
+
 def _image_tokens(tokens: InputTokens, sample: int, number: int, where: Tensor) -> ImageTokens:
+    grid = tokens.grids[sample][number]
     if tokens.vision is None:
-        return ImageTokens(number, len(where), tokens.grid)
+        return ImageTokens(number, len(where), grid)
     source = tokens.vision.source[sample, where]
     attention = {block: scores[source] for block, scores in tokens.vision.attention.items()}
-    return ImageTokens(number, len(where), tokens.grid, attention, tokens.vision.features[source])
+    return ImageTokens(number, len(where), grid, attention, tokens.vision.features[source])

@@ -41,11 +41,11 @@ class Pool(PerImage):
 
     def choose(self, image: ImageTokens) -> ImageChoice:
         """Assign every token to its cell's representative."""
-        rows, columns = image.grid
+        rows, columns = image.grid or (0, 0)
         if rows * columns != image.n:
+            own = "form none" if image.grid is None else f"are {image.n} instead of {rows} x {columns}"
             raise ValueError(
-                f"pool needs a {rows} x {columns} grid of tokens, but the image has {image.n}: "
-                "use uniform or random instead"
+                f"pool needs a grid of tokens, and those of this image {own}: use uniform or random instead"
             )
         cell_rows, cell_columns = smaller_grid(rows, columns, budget(self.keep, image.n))
         row_cell, row_centre = _cells(rows, cell_rows)

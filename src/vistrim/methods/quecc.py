@@ -61,6 +61,7 @@ class QueCC(Method):
     source = "QueCC, arXiv 2411.03312"
     ranks_by = "nothing"
     reads_question = True
+    reads_vision = True
 
     compressor: str | None = None
     positions: Positions = "renumber"
@@ -77,10 +78,10 @@ class QueCC(Method):
         except (KeyError, RuntimeError) as error:
             raise ValueError(f"the compressor's file is damaged ({error}): make it again with `{COMMAND}`") from error
         if shape.grid != model.grid:
-            rows, columns = model.grid
+            own = "no fixed number" if model.grid is None else "{} x {}".format(*model.grid)
             raise ValueError(
                 f"the compressor was trained for images of {shape.grid[0]} x {shape.grid[1]} patches, and this model's "
-                f"have {rows} x {columns}: train one for it with `{COMMAND}`"
+                f"have {own}: train one for it with `{COMMAND}`"
             )
         return FittedQueCC(self.compressor, self.positions, part=part, shape=shape)
 

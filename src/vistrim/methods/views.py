@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vistrim.core.costs import DecoderShape
+from vistrim.core.layout import Grid
 from vistrim.core.scores import AttentionRows
 
 
@@ -23,8 +24,10 @@ class ModelFacts:
         The checkpoint's folder, if it came from one on this machine.
     decoder : DecoderShape
         Sizes of the decoder.
-    grid : tuple of int
-        Rows and columns of the visual tokens of one image.
+    grid : tuple of int or None
+        Rows and columns of the visual tokens of one image, where all images have the same.
+    rope_axes : int
+        1, or 3 for M-RoPE, whose positions have a time, a row and a column.
     device : str
         Where it takes its inputs, such as "cpu" or "cuda:0".
     dtype : torch.dtype
@@ -34,7 +37,8 @@ class ModelFacts:
     name: str
     folder: Path | None
     decoder: DecoderShape
-    grid: tuple[int, int]
+    grid: Grid | None
+    rope_axes: int = 1
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
 
@@ -97,9 +101,12 @@ class InputTokens:
     visual : Tensor
         ``[batch, tokens]`` bool.
     images : tuple of tuple of int
-        Visual tokens of each image of each sample, in prompt order.
-    grid : tuple of int
-        Rows and columns of the visual tokens of one image.
+        Visual tokens of each image of each sample. An image is here what the vision tower saw by itself: a whole image,
+        a tile of one, or a frame of a video.
+    grids : tuple of tuple
+        Rows and columns of the visual tokens of each image; None where they form no grid.
+    image_of : Tensor
+        ``[batch, tokens]`` long: the number, in its sample, of the image that a visual token belongs to; -1 for text.
     vision : VisionTokens or None
         For methods that ask for blocks of the vision tower.
     depth : int
@@ -115,7 +122,8 @@ class InputTokens:
     embeddings: Tensor
     visual: Tensor
     images: tuple[tuple[int, ...], ...]
-    grid: tuple[int, int]
+    grids: tuple[tuple[Grid | None, ...], ...]
+    image_of: Tensor
     vision: VisionTokens | None = None
     depth: int = 0
     guidance: Tensor | None = None
@@ -142,7 +150,7 @@ class LayerTokens:
     depth : int
         Number of decoder layers.
     images : tuple of int
-        Images per sample in this prompt; empty in decode.
+        Images (see `InputTokens.images`) per sample in this prompt; empty in decode.
     hidden : Tensor or None
         ``[batch, tokens, hidden]``: the layer's input, in prefill.
     attention : AttentionRows or None

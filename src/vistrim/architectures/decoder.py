@@ -1,0 +1,122 @@
+"""The decoder of a multimodal model: where it is, and whether tokens can be removed between its layers."""
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+
+from vistrim.architectures.spec import Rotary
+from vistrim.core.costs import DecoderShape
+from vistrim.errors import UnsupportedModelError
+
+CACHE_LAYERS = (DynamicLayer, DynamicSlidingWindowLayer)
+LAYER_ARGUMENTS = {
+    "self",
+    "hidden_states",
+    "attention_mask",
+    "position_ids",
+    "position_embeddings",
+    "past_key_values",
+    "use_cache",
+    "output_attentions",
+    "output_router_logits",
+    "kwargs",
+}
+"""Arguments of a decoder layer that the engine knows how to give fewer tokens."""
+
+
+def find_decoder(model: Any) -> Any:
+    """Find the module that runs the decoder layers.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If there is none in which tokens can be removed between two layers.
+    """
+    name = type(model).__name__
+    if model.config.is_encoder_decoder:
+        raise UnsupportedModelError(
+            f"{name} is an encoder-decoder model: its answers look at the image by cross-attention, and there are no "
+            "visual tokens in the decoder to trim"
+        )
+    decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
+    # Some models keep a text model with its own head.
+    while decoder is not None and not hasattr(decoder, "layers"):
+        decoder = getattr(decoder, "model", None)
+    if decoder is None:
+        raise UnsupportedModelError(f"{name} has no decoder with a list of layers, between which tokens can be removed")
+    _check_layers(name, decoder)
+    return decoder
+
+
+def _check_layers(name: str, decoder: Any) -> None:
+    cache = DynamicCache(config=decoder.config).layers
+    if other := sorted({type(layer).__name__ for layer in cache if type(layer) not in CACHE_LAYERS}):
+        raise UnsupportedModelError(
+            f"{name} keeps more than keys and values of each token ({', '.join(other)}: linear or sparse attention, "
+            "whose state cannot forget single tokens)"
+        )
+    for i, layer in enumerate(decoder.layers):
+        kind = type(layer).__name__
+        attention: Any = getattr(layer, "self_attn", None)
+        if not hasattr(attention, "config") or not _uses_interface(attention):
+            raise UnsupportedModelError(
+                f"layer {i} of {name} ({kind}) has no self-attention over all tokens whose queries and keys can be read"
+            )
+        if unknown := sorted(inspect.signature(type(layer).forward).parameters.keys() - LAYER_ARGUMENTS):
+            raise UnsupportedModelError(
+                f"layer {i} of {name} ({kind}) is given {', '.join(unknown)} for each token, which vistrim cannot cut"
+            )
+
+
+def _uses_interface(attention: nn.Module) -> bool:
+    """Whether the module looks its kernel up in transformers' registry at every call."""
+    return "ALL_ATTENTION_FUNCTIONS" in inspect.getsource(type(attention).forward)
+
+
+def decoder_shape(text: Any) -> DecoderShape:
+    """Sizes of a decoder from its config."""
+    heads = text.num_attention_heads
+    return DecoderShape(
+        layers=text.num_hidden_layers,
+        hidden=text.hidden_size,
+        intermediate=_active_neurons(text),
+        heads=heads,
+        kv_heads=getattr(text, "num_key_value_heads", None) or heads,
+        head_dim=getattr(text, "head_dim", None) or text.hidden_size // heads,
+    )
+
+
+def _active_neurons(text: Any) -> int:
+    """Neurons of the feed-forward network that a token passes through: with experts, those of the chosen ones."""
+    experts = getattr(text, "num_experts_per_tok", None)
+    if experts is None:
+        return text.intermediate_size
+    own = getattr(text, "moe_intermediate_size", None) or text.intermediate_size
+    shared = getattr(text, "n_shared_experts", None) or 0
+    return (experts + shared) * own
+
+
+def rotary_of(decoder: Any) -> Rotary:
+    """How the decoder makes its RoPE tables."""
+    module = decoder.rotary_emb
+    kinds = "layer_type" in inspect.signature(module.forward).parameters
+
+    def rotary(layer: int, hidden: Any, positions: Any) -> Any:
+        return module(hidden, positions, *([decoder.config.layer_types[layer]] if kinds else []))
+
+    return rotary
+
+
+def rope_axes(text: Any) -> int:
+    """1, or 3 for M-RoPE."""
+    return 3 if any("mrope_section" in parameters for parameters in _rope_parameters(text)) else 1
+
+
+def _rope_parameters(text: Any) -> Iterator[dict[str, Any]]:
+    found = getattr(text, "rope_parameters", None) or {}
+    yield found
+    # Several kinds of layers have one set each.
+    yield from (value for value in found.values() if isinstance(value, dict))

@@ -1,0 +1,53 @@
+"""How the visual tokens of an image or video lie: the pictures that the vision tower saw, and their grids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+Grid = tuple[int, int]
+"""Rows and columns."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What the vision tower saw by itself: a whole image, a tile of one, or a frame of a video.
+
+    Attributes
+    ----------
+    tokens : int
+        Its visual tokens, separators between its rows included.
+    grid : tuple of int or None
+        Their rows and columns; None: they form no grid, or it is not known.
+    """
+
+    tokens: int
+    grid: Grid | None = None
+
+    @staticmethod
+    def of(grid: Grid) -> Picture:
+        """A picture whose tokens fill a grid."""
+        return Picture(grid[0] * grid[1], grid)
+
+
+@dataclass(frozen=True)
+class ImageShape:
+    """The visual tokens of one image or video of a prompt.
+
+    Attributes
+    ----------
+    pictures : tuple of Picture
+        In the order in which the vision tower saw them.
+    picture_of : Tensor or None
+        ``[tokens]`` long: the picture of each token, where the tokens of several are mixed; None: one picture follows
+        the other.
+    """
+
+    pictures: tuple[Picture, ...]
+    picture_of: Tensor | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Visual tokens of all pictures."""
+        return sum(picture.tokens for picture in self.pictures)

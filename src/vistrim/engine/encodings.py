@@ -1,0 +1,79 @@
+"""What the images of a prompt became when they were encoded: noted until the decoder begins."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from vistrim.architectures import ModelSpec
+from vistrim.core.layout import ImageShape, Picture
+from vistrim.engine.hooks import Hooks
+from vistrim.engine.vision import VisionRecord
+
+
+@dataclass
+class Encodings:
+    """The images and videos that one generation (or bare forward pass) has encoded.
+
+    Attributes
+    ----------
+    shapes : dict
+        For each modality, how the visual tokens of its images lie.
+    vision : VisionRecord or None
+        What the vision tower computed, if the method asks for it.
+    """
+
+    shapes: dict[str, list[ImageShape]] = field(default_factory=dict)
+    vision: VisionRecord | None = None
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """All pictures that were encoded."""
+        return tuple(picture for images in self.shapes.values() for image in images for picture in image.pictures)
+
+
+FindEncodings = Callable[[], Encodings | None]
+"""Returns where the thread that asks takes its notes, if it takes any."""
+
+
+def watch_encoder(spec: ModelSpec, find: FindEncodings, hooks: Hooks) -> None:
+    """Have it noted how the visual tokens of whatever the model encodes lie."""
+    for modality in spec.visual_token_ids:
+        name = f"get_{modality}_features"
+        hooks.shadow(spec.base, name, _noting(spec, modality, getattr(spec.base, name), find))
+
+
+def _noting(spec: ModelSpec, modality: str, encode: Callable[..., Any], find: FindEncodings) -> Callable[..., Any]:
+    signature = inspect.signature(encode)
+
+    @functools.wraps(encode)
+    def noting(*args: Any, **kwargs: Any) -> Any:
+        output = encode(*args, **kwargs)
+        notes = find()
+        if notes is not None and hasattr(output, "pooler_output"):
+            arguments = signature.bind(*args, **kwargs).arguments
+            notes.shapes[modality] = spec.images.shapes(modality, arguments, feature_lengths(output.pooler_output))
+        return output
+
+    return noting
+
+
+def feature_lengths(features: Any) -> list[int]:
+    """Visual tokens of each entry of features: a list ``[tokens, hidden]`` each, or ``[entries, tokens, hidden]``."""
+    if isinstance(features, Tensor):
+        return [features.shape[1]] * features.shape[0] if features.dim() == 3 else [features.shape[0]]
+    return [n for entry in features for n in ([entry.shape[-2]] * entry.shape[:-2].numel())]
+
+
+def given_shapes(spec: ModelSpec, encoded: Mapping[str, Any]) -> dict[str, list[ImageShape]]:
+    """The same for features that were encoded elsewhere."""
+    return {
+        modality: spec.images.shapes(modality, {}, feature_lengths(output.pooler_output))
+        for modality, output in encoded.items()
+        if output is not None
+    }
