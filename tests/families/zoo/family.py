@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import transformers
 from torch import Tensor
 
 PAD, BOS, IMAGE, VIDEO, START, END, VOCABULARY = 0, 1, 150, 151, 152, 153, 160
+WORDS = range(3, 140)
+"""Ordinary words; ids from 140 on are left to the separators of the families."""
 DEPTH = 4
 TEXT = {
     "vocab_size": VOCABULARY,
@@ -26,19 +28,8 @@ TEXT = {
 }
 """Sizes of the decoder in every family."""
 
-
-@dataclass(frozen=True)
-class View:
-    """One picture that the vision tower sees by itself (an image, a tile of it, or a frame), as it is in the prompt.
-
-    Attributes
-    ----------
-    rows, columns : int
-        Its visual tokens.
-    """
-
-    rows: int
-    columns: int
+Media = Mapping[str, Tensor]
+Option = TypeVar("Option")
 
 
 @dataclass(frozen=True)
@@ -56,7 +47,7 @@ class Sample:
     """
 
     ids: list[int]
-    media: Mapping[str, Tensor] = field(default_factory=dict)
+    media: Media = field(default_factory=dict)
 
     @property
     def visual(self) -> int:
@@ -65,6 +56,23 @@ class Sample:
     @property
     def text(self) -> int:
         return len(self.ids) - self.visual
+
+
+def concatenated(media: Sequence[Media], dim: int = 0) -> dict[str, Tensor]:
+    """All tensors of a name one behind the other; what is smaller gets zeros behind it, as processors pad."""
+    names = sorted({name for m in media for name in m})
+    return {name: _joined([m[name] for m in media if name in m], dim) for name in names}
+
+
+def _joined(tensors: list[Tensor], dim: int) -> Tensor:
+    largest = [max(sizes) for sizes in zip(*(t.shape for t in tensors), strict=True)]
+    padded = []
+    for t in tensors:
+        shape = [own if d == dim else size for d, (own, size) in enumerate(zip(t.shape, largest, strict=True))]
+        grown = t.new_zeros(shape)
+        grown[tuple(slice(own) for own in t.shape)] = t
+        padded.append(grown)
+    return torch.cat(padded, dim)
 
 
 @dataclass(frozen=True)
@@ -83,20 +91,28 @@ class Family:
         Makes a prompt of so many images, videos and words from a random generator: text before, between and behind the
         images, of several sizes wherever the family takes several.
     collate : callable
-        Puts the media of several samples together as the family's processor would (by default, concatenates them).
+        Puts the media of several samples together as the family's processor would; it is given an empty mapping for a
+        sample without media (by default, `concatenated`).
     derive : callable
         Further inputs that a processor derives from the padded ids, such as ``mm_token_type_ids``.
+    image_dim : int
+        Dimension along which the images of one sample lie: 1 if the processor gives ``[samples, images, ...]``.
     has_video : bool
         Whether videos may be asked for.
+    property : str
+        What of transformers' own behaviour differs between a sample alone and in a padded batch, and why; empty if
+        nothing does, which the tests check.
     """
 
     name: str
     title: str
     config: Callable[[], Any]
     make_sample: Callable[[Family, int, int, int, torch.Generator], Sample]
-    collate: Callable[[list[Mapping[str, Tensor]]], dict[str, Tensor]] | None = None
+    collate: Callable[[Sequence[Media]], dict[str, Tensor]] = concatenated
     derive: Callable[[Tensor], dict[str, Tensor]] | None = None
+    image_dim: int = 0
     has_video: bool = False
+    property: str = ""
 
     def build(self, attention: str = "sdpa", seed: int = 0) -> Any:
         """A fresh model; weights are spread so that attention is peaky and trimming changes the logits a lot."""
@@ -111,6 +127,12 @@ class Family:
                     parameter.copy_(torch.randn_like(parameter) * gain / parameter.shape[-1] ** 0.5)
                 if "embed" in name and parameter.dim() == 2:
                     parameter.copy_(torch.randn_like(parameter))
+            words, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+            if head is words:
+                # Smaller, or every token would answer with itself.
+                words.mul_(words.shape[-1] ** -0.5)
+            # A placeholder in an answer would be taken for an image by whoever reads the answer again.
+            head[[IMAGE, VIDEO]] = 0
         # Generation always runs to the asked length.
         model.generation_config.eos_token_id = None
         model.generation_config.pad_token_id = PAD
@@ -121,7 +143,7 @@ class Family:
         generator = torch.Generator().manual_seed(1000 * seed + 100 * videos + 10 * images + text)
         return self.make_sample(self, images, videos, text, generator)
 
-    def batch(self, samples: list[Sample], side: str = "left") -> dict[str, Tensor]:
+    def batch(self, samples: Sequence[Sample], side: str = "left") -> dict[str, Tensor]:
         """Pad samples and put them together as a processor would."""
         width = max(len(s.ids) for s in samples)
         ids, mask = torch.full((len(samples), width), PAD), torch.zeros(len(samples), width, dtype=torch.long)
@@ -129,12 +151,55 @@ class Family:
             place = slice(width - len(s.ids), None) if side == "left" else slice(0, len(s.ids))
             ids[b, place], mask[b, place] = torch.tensor(s.ids), 1
         inputs = {"input_ids": ids, "attention_mask": mask}
-        collate = self.collate or concatenated
-        inputs |= collate([s.media for s in samples if s.media])
+        if any(s.media for s in samples):
+            inputs |= self.collate([s.media for s in samples])
         return inputs | (self.derive(ids) if self.derive is not None else {})
 
+    def joined(self, turns: Sequence[Sample]) -> Sample:
+        """A conversation as one prompt: the turns one behind the other, with the media of all of them."""
+        media = [turn.media for turn in turns if turn.media]
+        return Sample([token for turn in turns for token in turn.ids], concatenated(media, self.image_dim))
 
-def concatenated(media: list[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """All tensors of a name one behind the other."""
-    names = {name for m in media for name in m}
-    return {name: torch.cat([m[name] for m in media if name in m]) for name in sorted(names)}
+
+def draw_words(text: int, generator: torch.Generator) -> list[int]:
+    """So many random words."""
+    return torch.randint(WORDS.start, WORDS.stop, (text,), generator=generator).tolist()
+
+
+def choose(options: Sequence[Option], generator: torch.Generator) -> Option:
+    """One of them at random."""
+    return options[int(torch.randint(len(options), (1,), generator=generator))]
+
+
+def lay_out(words: list[int], blocks: list[list[int]]) -> list[int]:
+    """Three words, the blocks with a word behind every second, and the other words; so two neighbours touch."""
+    ids = [BOS, *words[:3]]
+    for i, block in enumerate(blocks):
+        ids += block
+        if i % 2 == 1:
+            ids += words[3:4]
+    return ids + words[3:]
+
+
+def clip(image_size: int = 16, patch_size: int = 4) -> dict[str, Any]:
+    """A CLIP tower, which has a class token."""
+    return {
+        "model_type": "clip_vision_model",
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": image_size,
+        "patch_size": patch_size,
+        "projection_dim": 16,
+    }
+
+
+def siglip(image_size: int = 16, patch_size: int = 4) -> dict[str, Any]:
+    """A SigLIP tower, which has none."""
+    return {**clip(image_size, patch_size), "model_type": "siglip_vision_model"}
+
+
+def modality_types(ids: Tensor) -> dict[str, Tensor]:
+    """0 for text, 1 for images, 2 for videos."""
+    return {"mm_token_type_ids": (ids == IMAGE).long() + 2 * (ids == VIDEO).long()}
