@@ -28,8 +28,9 @@ def _sample(family: Family, images: int, videos: int, text: int, generator: torc
 
 
 def _token_types(ids: torch.Tensor, later: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
-    """The prompt is the prefix; what comes behind it sees only what is before."""
-    return {"token_type_ids": torch.zeros_like(ids) if later is None else later.long()}
+    """The prompt is the prefix; what comes behind it sees only what is before. The processor always gives labels."""
+    types = torch.zeros_like(ids) if later is None else later.long()
+    return {"token_type_ids": types, "labels": torch.full_like(ids, -100)}
 
 
 FAMILIES = (
