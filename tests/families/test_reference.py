@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from tests import tiny
 from tests.families.reference import MaskedReference
 from tests.families.test_zoo import TOLERANCE, every_family
+from tests.families.turns import next_turn
 from tests.families.zoo import FAMILIES, Family, Sample, shared
+from tests.families.zoo.family import IMAGE, VIDEO
 from tests.oracle import Oracle, st3_schedule
 from tests.tiny import generate, logits
 
@@ -20,7 +21,7 @@ SCHEDULES = {
 
 def prompts(family: Family) -> list[Sample]:
     chosen = [family.sample(2, 9, seed=1), family.sample(0, 7)]
-    return [*chosen, family.sample(1, 6, seed=2, videos=1)] if family.has_video else chosen
+    return [*chosen, family.sample(int(family.has_both), 6, seed=2, videos=1)] if family.has_video else chosen
 
 
 def answered(family: Family, model, sample: Sample) -> tuple[list[int], torch.Tensor]:
@@ -45,37 +46,30 @@ def test_keeping_all_equals_stock_generation(name):
 
 
 @every_family
-def test_a_second_turn_equals_stock_generation(name):
-    """Text behind the answer, read by transformers on the cache of the first turn."""
+@pytest.mark.parametrize("images", [0, 2])
+def test_a_second_turn_equals_stock_generation(name, images):
+    """Text, or further images, behind the answer, read by transformers on the cache of the first turn."""
     family, model = FAMILIES[name], shared(name, "eager")
-    sample, more = family.sample(1, 9, seed=1), [5, 6, 7]
-    inputs = family.batch([sample])
-    first = generate(model, inputs, STEPS)
-    answer = first.sequences[0, len(sample.ids) :].tolist()
-    turn = tiny.follow_up(first, inputs, torch.tensor([more]))
-    second = generate(model, {**turn, **(family.derive(turn["input_ids"]) if family.derive else {})}, STEPS)
-    reference = MaskedReference(family, model)
-    follow(reference, answer, sample)
-    got = follow(reference, second.sequences[0, -STEPS:].tolist(), Sample([answer[-1], *more]))
-    assert (got - logits(second)[0]).abs().max() <= TOLERANCE
+    for sample in (family.sample(1, 9, seed=1), family.sample(0, 9)):
+        inputs = family.batch([sample])
+        first = generate(model, inputs, STEPS)
+        answer = first.sequences[0, len(sample.ids) :].tolist()
+        new = family.sample(images, 4, seed=2)
+        with torch.no_grad():
+            turn = next_turn(family, model, inputs, first, [sample], [new])
+        second = generate(model, turn, STEPS)
+        reference = MaskedReference(family, model)
+        follow(reference, answer, sample)
+        # The last token of an answer is read with what comes behind it.
+        new = Sample([answer[-1], *new.ids], new.media)
+        got = follow(reference, second.sequences[0, -STEPS:].tolist(), new)
+        assert (got - logits(second)[0]).abs().max() <= TOLERANCE
 
 
 @every_family
-def test_further_images_equal_the_conversation_as_one_prompt(name):
+def test_lengths_are_as_planned(name):
     family, model = FAMILIES[name], shared(name, "eager")
-    turns = [family.sample(1, 5, seed=1), family.sample(0, 4), family.sample(2, 6, seed=2)]
-    reference = MaskedReference(family, model)
-    for turn in turns:
-        last = reference.prefill(turn)
-    inputs = family.batch([family.joined(turns)])
-    assert (last - logits(generate(model, inputs, 1))[0, 0]).abs().max() <= TOLERANCE
-
-
-@every_family
-@pytest.mark.parametrize("plan", SCHEDULES)
-def test_lengths_are_as_planned(name, plan):
-    family, model = FAMILIES[name], shared(name, "eager")
-    schedule = st3_schedule(**SCHEDULES[plan])
+    schedule = st3_schedule(**SCHEDULES["st3"])
     for sample in prompts(family):
         reference, untouched = MaskedReference(family, model, schedule), MaskedReference(family, model)
         kept, planned = sample.visual, []
@@ -96,10 +90,27 @@ def test_lengths_are_as_planned(name, plan):
 
 
 @every_family
+def test_a_cut_keeps_what_the_last_token_attends_to_most(name):
+    """By the attentions that transformers returns."""
+    family, model = FAMILIES[name], shared(name, "eager")
+    for sample in prompts(family):
+        with torch.no_grad():
+            attentions = model(**family.batch([sample]), output_attentions=True).attentions
+        visual = [i for i, token in enumerate(sample.ids) if token in (IMAGE, VIDEO)]
+        for layer in (1, 3):
+            reference = MaskedReference(family, model, st3_schedule(layer, 9, 0.6))
+            reference.prefill(sample)
+            received = attentions[layer - 1][0].mean(0)[-1, visual]
+            best = received.sort(descending=True, stable=True).indices[: round(0.4 * len(visual))]
+            assert reference.cache[layer - 1] == set(visual)
+            assert reference.cache[layer] == {visual[i] for i in best}
+
+
+@every_family
 def test_what_does_not_enter_has_no_influence(name):
     """Neither in the prompt nor later, nor by the tower, nor through layers that add features (DeepStack)."""
     family, model = FAMILIES[name], shared(name, "eager")
-    sample = family.sample(2, 9, seed=1, videos=int(family.has_video))
+    sample = family.sample(2, 9, seed=1, videos=int(family.has_video and family.has_both))
     other = {
         key: -value if value.is_floating_point() and value.dim() > 1 else value for key, value in sample.media.items()
     }

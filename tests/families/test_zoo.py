@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers.vision_utils import get_vision_window_index
 
 from tests.families.zoo import FAMILIES, Family, Sample, shared
 from tests.families.zoo.family import IMAGE, VIDEO
@@ -9,26 +10,38 @@ from tests.tiny import generate, logits
 
 TOLERANCE = 1e-4
 
+
+def window_of(name: str) -> int | None:
+    return getattr(shared(name).config.get_text_config(), "sliding_window", None)
+
+
 every_family = pytest.mark.parametrize("name", FAMILIES)
 
 
-def prompts(family: Family) -> list[Sample]:
+def batches(family: Family) -> list[list[Sample]]:
     """Different numbers of images, none at all, and videos, alone and between images."""
-    chosen = [family.sample(1, 9), family.sample(2, 14, seed=1), family.sample(0, 20, seed=2)]
-    if family.has_video:
-        chosen += [family.sample(0, 5, seed=3, videos=1), family.sample(2, 7, seed=4, videos=2)]
-    return chosen
+    pictures = [family.sample(1, 9), family.sample(2, 14, seed=1), family.sample(0, 20, seed=2)]
+    if not family.has_video:
+        return [pictures]
+    film = family.sample(0, 5, seed=3, videos=1)
+    if not family.has_both:
+        return [pictures, [film, family.sample(0, 8, seed=4, videos=2), family.sample(0, 20, seed=2)]]
+    return [pictures, [*pictures, film, family.sample(2, 7, seed=4, videos=2)]]
+
+
+def prompts(family: Family) -> list[Sample]:
+    return batches(family)[0] + batches(family)[-1][-2:]
 
 
 @every_family
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_a_padded_batch_equals_its_samples_alone(name, attention):
     family, model = FAMILIES[name], shared(name, attention)
-    samples = prompts(family)
-    together = logits(generate(model, family.batch(samples), 4))
-    alone = torch.cat([logits(generate(model, family.batch([s]), 4)) for s in samples])
-    assert together.std() > 0.3
-    assert ((together - alone).abs().max() <= TOLERANCE) == (not family.property)
+    for samples in batches(family):
+        together = logits(generate(model, family.batch(samples), 4))
+        alone = torch.cat([logits(generate(model, family.batch([s]), 4)) for s in samples])
+        assert together.std() > 0.3
+        assert (together - alone).abs().max() <= TOLERANCE
 
 
 @every_family
@@ -67,3 +80,26 @@ def test_the_same_seed_gives_the_same_prompt(name):
     first, again, other = family.sample(2, seed=5), family.sample(2, seed=5), family.sample(2, seed=6)
     assert first.ids == again.ids != other.ids
     assert all(torch.equal(first.media[key], again.media[key]) for key in first.media)
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if window_of(name) is not None])
+def test_a_sliding_window_matters_unless_it_is_wider_than_the_prompt(name):
+    family, wide = FAMILIES[name], FAMILIES[name].build()
+    wide.config.get_text_config().sliding_window = 10_000
+    for sample in prompts(family):
+        inputs = family.batch([sample])
+        # In PaliGemma 2 the prompt's tokens see all of the prompt, and only the answer looks back over a window.
+        difference = (logits(generate(wide, inputs, 2)) - logits(generate(shared(name), inputs, 2))).abs().max()
+        assert (difference > 0.01) == (window_of(name) < len(sample.ids))
+
+
+def test_windows_of_the_qwen2_5_tower_change_the_order_of_tokens():
+    family, model = FAMILIES["qwen2_5_vl"], shared("qwen2_5_vl")
+    tower = model.model.visual
+    grids = torch.cat([family.sample(2, seed=seed).media["image_grid_thw"] for seed in range(6)])
+    orders = [
+        get_vision_window_index(grid[None], tower.spatial_merge_size, tower.window_size, tower.patch_size)[0]
+        for grid in torch.unique(grids, dim=0)
+    ]
+    assert len(orders) > 2
+    assert sum(not torch.equal(order, order.sort().values) for order in orders) >= 2

@@ -26,7 +26,7 @@ TEXT = {
     "bos_token_id": BOS,
     "eos_token_id": 2,
 }
-"""Sizes of the decoder in every family."""
+"""Sizes of the decoder in every family (GLM has fewer heads)."""
 
 Media = Mapping[str, Tensor]
 Option = TypeVar("Option")
@@ -42,12 +42,15 @@ class Sample:
         With placeholders.
     media : mapping of str to Tensor
         What a processor would give for this prompt alone, besides ids and mask; empty without images.
+    later : int
+        Ids at the end that are no longer the first prompt: answers and further turns.
     visual : int
         Placeholders that stand for visual tokens.
     """
 
     ids: list[int]
     media: Media = field(default_factory=dict)
+    later: int = 0
 
     @property
     def visual(self) -> int:
@@ -94,14 +97,14 @@ class Family:
         Puts the media of several samples together as the family's processor would; it is given an empty mapping for a
         sample without media (by default, `concatenated`).
     derive : callable
-        Further inputs that a processor derives from the padded ids, such as ``mm_token_type_ids``.
+        Further inputs that a processor derives from the padded ids, such as ``mm_token_type_ids``; it may also be told
+        which of them come behind the first prompt (a mask).
     image_dim : int
         Dimension along which the images of one sample lie: 1 if the processor gives ``[samples, images, ...]``.
     has_video : bool
         Whether videos may be asked for.
-    property : str
-        What of transformers' own behaviour differs between a sample alone and in a padded batch, and why; empty if
-        nothing does, which the tests check.
+    has_both : bool
+        Whether images and videos may be in one call.
     """
 
     name: str
@@ -109,17 +112,21 @@ class Family:
     config: Callable[[], Any]
     make_sample: Callable[[Family, int, int, int, torch.Generator], Sample]
     collate: Callable[[Sequence[Media]], dict[str, Tensor]] = concatenated
-    derive: Callable[[Tensor], dict[str, Tensor]] | None = None
+    derive: Callable[..., dict[str, Tensor]] | None = None
     image_dim: int = 0
     has_video: bool = False
-    property: str = ""
+    has_both: bool = True
 
     def build(self, attention: str = "sdpa", seed: int = 0) -> Any:
         """A fresh model; weights are spread so that attention is peaky and trimming changes the logits a lot."""
         torch.manual_seed(seed)
         config = self.config()
         model = transformers.AutoModelForImageTextToText.from_config(config)
-        model.set_attn_implementation(attention)
+        if attention == "sdpa" and not model.get_decoder()._supports_sdpa:
+            # What transformers does by itself when it loads such a model.
+            model.set_attn_implementation({"text_config": "eager", "vision_config": "sdpa"})
+        else:
+            model.set_attn_implementation(attention)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if parameter.dim() >= 2:
@@ -131,8 +138,9 @@ class Family:
             if head is words:
                 # Smaller, or every token would answer with itself.
                 words.mul_(words.shape[-1] ** -0.5)
-            # A placeholder in an answer would be taken for an image by whoever reads the answer again.
-            head[[IMAGE, VIDEO]] = 0
+            # A placeholder in an answer would be taken for an image by whoever reads the answer again, and so may be
+            # what stands around one.
+            head[[IMAGE, VIDEO] if head is words else slice(WORDS.stop, None)] = 0
         # Generation always runs to the asked length.
         model.generation_config.eos_token_id = None
         model.generation_config.pad_token_id = PAD
@@ -147,18 +155,22 @@ class Family:
         """Pad samples and put them together as a processor would."""
         width = max(len(s.ids) for s in samples)
         ids, mask = torch.full((len(samples), width), PAD), torch.zeros(len(samples), width, dtype=torch.long)
+        later = torch.zeros(len(samples), width, dtype=torch.bool)
         for b, s in enumerate(samples):
-            place = slice(width - len(s.ids), None) if side == "left" else slice(0, len(s.ids))
-            ids[b, place], mask[b, place] = torch.tensor(s.ids), 1
+            first = width - len(s.ids) if side == "left" else 0
+            last = first + len(s.ids)
+            ids[b, first:last], mask[b, first:last] = torch.tensor(s.ids), 1
+            later[b, last - s.later : last] = True
         inputs = {"input_ids": ids, "attention_mask": mask}
         if any(s.media for s in samples):
             inputs |= self.collate([s.media for s in samples])
-        return inputs | (self.derive(ids) if self.derive is not None else {})
+        return inputs | (self.derive(ids, later) if self.derive is not None else {})
 
     def joined(self, turns: Sequence[Sample]) -> Sample:
         """A conversation as one prompt: the turns one behind the other, with the media of all of them."""
         media = [turn.media for turn in turns if turn.media]
-        return Sample([token for turn in turns for token in turn.ids], concatenated(media, self.image_dim))
+        ids = [token for turn in turns for token in turn.ids]
+        return Sample(ids, concatenated(media, self.image_dim), later=len(ids) - len(turns[0].ids))
 
 
 def draw_words(text: int, generator: torch.Generator) -> list[int]:
@@ -200,6 +212,6 @@ def siglip(image_size: int = 16, patch_size: int = 4) -> dict[str, Any]:
     return {**clip(image_size, patch_size), "model_type": "siglip_vision_model"}
 
 
-def modality_types(ids: Tensor) -> dict[str, Tensor]:
+def modality_types(ids: Tensor, later: Tensor | None = None) -> dict[str, Tensor]:
     """0 for text, 1 for images, 2 for videos."""
     return {"mm_token_type_ids": (ids == IMAGE).long() + 2 * (ids == VIDEO).long()}

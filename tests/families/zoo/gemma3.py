@@ -34,7 +34,7 @@ def _sample(family: Family, images: int, videos: int, text: int, generator: torc
     return Sample(ids, {"pixel_values": torch.randn(images, 3, SIDE, SIDE, generator=generator)} if images else {})
 
 
-def _token_types(ids: torch.Tensor) -> dict[str, torch.Tensor]:
+def _token_types(ids: torch.Tensor, later: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
     return {"token_type_ids": (ids == IMAGE).long()}
 
 

@@ -18,11 +18,11 @@ SIZES = {
 """Height and width of an image: its tiles with the overview, and its tokens (overview + rows x columns + newlines)."""
 
 
-def tiled(sizes: list[tuple[int, int]], tiles: list[int], generator: torch.Generator) -> Media:
+def tiled(sizes: list[tuple[int, int]], tiles: list[int], generator: torch.Generator, side: int = SIDE) -> Media:
     """Pixels of all tiles, filled up with zeros to the image that has most."""
-    pixels = torch.zeros(len(sizes), max(tiles), 3, SIDE, SIDE)
+    pixels = torch.zeros(len(sizes), max(tiles), 3, side, side)
     for image, count in zip(pixels, tiles, strict=True):
-        image[:count] = torch.randn(count, 3, SIDE, SIDE, generator=generator)
+        image[:count] = torch.randn(count, 3, side, side, generator=generator)
     return {"pixel_values": pixels, "image_sizes": torch.tensor(sizes)}
 
 

@@ -85,7 +85,8 @@ def _patches(grids: list[tuple[int, int, int]], generator: torch.Generator) -> t
     return torch.randn(sum(t * h * w for t, h, w in grids), 3 * 2 * 4 * 4, generator=generator)
 
 
-def _drawn(images: int, videos: int, generator: torch.Generator) -> tuple[list, list, Media]:
+def draw_media(images: int, videos: int, generator: torch.Generator) -> tuple[list, list, Media]:
+    """Sizes of images, sizes of videos, and their patches."""
     pictures = [choose(IMAGES, generator) for _ in range(images)]
     films = [choose(VIDEOS, generator) for _ in range(videos)]
     media = {}
@@ -98,7 +99,7 @@ def _drawn(images: int, videos: int, generator: torch.Generator) -> tuple[list, 
 
 def _sample(family: Family, images: int, videos: int, text: int, generator: torch.Generator) -> Sample:
     words = draw_words(text, generator)
-    pictures, films, media = _drawn(images, videos, generator)
+    pictures, films, media = draw_media(images, videos, generator)
     blocks = [[START, *[IMAGE] * (h * w // 4), END] for _, h, w in pictures]
     blocks[1:1] = [[START, *[VIDEO] * (t * h * w // 4), END] for t, h, w in films]
     if films and family.name == "qwen2_5_vl":
@@ -111,7 +112,7 @@ def _sample(family: Family, images: int, videos: int, text: int, generator: torc
 def _sample_with_timestamps(family: Family, images: int, videos: int, text: int, generator: torch.Generator) -> Sample:
     """In Qwen3-VL, each time step of a video is a block with its time before it, in words."""
     words = draw_words(text, generator)
-    pictures, films, media = _drawn(images, videos, generator)
+    pictures, films, media = draw_media(images, videos, generator)
     blocks = [[START, *[IMAGE] * (h * w // 4), END] for _, h, w in pictures]
     for film, (t, h, w) in enumerate(films):
         steps = [[*draw_words(2, generator), START, *[VIDEO] * (h * w // 4), END] for _ in range(t)]
