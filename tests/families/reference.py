@@ -161,7 +161,9 @@ class _Pass:
         wanted = min(len(cache[at]), self.of.schedule(self.of.total, at, self.of.step))
         if wanted < len(cache[at]):
             by = self.of.scores0 if at == 0 else self.scores[-1]
-            held_before = cache[at] if at == 0 else cache[at - 1]
+            before = max(at - 1, 0)
+            reach = self.of.window(before) or self.of.length
+            held_before = {i for i in cache[before] if self.of.length - 1 - i < reach}
             ranked = torch.tensor([by[i].item() if i in held_before else -1.0 for i in range(len(by))])
             cache[at] = _top(cache[at], ranked, wanted)
 

@@ -38,11 +38,14 @@ class Decode(Forward):
         Whether layer 0 is cut in the next step. It has no layer before it, so what it scores in this step ranks then.
     scored : TokenMap or None
         The tokens that ``scores`` belongs to.
+    slides : bool
+        Whether the layer that is tapped forgets a token in this pass because its window is full.
     """
 
     targets: list[Counts | None] = field(init=False)
     ranks_layer_0: bool = field(init=False)
     scored: TokenMap | None = field(init=False, default=None)
+    slides: bool = False
 
     def __post_init__(self) -> None:
         assert self.cache is not None
@@ -53,7 +56,6 @@ class Decode(Forward):
             return
         if any(cached.evicts_next for cached in layers):
             self.recorder.window_ended_annealing = True
-            return
         self.targets = [self._target(cached, i, step) for i, cached in enumerate(layers)]
         self.ranks_layer_0 = self._target(layers[0], 0, step + 1, self.targets[0]) is not None
         if any(target is not None for target in self.targets):
@@ -67,6 +69,10 @@ class Decode(Forward):
             self._evict(layer, cached, target)
         next_is_cut = layer + 1 < len(self.targets) and self.targets[layer + 1] is not None
         self.tapped = layer if next_is_cut or (layer == 0 and self.ranks_layer_0) else None
+        self.slides = self.tapped is not None and cached.evicts_next
+        if self.slides:
+            # The oldest token is seen once more, and forgotten before the scores are read.
+            self.scored = cached.columns()
         if not cached.is_trimmed:
             return None
         cached.incoming = Incoming(1)
@@ -100,15 +106,22 @@ class Decode(Forward):
         assert self.cache is not None
         cached = self.cache.layers[layer]
         seen = None if mask is None else visible(mask)[:, 0]
-        # All visual tokens are among the mapped columns; those behind are generated text.
-        self.scored = cached.tokens
-        self.scores = attention_received(query, key, seen, softmax)[:, : cached.tokens.width]
+        if not self.slides:
+            # All visual tokens are among the mapped columns; those behind are generated text.
+            self.scored = cached.tokens
+        scores = attention_received(query, key, seen, softmax)
+        if seen is not None:
+            # What a window hides counts as forgotten, whether or not it is still stored.
+            scores = scores.masked_fill(~seen[:, 0], NOT_HELD)
+        assert self.scored is not None
+        self.scores = scores[:, : self.scored.width]
         if layer == 0:
             cached.scores = self.scores
 
     def _target(self, cached: Any, layer: int, step: int, held: Counts | None = None) -> Counts | None:
         """Visual tokens per sample to cut down to, or None if that would remove nothing."""
-        if cached.tokens is None or cached.initial is None:
+        # A window that is full forgets by itself, and nobody counts what.
+        if cached.tokens is None or cached.initial is None or cached.evicts_next:
             return None
         held = held or cached.tokens.n_visual
         counts = self.method.decode_counts(layer, step, cached.initial, cached.left, self.spec.decoder_shape.layers)

@@ -89,7 +89,8 @@ def _deal(images: Sequence[ImageShape], wanted: Sequence[int], modality: str) ->
     if total == 0:
         return [[] for _ in wanted]
     copies, rest = divmod(total, given) if given else (0, 1)
-    dealt, left = [], list(images)
+    # Idefics has an entry for each prompt, also for those without images.
+    dealt, left = [], [image for image in images if image.tokens]
     for n in wanted[:: max(copies, 1)]:
         own: list[ImageShape] = []
         while left and sum(image.tokens for image in own) < n:
