@@ -57,6 +57,8 @@ def _noting(spec: ModelSpec, modality: str, encode: Callable[..., Any], find: Fi
         notes = find()
         if notes is not None and hasattr(output, "pooler_output"):
             arguments = signature.bind(*args, **kwargs).arguments
+            if notes.vision is not None:
+                notes.vision.finish(modality, arguments)
             notes.shapes[modality] = spec.images.shapes(modality, arguments, feature_lengths(output.pooler_output))
         return output
 

@@ -149,8 +149,8 @@ class Prefill(Forward):
 
     def _select_input(self, hidden: Tensor) -> Selection | None:
         pictures, visual = self.prompt.pictures, self.tokens.visual
-        total = sum(picture.tokens for own in pictures.of_sample for picture in own)
-        vision = self.vision.tokens(pictures.number >= 0, total) if self.vision is not None else None
+        placeholders = self.prompt.inputs.placeholders
+        vision = self.vision.tokens(placeholders, visual.device) if self.vision is not None else None
         return self.method.select_input(
             InputTokens(
                 embeddings=hidden,
