@@ -1,0 +1,58 @@
+"""GLM-OCR: images and videos as grids of patches, M-RoPE; a video is a row of frames with timestamps."""
+
+import torch
+import transformers
+
+from tests.families.layout import around, drawn, framed, merged, patches, words
+from tests.families.zoo.family import END, IMAGE, START, TEXT, VIDEO, Family, Sample
+
+VIDEO_START, VIDEO_END = 154, 155
+MROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
+
+
+def _config():
+    return transformers.GlmOcrConfig(
+        vision_config={
+            "depth": 2,
+            "hidden_size": 16,
+            "intermediate_size": 24,
+            "num_heads": 2,
+            "patch_size": 4,
+            "image_size": 32,
+            "out_hidden_size": 32,
+        },
+        text_config={**TEXT, "head_dim": 8, "rope_parameters": MROPE},
+        image_token_id=IMAGE,
+        video_token_id=VIDEO,
+        image_start_token_id=START,
+        image_end_token_id=END,
+        video_start_token_id=VIDEO_START,
+        video_end_token_id=VIDEO_END,
+    )
+
+
+def _sample(family: Family, images: int, videos: int, text: int, generator: torch.Generator) -> Sample:
+    said = words(text, generator)
+    grids = drawn([(1, 8, 8), (1, 4, 8), (1, 8, 4), (1, 4, 4)], images, generator)
+    films = drawn([(2, 4, 4), (3, 4, 4), (2, 4, 8)], videos, generator)
+    pieces = [framed(n) for n in merged(grids, 2)]
+    for t, h, w in films:
+        frame = [*framed(h * w // 4), 7]
+        pieces.append([VIDEO_START, *frame * t, VIDEO_END])
+    media = {}
+    if images:
+        media["pixel_values"] = patches(grids, 96, generator=generator)
+        media["image_grid_thw"] = torch.tensor(grids)
+    if videos:
+        media["pixel_values_videos"] = patches(films, 96, generator=generator)
+        media["video_grid_thw"] = torch.tensor(films)
+    return Sample(around(pieces, said), media)
+
+
+def _types(ids):
+    """The tokens of a video have the id of an image too; its start and end tell them apart."""
+    film = ((ids == VIDEO_START).cumsum(1) > (ids == VIDEO_END).cumsum(1)).long()
+    return {"mm_token_type_ids": (ids == IMAGE).long() * (1 + film)}
+
+
+FAMILIES = (Family("glm_ocr", "GLM-OCR", _config, _sample, derive=_types, has_video=True),)
