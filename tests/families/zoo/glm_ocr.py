@@ -31,28 +31,33 @@ def _config():
     )
 
 
-def _sample(family: Family, images: int, videos: int, text: int, generator: torch.Generator) -> Sample:
+def _images(family: Family, images: int, videos: int, text: int, generator: torch.Generator) -> Sample:
     said = words(text, generator)
     grids = drawn([(1, 8, 8), (1, 4, 8), (1, 8, 4), (1, 4, 4)], images, generator)
-    films = drawn([(2, 4, 4), (3, 4, 4), (2, 4, 8)], videos, generator)
-    pieces = [framed(n) for n in merged(grids, 2)]
-    for t, h, w in films:
-        frame = [*framed(h * w // 4), 7]
-        pieces.append([VIDEO_START, *frame * t, VIDEO_END])
-    media = {}
-    if images:
-        media["pixel_values"] = patches(grids, 96, generator=generator)
-        media["image_grid_thw"] = torch.tensor(grids)
-    if videos:
-        media["pixel_values_videos"] = patches(films, 96, generator=generator)
-        media["video_grid_thw"] = torch.tensor(films)
-    return Sample(around(pieces, said), media)
+    ids = around([framed(n) for n in merged(grids, 2)], said)
+    if not images:
+        return Sample(ids)
+    return Sample(ids, {"pixel_values": patches(grids, 96, generator=generator), "image_grid_thw": torch.tensor(grids)})
+
+
+def _films(family: Family, images: int, videos: int, text: int, generator: torch.Generator) -> Sample:
+    """Videos in place of images: the model takes no batch that has both, as their placeholders have the same id."""
+    said = words(text, generator)
+    films = drawn([(2, 4, 4), (3, 4, 4), (2, 4, 8)], images, generator)
+    ids = around([[VIDEO_START, *[*framed(h * w // 4), 7] * t, VIDEO_END] for t, h, w in films], said)
+    if not images:
+        return Sample(ids)
+    pixels = patches(films, 96, generator=generator)
+    return Sample(ids, {"pixel_values_videos": pixels, "video_grid_thw": torch.tensor(films)})
 
 
 def _types(ids):
-    """The tokens of a video have the id of an image too; its start and end tell them apart."""
+    """The start and end of a video tell its tokens from those of an image."""
     film = ((ids == VIDEO_START).cumsum(1) > (ids == VIDEO_END).cumsum(1)).long()
     return {"mm_token_type_ids": (ids == IMAGE).long() * (1 + film)}
 
 
-FAMILIES = (Family("glm_ocr", "GLM-OCR", _config, _sample, derive=_types, has_video=True),)
+FAMILIES = (
+    Family("glm_ocr", "GLM-OCR", _config, _images, derive=_types),
+    Family("glm_ocr-video", "GLM-OCR on videos", _config, _films, derive=_types),
+)
