@@ -62,6 +62,6 @@ class ClassTower(PlainTower):
         return BaseModelOutputWithPooling(last_hidden_state=torch.cat([row.mean(1, keepdim=True), row], 1))
 
 
-for _config, _model in ((PlainTowerConfig, PlainTower), (ClassTowerConfig, ClassTower), (Gemma3nTowerConfig, Gemma3nTower)):
-    transformers.AutoConfig.register(_config.model_type, _config)
-    transformers.AutoModel.register(_config, _model)
+for _model in (PlainTower, ClassTower, Gemma3nTower):
+    transformers.AutoConfig.register(_model.config_class.model_type, _model.config_class)
+    transformers.AutoModel.register(_model.config_class, _model)

@@ -87,7 +87,8 @@ def evolla():
 
 
 def t5gemma2():
-    text = {**TEXT, "head_dim": 8, "query_pre_attn_scalar": 8, "layer_types": ["sliding_attention", "full_attention"] * 2}
+    layers = ["sliding_attention", "full_attention"] * 2
+    text = {**TEXT, "head_dim": 8, "query_pre_attn_scalar": 8, "layer_types": layers}
     return transformers.T5Gemma2Config(
         encoder={
             "text_config": text,

@@ -125,5 +125,5 @@ CASES = {
     "dots3_note": Refused(dots3_note, INDEXED),
     "mistral_large4": Refused(mistral_large4, INDEXED),
     "minimax_m3_vl": Refused(minimax_m3_vl, INDEXED),
-    "unlimited_ocr": Refused(unlimited_ocr, "its cache keeps the prompt and a window of the answer in tensors of its own"),
+    "unlimited_ocr": Refused(unlimited_ocr, "its cache keeps the prompt and a window of the answer in its own tensors"),
 }

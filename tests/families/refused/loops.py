@@ -6,7 +6,7 @@ from tests.families.refused.case import Refused
 from tests.families.refused.encoders import SIZES, VISION
 from tests.families.zoo.family import END, IMAGE, START, TEXT
 
-QUERIES = "its generate() hands finished embeddings to the generate() of an inner text model, and images are few queries"
+QUERIES = "its generate() hands finished embeddings to that of an inner text model, and an image is a few queries"
 
 QFORMER = {
     "vocab_size": 160,
@@ -29,7 +29,9 @@ OPT = {
 
 
 def _with_qformer(cls):
-    return cls(vision_config=VISION, qformer_config=QFORMER, text_config=OPT, num_query_tokens=4, image_token_index=IMAGE)
+    return cls(
+        vision_config=VISION, qformer_config=QFORMER, text_config=OPT, num_query_tokens=4, image_token_index=IMAGE
+    )
 
 
 def blip_2():
@@ -129,8 +131,8 @@ CASES = {
     "instructblipvideo": Refused(instructblipvideo, QUERIES),
     "kosmos-2": Refused(kosmos_2, QUERIES),
     "kosmos-2.5": Refused(kosmos_2_5, "a mask instead of placeholder ids marks its image tokens, and it has no RoPE"),
-    "git": Refused(git, "it puts image tokens in front of the prompt inside the model, and attends without the interface"),
+    "git": Refused(git, "it puts image tokens before the prompt inside the model, and attends without the interface"),
     "diffusion_gemma": Refused(diffusion_gemma, "it fills a canvas by diffusion instead of generating token by token"),
     "pi0": Refused(pi0, "it predicts the actions of a robot and generates no text"),
-    "mistral4": Refused(mistral4, "this class reads text only: Mistral Small 4 with images is a Mistral3 model around it"),
+    "mistral4": Refused(mistral4, "this class reads text only: with images, Mistral Small 4 is a Mistral3 model"),
 }

@@ -88,7 +88,12 @@ def minicpmv4_7():
 
 def lfm2_vl():
     return transformers.Lfm2VlConfig(
-        text_config={"model_type": "lfm2", **TEXT, "layer_types": ["conv", "full_attention"] * 2, "block_multiple_of": 8},
+        text_config={
+            "model_type": "lfm2",
+            **TEXT,
+            "layer_types": ["conv", "full_attention"] * 2,
+            "block_multiple_of": 8,
+        },
         vision_config={
             "model_type": "siglip2_vision_model",
             "hidden_size": 16,

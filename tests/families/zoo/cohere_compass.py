@@ -3,7 +3,7 @@
 import torch
 import transformers
 
-from tests.families.layout import around, drawn, framed, merged, patches, token_types, words
+from tests.families.layout import around, framed, merged, packed, token_types, words
 from tests.families.zoo.family import END, IMAGE, START, TEXT, VIDEO, Family, Sample
 
 
@@ -42,11 +42,9 @@ def _config():
 
 
 def _sample(family: Family, images: int, videos: int, text: int, generator: torch.Generator) -> Sample:
-    grids = drawn([(1, 8, 8), (1, 4, 8), (1, 8, 4), (1, 4, 4)], images, generator)
+    grids, _, media = packed(images, 0, (96,), generator)
     ids = around([framed(n) for n in merged(grids, 2)], words(text, generator))
-    if not images:
-        return Sample(ids)
-    return Sample(ids, {"pixel_values": patches(grids, 96, generator=generator), "image_grid_thw": torch.tensor(grids)})
+    return Sample(ids, media)
 
 
 FAMILIES = (Family("cohere_compass", "Cohere Compass", _config, _sample, derive=token_types),)

@@ -3,7 +3,7 @@
 import torch
 import transformers
 
-from tests.families.layout import around, drawn, framed, patches, token_types, words
+from tests.families.layout import around, framed, packed, token_types, words
 from tests.families.zoo.family import END, IMAGE, START, TEXT, VIDEO, Family, Sample
 
 MROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}
@@ -57,18 +57,10 @@ def _omni():
 def _sample(family: Family, images: int, videos: int, text: int, generator: torch.Generator) -> Sample:
     width = 48 if family.name == "cosmos3_edge" else 96
     said = words(text, generator)
-    grids = drawn([(1, 8, 8), (1, 4, 8), (1, 8, 4), (1, 4, 4)], images, generator)
-    films = drawn([(2, 4, 4), (3, 4, 4)], videos, generator)
+    grids, films, media = packed(images, videos, (width,), generator)
     pieces = [framed(h * w // 4) for _, h, w in grids]
     # A video is a row of frames, each behind its time.
     pieces += [[6, *framed(h * w // 4, VIDEO)] * t for t, h, w in films]
-    media = {}
-    if images:
-        media["pixel_values"] = patches(grids, width, generator=generator)
-        media["image_grid_thw"] = torch.tensor(grids)
-    if videos:
-        media["pixel_values_videos"] = patches(films, width, generator=generator)
-        media["video_grid_thw"] = torch.tensor(films)
     return Sample(around(pieces, said), media)
 
 

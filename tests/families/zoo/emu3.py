@@ -34,7 +34,8 @@ def _sample(family: Family, images: int, videos: int, text: int, generator: torc
     if not images:
         return Sample(ids)
     # Padded to the largest image.
-    return Sample(ids, {"pixel_values": noise(images, 3, 8, 8, generator=generator), "image_sizes": torch.tensor(sizes)})
+    pixels = noise(images, 3, 8, 8, generator=generator)
+    return Sample(ids, {"pixel_values": pixels, "image_sizes": torch.tensor(sizes)})
 
 
 FAMILIES = (Family("emu3", "Emu3 Chat", _config, _sample),)

@@ -3,7 +3,7 @@
 import torch
 import transformers
 
-from tests.families.layout import around, drawn, framed, merged, patches, token_types, words
+from tests.families.layout import around, framed, merged, packed, token_types, words
 from tests.families.zoo.family import END, IMAGE, START, TEXT, VIDEO, Family, Sample
 
 VIDEO_START, VIDEO_END = 154, 155
@@ -38,17 +38,9 @@ def _config():
 
 def _sample(family: Family, images: int, videos: int, text: int, generator: torch.Generator) -> Sample:
     said = words(text, generator)
-    grids = drawn([(1, 8, 8), (1, 4, 8), (1, 8, 4), (1, 4, 4)], images, generator)
-    films = drawn([(2, 4, 4), (4, 4, 4)], videos, generator)
+    grids, films, media = packed(images, videos, (48,), generator, lengths=(2, 4))
     # Two frames of a video become one.
     shown = [[VIDEO_START, *[VIDEO] * (n // 2), VIDEO_END] for n in merged(films, 2)]
-    media = {}
-    if images:
-        media["pixel_values"] = patches(grids, 48, generator=generator)
-        media["image_grid_thw"] = torch.tensor(grids)
-    if videos:
-        media["pixel_values_videos"] = patches(films, 48, generator=generator)
-        media["video_grid_thw"] = torch.tensor(films)
     return Sample(around([framed(n) for n in merged(grids, 2)] + shown, said), media)
 
 

@@ -3,7 +3,7 @@
 import torch
 import transformers
 
-from tests.families.layout import around, drawn, framed, merged, patches, words
+from tests.families.layout import around, framed, merged, packed, words
 from tests.families.zoo.family import IMAGE, TEXT, VIDEO, Family, Sample
 
 
@@ -33,16 +33,8 @@ def _config():
 
 def _sample(family: Family, images: int, videos: int, text: int, generator: torch.Generator) -> Sample:
     said = words(text, generator)
-    grids = drawn([(1, 8, 8), (1, 4, 8), (1, 8, 4), (1, 4, 4)], images, generator)
-    films = drawn([(2, 4, 4), (3, 4, 4)], videos, generator)
+    grids, films, media = packed(images, videos, (96,), generator)
     pieces = [framed(n) for n in merged(grids, 2)] + [framed(n, VIDEO) for n in merged(films, 2)]
-    media = {}
-    if images:
-        media["pixel_values"] = patches(grids, 96, generator=generator)
-        media["image_grid_thw"] = torch.tensor(grids)
-    if videos:
-        media["pixel_values_videos"] = patches(films, 96, generator=generator)
-        media["video_grid_thw"] = torch.tensor(films)
     return Sample(around(pieces, said), media)
 
 

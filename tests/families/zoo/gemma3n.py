@@ -5,18 +5,18 @@ import transformers
 
 from tests.families.layout import around, framed, noise, words
 from tests.families.tower import WIDTH, Gemma3nTowerConfig
-from tests.families.zoo.family import END, IMAGE, START, TEXT, VOCABULARY, Family, Sample
+from tests.families.zoo.family import END, IMAGE, START, TEXT, Family, Sample
 
-# Behind the words of the tables for text stand those of the tables for images and sounds.
-HARD = 140
+WORDS, SOUNDS = 142, 157
+"""Ids from the first on have their embeddings in a table of images, from the second on in one of sounds."""
 
 
 def _config():
     return transformers.Gemma3nConfig(
-        vision_config=Gemma3nTowerConfig(hidden_size=WIDTH, vocab_size=15, vocab_offset=142),
+        vision_config=Gemma3nTowerConfig(hidden_size=WIDTH, vocab_size=SOUNDS - WORDS, vocab_offset=WORDS),
         audio_config={
-            "vocab_size": 3,
-            "vocab_offset": 157,
+            "vocab_size": TEXT["vocab_size"] - SOUNDS,
+            "vocab_offset": SOUNDS,
             "input_feat_size": 16,
             "hidden_size": 16,
             "conf_num_attention_heads": 2,
@@ -28,7 +28,7 @@ def _config():
             "head_dim": 8,
             "layer_types": ["sliding_attention", "full_attention"] * 2,
             "sliding_window": 40,
-            "vocab_size_per_layer_input": 142,
+            "vocab_size_per_layer_input": WORDS,
             "hidden_size_per_layer_input": 6,
             "num_kv_shared_layers": 2,
             "laurel_rank": 4,

@@ -3,25 +3,11 @@
 import torch
 import transformers
 
-from tests.families.layout import around, drawn, noise, words
-from tests.families.layout import token_types
-from tests.families.zoo.family import END, IMAGE, PAD, START, TEXT, VIDEO, Family, Sample
+from tests.families.layout import around, drawn, framed, padded, token_types, words
+from tests.families.zoo.family import END, IMAGE, START, TEXT, VIDEO, Family, Sample
 
 MOST = 36
 """Patches that every image is padded to; 2 by 2 become one token."""
-
-
-def _text(**extra):
-    return {
-        **TEXT,
-        "head_dim": 8,
-        "global_head_dim": 16,
-        "layer_types": ["sliding_attention", "full_attention"] * 2,
-        "sliding_window": 40,
-        "vocab_size_per_layer_input": TEXT["vocab_size"],
-        "hidden_size_per_layer_input": 0,
-        **extra,
-    }
 
 
 VARIANTS = {
@@ -45,7 +31,16 @@ def _config(extra):
             "pooling_kernel_size": 2,
             "position_embedding_size": 16,
         },
-        text_config=_text(**extra),
+        text_config={
+            **TEXT,
+            "head_dim": 8,
+            "global_head_dim": 16,
+            "layer_types": ["sliding_attention", "full_attention"] * 2,
+            "sliding_window": 40,
+            "vocab_size_per_layer_input": TEXT["vocab_size"],
+            "hidden_size_per_layer_input": 0,
+            **extra,
+        },
         audio_config=None,
         image_token_id=IMAGE,
         video_token_id=VIDEO,
@@ -57,28 +52,18 @@ def _config(extra):
     )
 
 
-def _padded(sizes, generator):
-    """Pixels ``[images, patches, 48]`` and the places of patches, -1 where there is none."""
-    pixels, places = torch.zeros(len(sizes), MOST, 48), torch.full((len(sizes), MOST, 2), -1)
-    for i, (rows, columns) in enumerate(sizes):
-        y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-        pixels[i, : rows * columns] = noise(rows * columns, 48, generator=generator).sigmoid()
-        places[i, : rows * columns] = torch.stack([x, y], -1).flatten(0, 1)
-    return pixels, places
-
-
 def _sample(family: Family, images: int, videos: int, text: int, generator: torch.Generator) -> Sample:
     said = words(text, generator)
     sizes = drawn([(6, 6), (4, 8), (8, 4), (4, 4)], images, generator)
-    pieces = [[START, *[IMAGE] * (h * w // 4), END] for h, w in sizes]
+    pieces = [framed(h * w // 4) for h, w in sizes]
     media = {}
     if images:
-        media["pixel_values"], media["image_position_ids"] = _padded(sizes, generator)
+        media["pixel_values"], media["image_position_ids"] = padded(sizes, MOST, 48, generator)
     if videos:
         frames = drawn([2, 3], videos, generator)
         # A timestamp in front of every frame.
-        pieces += [[5, START, *[VIDEO] * 4, END] * n for n in frames]
-        media["pixel_values_videos"], media["video_position_ids"] = _padded([(4, 4)] * sum(frames), generator)
+        pieces += [[5, *framed(4, VIDEO)] * n for n in frames]
+        media["pixel_values_videos"], media["video_position_ids"] = padded([(4, 4)] * sum(frames), MOST, 48, generator)
         media["num_frames_per_video"] = torch.tensor(frames)
     return Sample(around(pieces, said), media)
 

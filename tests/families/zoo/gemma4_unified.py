@@ -3,7 +3,7 @@
 import torch
 import transformers
 
-from tests.families.layout import around, drawn, framed, noise, token_types, words
+from tests.families.layout import around, drawn, framed, padded, token_types, words
 from tests.families.zoo.family import END, IMAGE, START, TEXT, VIDEO, Family, Sample
 
 MOST = 9
@@ -37,27 +37,17 @@ def _config():
     )
 
 
-def _padded(sizes, generator):
-    """Pixels ``[images, patches, 48]`` and the places of patches, -1 where there is none."""
-    pixels, places = torch.zeros(len(sizes), MOST, 48), torch.full((len(sizes), MOST, 2), -1)
-    for i, (rows, columns) in enumerate(sizes):
-        y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-        pixels[i, : rows * columns] = noise(rows * columns, 48, generator=generator).sigmoid()
-        places[i, : rows * columns] = torch.stack([x, y], -1).flatten(0, 1)
-    return pixels, places
-
-
 def _sample(family: Family, images: int, videos: int, text: int, generator: torch.Generator) -> Sample:
     said = words(text, generator)
     sizes = drawn([(3, 3), (2, 4), (4, 2), (2, 2)], images, generator)
     pieces = [framed(h * w) for h, w in sizes]
     media = {}
     if images:
-        media["pixel_values"], media["image_position_ids"] = _padded(sizes, generator)
+        media["pixel_values"], media["image_position_ids"] = padded(sizes, MOST, 48, generator)
     if videos:
         frames = drawn([2, 3], videos, generator)
         pieces += [[5, *framed(4, VIDEO)] * n for n in frames]
-        media["pixel_values_videos"], media["video_position_ids"] = _padded([(2, 2)] * sum(frames), generator)
+        media["pixel_values_videos"], media["video_position_ids"] = padded([(2, 2)] * sum(frames), MOST, 48, generator)
         media["num_frames_per_video"] = torch.tensor(frames)
     return Sample(around(pieces, said), media)
 

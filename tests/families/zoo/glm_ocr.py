@@ -3,7 +3,7 @@
 import torch
 import transformers
 
-from tests.families.layout import around, drawn, framed, merged, patches, words
+from tests.families.layout import around, drawn, framed, merged, packed, patches, words
 from tests.families.zoo.family import END, IMAGE, START, TEXT, VIDEO, Family, Sample
 
 VIDEO_START, VIDEO_END = 154, 155
@@ -33,11 +33,9 @@ def _config():
 
 def _images(family: Family, images: int, videos: int, text: int, generator: torch.Generator) -> Sample:
     said = words(text, generator)
-    grids = drawn([(1, 8, 8), (1, 4, 8), (1, 8, 4), (1, 4, 4)], images, generator)
+    grids, _, media = packed(images, 0, (96,), generator)
     ids = around([framed(n) for n in merged(grids, 2)], said)
-    if not images:
-        return Sample(ids)
-    return Sample(ids, {"pixel_values": patches(grids, 96, generator=generator), "image_grid_thw": torch.tensor(grids)})
+    return Sample(ids, media)
 
 
 def _films(family: Family, images: int, videos: int, text: int, generator: torch.Generator) -> Sample:
@@ -47,7 +45,7 @@ def _films(family: Family, images: int, videos: int, text: int, generator: torch
     ids = around([[VIDEO_START, *[*framed(h * w // 4), 7] * t, VIDEO_END] for t, h, w in films], said)
     if not images:
         return Sample(ids)
-    pixels = patches(films, 96, generator=generator)
+    pixels = patches(films, (96,), generator)
     return Sample(ids, {"pixel_values_videos": pixels, "video_grid_thw": torch.tensor(films)})
 
 

@@ -1,4 +1,4 @@
-"""Granite 4 Vision: image features enter before several decoder layers and not at the input; anyres tiles with newlines."""
+"""Granite 4 Vision: features enter before several decoder layers and not at the input; tiles with newlines."""
 
 import torch
 import transformers

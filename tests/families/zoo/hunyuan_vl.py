@@ -3,7 +3,7 @@
 import torch
 import transformers
 
-from tests.families.layout import around, drawn, framed, patches, token_types, words
+from tests.families.layout import around, framed, packed, token_types, words
 from tests.families.zoo.family import END, IMAGE, START, TEXT, Family, Sample
 
 
@@ -38,11 +38,9 @@ def _config():
 
 
 def _sample(family: Family, images: int, videos: int, text: int, generator: torch.Generator) -> Sample:
-    grids = drawn([(1, 8, 8), (1, 4, 8), (1, 8, 4), (1, 4, 4)], images, generator)
+    grids, _, media = packed(images, 0, (48,), generator)
     ids = around([framed(h // 2 * (w // 2 + 1) + 2) for _, h, w in grids], words(text, generator))
-    if not images:
-        return Sample(ids)
-    return Sample(ids, {"pixel_values": patches(grids, 48, generator=generator), "image_grid_thw": torch.tensor(grids)})
+    return Sample(ids, media)
 
 
 FAMILIES = (Family("hunyuan_vl", "HunyuanOCR", _config, _sample, derive=token_types),)

@@ -54,7 +54,8 @@ def _config():
 def _sample(family: Family, images: int, videos: int, text: int, generator: torch.Generator) -> Sample:
     sizes = drawn([(32, 32), (16, 32), (32, 16), (16, 16)], images, generator)
     # A break behind each row but the last, which has the end.
-    pieces = [(([IMAGE] * (w // 8) + [BREAK]) * (h // 8))[:-1] + [END] for h, w in sizes]
+    rows = [[*[IMAGE] * (w // 8), BREAK] * (h // 8) for h, w in sizes]
+    pieces = [[*row[:-1], END] for row in rows]
     ids = around(pieces, words(text, generator))
     if not images:
         return Sample(ids)

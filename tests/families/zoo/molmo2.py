@@ -4,7 +4,7 @@ import torch
 import transformers
 
 from tests.families.layout import around, drawn, noise, words
-from tests.families.zoo.family import IMAGE, TEXT, Family, Sample
+from tests.families.zoo.family import IMAGE, TEXT, Family, Sample, concatenated
 
 COLUMN, LOW_START, IMAGE_START, IMAGE_END, FRAME_START, FRAME_END = 152, 153, 154, 155, 156, 157
 PATCHES = 16
@@ -63,13 +63,32 @@ def _sample(family: Family, images: int, videos: int, text: int, generator: torc
     )
 
 
+def _films(family: Family, images: int, videos: int, text: int, generator: torch.Generator) -> Sample:
+    """Videos in place of images: the model takes no batch that has both."""
+    said = words(text, generator)
+    frames = drawn([2, 3], images, generator)
+    pieces = [[7, FRAME_START, *[IMAGE] * 4, FRAME_END] * n for n in frames]
+    ids = around(pieces, said)
+    if not images:
+        return Sample(ids)
+    return Sample(
+        ids,
+        {
+            "pixel_values_videos": noise(sum(frames), PATCHES, 48, generator=generator),
+            "video_token_pooling": torch.cat([_pooled(1, 1, i * PATCHES) for i in range(sum(frames))]),
+            "video_grids": torch.tensor([[n, 2, 2] for n in frames]),
+        },
+    )
+
+
 def _collate(media):
     """Patches of later samples are counted on from those of the earlier ones."""
-    joined = {name: torch.cat([m[name] for m in media]) for name in (media[0] if media else {})}
-    if media:
-        counts = [m["pixel_values"].shape[0] * PATCHES for m in media]
-        pools = [m["image_token_pooling"] + sum(counts[:i]) for i, m in enumerate(media)]
-        joined["image_token_pooling"] = torch.cat(pools)
+    joined = concatenated(media)
+    for pixels, pooling in (("pixel_values", "image_token_pooling"), ("pixel_values_videos", "video_token_pooling")):
+        if pooling in joined:
+            views = torch.tensor([len(m[pixels]) for m in media])
+            before = (views.cumsum(0) - views) * PATCHES
+            joined[pooling] += before.repeat_interleave(torch.tensor([len(m[pooling]) for m in media]))[:, None]
     return joined
 
 
@@ -80,6 +99,7 @@ def _types(ids):
 
 FAMILIES = (
     Family("molmo2", "Molmo 2 8B", _config, _sample, _collate, _types),
+    Family("molmo2-video", "Molmo 2 8B on videos", _config, _films, _collate, _types),
     Family(
         "molmo2-olmo",
         "Molmo 2 O 7B",

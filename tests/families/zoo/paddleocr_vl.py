@@ -3,7 +3,7 @@
 import torch
 import transformers
 
-from tests.families.layout import around, drawn, framed, merged, patches, token_types, words
+from tests.families.layout import around, framed, merged, packed, token_types, words
 from tests.families.zoo.family import END, IMAGE, START, TEXT, VIDEO, Family, Sample
 
 
@@ -30,12 +30,9 @@ def _config():
 
 
 def _sample(family: Family, images: int, videos: int, text: int, generator: torch.Generator) -> Sample:
-    grids = drawn([(1, 8, 8), (1, 4, 8), (1, 8, 4), (1, 4, 4)], images, generator)
+    grids, _, media = packed(images, 0, (3, 4, 4), generator)
     ids = around([framed(n) for n in merged(grids, 2)], words(text, generator))
-    if not images:
-        return Sample(ids)
-    pixels = patches(grids, 3, 4, 4, generator=generator)
-    return Sample(ids, {"pixel_values": pixels, "image_grid_thw": torch.tensor(grids)})
+    return Sample(ids, media)
 
 
 FAMILIES = (Family("paddleocr_vl", "PaddleOCR-VL", _config, _sample, derive=token_types),)

@@ -28,7 +28,7 @@ def _sample(family: Family, images: int, videos: int, text: int, generator: torc
     films = drawn([(2, 4, 4), (3, 4, 4)], videos, generator)
     pieces, media = [framed(n) for n in merged(grids, 1)], {}
     if images:
-        media["pixel_values"] = patches(grids, 48, generator=generator)
+        media["pixel_values"] = patches(grids, (48,), generator)
         media["image_grid_thw"] = torch.tensor(grids)
         media["image_merge_sizes"] = torch.ones(images, dtype=torch.long)
     if videos:
@@ -36,7 +36,7 @@ def _sample(family: Family, images: int, videos: int, text: int, generator: torc
         for film in kept:
             film[0] = True
             pieces.append([token for frame in film for token in [6, 7, *[VIDEO] * int(frame.sum())]])
-        media["pixel_values_videos"] = patches(films, 48, generator=generator)
+        media["pixel_values_videos"] = patches(films, (48,), generator)
         media["video_grid_thw"] = torch.tensor(films)
         media["video_merge_sizes"] = torch.full((videos,), 2)
         media["video_compression_mask"] = torch.cat([film.flatten() for film in kept])
