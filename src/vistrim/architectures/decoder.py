@@ -44,11 +44,11 @@ def find_decoder(model: Any) -> Any:
     # Some models keep a text model with its own head.
     while decoder is not None and not hasattr(decoder, "layers"):
         decoder = getattr(decoder, "model", None)
-    if decoder is None or not hasattr(decoder, "rotary_emb"):
-        raise UnsupportedModelError(
-            f"{name} has no decoder with rotary positions and a list of layers, between which tokens can be removed"
-        )
+    if decoder is None:
+        raise UnsupportedModelError(f"{name} has no decoder with a list of layers, between which tokens can be removed")
     _check_layers(name, decoder)
+    if not hasattr(decoder, "rotary_emb"):
+        raise UnsupportedModelError(f"{name} does not tell its layers the positions of their tokens (RoPE)")
     return decoder
 
 

@@ -103,6 +103,7 @@ class Prefill(Forward):
                 hidden = self._cut(layer, hidden, self._select_at(layer, hidden, kwargs), kwargs)
         tap_for_cut = layer + 1 in self.cuts and self.method.ranks_by == "layer before"
         self.tapped = layer if tap_for_cut or (layer == 0 and self.method.acts_in_decode) else None
+        self._note_window(cached, ranks=tap_for_cut)
         changed = self._arguments(layer, hidden, kwargs)
         self.tables = _cosines_and_sines(kwargs | changed)
         self.recorder.layer_ran(self.tokens.width, self.cached(layer), self.tokens)
@@ -205,6 +206,7 @@ class Prefill(Forward):
     def _look_ahead(self, layer: int, hidden: Tensor, kwargs: Call) -> AttentionRows:
         """Attention of the layer that is about to run, on the tokens that are there now."""
         cached = self.cache.layers[layer] if self.cache is not None else None
+        self._note_window(cached, ranks=True)
         arguments = kwargs | self._arguments(layer, hidden, kwargs)
         self.tables = _cosines_and_sines(arguments)
         rows = self.asking.among(self.tokens).to(hidden.device)
@@ -229,6 +231,12 @@ class Prefill(Forward):
         seen = visible_to_rows(mask, rows.to(key.device), width, key.shape[2])
         rows = rows.to(query.device)
         return AttentionRows(query, key, seen, softmax, width, rows, self.asking.counted, self.tables)
+
+    def _note_window(self, cached: Any, ranks: bool) -> None:
+        """Note whether a layer that ranks may not see all visual tokens."""
+        window = getattr(cached, "sliding_window", None)
+        if ranks and window is not None and self.past + self.length > window:
+            self.recorder.window_hides_images = True
 
     def _cut(self, layer: int, hidden: Tensor, selection: Selection | None, kwargs: Call) -> Tensor:
         before = self.tokens
