@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
 from PIL import Image, ImageDraw, ImageFont, ImageStat
 from torch import Tensor
 
+from vistrim.core.layout import Grid
 from vistrim.engine.report import TrimReport
 
 PANEL = 288
@@ -21,8 +23,6 @@ FRAME = (170, 170, 170)
 OUTLINE = (255, 138, 0)
 DARK_FOG, BRIGHT_FOG, FOG = (50, 52, 58), (215, 217, 222), 0.75
 GRID_OPACITY = 45
-
-Grid = tuple[int, int]
 
 
 def image_as_seen(pixels: Tensor, image_processor: Any) -> Image.Image:
@@ -97,7 +97,7 @@ def draw_overlay(
     return _arrange(panels, size)
 
 
-def draw_report(report: TrimReport, images: Sequence[Image.Image], grid: Grid, sample: int = 0) -> Image.Image:
+def draw_report(report: TrimReport, images: Sequence[Image.Image], sample: int = 0) -> Image.Image:
     """Draw what each prefill stage of a generation kept of a sample's images, one image under the other.
 
     Parameters
@@ -106,8 +106,6 @@ def draw_report(report: TrimReport, images: Sequence[Image.Image], grid: Grid, s
         Report of the generation.
     images : sequence of PIL.Image.Image
         The sample's images as the model saw them, in prompt order.
-    grid : tuple of int
-        Rows and columns of the visual tokens of each image.
     sample : int
         Sample of the batch.
 
@@ -121,12 +119,16 @@ def draw_report(report: TrimReport, images: Sequence[Image.Image], grid: Grid, s
     ValueError
         If the sample's visual tokens are not one grid per image.
     """
-    n = grid[0] * grid[1]
-    if report.visual_tokens[sample] != n * len(images):
-        raise ValueError(f"{report.visual_tokens[sample]} visual tokens are not {len(images)} x {grid[0]} x {grid[1]}")
+    grids = [(grid[0], grid[1]) for grid in report.image_grids[sample] if grid is not None]
+    ends = [*accumulate((rows * columns for rows, columns in grids), initial=0)]
+    if len(images) != len(report.image_grids[sample]) or report.visual_tokens[sample] != ends[-1]:
+        raise ValueError(
+            f"{report.visual_tokens[sample]} visual tokens do not form one grid for each of {len(images)} images"
+        )
     drawn = []
-    for number, image in enumerate(images):
-        tokens = range(number * n, (number + 1) * n)
+    for number, (image, grid) in enumerate(zip(images, grids, strict=True)):
+        tokens = range(ends[number], ends[number + 1])
+        n = len(tokens)
         left = list(range(n))
         stages = []
         for stage in report.stages:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from vistrim.analysis import draw_report, image_as_seen
 from vistrim.cli.answering import Answer
 from vistrim.cli.errors import CommandError, WrongUsageError
@@ -46,8 +48,10 @@ def numbered(path: Path, number: int, total: int) -> Path:
     return path if total == 1 else path.with_stem(f"{path.stem}-{number}")
 
 
-def save_overlay(path: Path, answer: Answer, model: Any, processor: Any) -> None:
+def save_overlay(path: Path, answer: Answer, images: Sequence[Image.Image], processor: Any) -> None:
     """Draw what each stage kept of the answer's images and write it.
+
+    They are drawn as the model saw them, where each has a row of pixels of its own; otherwise as they were given.
 
     Raises
     ------
@@ -55,10 +59,10 @@ def save_overlay(path: Path, answer: Answer, model: Any, processor: Any) -> None
         If the model's images are not one grid of tokens each, or the file cannot be written.
     """
     pixels = answer.inputs["pixel_values"]
-    patch = model.config.vision_config.patch_size
     try:
-        images = [image_as_seen(image, processor.image_processor) for image in pixels]
-        picture = draw_report(answer.report, images, (pixels.shape[-2] // patch, pixels.shape[-1] // patch))
+        if pixels.dim() == 4 and len(pixels) == len(answer.report.image_grids[0]):
+            images = [image_as_seen(image, processor.image_processor) for image in pixels]
+        picture = draw_report(answer.report, images)
         picture.save(path)
     except ValueError as error:
         raise CommandError(f"no overlay can be drawn for this model ({error}): leave --overlay away") from error

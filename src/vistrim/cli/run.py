@@ -77,7 +77,7 @@ def run(
             typer.echo(f"note: the model does not know the words {', '.join(unknown)}", err=True)
         picture = numbered(overlay, number, len(prompts)) if overlay else None
         if picture:
-            save_overlay(picture, answer, loaded, processor)
+            save_overlay(picture, answer, pictures, processor)
             if not answer.report.stages:
                 typer.echo("note: nothing was dropped in prefill: the overlay shows the image alone", err=True)
         if as_json:

@@ -97,6 +97,7 @@ class GuideRecord:
                 Stage(stage.layer, self._spread(stage.kept, []), self._spread(stage.merged, []))
                 for stage in report.stages
             ],
+            image_grids=self._spread(report.image_grids, []),
             warnings=report.warnings if answered else [],
         )
 

@@ -45,6 +45,7 @@ class Recorder:
     past: int = 0
     visual: tuple[int, ...] = ()
     tokens: TokenMap | None = None
+    read: Prompt | None = None
     prompt_tokens: tuple[int, ...] = ()
     question_tokens: tuple[int, ...] = ()
     encoded: tuple[Picture, ...] = ()
@@ -94,7 +95,7 @@ class Recorder:
         self.cached_full = [layer.full_length for layer in cache.layers] if cache is not None else [0] * depth
         self.visual, self.prompt_tokens = (0,) * batch, (length,) * batch
         if prompt is not None:
-            self.tokens = prompt.tokens
+            self.tokens, self.read = prompt.tokens, prompt
             self.visual = prompt.tokens.n_visual
             self.prompt_tokens = tuple(n - prompt.inputs.drafted for n in prompt.tokens.n_valid)
 
@@ -190,6 +191,7 @@ class Recorder:
             select_seconds=self.select_seconds,
             generated_tokens=self.generated or self.steps,
             stages=self._stages(),
+            image_grids=self._grids(),
             warnings=self._warnings(flops < flops_full, share),
             guide_seconds=0.0,
             exited=[False] * self.batch,
@@ -234,6 +236,13 @@ class Recorder:
             )
             stages.append(Stage(layer, kept, merged))
         return stages
+
+    def _grids(self) -> list[list[list[int] | None]]:
+        if self.read is None or not self.read.inputs.placeholders:
+            return [[]] * self.batch
+        pictures = self.read.pictures
+        grids = [[None if pictures.mixed else picture.grid for picture in own] for own in pictures.of_sample]
+        return [[None if grid is None else list(grid) for grid in own] for own in grids]
 
     def _warnings(self, fewer_flops: bool, share: float | None) -> list[str]:
         smaller_cache = share is not None and share < 1.0

@@ -81,6 +81,9 @@ class TrimReport:
         New tokens per returned sequence (the longest one).
     stages : list of Stage
         Which visual tokens were kept in prefill.
+    image_grids : list of list
+        Per sample: rows and columns of the visual tokens of each image, tile or frame that the vision tower saw by
+        itself; None where they form no grid of their own.
     warnings : list of str
         Reasons why little or nothing was gained.
     guide_seconds : float
@@ -112,6 +115,7 @@ class TrimReport:
     select_seconds: float
     generated_tokens: int
     stages: list[Stage]
+    image_grids: list[list[list[int] | None]]
     warnings: list[str]
     guide_seconds: float
     exited: list[bool]
