@@ -12,6 +12,7 @@ from vistrim.core.costs import (
     structured_layer_flops,
     vision_flops,
 )
+from vistrim.core.layout import Picture
 from vistrim.core.structure import LayerStructure
 from vistrim.core.windows import tile_grid
 
@@ -52,8 +53,9 @@ def test_later_turn_attends_to_the_past():
 
 def test_vision_tower():
     clip = VisionShape(layers=24, hidden=1024, intermediate=4096, tokens=577, projector=(1024, 4096, 4096))
-    assert vision_flops(clip, 2) == 2 * vision_flops(clip, 1)
-    assert vision_flops(clip, 1) / 1e12 == pytest.approx(0.406, abs=0.01)
+    image = Picture.of((24, 24))
+    assert vision_flops(clip, [image] * 2) == 2 * vision_flops(clip, [image])
+    assert vision_flops(clip, [image]) / 1e12 == pytest.approx(0.406, abs=0.01)
 
 
 @pytest.mark.parametrize("window", [None, 5])

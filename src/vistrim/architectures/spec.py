@@ -1,5 +1,7 @@
 """What the engine needs to know about a model."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +76,8 @@ class VisionTower:
         From the tower's tokens to visual tokens.
     settings : mapping of str to object
         Values in the config, by name, that a call may override and with them the feature block.
+    for_videos : VisionTower or None
+        The tower that sees videos, where that is another one, of the same make.
     """
 
     blocks: tuple[nn.Module, ...]
@@ -83,6 +87,7 @@ class VisionTower:
     features: nn.Module
     arrange: Arrange
     settings: Mapping[str, Any]
+    for_videos: VisionTower | None = None
 
 
 @dataclass(frozen=True)
