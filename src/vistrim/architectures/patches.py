@@ -20,8 +20,10 @@ def one_to_one(skip: int) -> Arrange:
     return arrange
 
 
-def mean_of_squares(cell: int, skip: int = 0, incomplete: bool = False) -> Arrange:
+def mean_of_squares(cell: int, skip: int = 0) -> Arrange:
     """Squares of ``cell`` x ``cell`` patches make a visual token, by pixel shuffle or pooling.
+
+    Patches at the lower and right border that fill no square are left out.
 
     Parameters
     ----------
@@ -29,15 +31,12 @@ def mean_of_squares(cell: int, skip: int = 0, incomplete: bool = False) -> Arran
         Patches along each side of a square.
     skip : int
         Tokens of each picture before its first patch; its patches form a square grid.
-    incomplete : bool
-        Whether squares at the lower and right border may lack patches; otherwise patches without a full square are left
-        out.
     """
 
     def merge(values: Tensor) -> Tensor:
         side = math.isqrt(values.shape[1])
         grid = values.transpose(1, 2).unflatten(2, (side, side)).float()
-        return avg_pool2d(grid, cell, ceil_mode=incomplete).flatten(2).transpose(1, 2).to(values.dtype)
+        return avg_pool2d(grid, cell).flatten(2).transpose(1, 2).to(values.dtype)
 
     def arrange(parts: Sequence[Tensor], modality: str, arguments: Mapping[str, Any]) -> Tensor:
         return torch.cat([widened(merge, part[:, skip:]).flatten(0, 1) for part in parts])

@@ -71,7 +71,8 @@ class VisionTower:
     has_cls : bool
         Whether the first token is a class token.
     features : nn.Module
-        Its output ``[images, tokens, width]`` becomes the visual tokens: the feature block, or the norm behind it.
+        Its output (the first, of several) ``[images, tokens, width]`` becomes the visual tokens: the feature block, the
+        norm behind it, or the whole tower.
     arrange : Arrange
         From the tower's tokens to visual tokens.
     settings : mapping of str to object

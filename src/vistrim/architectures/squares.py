@@ -40,11 +40,11 @@ def aya_vision(model: Any) -> Images:
     """Aya Vision: pixel shuffle and a gated projector; tiles are pictures."""
     config, vit = model.config, take_apart(model.base_model.vision_tower)
     features = None if vit is None else selected_features(config, vit)
-    if vit is None or features is None or features.skip != vit.has_cls:
+    if vit is None or features is None or features.layers > 1 or features.skip != vit.has_cls:
         return UNKNOWN
     cell, text = config.downsample_factor, config.text_config.hidden_size
-    inner = getattr(config, "alignment_intermediate_size", text)
-    cost = vit.cost((vit.hidden * features.layers * cell**2, inner, text), gated_projector=True)
+    widths = (vit.hidden * cell**2, getattr(config, "alignment_intermediate_size", text), text)
+    cost = vit.cost(widths, gated_projector=True)
     return _squares(vit, cell, cost, block=features.block, settings=features.settings)
 
 
@@ -101,7 +101,7 @@ def ovis2(model: Any) -> Images:
     # Words for what stands around images are multiplied by zeros, which is not counted.
     cell, words = vision.hidden_stride, vision.vocab_size - vision.num_visual_indicator_tokens
     cost = vit.cost((vit.hidden * cell**2, words, model.config.hidden_size))
-    return _squares(vit, cell, cost, incomplete=True)
+    return _squares(vit, cell, cost)
 
 
 def idefics3(model: Any) -> Images:
@@ -134,7 +134,6 @@ def _squares(
     block: int | None = None,
     settings: Mapping[str, Any] | None = None,
     shapes: ReadShapes | None = None,
-    incomplete: bool = False,
 ) -> Images:
     """Put together what there is to say.
 
@@ -152,16 +151,14 @@ def _squares(
         As in `VisionTower`.
     shapes : ReadShapes, optional
         How the visual tokens lie, where not all pictures have the size in the config.
-    incomplete : bool
-        Whether squares at the border may lack patches.
     """
-    side = -(-vit.side // cell) if incomplete else vit.side // cell
+    side = vit.side // cell
     grid = (side, side)
     return Images(
         shapes=shapes or of_one_grid(grid),
         grid=grid,
         tokens=side**2,
         pixels=vit.pixels,
-        tower=vit.tower(mean_of_squares(cell, int(vit.has_cls), incomplete), block, settings),
+        tower=vit.tower(mean_of_squares(cell, int(vit.has_cls)), block, settings),
         cost=cost,
     )

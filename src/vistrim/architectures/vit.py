@@ -14,26 +14,25 @@ from vistrim.core.costs import VisionShape
 
 @dataclass(frozen=True)
 class _Make:
-    """Where a kind of tower keeps its parts."""
+    """Where a kind of tower keeps its parts; ``output`` is what returns its last hidden state first."""
 
     blocks: str
     attention: str
-    norm: str | None
+    output: str = ""
     has_cls: bool = False
     gated: bool = False
 
 
-_SIGLIP = _Make("encoder.layers", "self_attn", "post_layernorm")
+_SIGLIP = _Make("encoder.layers", "self_attn")
 _MAKES = {
-    # Its last norm is for the class token alone.
-    "clip_vision_model": _Make("encoder.layers", "self_attn", None, has_cls=True),
+    "clip_vision_model": _Make("encoder.layers", "self_attn", has_cls=True),
     "siglip_vision_model": _SIGLIP,
     "idefics3_vision": _SIGLIP,
     "smolvlm_vision": _SIGLIP,
     "janus_vision_model": _SIGLIP,
-    "internvl_vision": _Make("encoder.layer", "attention", "layernorm", has_cls=True),
-    "qianfan_ocr_vision": _Make("layers", "attention", "layernorm", has_cls=True),
-    "ovis2_vision": _Make("transformer.encoder.layers", "attention", "transformer.rms_norm", gated=True),
+    "internvl_vision": _Make("encoder.layer", "attention", has_cls=True),
+    "qianfan_ocr_vision": _Make("layers", "attention", has_cls=True),
+    "ovis2_vision": _Make("transformer.encoder.layers", "attention", "transformer", gated=True),
 }
 
 
@@ -45,8 +44,8 @@ class ViT:
     ----------
     blocks, attentions : tuple of nn.Module
         As in `VisionTower`.
-    norm : nn.Module
-        What gives the tower's last hidden state: the norm behind the last block, or that block.
+    output : nn.Module
+        What returns the tower's last hidden state first.
     side : int
         Patches along each side of a picture, by the config.
     patch, pixels : int
@@ -61,7 +60,7 @@ class ViT:
 
     blocks: tuple[nn.Module, ...]
     attentions: tuple[nn.Module, ...]
-    norm: nn.Module
+    output: nn.Module
     side: int
     patch: int
     pixels: int
@@ -88,7 +87,7 @@ class ViT:
             attentions=self.attentions,
             feature_block=at,
             has_cls=self.has_cls,
-            features=self.norm if block is None else self.blocks[at],
+            features=self.output if block is None else self.blocks[at],
             arrange=arrange,
             settings=settings or {},
         )
@@ -131,7 +130,7 @@ def take_apart(tower: Any) -> ViT | None:
     return ViT(
         blocks=blocks,
         attentions=tuple(getattr(block, make.attention) for block in blocks),
-        norm=tower.get_submodule(make.norm) if make.norm is not None else blocks[-1],
+        output=tower.get_submodule(make.output),
         side=pixels // patch,
         patch=patch,
         pixels=pixels,
