@@ -77,6 +77,11 @@ def next_shown(media: Media, before: int = 1) -> dict[str, list[Shown]]:
     return {"image": [mosaic(*NEXT[size], side=3, before=before) for size in sizes(media)]}
 
 
+def narrow_shown(media: Media) -> dict[str, list[Shown]]:
+    """A column of patches is left in the middle one of three tiles."""
+    return {"image": [mosaic((1, 3), ALL3, range(4, 5), side=3, before=1)] * len(sizes(media))}
+
+
 def onevision_shown(media: Media) -> dict[str, list[Shown]]:
     images = []
     alone = [n == 1 for n in media.get("batch_num_images", ()) for _ in range(n)]
@@ -105,6 +110,7 @@ HANDS = {
     "llava-class": Hand(each(square(4, before=1, kept=1)), has_cls=True, block=0),
     "vipllava": Hand(each(square(4, before=1)), has_cls=True),
     "llava_next": Hand(next_shown, has_cls=True, block=0),
+    "llava_next-narrow": Hand(narrow_shown, has_cls=True, block=0),
     "llava_next-granite": Hand(lambda media: next_shown(media, before=0)),
     "llava_onevision": Hand(onevision_shown),
     "llava_next_video": Hand(next_video_shown, has_cls=True, block=0),

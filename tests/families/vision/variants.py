@@ -10,7 +10,7 @@ import transformers
 
 from tests.families.zoo import FAMILIES, Family, Sample, shared
 from tests.families.zoo.family import IMAGE, TEXT, draw_words, lay_out, siglip
-from tests.families.zoo.llava_next import GRIDS, SIDE
+from tests.families.zoo.llava_next import GRIDS, SIDE, tiled
 
 
 def _with(name: str, **values: Any) -> Family:
@@ -56,8 +56,15 @@ def _granite() -> Any:
     )
 
 
+def _narrow(family: Family, images: int, videos: int, text: int, generator: torch.Generator) -> Sample:
+    """Images of one column of patches, in three tiles."""
+    ids = lay_out(draw_words(text, generator), [[IMAGE] * (9 + 3 * 1 + 3)] * images)
+    return Sample(ids, tiled([(3 * SIDE, SIDE)] * images, [4] * images, generator) if images else {})
+
+
 VARIANTS: dict[str, Family] = {
     "llava-class": replace(_with("llava", vision_feature_select_strategy="full"), make_sample=_class_token),
+    "llava_next-narrow": replace(_with("llava_next", image_grid_pinpoints=[[SIDE, 3 * SIDE]]), make_sample=_narrow),
     "llava_next-granite": replace(FAMILIES["llava_next"], config=_granite),
     "internvl-normed": _with("internvl", vision__use_mean_pooling=False),
     "internvl-inner": _with("internvl", vision_feature_layer=-2),
