@@ -3,12 +3,33 @@
 from collections.abc import Callable
 from typing import Any
 
-from vistrim.architectures import llava
+from vistrim.architectures import anyres, llava, squares, video_llava
 from vistrim.architectures.pictures import unknown
 from vistrim.architectures.spec import Images
 
 FAMILIES: dict[str, Callable[[Any], Images]] = {
     "llava": llava.images,
+    "vipllava": llava.images,
+    "llava_next": anyres.llava_next,
+    "llava_onevision": anyres.llava_onevision,
+    "llava_next_video": anyres.llava_next_video,
+    "video_llava": video_llava.images,
+    "internvl": squares.internvl,
+    "qianfan_ocr": squares.internvl,
+    "aya_vision": squares.aya_vision,
+    "cohere2_vision": squares.cohere2_vision,
+    "gemma3": squares.gemma3,
+    "paligemma": squares.paligemma,
+    "deepseek_vl": squares.deepseek_vl,
+    "janus": squares.janus,
+    "ovis2": squares.ovis2,
+    "idefics3": squares.idefics3,
+    "smolvlm": squares.idefics3,
+    "idefics2": squares.idefics2,
+    "got_ocr2": squares.without_tower,
+    "fast_vlm": squares.without_tower,
+    "perception_lm": squares.without_tower,
+    "deepseek_vl_hybrid": squares.without_tower,
 }
 """Model type (``config.model_type``) to the function that says what becomes of its images."""
 

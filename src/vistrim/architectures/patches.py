@@ -1,10 +1,12 @@
 """From the tokens of a vision tower to visual tokens."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from vistrim.architectures.spec import Arrange
 
@@ -16,3 +18,32 @@ def one_to_one(skip: int) -> Arrange:
         return torch.cat([part[:, skip:].flatten(0, 1) for part in parts])
 
     return arrange
+
+
+def mean_of_squares(cell: int, skip: int = 0) -> Arrange:
+    """Squares of ``cell`` x ``cell`` patches make a visual token, by pixel shuffle or pooling.
+
+    Patches at the lower and right border that fill no square are left out.
+
+    Parameters
+    ----------
+    cell : int
+        Patches along each side of a square.
+    skip : int
+        Tokens of each picture before its first patch; its patches form a square grid.
+    """
+
+    def merge(values: Tensor) -> Tensor:
+        side = math.isqrt(values.shape[1])
+        grid = values.transpose(1, 2).unflatten(2, (side, side)).float()
+        return avg_pool2d(grid, cell).flatten(2).transpose(1, 2).to(values.dtype)
+
+    def arrange(parts: Sequence[Tensor], modality: str, arguments: Mapping[str, Any]) -> Tensor:
+        return torch.cat([widened(merge, part[:, skip:]).flatten(0, 1) for part in parts])
+
+    return arrange
+
+
+def widened(change: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+    """Change values ``[pictures, tokens]`` or ``[pictures, tokens, width]`` by a function of the latter."""
+    return change(values) if values.dim() == 3 else change(values[..., None])[..., 0]

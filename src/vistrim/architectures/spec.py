@@ -1,5 +1,7 @@
 """What the engine needs to know about a model."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,11 +71,14 @@ class VisionTower:
     has_cls : bool
         Whether the first token is a class token.
     features : nn.Module
-        Its output ``[images, tokens, width]`` becomes the visual tokens: the feature block, or the norm behind it.
+        Its output (the first, of several) ``[images, tokens, width]`` becomes the visual tokens: the feature block, the
+        norm behind it, or the whole tower.
     arrange : Arrange
         From the tower's tokens to visual tokens.
     settings : mapping of str to object
         Values in the config, by name, that a call may override and with them the feature block.
+    for_videos : VisionTower or None
+        The tower that sees videos, where that is another one, of the same make.
     """
 
     blocks: tuple[nn.Module, ...]
@@ -83,6 +88,7 @@ class VisionTower:
     features: nn.Module
     arrange: Arrange
     settings: Mapping[str, Any]
+    for_videos: VisionTower | None = None
 
 
 @dataclass(frozen=True)

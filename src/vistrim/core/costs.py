@@ -49,7 +49,7 @@ class DecoderShape:
 
 @dataclass(frozen=True)
 class VisionShape:
-    """Sizes of a vision tower (plain two-matrix feed-forward) and of the projector behind it."""
+    """Sizes of a vision tower and of the projector behind it."""
 
     layers: int
     hidden: int
@@ -60,6 +60,10 @@ class VisionShape:
     """Widths along the projector, input first: ``(1024, 4096, 4096)`` for LLaVA-1.5-7B."""
     per_visual_token: int = 1
     """Tokens in the tower that become one visual token."""
+    gated: bool = False
+    """Whether the feed-forward networks of the tower have three matrices instead of two."""
+    gated_projector: bool = False
+    """Whether half of what the projector's first matrix makes are gates of the other half."""
 
 
 @dataclass(frozen=True)
@@ -135,11 +139,14 @@ def decode_flops(shape: DecoderShape, past: int, steps: int) -> int:
 
 def vision_flops(shape: VisionShape, pictures: Sequence[Picture]) -> int:
     """FLOPs of encoding and projecting pictures (patch embedding not counted; full attention in every block)."""
-    d, widths = shape.hidden, shape.projector
+    d, matrices = shape.hidden, list(pairwise(shape.projector))
+    weights = sum(a * b for a, b in matrices)
+    if shape.gated_projector:
+        weights -= matrices[1][0] * matrices[1][1] // 2
     total = 0
     for picture in pictures:
         n = shape.tokens or shape.per_visual_token * picture.tokens
-        block = 2 * n * (4 * d * d + 2 * d * shape.intermediate + 2 * n * d)
-        projected = 2 * (n // shape.per_visual_token) * sum(a * b for a, b in pairwise(widths))
-        total += shape.layers * block + projected
+        block = 2 * n * (4 * d * d + (3 if shape.gated else 2) * d * shape.intermediate + 2 * n * d)
+        projected = picture.tokens if picture.projected is None else picture.projected
+        total += shape.layers * block + 2 * projected * weights
     return total

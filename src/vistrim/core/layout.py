@@ -20,10 +20,13 @@ class Picture:
         Its visual tokens, separators between its rows included.
     grid : tuple of int or None
         Their rows and columns; None: they form no grid, or it is not known.
+    projected : int or None
+        Tokens that the projector computes for it, where some of them are dropped or shrunk behind it; None: ``tokens``.
     """
 
     tokens: int
     grid: Grid | None = None
+    projected: int | None = None
 
     @staticmethod
     def of(grid: Grid) -> Picture:

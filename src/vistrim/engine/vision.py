@@ -168,6 +168,8 @@ def watch(
         note = partial(VisionRecord.read_states, block=block)
         hooks.keep(tower.blocks[block].register_forward_hook(partial(_note, current, note)))
     hooks.keep(tower.features.register_forward_hook(partial(_note, current, VisionRecord.read_features)))
+    if tower.for_videos is not None:
+        watch(tower.for_videos, attention, states, current, hooks)
 
 
 def _tap(current: CurrentRecord, block: int) -> tap.Tap | None:

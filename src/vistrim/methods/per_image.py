@@ -81,6 +81,9 @@ class PerImage(Method):
             rows = _rows_by_image(tokens, sample).split(images)
             kept = 0
             for number, where in enumerate(rows):
+                if not len(where):
+                    # A tile that is all padding, or an image that must stay.
+                    continue
                 choice = self.choose(_image_tokens(tokens, sample, number, where))
                 keep[sample, where[choice.keep.to(device)]] = True
                 kept += len(choice.keep)

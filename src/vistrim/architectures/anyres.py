@@ -1,0 +1,162 @@
+"""LLaVA-NeXT, LLaVA-OneVision and LLaVA-NeXT-Video: an overview of each image and tiles, in one mosaic; pooled videos.
+
+How the mosaic is cropped, shrunk and given its newlines is asked of the model itself: its function for that is linear,
+so that it is told of by what it makes of other values than features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
+
+from vistrim.architectures.llava import selected_features
+from vistrim.architectures.patches import mean_of_squares, widened
+from vistrim.architectures.pictures import frames_and_newline, of_one_grid, unknown
+from vistrim.architectures.spec import Arrange, Images, ReadShapes
+from vistrim.architectures.vit import take_apart
+from vistrim.core.layout import ImageShape, Picture
+
+Arguments = Mapping[str, Any]
+
+
+def llava_next(model: Any) -> Images:
+    """LLaVA-NeXT."""
+    return _describe(model, _Mosaics(model.base_model, _of_next))
+
+
+def llava_onevision(model: Any) -> Images:
+    """LLaVA-OneVision: frames of a video are shrunk to half their sides, with one newline behind the last."""
+    base, config = model.base_model, model.config
+    side = config.vision_config.image_size // config.vision_config.patch_size
+    half = -(-side // 2)
+
+    def settings(arguments: Arguments) -> dict[str, Any]:
+        return {"vision_aspect_ratio": arguments.get("vision_aspect_ratio") or config.vision_aspect_ratio}
+
+    def arrange(parts: Sequence[Tensor], modality: str, arguments: Arguments) -> Tensor:
+        videos, frames = arguments["pixel_values_videos"].shape[:2]
+        pooled = torch.cat([widened(base.apply_pooling, part) for part in parts])
+        pooled = pooled.reshape(videos, frames * half**2, *pooled.shape[2:])
+        newline = pooled.new_full((videos, 1, *pooled.shape[2:]), torch.nan)
+        return torch.cat([pooled, newline], 1).flatten(0, 1)
+
+    return _describe(model, _Mosaics(base, settings), frames_and_newline((half, half), projected=side**2), arrange)
+
+
+def llava_next_video(model: Any) -> Images:
+    """LLaVA-NeXT-Video: frames of a video are pooled before the projector."""
+    vision, stride = model.config.vision_config, model.config.spatial_pool_stride
+    side = vision.image_size // vision.patch_size // stride
+    mosaics = _Mosaics(model.base_model, _of_next)
+    return _describe(model, mosaics, of_one_grid((side, side)), mean_of_squares(stride))
+
+
+def _of_next(arguments: Arguments) -> dict[str, Any]:
+    # Asked for only to word a warning.
+    return {"vision_feature_select_strategy": "full"}
+
+
+def _describe(
+    model: Any, mosaics: _Mosaics, video_shapes: ReadShapes = unknown, arrange_video: Arrange | None = None
+) -> Images:
+    config, vit = model.config, take_apart(model.base_model.vision_tower)
+    features = None if vit is None else selected_features(config, vit)
+    if vit is None or features is None or features.skip != vit.has_cls:
+        return Images(shapes=unknown)
+    skip = features.skip
+
+    def shapes(modality: str, arguments: Arguments, lengths: Sequence[int]) -> list[ImageShape]:
+        if modality == "video":
+            return video_shapes(modality, arguments, lengths)
+        return mosaics.shapes(arguments) if "image_sizes" in arguments else unknown(modality, arguments, lengths)
+
+    def arrange(parts: Sequence[Tensor], modality: str, arguments: Arguments) -> Tensor:
+        values = torch.cat([part[:, skip:] for part in parts])
+        if modality == "video" and arrange_video is not None:
+            return arrange_video([values], modality, arguments)
+        return torch.cat(mosaics.pack(values.split(mosaics.tiles(arguments)), arguments))
+
+    text = config.text_config.hidden_size
+    return Images(
+        shapes=shapes,
+        tower=vit.tower(arrange, features.block, features.settings),
+        cost=vit.cost((vit.hidden * features.layers, text, text)),
+    )
+
+
+@dataclass(frozen=True)
+class _Mosaics:
+    """What becomes of the tiles of images.
+
+    Attributes
+    ----------
+    base : nn.Module
+        The base model, which puts them together.
+    settings : callable
+        What it wants to know for that, besides the sizes of the images.
+    """
+
+    base: Any
+    settings: Callable[[Arguments], dict[str, Any]]
+
+    def tiles(self, arguments: Arguments) -> list[int]:
+        """Tiles of each image, its overview among them."""
+        config, sizes = self.base.config, arguments["image_sizes"]
+        # In OneVision, images that share a prompt are overviews alone.
+        per_prompt = arguments.get("batch_num_images")
+        tiled = [True] * len(sizes) if per_prompt is None else [n == 1 for n in per_prompt for _ in range(n)]
+        return [
+            image_size_to_num_patches(size, config.image_grid_pinpoints, config.vision_config.image_size) if many else 1
+            for size, many in zip(sizes, tiled, strict=True)
+        ]
+
+    def pack(self, values: Sequence[Tensor], arguments: Arguments) -> list[Tensor]:
+        """Make a mosaic of each image's values ``[tiles, patches]`` or ``[tiles, patches, width]``, newlines NaN."""
+        if values[0].dim() == 2:
+            return [packed[:, 0] for packed in self.pack([value[..., None] for value in values], arguments)]
+        newline = values[0].new_full(values[0].shape[-1:], torch.nan)
+        packed, _ = self.base.pack_image_features(
+            values, arguments["image_sizes"], image_newline=newline, **self.settings(arguments)
+        )
+        return list(packed)
+
+    def shapes(self, arguments: Arguments) -> list[ImageShape]:
+        """How the tokens of each image lie."""
+        vision, tiles = self.base.config.vision_config, self.tiles(arguments)
+        side = vision.image_size // vision.patch_size
+        # Each patch is marked with the number of its tile.
+        marks = torch.eye(max(tiles))[:, None].expand(-1, side**2, -1)
+        packed = self.pack([marks[:count] for count in tiles], arguments)
+        return [_read_mosaic(shares, count, side) for shares, count in zip(packed, tiles, strict=True)]
+
+
+def _read_mosaic(shares: Tensor, tiles: int, side: int) -> ImageShape:
+    """Find the tile of each token.
+
+    Parameters
+    ----------
+    shares : Tensor
+        ``[tokens, tiles or more]``: how much of a token comes from each tile, the overview first; NaN for newlines.
+    tiles : int
+        Tiles, the overview among them.
+    side : int
+        Patches along each side of a tile.
+    """
+    newline = shares[:, 0].isnan()
+    # A newline belongs to what is in front of it. Shares are rounded, so that a token half in two tiles is the first's.
+    token = torch.where(newline, 0, torch.arange(len(shares))).cummax(0).values
+    tile = (shares.nan_to_num() * 1024).round().argmax(1)[token]
+    row = newline.cumsum(0) - newline.long()
+    pictures = []
+    for number in range(tiles):
+        of_rows = row[tile == number].unique(return_counts=True)[1].tolist()
+        grid = (len(of_rows), of_rows[0]) if len(set(of_rows)) == 1 else None
+        if number == 0:
+            grid = (side, side) if of_rows == [side**2] else None
+        pictures.append(Picture(sum(of_rows), grid, projected=side**2))
+    return ImageShape(tuple(pictures), tile)
