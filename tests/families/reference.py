@@ -9,6 +9,7 @@ weights, by which the next layer's tokens are chosen within the same pass. No co
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -33,13 +34,20 @@ class MaskedReference:
         Visual tokens to keep of n at layer and step, as in `tests.oracle`.
     enters : callable, optional
         Chosen before the decoder: (features ``[n, D]`` of the turn's visual tokens, their rows ``[n]``) -> rows that
-        enter layer 0.
+        enter layer 0. The schedule counts from these.
+    ahead : bool
+        Whether a prefill cut is ranked by the layer about to run, on all tokens that would enter it, instead of by the
+        layer before.
+    padding : int
+        Padding in front of the prompt in its batch, which counts towards a window that ends annealing.
     """
 
     family: Family
     model: Any
     schedule: Schedule = keep_all
     enters: Callable[[Tensor, Tensor], Collection[int]] | None = None
+    ahead: bool = False
+    padding: int = 0
     turns: list[Sample] = field(init=False, default_factory=list)
     visual: set[int] = field(init=False, default_factory=set)
     total: int = field(init=False, default=0)
@@ -70,7 +78,6 @@ class MaskedReference:
         placeholders = [i for i, token in enumerate(sample.ids) if token in (IMAGE, VIDEO) and sample.media]
         new = {first + i for i in placeholders if i not in protected}
         self.step = 0
-        self.total += len(new)
         return self._run(sample, new, ranking)
 
     @torch.no_grad()
@@ -84,6 +91,15 @@ class MaskedReference:
     def kv_lengths(self) -> list[int]:
         """Tokens that each layer's cache should hold, as long as no window has evicted any."""
         return [self.length - len(self.visual) + len(kept) for kept in self.cache]
+
+    def held(self) -> list[list[int]]:
+        """Rows that each layer's cache should hold: text and what was kept, the last ones of them in a window."""
+        found = []
+        for at, kept in enumerate(self.cache):
+            rows = sorted(set(range(self.length)) - self.visual | kept)
+            window = self.window(at)
+            found.append(rows if window is None else rows[-(window - 1) :])
+        return found
 
     def _run(self, turn: Sample, new: set[int], ranking: int) -> Tensor:
         self.turns.append(turn)
@@ -130,7 +146,7 @@ class _Pass:
         def hook(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
             hidden = args[0] if args else kwargs["hidden_states"]
             if self.of.step == 0:
-                self.new = self._remaining(at, hidden[0])
+                self.new = self._remaining(at, hidden, partial(self._look_ahead, at, layer, args, kwargs))
                 self.of.cache[at] = self.of.cache[at] | self.new
             else:
                 self._anneal(at)
@@ -142,21 +158,35 @@ class _Pass:
         weights = output[1]
         self.scores.append(weights[0].float().mean(0)[self.ranking])
 
-    def _remaining(self, at: int, hidden: Tensor) -> set[int]:
+    def _remaining(self, at: int, hidden: Tensor, look_ahead: Callable[[], Tensor]) -> set[int]:
         """The prompt's visual tokens that this layer sees, of those that the layer before saw."""
-        if at > 0:
-            wanted = min(len(self.new), self.of.schedule(self._count, at, 0))
-            return _top(self.new, self.scores[-1], wanted)
-        self._count = len(self.new)
-        if self.of.enters is None or not self.new:
+        if at == 0:
+            entered = self.new
+            if self.of.enters is not None and self.new:
+                rows = torch.tensor(sorted(self.new))
+                entered = {int(i) for i in self.of.enters(hidden[0, rows], rows)}
+            self._count = len(entered)
+            self.of.total += len(entered)
+            return entered
+        wanted = min(len(self.new), self.of.schedule(self._count, at, 0))
+        if wanted == len(self.new):
             return self.new
-        rows = torch.tensor(sorted(self.new))
-        return {int(i) for i in self.of.enters(hidden[rows], rows)}
+        return _top(self.new, look_ahead() if self.of.ahead else self.scores[-1], wanted)
+
+    def _look_ahead(self, at: int, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        """Attention of a layer that is run once before its time, on all tokens that the layer before saw."""
+        cached, seen = self.of.cache[at], self.of.seen[at]
+        self.of.cache[at] = cached | self.new
+        mask = self._mask(at, kwargs["attention_mask"], args[0] if args else kwargs["hidden_states"])
+        self.of.cache[at], self.of.seen[at] = cached, seen
+        # Its `forward` rather than itself: the hook that asks sits on the call.
+        layer.forward(*args, **{**kwargs, "attention_mask": mask})
+        return self.scores.pop()
 
     def _anneal(self, at: int) -> None:
         """Shrink a layer's cache while decoding, by the layer before (by this one's last step in the first)."""
         window = self.of.window(at)
-        if window is not None and self.of.length >= window:
+        if window is not None and self.of.padding + self.of.length >= window:
             # Once a window is full it evicts by itself, and annealing ends.
             return
         cache = self.of.cache

@@ -40,7 +40,7 @@ def test_a_padded_batch_equals_its_samples_alone(name, attention):
     for samples in batches(family):
         together = logits(generate(model, family.batch(samples), 4))
         alone = torch.cat([logits(generate(model, family.batch([s]), 4)) for s in samples])
-        assert together.std() > 0.3
+        assert together.std() > 0.2
         assert (together - alone).abs().max() <= TOLERANCE
 
 

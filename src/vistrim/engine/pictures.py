@@ -89,15 +89,22 @@ def _deal(images: Sequence[ImageShape], wanted: Sequence[int], modality: str) ->
     if total == 0:
         return [[] for _ in wanted]
     copies, rest = divmod(total, given) if given else (0, 1)
+    fits = rest == 0
     # Idefics has an entry for each prompt, also for those without images.
     dealt, left = [], [image for image in images if image.tokens]
     for n in wanted[:: max(copies, 1)]:
         own: list[ImageShape] = []
-        while left and sum(image.tokens for image in own) < n:
-            own.append(left.pop(0))
-        rest += n - sum(image.tokens for image in own)
+        while left and n > 0:
+            image = left.pop(0)
+            if image.tokens > n and image.pictures == (Picture(image.tokens),):
+                # One tensor of all features, of which nothing else is known (Fuyu): each prompt has its part of it.
+                left.insert(0, ImageShape((Picture(image.tokens - n),)))
+                image = ImageShape((Picture(n),))
+            own.append(image)
+            n -= image.tokens
+        fits &= n == 0
         dealt += [own] * copies
-    if rest or left:
+    if left or not fits:
         raise UnsupportedGenerationError(
             f"the prompts have {total} placeholders for {modality} features, which the {given} features do not fill "
             "sample by sample: make prompts and images with the model's processor, in one call"

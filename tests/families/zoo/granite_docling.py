@@ -49,15 +49,14 @@ def _sample(family: Family, images: int, videos: int, text: int, generator: torc
 
 
 def _collate(media):
-    """One row of tiles per sample, padded behind."""
-    if not media:
-        return {}
-    most = max(m["pixel_values"].shape[1] for m in media)
+    """One row of tiles per sample, padded behind; of padding alone for a sample without images."""
+    most = max(m["pixel_values"].shape[1] for m in media if m)
     pixels = torch.zeros(len(media), most, 3, 32, 32)
     mask = torch.zeros(len(media), most, dtype=torch.bool)
     for i, m in enumerate(media):
-        tiles = m["pixel_values"].shape[1]
-        pixels[i, :tiles], mask[i, :tiles] = m["pixel_values"][0], True
+        if m:
+            tiles = m["pixel_values"].shape[1]
+            pixels[i, :tiles], mask[i, :tiles] = m["pixel_values"][0], True
     return {"pixel_values": pixels, "pixel_attention_mask": mask}
 
 

@@ -83,6 +83,7 @@ def _films(family: Family, images: int, videos: int, text: int, generator: torch
 
 def _collate(media):
     """Patches of later samples are counted on from those of the earlier ones."""
+    media = [m for m in media if m]
     joined = concatenated(media)
     for pixels, pooling in (("pixel_values", "image_token_pooling"), ("pixel_values_videos", "video_token_pooling")):
         if pooling in joined:
