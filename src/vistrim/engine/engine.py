@@ -301,7 +301,7 @@ class Engine:
             return tap.Tap(read_before=leave_layer)
         kernel = forward.plan.kernel if forward.plan is not None else None
         if forward.tapped != i:
-            return tap.Tap(kernel=kernel) if kernel is not None else None
+            return tap.Tap(kernel=kernel) if kernel is not None or forward.taps_all else None
 
         def read(query: Tensor, key: Tensor, mask: Tensor | None, softmax: Softmax) -> None:
             forward.read_scores(i, *forward.looking(i, query, key), mask, softmax)

@@ -14,6 +14,7 @@ from vistrim.core.scores import AttentionRows, Softmax, attention_received
 from vistrim.core.selection import Selection, gather_rows
 from vistrim.engine.cache import Incoming, refuse_cropping
 from vistrim.engine.compaction import compact_arguments, compact_hidden, replace_hidden, restore_length
+from vistrim.engine.flash import flash_mask, looks_back, refuse_packed
 from vistrim.engine.forward import Forward
 from vistrim.engine.hooks import Call
 from vistrim.engine.masks import layer_mask, visible_to_rows
@@ -61,6 +62,8 @@ class Prefill(Forward):
         Of these rows, at the layer that was tapped last.
     tables : tuple of Tensor
         RoPE of the rows that the current layer processes.
+    windowed : Tensor or None
+        ``[batch, 1, rows, columns]`` bool: what a layer that is tapped sees, where its own mask does not tell.
     """
 
     prompt: Prompt
@@ -76,6 +79,7 @@ class Prefill(Forward):
     asking: QueryRows = field(init=False)
     attention: AttentionRows | None = None
     tables: tuple[Tensor, Tensor] = field(init=False)
+    windowed: Tensor | None = None
 
     def __post_init__(self) -> None:
         self.tokens = self.prompt.tokens
@@ -93,8 +97,14 @@ class Prefill(Forward):
     def rows(self) -> Tensor | None:
         return self.tokens.slots - self.past if self.trimmed else None
 
+    @property
+    def taps_all(self) -> bool:
+        return self.flash
+
     def before_layer(self, layer: int, hidden: Tensor, kwargs: Call) -> tuple[Tensor, Call] | None:
         cached = self.cache.layers[layer] if self.cache is not None else None
+        if layer == 0 and self.flash:
+            refuse_packed(kwargs.get("attention_mask"), kwargs)
         if layer == 0 and any(self.entered):
             with self.recorder.selecting():
                 hidden = self._enter(hidden, kwargs)
@@ -105,6 +115,7 @@ class Prefill(Forward):
         self.tapped = layer if tap_for_cut or (layer == 0 and self.method.acts_in_decode) else None
         changed = self._arguments(layer, hidden, kwargs)
         self.tables = (kwargs | changed)["position_embeddings"]
+        self.windowed = self._windowed(layer) if self.tapped is not None else None
         self.recorder.layer_ran(self.tokens.width, self.cached(layer), self.tokens)
         if cached is not None:
             shift = self.renumbering.shift if self.renumbering is not None else None
@@ -124,9 +135,8 @@ class Prefill(Forward):
                 self.attention = self._attention(gather_rows(query, rows, 0, 2), key, mask, softmax, rows)
             if layer == 0 and self.cache is not None and self.method.acts_in_decode:
                 rows = QueryRows.last_of(self.prompt).among(self.tokens)
-                seen = visible_to_rows(mask, rows.to(key.device), query.shape[2], key.shape[2])
                 row = gather_rows(query, rows, 0, 2)
-                self.cache.layers[0].scores = attention_received(row, key, seen, softmax)
+                self.cache.layers[0].scores = attention_received(row, key, self._seen(mask, rows, key), softmax)
 
     def restored(self, hidden: Tensor) -> Tensor:
         if not self.trimmed:
@@ -207,6 +217,7 @@ class Prefill(Forward):
         cached = self.cache.layers[layer] if self.cache is not None else None
         arguments = kwargs | self._arguments(layer, hidden, kwargs)
         self.tables = arguments["position_embeddings"]
+        self.windowed = self._windowed(layer)
         rows = self.asking.among(self.tokens).to(hidden.device)
         self.looks_ahead = True
         try:
@@ -220,10 +231,14 @@ class Prefill(Forward):
     def _attention(
         self, query: Tensor, key: Tensor, mask: Tensor | None, softmax: Softmax, rows: Tensor
     ) -> AttentionRows:
-        width = self.tokens.width
-        seen = visible_to_rows(mask, rows.to(key.device), width, key.shape[2])
+        seen = self._seen(mask, rows, key)
         rows = rows.to(query.device)
-        return AttentionRows(query, key, seen, softmax, width, rows, self.asking.counted, self.tables)
+        return AttentionRows(query, key, seen, softmax, self.tokens.width, rows, self.asking.counted, self.tables)
+
+    def _seen(self, mask: Tensor | None, rows: Tensor, key: Tensor) -> Tensor:
+        """Columns that the rows may attend to, ``[batch, n, columns]`` bool."""
+        mask = mask if self.windowed is None else self.windowed
+        return visible_to_rows(mask, rows.to(key.device), self.tokens.width, key.shape[2])
 
     def _cut(self, layer: int, hidden: Tensor, selection: Selection | None, kwargs: Call) -> Tensor:
         before = self.tokens
@@ -259,16 +274,36 @@ class Prefill(Forward):
         elif self.trimmed:
             alive = tables, kwargs.get("position_ids")
             changed |= self.remember(("arguments", *map(id, alive)), alive, lambda: compact_arguments(*alive, rows))
-        if self.trimmed or (cached is not None and cached.is_trimmed):
-            changed["attention_mask"] = self._mask(cached, kwargs.get("attention_mask"))
+        structured = self.structures[layer]
+        maps = self.flash and structured is not None and structured.brings_kernel
+        if self.trimmed or (cached is not None and cached.is_trimmed) or maps:
+            changed["attention_mask"] = self._mask(layer, kwargs.get("attention_mask"), maps)
         return changed
 
-    def _mask(self, cached: Any, mask: Tensor | None) -> Tensor | None:
-        held = cached.tokens if cached is not None else None
+    def _mask(self, layer: int, mask: Tensor | None, maps: bool) -> Tensor | None:
+        """Mask of the rows and columns that are left; ``maps``: never one of columns alone."""
+        cached = self.cache.layers[layer] if self.cache is not None else None
+        keys, window, causal = self.columns(layer), self.windows[layer], looks_back(self.spec.attentions[layer])
 
         def make() -> Tensor | None:
-            keys = cached.columns().followed_by(self.tokens) if cached is not None and cached.logical else self.tokens
+            if self.flash:
+                return flash_mask(keys, self.tokens, window, causal, maps)
             kv_offset = cached.get_mask_sizes(self.length)[1] if cached is not None else 0
             return layer_mask(mask, keys, self.tokens, self.past, kv_offset)
 
-        return self.remember(("mask", id(mask), id(held)), (mask, held), make)
+        return self.remember(("mask", id(mask), id(keys), window, causal, maps), (mask, keys), make)
+
+    def _windowed(self, layer: int) -> Tensor | None:
+        """Mask of rows and columns where FlashAttention knows more than its own mask tells."""
+        knows = self.windows[layer] is not None or not looks_back(self.spec.attentions[layer])
+        return self._mask(layer, None, True) if self.flash and knows else None
+
+    def columns(self, layer: int) -> TokenMap:
+        """The tokens that the rows of a layer that is about to run can attend to."""
+        cached = self.cache.layers[layer] if self.cache is not None else None
+        if cached is None or not cached.logical:
+            return self.tokens
+        held = cached.tokens
+        return self.remember(
+            ("columns", id(held), cached.stored), held, lambda: cached.columns().followed_by(self.tokens)
+        )

@@ -7,6 +7,7 @@ the true kernel still does the attention.
 """
 
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +16,10 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from vistrim.core.scores import Softmax
+from vistrim.engine.flash import is_flash, kernel_for
 
-_NAME = "vistrim_tap"
+_NAME, _FLASH_NAME = "vistrim_tap", "vistrim_tap_flash"
+"""Some attention modules prepare their inputs for FlashAttention, which they recognise by its name."""
 
 TapReader = Callable[[Tensor, Tensor, Tensor | None, Softmax], None]
 """Receives query ``[batch, heads, rows, head_dim]`` and key ``[batch, kv_heads, columns, head_dim]`` after RoPE, the
@@ -56,13 +59,26 @@ class TapConfig:
 
     @property
     def _attn_implementation(self) -> str:
-        return _NAME if self.vistrim_find() is not None else self.vistrim_real._attn_implementation
+        name = self.vistrim_real._attn_implementation
+        # FlashAttention asks for its own name once more, while it runs.
+        if _running.config is self or self.vistrim_find() is None:
+            return name
+        return _FLASH_NAME if is_flash(name) else _NAME
 
     def __getattr__(self, name: str) -> Any:
         if name == "vistrim_real":
             # Asked for by copy and pickle before there is any state.
             raise AttributeError(name)
         return getattr(self.vistrim_real, name)
+
+
+class _Running(threading.local):
+    """The stand-in of the module whose true kernel this thread is running."""
+
+    config: TapConfig | None = None
+
+
+_running = _Running()
 
 
 def install(attention: nn.Module, find: Callable[[], Tap | None]) -> None:
@@ -101,14 +117,34 @@ def _tapped_attention(
         dropout = kwargs.get("dropout", 0.0)
         output = tap.kernel(query, key, value, attention_mask, scaling, dropout), None
     else:
-        kernel_name = config.vistrim_real._attn_implementation
-        # Each modeling file has an eager kernel of its own, which is not in the registry.
-        eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
-        kernel = ALL_ATTENTION_FUNCTIONS.get_interface(kernel_name, eager)
-        output = kernel(module, query, key, value, attention_mask, **kwargs)
+        output = _own_kernel(module, query, key, value, attention_mask, softmax, kwargs)
     if tap.read is not None:
         tap.read(query.detach(), key.detach(), attention_mask, softmax)
     return output
 
 
+def _own_kernel(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    softmax: Softmax,
+    arguments: dict[str, Any],
+) -> Any:
+    config = module.config
+    # Each modeling file has an eager kernel of its own, which is not in the registry.
+    eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    name = kernel_for(config.vistrim_real._attn_implementation, mask, softmax)
+    kernel = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager)
+    # FlashAttention would take the gaps that removed tokens leave for the borders of packed sequences.
+    arguments.pop("position_ids", None)
+    _running.config = config
+    try:
+        return kernel(module, query, key, value, mask, **arguments)
+    finally:
+        _running.config = None
+
+
 ALL_ATTENTION_FUNCTIONS.register(_NAME, _tapped_attention)
+ALL_ATTENTION_FUNCTIONS.register(_FLASH_NAME, _tapped_attention)
