@@ -1,10 +1,11 @@
-"""What the functions of the flash-attn package compute, in plain PyTorch on the CPU, and a way to have models use them.
+"""What the functions of the flash-attn package compute, in plain PyTorch on the CPU, and how models come to use them.
 
-transformers' own code around them (masks, unpadding, packed sequences) runs as it is. Semantics are those of flash-attn's
-README: causality and windows count from the bottom right corner, and rows that see nothing give zeros.
+transformers' own code around them (masks, unpadding, packed sequences) runs as it is. Semantics are those that
+flash-attn documents: causality and windows count from the bottom right corner, and rows that see nothing give zeros.
 """
 
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -12,7 +13,6 @@ from torch import Tensor
 from transformers import modeling_flash_attention_utils as utils
 
 from tests.families.zoo import FAMILIES
-
 
 CALLS: list[int] = []
 """Columns that each sample of each call was given, since it was emptied last."""
@@ -67,7 +67,7 @@ def flash_attn_varlen_func(
     output = torch.zeros_like(q)
     bounds = list(zip(cu_seqlens_q.tolist(), cu_seqlens_k.tolist(), strict=True))
     assert bounds[-1] == (len(q), len(k))
-    for (q0, k0), (q1, k1) in zip(bounds, bounds[1:], strict=False):
+    for (q0, k0), (q1, k1) in pairwise(bounds):
         assert q1 - q0 <= int(max_seqlen_q)
         assert k1 - k0 <= int(max_seqlen_k)
         sample = (q[None, q0:q1], k[None, k0:k1], v[None, k0:k1])

@@ -282,5 +282,5 @@ def test_a_guide(threshold):
 
 def test_a_guide_with_a_window_is_refused():
     model, guide = tiny.build(), flash_kernels.use_flash(guides.build("mistral", sliding_window=24))
-    with trim(model, SGL(guide)), pytest.raises(UnsupportedGenerationError, match="guide.*'sdpa'"):
+    with trim(model, SGL(guide)), pytest.raises(UnsupportedGenerationError, match=r"guide.*'sdpa'"):
         generate(model, tiny.batch(tiny.RAGGED), 2)

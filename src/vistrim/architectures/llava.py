@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from vistrim.architectures.patches import one_to_one
 from vistrim.architectures.pictures import of_one_grid, unknown
 from vistrim.architectures.spec import Images, VisionTower
 from vistrim.core.costs import VisionShape
@@ -21,20 +22,23 @@ def images(model: Any) -> Images:
     side = vision.image_size // vision.patch_size
     layers = config.vision_feature_layer
     layers = (layers,) if isinstance(layers, int) else tuple(layers)
+    # Hidden states count from the embeddings: number 1 is the output of block 0.
+    feature_block = max(range(vision.num_hidden_layers + 1)[layer] for layer in layers) - 1
+    # "default" leaves out the first token, which should be the class token.
+    skipped = int(config.vision_feature_select_strategy == "default")
     has_cls = vision.model_type == "clip_vision_model"
     return Images(
         shapes=of_one_grid((side, side)),
         grid=(side, side),
-        # "default" leaves out the first token, which should be the class token.
-        tokens=side * side + has_cls - (config.vision_feature_select_strategy == "default"),
+        tokens=side * side + has_cls - skipped,
         pixels=vision.image_size,
         tower=VisionTower(
             blocks=blocks,
             attentions=tuple(block.self_attn for block in blocks),
-            # Hidden states count from the embeddings: number 1 is the output of block 0.
-            feature_block=max(range(vision.num_hidden_layers + 1)[layer] for layer in layers) - 1,
+            feature_block=feature_block,
             has_cls=has_cls,
-            projector=base.multi_modal_projector,
+            features=blocks[feature_block],
+            arrange=one_to_one(skip=skipped),
             settings={name: getattr(config, name) for name in FEATURE_SETTINGS},
         ),
         cost=VisionShape(

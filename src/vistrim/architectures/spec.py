@@ -31,6 +31,29 @@ class ReadShapes(Protocol):
         """
 
 
+class Arrange(Protocol):
+    """Brings what a vision tower computed for its own tokens to the visual tokens that are made of them."""
+
+    def __call__(self, parts: Sequence[Tensor], modality: str, arguments: Mapping[str, Any]) -> Tensor:
+        """Arrange the values of one encoding.
+
+        Parameters
+        ----------
+        parts : sequence of Tensor
+            Of each call of the tower (or of its attention): ``[pictures, tokens]`` or ``[pictures, tokens, width]``.
+        modality : str
+            "image" or "video".
+        arguments : mapping
+            Those of the base model's ``get_image_features`` or ``get_video_features``, by name.
+
+        Returns
+        -------
+        Tensor
+            ``[visual tokens]`` or ``[visual tokens, width]``, in the order of the prompts. Where several tokens of the
+            tower are merged into one, their mean; NaN where a visual token is made of none (between rows of tiles).
+        """
+
+
 @dataclass(frozen=True)
 class VisionTower:
     """Where the encoding of images can be watched.
@@ -45,8 +68,10 @@ class VisionTower:
         The block whose output the decoder gets to see (the deepest, if there are several); -1: the embeddings.
     has_cls : bool
         Whether the first token is a class token.
-    projector : nn.Module
-        Receives the features ``[images, tokens, width]``, one for each visual token.
+    features : nn.Module
+        Its output ``[images, tokens, width]`` becomes the visual tokens: the feature block, or the norm behind it.
+    arrange : Arrange
+        From the tower's tokens to visual tokens.
     settings : mapping of str to object
         Values in the config, by name, that a call may override and with them the feature block.
     """
@@ -55,7 +80,8 @@ class VisionTower:
     attentions: tuple[nn.Module, ...]
     feature_block: int
     has_cls: bool
-    projector: nn.Module
+    features: nn.Module
+    arrange: Arrange
     settings: Mapping[str, Any]
 
 
@@ -112,8 +138,8 @@ class ModelSpec:
         RoPE of tokens that get other positions than their own.
     rope_axes : int
         1, or 3 for M-RoPE, whose positions have a time, a row and a column.
-    norm : nn.Module
-        The normalisation behind the last layer.
+    norm : nn.Module or None
+        The normalisation behind the last layer, where it has its usual name.
     embed : nn.Embedding
         The word embeddings.
     images : Images
@@ -122,6 +148,8 @@ class ModelSpec:
         Placeholder id in ``input_ids`` for each modality: "image", "video".
     decoder_shape : DecoderShape
         Sizes for the cost figures.
+    longest : int or None
+        Tokens of a sequence beyond which the decoder counts rows instead of positions; None: it never does.
     """
 
     name: str
@@ -131,11 +159,12 @@ class ModelSpec:
     layers: tuple[nn.Module, ...]
     rotary: Rotary
     rope_axes: int
-    norm: nn.Module
+    norm: nn.Module | None
     embed: nn.Embedding
     images: Images
     visual_token_ids: Mapping[str, int]
     decoder_shape: DecoderShape
+    longest: int | None = None
 
     @property
     def facts(self) -> ModelFacts:

@@ -26,7 +26,7 @@ def vision_reads(method: Method, spec: ModelSpec) -> tuple[tuple[int, ...], tupl
             f"become visual tokens: {INSTEAD}"
         )
     attention, states = method.vision_blocks(tower.feature_block), method.vision_states(tower.feature_block)
-    if not {*attention, *states} <= set(range(len(tower.blocks))):
+    if not {*attention, *states, tower.feature_block} <= set(range(len(tower.blocks))):
         raise UnsupportedModelError(
             f"{method.name} reads blocks of the vision tower, up to the feature block, that this model does not "
             f"have: {INSTEAD}"

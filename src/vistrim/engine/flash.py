@@ -80,6 +80,29 @@ def refuse_packed(mask: Tensor | None, arguments: dict[str, Any]) -> None:
         )
 
 
+def refuse_packed_pictures(kernel: str, arguments: dict[str, Any]) -> None:
+    """Refuse to read the attention of pictures that share a sequence, with borders that only FlashAttention sees.
+
+    Parameters
+    ----------
+    kernel : str
+        The attention kernel's name.
+    arguments : dict
+        What it was called with beside queries, keys, values and mask.
+
+    Raises
+    ------
+    UnsupportedGenerationError
+        With the way out.
+    """
+    borders = any(arguments.get(name) is not None for name in ("position_ids", "cu_seq_lens_q"))
+    if borders and is_flash(kernel):
+        raise UnsupportedGenerationError(
+            "vistrim cannot read the attention of a vision tower that packs its pictures for FlashAttention: "
+            "call model.set_attn_implementation({'vision_config': 'sdpa', 'text_config': '...'})"
+        )
+
+
 def flash_mask(keys: TokenMap, queries: TokenMap, window: int | None, causal: bool, maps: bool) -> Tensor | None:
     """Mask of a trimmed prefill.
 

@@ -78,8 +78,8 @@ class Forward:
         return tuple(window if window is not None and window < end else None for window in windows)
 
     @property
-    def taps_all(self) -> bool:
-        """Whether no layer's attention kernel is called without the tap."""
+    def drops_positions(self) -> bool:
+        """Whether attention kernels must not be told positions."""
         return False
 
     @property

@@ -49,7 +49,7 @@ def layer_mask(
     full, mask = mask, gather_rows(mask, row.clamp(min=0), 0, 2)
     mask = gather_rows(mask, place.clamp(min=0), 0, 3)
     if not keys.in_order:
-        # Tokens in one place see each other in the order of their rows, unless those in the place before it see it, too.
+        # Tokens in one place see each other in the order of their rows, unless the place before sees that place, too.
         rows, columns = queries.width, keys.width
         earlier = torch.ones(rows, columns, dtype=torch.bool, device=mask.device).tril(columns - rows)
         elsewhere = (queries.places[:, :, None] != keys.places[:, None]).to(mask.device)

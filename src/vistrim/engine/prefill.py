@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
@@ -13,25 +12,24 @@ from torch.nn.functional import pad
 from vistrim.core.scores import AttentionRows, Softmax, attention_received
 from vistrim.core.selection import Selection, gather_rows
 from vistrim.engine.cache import Incoming, refuse_cropping
-from vistrim.engine.compaction import compact_arguments, compact_hidden, replace_hidden, restore_length
-from vistrim.engine.flash import flash_mask, looks_back, refuse_packed
-from vistrim.engine.forward import Forward
+from vistrim.engine.compaction import compact_hidden, replace_hidden, restore_length
+from vistrim.engine.flash import refuse_packed
 from vistrim.engine.hooks import Call
-from vistrim.engine.masks import layer_mask, visible_to_rows
-from vistrim.engine.positions import Renumbering, lowered_arguments, own_positions
+from vistrim.engine.layer_inputs import LayerInputs
+from vistrim.engine.masks import visible_to_rows
+from vistrim.engine.positions import Renumbering, own_positions
 from vistrim.engine.probe import queries_and_keys
 from vistrim.engine.prompt import Prompt
 from vistrim.engine.queries import QueryRows
 from vistrim.engine.structure import LayerPass
 from vistrim.engine.structured_plan import plan_prefill
-from vistrim.engine.tokens import TokenMap
 from vistrim.engine.vision import VisionRecord
 from vistrim.errors import UnsupportedGenerationError
 from vistrim.methods.views import InputTokens, LayerTokens
 
 
 @dataclass(kw_only=True)
-class Prefill(Forward):
+class Prefill(LayerInputs):
     """A forward pass over a prompt with images, or over more text behind one.
 
     Attributes
@@ -46,22 +44,16 @@ class Prefill(Forward):
         ``[samples, prompt tokens]`` float32: scores from a guide, if the method ranks by one.
     question : Tensor or None
         ``[batch, hidden]``: what the decoder made of the questions alone, if the method asks for it.
-    tokens : TokenMap
-        The rows that the current layer processes.
     entered : tuple of int
         Visual tokens per sample that entered the decoder.
     images : tuple of int
         Images per sample.
-    trimmed : bool
-        Whether rows have been removed in this pass.
-    renumbering : Renumbering or None
-        How positions have changed in this pass; None: each token has its own.
     asking : QueryRows
         The rows whose attention ranks.
     attention : AttentionRows or None
         Of these rows, at the layer that was tapped last.
-    tables : tuple of Tensor
-        RoPE of the rows that the current layer processes.
+    tables : tuple of Tensor or None
+        RoPE of the rows that the current layer processes: cosines and sines, if that is what it is given.
     windowed : Tensor or None
         ``[batch, 1, rows, columns]`` bool: what a layer that is tapped sees, where its own mask does not tell.
     """
@@ -71,14 +63,11 @@ class Prefill(Forward):
     vision: VisionRecord | None
     guidance: Tensor | None
     question: Tensor | None
-    tokens: TokenMap = field(init=False)
     entered: tuple[int, ...] = field(init=False)
     images: tuple[int, ...] = ()
-    trimmed: bool = False
-    renumbering: Renumbering | None = None
     asking: QueryRows = field(init=False)
     attention: AttentionRows | None = None
-    tables: tuple[Tensor, Tensor] = field(init=False)
+    tables: tuple[Tensor, Tensor] | None = None
     windowed: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -93,14 +82,6 @@ class Prefill(Forward):
                 "a bare forward pass: call model.generate(..., max_new_tokens=1)"
             )
 
-    @property
-    def rows(self) -> Tensor | None:
-        return self.tokens.slots - self.past if self.trimmed else None
-
-    @property
-    def taps_all(self) -> bool:
-        return self.flash
-
     def before_layer(self, layer: int, hidden: Tensor, kwargs: Call) -> tuple[Tensor, Call] | None:
         cached = self.cache.layers[layer] if self.cache is not None else None
         if layer == 0 and self.flash:
@@ -113,9 +94,10 @@ class Prefill(Forward):
                 hidden = self._cut(layer, hidden, self._select_at(layer, hidden, kwargs), kwargs)
         tap_for_cut = layer + 1 in self.cuts and self.method.ranks_by == "layer before"
         self.tapped = layer if tap_for_cut or (layer == 0 and self.method.acts_in_decode) else None
-        changed = self._arguments(layer, hidden, kwargs)
-        self.tables = (kwargs | changed)["position_embeddings"]
-        self.windowed = self._windowed(layer) if self.tapped is not None else None
+        self._note_window(cached, ranks=tap_for_cut)
+        changed = self.arguments(layer, hidden, kwargs)
+        self.tables = _cosines_and_sines(kwargs | changed)
+        self.windowed = self.windowed_mask(layer) if self.tapped is not None else None
         self.recorder.layer_ran(self.tokens.width, self.cached(layer), self.tokens)
         if cached is not None:
             shift = self.renumbering.shift if self.renumbering is not None else None
@@ -159,8 +141,8 @@ class Prefill(Forward):
 
     def _select_input(self, hidden: Tensor) -> Selection | None:
         pictures, visual = self.prompt.pictures, self.tokens.visual
-        total = sum(picture.tokens for own in pictures.of_sample for picture in own)
-        vision = self.vision.tokens(pictures.number >= 0, total) if self.vision is not None else None
+        placeholders = self.prompt.inputs.placeholders
+        vision = self.vision.tokens(placeholders, visual.device) if self.vision is not None else None
         return self.method.select_input(
             InputTokens(
                 embeddings=hidden,
@@ -215,9 +197,10 @@ class Prefill(Forward):
     def _look_ahead(self, layer: int, hidden: Tensor, kwargs: Call) -> AttentionRows:
         """Attention of the layer that is about to run, on the tokens that are there now."""
         cached = self.cache.layers[layer] if self.cache is not None else None
-        arguments = kwargs | self._arguments(layer, hidden, kwargs)
-        self.tables = arguments["position_embeddings"]
-        self.windowed = self._windowed(layer)
+        self._note_window(cached, ranks=True)
+        arguments = kwargs | self.arguments(layer, hidden, kwargs)
+        self.tables = _cosines_and_sines(arguments)
+        self.windowed = self.windowed_mask(layer)
         rows = self.asking.among(self.tokens).to(hidden.device)
         self.looks_ahead = True
         try:
@@ -225,6 +208,11 @@ class Prefill(Forward):
         finally:
             self.looks_ahead = False
         if cached is not None and cached.logical:
+            if cached.keys.shape[1::2] != key.shape[1::2]:
+                raise UnsupportedGenerationError(
+                    "the cache of this model holds latents, and a layer's keys of earlier turns cannot be seen in "
+                    "advance: use a method that ranks by the layer before, such as fastv"
+                )
             key = torch.cat([cached.keys, key], 2)
         return self._attention(*self.looking(layer, query, key), arguments.get("attention_mask"), softmax, rows)
 
@@ -239,6 +227,12 @@ class Prefill(Forward):
         """Columns that the rows may attend to, ``[batch, n, columns]`` bool."""
         mask = mask if self.windowed is None else self.windowed
         return visible_to_rows(mask, rows.to(key.device), self.tokens.width, key.shape[2])
+
+    def _note_window(self, cached: Any, ranks: bool) -> None:
+        """Note whether a layer that ranks may not see all visual tokens."""
+        window = getattr(cached, "sliding_window", None)
+        if ranks and window is not None and self.past + self.length > window:
+            self.recorder.window_hides_images = True
 
     def _cut(self, layer: int, hidden: Tensor, selection: Selection | None, kwargs: Call) -> Tensor:
         before = self.tokens
@@ -256,54 +250,7 @@ class Prefill(Forward):
             hidden = replace_hidden(hidden, selection.keep, selection.hidden)
         return compact_hidden(hidden, index, selection.merge_into)
 
-    def _arguments(self, layer: int, hidden: Tensor, kwargs: Call) -> Call:
-        """What changes in the layer's keyword arguments because of the tokens that are gone."""
-        changed: Call = {}
-        cached = self.cache.layers[layer] if self.cache is not None else None
-        tables = kwargs["position_embeddings"]
-        rows = self.tokens.slots - self.past
-        earlier = cached.shift if cached is not None else None
-        if self.renumbering is not None or earlier is not None:
-            own = own_positions(kwargs)
-            lowered = self.renumbering.lowered if self.renumbering is not None else None
-            changed |= self.remember(
-                ("lowered", id(tables), id(own), earlier.amounts if earlier is not None else None),
-                (tables, own),
-                lambda: lowered_arguments(partial(self.spec.rotary, layer), hidden, own, rows, lowered, earlier),
-            )
-        elif self.trimmed:
-            alive = tables, kwargs.get("position_ids")
-            changed |= self.remember(("arguments", *map(id, alive)), alive, lambda: compact_arguments(*alive, rows))
-        structured = self.structures[layer]
-        maps = self.flash and structured is not None and structured.brings_kernel
-        if self.trimmed or (cached is not None and cached.is_trimmed) or maps:
-            changed["attention_mask"] = self._mask(layer, kwargs.get("attention_mask"), maps)
-        return changed
 
-    def _mask(self, layer: int, mask: Tensor | None, maps: bool) -> Tensor | None:
-        """Mask of the rows and columns that are left; ``maps``: never one of columns alone."""
-        cached = self.cache.layers[layer] if self.cache is not None else None
-        keys, window, causal = self.columns(layer), self.windows[layer], looks_back(self.spec.attentions[layer])
-
-        def make() -> Tensor | None:
-            if self.flash:
-                return flash_mask(keys, self.tokens, window, causal, maps)
-            kv_offset = cached.get_mask_sizes(self.length)[1] if cached is not None else 0
-            return layer_mask(mask, keys, self.tokens, self.past, kv_offset)
-
-        return self.remember(("mask", id(mask), id(keys), window, causal, maps), (mask, keys), make)
-
-    def _windowed(self, layer: int) -> Tensor | None:
-        """Mask of rows and columns where FlashAttention knows more than its own mask tells."""
-        knows = self.windows[layer] is not None or not looks_back(self.spec.attentions[layer])
-        return self._mask(layer, None, True) if self.flash and knows else None
-
-    def columns(self, layer: int) -> TokenMap:
-        """The tokens that the rows of a layer that is about to run can attend to."""
-        cached = self.cache.layers[layer] if self.cache is not None else None
-        if cached is None or not cached.logical:
-            return self.tokens
-        held = cached.tokens
-        return self.remember(
-            ("columns", id(held), cached.stored), held, lambda: cached.columns().followed_by(self.tokens)
-        )
+def _cosines_and_sines(arguments: Call) -> tuple[Tensor, Tensor] | None:
+    tables = arguments["position_embeddings"]
+    return tables if isinstance(tables, tuple) else None

@@ -61,6 +61,7 @@ class Recorder:
     steps: int = 0
     generated: int = 0
     window_ended_annealing: bool = False
+    window_hides_images: bool = False
     passes: int = 0
     held_bytes: int = 0
     held_bytes_peak: int = 0
@@ -204,7 +205,7 @@ class Recorder:
         if layer in self.structured:
             together, alone = self.structured[layer]
             return together if sample is None else alone[sample]
-        flops = costs.layer_flops(self.spec.decoder_shape, rows, rows + self.cached[layer])
+        flops = costs.layer_flops(self.spec.decoder_shape.at(layer), rows, rows + self.cached[layer])
         return flops * (self.batch if sample is None else 1)
 
     def _flops_alone(self, sample: int, visual_per_layer: Sequence[int]) -> int:
@@ -241,8 +242,16 @@ class Recorder:
         found = []
         if not fewer_flops and not smaller_cache:
             found.append("nothing was trimmed: the method kept every visual token")
+        if self.window_hides_images:
+            found.append(
+                "some cuts were ranked by a layer with a sliding window shorter than the prompt: visual tokens that it "
+                "does not see went first"
+            )
         if self.window_ended_annealing:
-            found.append("the sequence outgrew the model's sliding window: from then on nothing more was annealed")
+            found.append(
+                "the sequence outgrew the model's sliding window: from then on nothing more was annealed in the layers "
+                "that have one"
+            )
         if self.past + self.prompt < SHORT_PROMPT:
             found.append(
                 f"short prompt ({self.past + self.prompt} tokens): fixed costs outweigh what trimming saves, "

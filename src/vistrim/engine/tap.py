@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from vistrim.core.scores import Softmax
-from vistrim.engine.flash import is_flash, kernel_for
+from vistrim.engine.flash import kernel_for, looks_back, refuse_packed_pictures
 
-_NAME, _FLASH_NAME = "vistrim_tap", "vistrim_tap_flash"
-"""Some attention modules prepare their inputs for FlashAttention, which they recognise by its name."""
+_NAME = "vistrim_tap"
 
 TapReader = Callable[[Tensor, Tensor, Tensor | None, Softmax], None]
 """Receives query ``[batch, heads, rows, head_dim]`` and key ``[batch, kv_heads, columns, head_dim]`` after RoPE, the
@@ -43,11 +42,15 @@ class Tap:
         What does the attention; None: the module's own kernel.
     read_before : TapReader or None
         Who wants to read before the attention is done.
+    drops_positions : bool
+        Whether the kernel is not told positions: FlashAttention would take the gaps that removed tokens leave for the
+        borders of packed sequences.
     """
 
     read: TapReader | None = None
     kernel: Kernel | None = None
     read_before: TapReader | None = None
+    drops_positions: bool = False
 
 
 class TapConfig:
@@ -59,11 +62,9 @@ class TapConfig:
 
     @property
     def _attn_implementation(self) -> str:
-        name = self.vistrim_real._attn_implementation
         # FlashAttention asks for its own name once more, while it runs.
-        if _running.config is self or self.vistrim_find() is None:
-            return name
-        return _FLASH_NAME if is_flash(name) else _NAME
+        tapped = _running.config is not self and self.vistrim_find() is not None
+        return _NAME if tapped else self.vistrim_real._attn_implementation
 
     def __getattr__(self, name: str) -> Any:
         if name == "vistrim_real":
@@ -111,15 +112,21 @@ def _tapped_attention(
     tap = config.vistrim_find()
     scaling = kwargs.get("scaling") or query.shape[-1] ** -0.5
     softmax = Softmax(scaling, kwargs.get("softcap"), kwargs.get("s_aux"))
+    if tap.drops_positions:
+        kwargs.pop("position_ids", None)
+    shown = attention_mask
+    if attention_mask is not None and attention_mask.dim() == 2 and not looks_back(module):
+        shown = attention_mask[:, None, None]
     if tap.read_before is not None:
-        tap.read_before(query.detach(), key.detach(), attention_mask, softmax)
+        tap.read_before(query.detach(), key.detach(), shown, softmax)
     if tap.kernel is not None:
         dropout = kwargs.get("dropout", 0.0)
         output = tap.kernel(query, key, value, attention_mask, scaling, dropout), None
     else:
         output = _own_kernel(module, query, key, value, attention_mask, softmax, kwargs)
     if tap.read is not None:
-        tap.read(query.detach(), key.detach(), attention_mask, softmax)
+        refuse_packed_pictures(config.vistrim_real._attn_implementation, kwargs)
+        tap.read(query.detach(), key.detach(), shown, softmax)
     return output
 
 
@@ -137,8 +144,6 @@ def _own_kernel(
     eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
     name = kernel_for(config.vistrim_real._attn_implementation, mask, softmax)
     kernel = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager)
-    # FlashAttention would take the gaps that removed tokens leave for the borders of packed sequences.
-    arguments.pop("position_ids", None)
     _running.config = config
     try:
         return kernel(module, query, key, value, mask, **arguments)
@@ -147,4 +152,3 @@ def _own_kernel(
 
 
 ALL_ATTENTION_FUNCTIONS.register(_NAME, _tapped_attention)
-ALL_ATTENTION_FUNCTIONS.register(_FLASH_NAME, _tapped_attention)

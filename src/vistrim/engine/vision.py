@@ -14,97 +14,143 @@ from vistrim.architectures.spec import VisionTower
 from vistrim.core.scores import AttentionRows, Softmax
 from vistrim.engine import tap
 from vistrim.engine.hooks import Hooks
+from vistrim.engine.masks import visible
 from vistrim.errors import UnsupportedGenerationError
 from vistrim.methods.views import VisionTokens
 
 
 @dataclass
+class Arranged:
+    """What the tower computed for the visual tokens of one modality.
+
+    Attributes
+    ----------
+    received : dict
+        For each block that is read, ``[visual tokens]`` float32: attention received.
+    states : dict
+        For each block that is read, ``[visual tokens, width]``: its output.
+    features : Tensor
+        ``[visual tokens, width]``: the tower's output.
+    """
+
+    received: dict[int, Tensor]
+    states: dict[int, Tensor]
+    features: Tensor
+
+
+@dataclass
 class VisionRecord:
-    """Attention rows and features of the images that one generation (or bare forward pass) has encoded.
+    """What the tower computed for the images that one generation (or bare forward pass) has encoded.
 
     Attributes
     ----------
     tower : VisionTower
         The tower.
     rows : dict
-        For each block that is read: the attention of each call of the tower, until it is asked for.
-    received : dict
-        For each block, ``[features]``: what these rows came to.
-    features : list of Tensor
-        ``[images, tokens, width]`` of each call: what the projector was given.
+        For each block that is read, the attention of each call since the last encoding was finished.
     states : dict
-        For each block that is read: its output ``[images, tokens, width]`` of each call, with the class token.
+        The same for its output ``[pictures, tokens, width]``.
+    features : list
+        The same for the tower's output.
+    finished : dict
+        For each modality, what these came to.
     """
 
     tower: VisionTower
     rows: dict[int, list[AttentionRows]] = field(default_factory=dict)
-    received: dict[int, Tensor] = field(default_factory=dict)
-    features: list[Tensor] = field(default_factory=list)
     states: dict[int, list[Tensor]] = field(default_factory=dict)
+    features: list[Tensor] = field(default_factory=list)
+    finished: dict[str, Arranged] = field(default_factory=dict)
 
     def read(self, block: int, query: Tensor, key: Tensor, mask: Tensor | None, softmax: Softmax) -> None:
         """Take the attention of a block; see `vistrim.engine.tap.TapReader`."""
+        pictures, _, rows, _ = query.shape
+        seen = counted = None
+        if mask is not None:
+            # Pictures that share a sequence see only themselves; padding sees nothing that counts.
+            seen = visible(mask)[:, 0].expand(pictures, rows, -1)
+            counted = seen.diagonal(dim1=1, dim2=2)
         if self.tower.has_cls:
             # A copy, so that the other rows are not held.
-            query = query[:, :, :1].clone()
-        images, _, rows, _ = query.shape
-        places = torch.arange(rows, device=query.device).expand(images, -1)
-        self.rows.setdefault(block, []).append(AttentionRows(query, key, None, softmax, key.shape[2], places))
+            query, counted = query[:, :, :1].clone(), None
+            seen = seen[:, :1] if seen is not None else None
+        places = torch.arange(query.shape[2], device=query.device).expand(pictures, -1)
+        attention = AttentionRows(query, key, seen, softmax, key.shape[2], places, counted)
+        self.rows.setdefault(block, []).append(attention)
 
-    def read_features(self, features: Tensor) -> None:
-        """Take the features ``[images, tokens, width]`` that the projector is given."""
-        self.features.append(features.detach())
-
-    def read_states(self, block: int, states: Tensor) -> None:
-        """Take the output ``[images, tokens, width]`` of a block."""
+    def read_states(self, states: Tensor, block: int) -> None:
+        """Take the output ``[pictures, tokens, width]`` of a block."""
         self.states.setdefault(block, []).append(states.detach())
 
-    def tokens(self, placeholders: Tensor, total: int) -> VisionTokens:
-        """Bring everything to the places of the images in the prompt.
+    def read_features(self, features: Tensor) -> None:
+        """Take the output ``[pictures, tokens, width]`` of the tower."""
+        self.features.append(features.detach())
+
+    def finish(self, modality: str, arguments: Mapping[str, Any]) -> None:
+        """Arrange what was taken by visual tokens, so that no queries and keys are held while an answer is generated.
 
         Parameters
         ----------
-        placeholders : Tensor
-            ``[batch, tokens]`` bool: places of image features.
-        total : int
-            Their number.
+        modality : str
+            "image" or "video".
+        arguments : mapping
+            Those of the call that encoded, by name.
+        """
+        arrange = self.tower.arrange
+        self.finished[modality] = Arranged(
+            {b: arrange([r.received() for r in rows], modality, arguments) for b, rows in self.rows.items()},
+            {b: arrange(states, modality, arguments) for b, states in self.states.items()},
+            arrange(self.features, modality, arguments),
+        )
+        for taken in (self.rows, self.states, self.features):
+            taken.clear()
+
+    def tokens(self, placeholders: Mapping[str, Tensor], device: torch.device) -> VisionTokens:
+        """Bring everything to the places of the images in the prompts.
+
+        Parameters
+        ----------
+        placeholders : mapping of str to Tensor
+            For each modality ``[batch, tokens]`` bool: places of its features.
+        device : torch.device
+            Of the result.
 
         Raises
         ------
         UnsupportedGenerationError
             If the images were not encoded in this generation.
         """
-        found = sum(features.shape[0] * features.shape[1] for features in self.features)
-        if not found or total % found:
-            raise UnsupportedGenerationError(
-                "this method needs what the vision tower computes on its way, but the images were encoded before: "
-                "pass `pixel_values`, so that the tower runs"
-            )
-        # Beam search and several answers repeat each sample, but encode its images once.
-        copies = total // found
-        first = placeholders[::copies].flatten()
-        source = torch.where(first, first.cumsum(0) - 1, -1)
-        source = source.view(-1, placeholders.shape[1]).repeat_interleave(copies, 0)
-        # Done once, so that the tower's queries and keys are not held while the answer is generated.
-        self.received |= {block: self._received(rows) for block, rows in self.rows.items()}
-        self.rows.clear()
-        device = placeholders.device
+        source = torch.full_like(next(iter(placeholders.values())), -1, dtype=torch.long, device=device)
+        found, features = [], 0
+        for modality, places in placeholders.items():
+            total = int(places.sum())
+            if total == 0:
+                continue
+            arranged = self.finished.get(modality)
+            own = len(arranged.features) if arranged is not None else 0
+            if arranged is None or total % own:
+                raise UnsupportedGenerationError(
+                    "this method needs what the vision tower computes on its way, but the images were encoded before: "
+                    "pass `pixel_values`, so that the tower runs"
+                )
+            # Beam search and several answers repeat each sample, but encode its images once.
+            first = places[:: total // own].to(device)
+            number = (first.flatten().cumsum(0) - 1 + features).view(first.shape)
+            here = torch.where(first, number, -1).repeat_interleave(total // own, 0)
+            source = torch.maximum(source, here)
+            found.append(arranged)
+            features += own
         return VisionTokens(
-            attention={block: received.to(device) for block, received in self.received.items()},
-            features=torch.cat([features.flatten(0, 1) for features in self.features]).to(device),
+            attention=_together([arranged.received for arranged in found], device),
             source=source,
-            states={block: self._of_features(states).to(device) for block, states in self.states.items()},
+            states=_together([arranged.states for arranged in found], device),
+            features=torch.cat([arranged.features for arranged in found]).to(device),
         )
 
-    def _of_features(self, states: list[Tensor]) -> Tensor:
-        """``[features, width]``: a class token that is no feature stands in front of them."""
-        kept = [s[:, -f.shape[1] :] for s, f in zip(states, self.features, strict=True)]
-        return torch.cat([s.flatten(0, 1) for s in kept])
 
-    def _received(self, rows: list[AttentionRows]) -> Tensor:
-        """Attention received by the tokens that are features: a class token that is none stands in front of them."""
-        kept = [r.received()[:, -f.shape[1] :] for r, f in zip(rows, self.features, strict=True)]
-        return torch.cat([received.flatten() for received in kept])
+def _together(parts: Sequence[Mapping[int, Tensor]], device: torch.device) -> dict[int, Tensor]:
+    """The values of all modalities one behind the other, for each block."""
+    return {block: torch.cat([part[block] for part in parts]).to(device) for block in parts[0]}
 
 
 CurrentRecord = Callable[[], VisionRecord | None]
@@ -114,13 +160,14 @@ CurrentRecord = Callable[[], VisionRecord | None]
 def watch(
     tower: VisionTower, attention: Sequence[int], states: Sequence[int], current: CurrentRecord, hooks: Hooks
 ) -> None:
-    """Have the tower's features, and attention and output of some blocks, noted."""
+    """Have attention and output of some blocks, and the tower's features, noted."""
     for block in attention:
         tap.install(tower.attentions[block], partial(_tap, current, block))
         hooks.undo_with(partial(tap.remove, tower.attentions[block]))
     for block in states:
-        hooks.keep(tower.blocks[block].register_forward_hook(partial(_note_states, current, block)))
-    hooks.keep(tower.projector.register_forward_pre_hook(partial(_note_features, current)))
+        note = partial(VisionRecord.read_states, block=block)
+        hooks.keep(tower.blocks[block].register_forward_hook(partial(_note, current, note)))
+    hooks.keep(tower.features.register_forward_hook(partial(_note, current, VisionRecord.read_features)))
 
 
 def _tap(current: CurrentRecord, block: int) -> tap.Tap | None:
@@ -128,14 +175,13 @@ def _tap(current: CurrentRecord, block: int) -> tap.Tap | None:
     return None if record is None else tap.Tap(partial(record.read, block))
 
 
-def _note_states(current: CurrentRecord, block: int, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+def _note(
+    current: CurrentRecord, note: Callable[..., None], module: nn.Module, args: tuple[Any, ...], output: Any
+) -> None:
     if (record := current()) is not None:
-        record.read_states(block, output)
-
-
-def _note_features(current: CurrentRecord, projector: nn.Module, args: tuple[Any, ...]) -> None:
-    if (record := current()) is not None:
-        record.read_features(args[0])
+        output = output if isinstance(output, Tensor) else output[0]
+        # Packed pictures may come without a batch.
+        note(record, output if output.dim() == 3 else output[None])
 
 
 def check_features(tower: VisionTower, arguments: Mapping[str, Any], name: str) -> None:

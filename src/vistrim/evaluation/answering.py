@@ -89,10 +89,10 @@ def answer(
     ]
 
 
-def _vision_flops(spec: ModelSpec) -> int:
-    """FLOPs of encoding one image; 0 where images differ in size."""
+def _vision_flops(spec: ModelSpec) -> int | None:
+    """FLOPs of encoding one image; None where images differ in size."""
     grid, cost = spec.images.grid, spec.images.cost
-    return vision_flops(cost, [Picture.of(grid)]) if grid is not None and cost is not None else 0
+    return None if grid is None or cost is None else vision_flops(cost, [Picture.of(grid)])
 
 
 def _full_flops(spec: ModelSpec, length: int) -> int:

@@ -36,8 +36,8 @@ class Answer:
         Decoder FLOPs in prefill, as run and untrimmed.
     method_flops : float
         FLOPs of what the method computes beside the decoder.
-    vision_flops : float
-        FLOPs of vision tower and projector.
+    vision_flops : float or None
+        FLOPs of vision tower and projector; None: not known, as images differ in size.
     kv_mean : float
         KV bytes over those of the untrimmed model at the same step, mean over steps.
     kv_bytes_peak, kv_bytes_full : float
@@ -56,7 +56,7 @@ class Answer:
     prefill_flops: float
     prefill_flops_full: float
     method_flops: float
-    vision_flops: float
+    vision_flops: float | None
     kv_mean: float
     kv_bytes_peak: float
     kv_bytes_full: float

@@ -25,7 +25,6 @@ AVERAGED = (
     "prefill_flops",
     "prefill_flops_full",
     "method_flops",
-    "vision_flops",
     "kv_mean",
     "kv_bytes_peak",
     "exited",
@@ -57,10 +56,14 @@ class Figures:
         Share of the answers that the model ended itself; the others were cut off.
     new_tokens, average_tokens : float
         Generated tokens; visual tokens per layer in prefill.
-    prefill_flops, prefill_flops_full, method_flops, vision_flops : float
-        FLOPs per item: decoder in prefill as run and untrimmed, what the method computes beside it, and vision tower.
-    flops_ratio, flops_ratio_with_vision : float
-        Untrimmed over trimmed FLOPs (prefill and what the method adds), without and with the vision tower.
+    prefill_flops, prefill_flops_full, method_flops : float
+        FLOPs per item: decoder in prefill as run and untrimmed, and what the method computes beside it.
+    vision_flops : float or None
+        The same of the vision tower; None: not known.
+    flops_ratio : float
+        Untrimmed over trimmed FLOPs (prefill and what the method adds), without the vision tower.
+    flops_ratio_with_vision : float or None
+        The same with it; None: not known.
     kv_mean : float
         KV bytes over the untrimmed model's at the same step, mean over steps.
     kv_peak : float
@@ -84,9 +87,9 @@ class Figures:
     prefill_flops: float
     prefill_flops_full: float
     method_flops: float
-    vision_flops: float
+    vision_flops: float | None
     flops_ratio: float
-    flops_ratio_with_vision: float
+    flops_ratio_with_vision: float | None
     kv_mean: float
     kv_peak: float
     kv_bytes_peak: float
@@ -188,7 +191,8 @@ def _figures(tasks: Sequence[_Pairs], seed: int) -> Figures:
     usable = drawn_untouched > 0
     averages = {name: average(name) for name in AVERAGED}
     # The untrimmed model sees every image.
-    vision_full = mean(mean(sample.vision_flops for sample in pairs.untouched) for pairs in tasks)
+    vision_full = _vision_flops([pairs.untouched for pairs in tasks])
+    vision = _vision_flops([pairs.trimmed for pairs in tasks])
     trimmed_flops = averages["prefill_flops"] + averages["method_flops"]
     return Figures(
         items=sum(len(pairs) for pairs in tasks),
@@ -201,11 +205,21 @@ def _figures(tasks: Sequence[_Pairs], seed: int) -> Figures:
             mean(u.answer == t.answer for u, t in zip(pairs.untouched, pairs.trimmed, strict=True)) for pairs in tasks
         ),
         flops_ratio=averages["prefill_flops_full"] / trimmed_flops,
-        flops_ratio_with_vision=(averages["prefill_flops_full"] + vision_full)
-        / (trimmed_flops + averages["vision_flops"]),
+        vision_flops=vision,
+        flops_ratio_with_vision=None
+        if vision is None or vision_full is None
+        else (averages["prefill_flops_full"] + vision_full) / (trimmed_flops + vision),
         kv_peak=average("kv_bytes_peak") / average("kv_bytes_full"),
         **averages,
     )
+
+
+def _vision_flops(tasks: Sequence[Sequence[Sample]]) -> float | None:
+    """FLOPs of the vision tower per item, mean over tasks; None if it is not known for one of them."""
+    known = [[sample.vision_flops for sample in task if sample.vision_flops is not None] for task in tasks]
+    if sum(map(len, known)) < sum(map(len, tasks)):
+        return None
+    return mean(map(mean, known))
 
 
 def _mean_of_means(strata: Sequence[np.ndarray]) -> float:

@@ -48,6 +48,11 @@ class ClassAttention(PerImage):
         return torch.stack(list(image.attention.values())).sum(0)
 
     def choose(self, image: ImageTokens) -> ImageChoice:
-        """Keep the patches with the highest score; ties go to the earlier one."""
-        order = self.scores(image).argsort(descending=True, stable=True)
+        """Keep the patches with the highest score; ties go to the earlier one, and separators go first."""
+        order = ranking(self.scores(image))
         return ImageChoice(order[: budget(self.keep, image.n)])
+
+
+def ranking(scores: Tensor) -> Tensor:
+    """``[n]`` long: tokens by falling score; those without one (NaN), which are no patches, come last."""
+    return scores.nan_to_num(nan=-torch.inf).argsort(descending=True, stable=True)

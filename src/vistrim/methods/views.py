@@ -69,6 +69,9 @@ class Guidance:
 class VisionTokens:
     """What the vision tower computed for the visual tokens of a prompt.
 
+    A feature that several tokens of the tower are merged into has their mean; one that is made of none of them (a
+    separator between rows of tiles) has NaN.
+
     Attributes
     ----------
     attention : mapping of int to Tensor
@@ -76,7 +79,7 @@ class VisionTokens:
         feature of the prompt from the class token or, in a tower without one, from all tokens of its image (mean);
         mean over heads.
     features : Tensor
-        ``[features, width]``: the tower's output before the projector.
+        ``[features, width]``: the tower's output before the projector; of several feature blocks the deepest one's.
     source : Tensor
         ``[batch, tokens]`` long: which feature each visual token of the prompt is; -1 for text. The features of an
         image follow each other.

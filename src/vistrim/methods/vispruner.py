@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 
 from vistrim.core.schedules import budget
 from vistrim.methods.base import Positions
-from vistrim.methods.class_attention import ClassAttention
+from vistrim.methods.class_attention import ClassAttention, ranking
 from vistrim.methods.per_image import ImageChoice, ImageTokens
 from vistrim.methods.registry import register
 
@@ -72,9 +72,12 @@ class VisPruner(ClassAttention):
         assert image.features is not None
         kept = budget(self.keep, image.n)
         important = int(kept * self.important_ratio)
-        order = self.scores(image).argsort(descending=True, stable=True)
+        scores = self.scores(image)
+        order, patches = ranking(scores), int(scores.isfinite().sum())
+        if kept >= patches:
+            return ImageChoice(order[:kept])
         similarity = _cosines(image.features)
-        others = thinned_out(order[important:], similarity, kept - important)
+        others = thinned_out(order[important:patches], similarity, kept - important)
         return ImageChoice(torch.cat([order[:important], others]))
 
 
