@@ -90,10 +90,11 @@ class Decode(Forward):
         if mask is None and config._attn_implementation == "eager":
             additive = hidden.dtype
         window = getattr(cached, "sliding_window", None)
+        flat = self.flash and self.plan_layer(layer) is None
         changed["attention_mask"] = self.remember(
-            (id(cached.tokens), cached.stored, window),
+            (id(cached.tokens), cached.stored, window, flat),
             cached.tokens,
-            lambda: decode_mask(cached.tokens, cached.stored, self.past, window, additive),
+            lambda: decode_mask(cached.tokens, cached.stored, self.past, window, additive, flat),
         )
         return hidden, changed
 
@@ -105,7 +106,7 @@ class Decode(Forward):
     def read_scores(self, layer: int, query: Tensor, key: Tensor, mask: Tensor | None, softmax: Softmax) -> None:
         assert self.cache is not None
         cached = self.cache.layers[layer]
-        seen = None if mask is None else visible(mask)[:, 0]
+        seen = None if mask is None else mask[:, None] if mask.dim() == 2 else visible(mask)[:, 0]
         if not self.slides:
             # All visual tokens are among the mapped columns; those behind are generated text.
             self.scored = cached.tokens

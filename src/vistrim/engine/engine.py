@@ -301,12 +301,13 @@ class Engine:
             return tap.Tap(read_before=leave_layer)
         kernel = forward.plan.kernel if forward.plan is not None else None
         if forward.tapped != i:
-            return tap.Tap(kernel=kernel) if kernel is not None else None
+            taps = kernel is not None or forward.drops_positions
+            return tap.Tap(kernel=kernel, drops_positions=forward.drops_positions) if taps else None
 
         def read(query: Tensor, key: Tensor, mask: Tensor | None, softmax: Softmax) -> None:
             forward.read_scores(i, *forward.looking(i, query, key), mask, softmax)
 
-        return tap.Tap(read, kernel)
+        return tap.Tap(read, kernel, drops_positions=True)
 
     def _split_rows(self) -> RowSplit | None:
         forward = self._thread.forward

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -11,6 +12,7 @@ from transformers.cache_utils import Cache
 
 from vistrim.architectures import ModelSpec
 from vistrim.core.scores import Softmax
+from vistrim.engine.flash import is_flash, sliding_windows
 from vistrim.engine.hooks import Call
 from vistrim.engine.recorder import Recorder
 from vistrim.engine.structure import LayerPass, Structures
@@ -61,6 +63,24 @@ class Forward:
     looks_ahead: bool = False
     plan: LayerPass | None = None
     memo: dict[Any, Any] = field(default_factory=dict)
+
+    @cached_property
+    def flash(self) -> bool:
+        """Whether the decoder's attention kernel is a FlashAttention."""
+        config: Any = self.spec.decoder.config
+        return is_flash(config._attn_implementation)
+
+    @cached_property
+    def windows(self) -> tuple[int | None, ...]:
+        """Tokens that each layer looks back over; None: all, or no window has been filled yet."""
+        end = self.past + self.length
+        windows = sliding_windows(self.spec.decoder.config)
+        return tuple(window if window is not None and window < end else None for window in windows)
+
+    @property
+    def drops_positions(self) -> bool:
+        """Whether attention kernels must not be told positions."""
+        return False
 
     @property
     def rows(self) -> Tensor | None:

@@ -9,11 +9,12 @@ from typing import Any
 
 from torch import Tensor
 from transformers import PreTrainedModel, UnbatchedClassifierFreeGuidanceLogitsProcessor
-from transformers.cache_utils import Cache, DynamicCache
+from transformers.cache_utils import Cache
 
 from vistrim.engine.cache_swap import check_cache
 from vistrim.engine.encodings import Encodings
 from vistrim.engine.exits import GuideRecord
+from vistrim.engine.flash import is_flash, sliding_windows
 from vistrim.engine.recorder import Recorder
 from vistrim.errors import UnsupportedGenerationError
 
@@ -151,10 +152,6 @@ def check_length(tokens: int, longest: int | None) -> None:
         )
 
 
-def _has_windows(text_config: Any) -> bool:
-    return any(layer.is_sliding for layer in DynamicCache(config=text_config).layers)
-
-
 def refuse_continuous_batching(*args: Any, **kwargs: Any) -> None:
     """Refuse what the methods of a model that batch continuously would do.
 
@@ -172,12 +169,13 @@ def check_kernel(config: Any) -> None:
     Raises
     ------
     UnsupportedGenerationError
-        For anything but SDPA and eager attention.
+        For anything but SDPA, eager attention and FlashAttention.
     """
     kernel = config._attn_implementation or "eager"
-    if kernel not in ATTENTION_KERNELS:
+    if kernel not in ATTENTION_KERNELS and not is_flash(kernel):
         raise UnsupportedGenerationError(
-            f"vistrim does not support attention {kernel!r}: call model.set_attn_implementation('sdpa') (or 'eager')"
+            f"vistrim does not support attention {kernel!r}: call model.set_attn_implementation('sdpa') (or "
+            "'eager', or 'flash_attention_2')"
         )
 
 
@@ -199,7 +197,7 @@ def _check_loop(setting: Callable[[str], Any], acts_in_decode: bool, text_config
             "prompt-lookup decoding together with decode-time trimming, whose tokens may be taken back",
             "use a method that trims in prefill only, such as vistrim.PVTP()",
         )
-    if setting("prompt_lookup_num_tokens") is not None and _has_windows(text_config):
+    if setting("prompt_lookup_num_tokens") is not None and any(sliding_windows(text_config)):
         refuse("prompt-lookup decoding with a sliding window", "leave out `prompt_lookup_num_tokens`")
     if setting("assistant_model") is not None or setting("assistant_early_exit") is not None:
         refuse("assisted decoding with a draft model", "use `prompt_lookup_num_tokens` or plain decoding")

@@ -16,6 +16,7 @@ from vistrim.core.costs import decode_flops, prefill_flops, vision_flops
 from vistrim.core.layout import Picture
 from vistrim.engine import tap
 from vistrim.engine.confidence import KeepBest, exit_score, log_probability, read_again
+from vistrim.engine.flash import check_listening
 from vistrim.engine.generation import GenerateCall, begin_generation
 from vistrim.engine.greedy import greedy_settings, inputs_of
 from vistrim.engine.listening import Listener
@@ -154,6 +155,7 @@ class Guide:
         generate = self.model.generate
         # The guide's own generation config may ask for what cannot be listened to.
         begin_generation(GenerateCall.of(self.model, generate, (), inputs | settings), acts_in_decode=False)
+        check_listening(self.spec.decoder)
         with listener.listening():
             output = generate(**inputs, **settings)
         longest = int(listener.lengths.max())

@@ -94,7 +94,7 @@ class Listener:
 
     def _tap(self) -> tap.Tap | None:
         # Other threads may use the model meanwhile.
-        return tap.Tap(self._read) if threading.get_ident() == self._thread else None
+        return tap.Tap(self._read, drops_positions=True) if threading.get_ident() == self._thread else None
 
     def _read(self, query: Tensor, key: Tensor, mask: Tensor | None, softmax: Softmax) -> None:
         length, columns = query.shape[2], key.shape[2]

@@ -44,20 +44,25 @@ def layer_mask(
         causal = torch.ones(rows, columns, dtype=torch.bool, device=keys.valid.device).tril(columns - rows)
         return _show_something(causal & keys.valid[:, None, None], queries)
     place = (keys.places - kv_offset).to(mask.device)
+    row = (queries.places - first_slot).to(mask.device)
     known = (keys.valid.to(mask.device) & (place >= 0))[:, None, None]
-    mask = gather_rows(mask, (queries.places - first_slot).clamp(min=0), 0, 2)
+    full, mask = mask, gather_rows(mask, row.clamp(min=0), 0, 2)
     mask = gather_rows(mask, place.clamp(min=0), 0, 3)
     if not keys.in_order:
-        # Tokens in one place see each other in the order of their rows.
+        # Tokens in one place see each other in the order of their rows, unless the place before sees that place, too.
         rows, columns = queries.width, keys.width
-        known = known & torch.ones(rows, columns, dtype=torch.bool, device=mask.device).tril(columns - rows)
+        earlier = torch.ones(rows, columns, dtype=torch.bool, device=mask.device).tril(columns - rows)
+        elsewhere = (queries.places[:, :, None] != keys.places[:, None]).to(mask.device)
+        before = gather_rows(gather_rows(full, (row - 1).clamp(min=0), 0, 2), place.clamp(min=0), 0, 3)
+        both_ways = visible(before) & (row > 0)[:, None, :, None]
+        known = known & (earlier | elsewhere[:, None] | both_ways)
     if mask.dtype == torch.bool:
         return _show_something(mask & known, queries)
     return mask.masked_fill(~known, torch.finfo(mask.dtype).min)
 
 
 def decode_mask(
-    held: TokenMap, stored: int, past: int, window: int | None, additive: torch.dtype | None
+    held: TokenMap, stored: int, past: int, window: int | None, additive: torch.dtype | None, flat: bool
 ) -> Tensor | None:
     """Mask of one generated token over a trimmed cache layer and itself.
 
@@ -73,11 +78,13 @@ def decode_mask(
         Slots that a sliding-window layer looks back over.
     additive : torch.dtype or None
         Type of an additive mask; None: a bool one.
+    flat : bool
+        Whether the kernel is a FlashAttention. To one row, what is out of its window may as well be padding.
 
     Returns
     -------
     Tensor or None
-        ``[batch, 1, 1, stored + 1]``, or None if every column is visible.
+        ``[batch, 1, 1, stored + 1]``, flat ``[batch, stored + 1]``, or None if every column is visible.
     """
     if window is None or past < window:
         window = None
@@ -89,6 +96,8 @@ def decode_mask(
         generated = torch.arange(past + 1 - behind, past + 1, device=held.slots.device)
         places = torch.cat([held.places, generated.expand(held.places.shape[0], -1)], 1)
         seen = seen & (past - places < window)
+    if flat:
+        return seen
     seen = seen[:, None, None]
     if additive is None:
         return seen
@@ -106,7 +115,8 @@ def visible_to_rows(mask: Tensor | None, rows: Tensor, queries: int, columns: in
     Parameters
     ----------
     mask : Tensor or None
-        The layer's mask, ``[batch or 1, 1, queries, columns]`` bool or additive; None: causal.
+        The layer's mask, ``[batch or 1, 1, queries, columns]`` bool or additive; ``[batch, columns]`` bool: causal, and
+        only these columns; None: causal.
     rows : Tensor
         ``[batch, n]`` long: the query rows.
     queries, columns : int
@@ -117,9 +127,10 @@ def visible_to_rows(mask: Tensor | None, rows: Tensor, queries: int, columns: in
     Tensor
         ``[batch, n, columns]`` bool.
     """
-    if mask is None:
+    if mask is None or mask.dim() == 2:
         place = torch.arange(columns, device=rows.device)
-        return place <= (rows + columns - queries)[..., None]
+        causal = place <= (rows + columns - queries)[..., None]
+        return causal if mask is None else causal & mask[:, None].to(rows.device)
     return visible(gather_rows(mask[:, 0], rows.to(mask.device), 0, 1))
 
 

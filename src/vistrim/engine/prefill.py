@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
@@ -13,24 +12,24 @@ from torch.nn.functional import pad
 from vistrim.core.scores import AttentionRows, Softmax, attention_received
 from vistrim.core.selection import Selection, gather_rows
 from vistrim.engine.cache import Incoming, refuse_cropping
-from vistrim.engine.compaction import PER_TOKEN, compact_arguments, compact_hidden, replace_hidden, restore_length
-from vistrim.engine.forward import Forward
+from vistrim.engine.compaction import compact_hidden, replace_hidden, restore_length
+from vistrim.engine.flash import refuse_packed
 from vistrim.engine.hooks import Call
-from vistrim.engine.masks import layer_mask, visible_to_rows
-from vistrim.engine.positions import Renumbering, lowered_arguments, own_positions
+from vistrim.engine.layer_inputs import LayerInputs
+from vistrim.engine.masks import visible_to_rows
+from vistrim.engine.positions import Renumbering, own_positions
 from vistrim.engine.probe import queries_and_keys
 from vistrim.engine.prompt import Prompt
 from vistrim.engine.queries import QueryRows
 from vistrim.engine.structure import LayerPass
 from vistrim.engine.structured_plan import plan_prefill
-from vistrim.engine.tokens import TokenMap
 from vistrim.engine.vision import VisionRecord
 from vistrim.errors import UnsupportedGenerationError
 from vistrim.methods.views import InputTokens, LayerTokens
 
 
 @dataclass(kw_only=True)
-class Prefill(Forward):
+class Prefill(LayerInputs):
     """A forward pass over a prompt with images, or over more text behind one.
 
     Attributes
@@ -45,22 +44,18 @@ class Prefill(Forward):
         ``[samples, prompt tokens]`` float32: scores from a guide, if the method ranks by one.
     question : Tensor or None
         ``[batch, hidden]``: what the decoder made of the questions alone, if the method asks for it.
-    tokens : TokenMap
-        The rows that the current layer processes.
     entered : tuple of int
         Visual tokens per sample that entered the decoder.
     images : tuple of int
         Images per sample.
-    trimmed : bool
-        Whether rows have been removed in this pass.
-    renumbering : Renumbering or None
-        How positions have changed in this pass; None: each token has its own.
     asking : QueryRows
         The rows whose attention ranks.
     attention : AttentionRows or None
         Of these rows, at the layer that was tapped last.
     tables : tuple of Tensor or None
         RoPE of the rows that the current layer processes: cosines and sines, if that is what it is given.
+    windowed : Tensor or None
+        ``[batch, 1, rows, columns]`` bool: what a layer that is tapped sees, where its own mask does not tell.
     """
 
     prompt: Prompt
@@ -68,14 +63,12 @@ class Prefill(Forward):
     vision: VisionRecord | None
     guidance: Tensor | None
     question: Tensor | None
-    tokens: TokenMap = field(init=False)
     entered: tuple[int, ...] = field(init=False)
     images: tuple[int, ...] = ()
-    trimmed: bool = False
-    renumbering: Renumbering | None = None
     asking: QueryRows = field(init=False)
     attention: AttentionRows | None = None
     tables: tuple[Tensor, Tensor] | None = None
+    windowed: Tensor | None = None
 
     def __post_init__(self) -> None:
         self.tokens = self.prompt.tokens
@@ -89,12 +82,10 @@ class Prefill(Forward):
                 "a bare forward pass: call model.generate(..., max_new_tokens=1)"
             )
 
-    @property
-    def rows(self) -> Tensor | None:
-        return self.tokens.slots - self.past if self.trimmed else None
-
     def before_layer(self, layer: int, hidden: Tensor, kwargs: Call) -> tuple[Tensor, Call] | None:
         cached = self.cache.layers[layer] if self.cache is not None else None
+        if layer == 0 and self.flash:
+            refuse_packed(kwargs.get("attention_mask"), kwargs)
         if layer == 0 and any(self.entered):
             with self.recorder.selecting():
                 hidden = self._enter(hidden, kwargs)
@@ -104,8 +95,9 @@ class Prefill(Forward):
         tap_for_cut = layer + 1 in self.cuts and self.method.ranks_by == "layer before"
         self.tapped = layer if tap_for_cut or (layer == 0 and self.method.acts_in_decode) else None
         self._note_window(cached, ranks=tap_for_cut)
-        changed = self._arguments(layer, hidden, kwargs)
+        changed = self.arguments(layer, hidden, kwargs)
         self.tables = _cosines_and_sines(kwargs | changed)
+        self.windowed = self.windowed_mask(layer) if self.tapped is not None else None
         self.recorder.layer_ran(self.tokens.width, self.cached(layer), self.tokens)
         if cached is not None:
             shift = self.renumbering.shift if self.renumbering is not None else None
@@ -125,9 +117,8 @@ class Prefill(Forward):
                 self.attention = self._attention(gather_rows(query, rows, 0, 2), key, mask, softmax, rows)
             if layer == 0 and self.cache is not None and self.method.acts_in_decode:
                 rows = QueryRows.last_of(self.prompt).among(self.tokens)
-                seen = visible_to_rows(mask, rows.to(key.device), query.shape[2], key.shape[2])
                 row = gather_rows(query, rows, 0, 2)
-                self.cache.layers[0].scores = attention_received(row, key, seen, softmax)
+                self.cache.layers[0].scores = attention_received(row, key, self._seen(mask, rows, key), softmax)
 
     def restored(self, hidden: Tensor) -> Tensor:
         if not self.trimmed:
@@ -207,8 +198,9 @@ class Prefill(Forward):
         """Attention of the layer that is about to run, on the tokens that are there now."""
         cached = self.cache.layers[layer] if self.cache is not None else None
         self._note_window(cached, ranks=True)
-        arguments = kwargs | self._arguments(layer, hidden, kwargs)
+        arguments = kwargs | self.arguments(layer, hidden, kwargs)
         self.tables = _cosines_and_sines(arguments)
+        self.windowed = self.windowed_mask(layer)
         rows = self.asking.among(self.tokens).to(hidden.device)
         self.looks_ahead = True
         try:
@@ -227,10 +219,14 @@ class Prefill(Forward):
     def _attention(
         self, query: Tensor, key: Tensor, mask: Tensor | None, softmax: Softmax, rows: Tensor
     ) -> AttentionRows:
-        width = self.tokens.width
-        seen = visible_to_rows(mask, rows.to(key.device), width, key.shape[2])
+        seen = self._seen(mask, rows, key)
         rows = rows.to(query.device)
-        return AttentionRows(query, key, seen, softmax, width, rows, self.asking.counted, self.tables)
+        return AttentionRows(query, key, seen, softmax, self.tokens.width, rows, self.asking.counted, self.tables)
+
+    def _seen(self, mask: Tensor | None, rows: Tensor, key: Tensor) -> Tensor:
+        """Columns that the rows may attend to, ``[batch, n, columns]`` bool."""
+        mask = mask if self.windowed is None else self.windowed
+        return visible_to_rows(mask, rows.to(key.device), self.tokens.width, key.shape[2])
 
     def _note_window(self, cached: Any, ranks: bool) -> None:
         """Note whether a layer that ranks may not see all visual tokens."""
@@ -253,38 +249,6 @@ class Prefill(Forward):
         if selection.hidden is not None:
             hidden = replace_hidden(hidden, selection.keep, selection.hidden)
         return compact_hidden(hidden, index, selection.merge_into)
-
-    def _arguments(self, layer: int, hidden: Tensor, kwargs: Call) -> Call:
-        """What changes in the layer's keyword arguments because of the tokens that are gone."""
-        changed: Call = {}
-        cached = self.cache.layers[layer] if self.cache is not None else None
-        tables = kwargs["position_embeddings"]
-        rows = self.tokens.slots - self.past
-        earlier = cached.shift if cached is not None else None
-        if self.renumbering is not None or earlier is not None:
-            own = own_positions(kwargs)
-            lowered = self.renumbering.lowered if self.renumbering is not None else None
-            changed |= self.remember(
-                ("lowered", id(tables), id(own), earlier.amounts if earlier is not None else None),
-                (tables, own),
-                lambda: lowered_arguments(partial(self.spec.rotary, layer), hidden, own, rows, lowered, earlier),
-            )
-        elif self.trimmed:
-            alive = tables, *(kwargs.get(name) for name in PER_TOKEN)
-            changed |= self.remember(("arguments", *map(id, alive)), alive, lambda: compact_arguments(kwargs, rows))
-        if self.trimmed or (cached is not None and cached.is_trimmed):
-            changed["attention_mask"] = self._mask(cached, kwargs.get("attention_mask"))
-        return changed
-
-    def _mask(self, cached: Any, mask: Tensor | None) -> Tensor | None:
-        held = cached.tokens if cached is not None else None
-
-        def make() -> Tensor | None:
-            keys = cached.columns().followed_by(self.tokens) if cached is not None and cached.logical else self.tokens
-            kv_offset = cached.get_mask_sizes(self.length)[1] if cached is not None else 0
-            return layer_mask(mask, keys, self.tokens, self.past, kv_offset)
-
-        return self.remember(("mask", id(mask), id(held)), (mask, held), make)
 
 
 def _cosines_and_sines(arguments: Call) -> tuple[Tensor, Tensor] | None:

@@ -43,6 +43,11 @@ class StructuredLayer:
         return StructuredLayer(structure, *head_blocks(structure.heads or (True,) * shape.heads, shape.kv_heads))
 
     @property
+    def brings_kernel(self) -> bool:
+        """Whether the layer may need an attention kernel of ours."""
+        return bool(self.idle) or self.structure.window is not None
+
+    @property
     def lacking(self) -> LayerStructure | None:
         """What the visual tokens that this layer stores lack."""
         cut = self.structure

@@ -28,7 +28,7 @@ def plan_prefill(layer: StructuredLayer, number: int, forward: Prefill) -> Layer
     UnsupportedGenerationError
         If a window is asked for on images without a grid.
     """
-    tokens, columns = forward.tokens, _columns(number, forward)
+    tokens, columns = forward.tokens, forward.columns(number)
     if not any(columns.n_visual):
         return None
     structure = layer.structure
@@ -45,17 +45,6 @@ def plan_prefill(layer: StructuredLayer, number: int, forward: Prefill) -> Layer
         return None
     _note_work(layer, number, forward, columns, tiles)
     return LayerPass(rows, kernel)
-
-
-def _columns(number: int, forward: Prefill) -> TokenMap:
-    """The tokens that the layer's rows can attend to."""
-    cached = forward.cache.layers[number] if forward.cache is not None else None
-    if cached is None or not cached.logical:
-        return forward.tokens
-    held = cached.tokens
-    return forward.remember(
-        ("columns", id(held), cached.stored), held, lambda: cached.columns().followed_by(forward.tokens)
-    )
 
 
 def _split(tokens: TokenMap) -> RowSplit:

@@ -7,6 +7,7 @@ the true kernel still does the attention.
 """
 
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from vistrim.core.scores import Softmax
+from vistrim.engine.flash import kernel_for, looks_back, refuse_packed_pictures
 
 _NAME = "vistrim_tap"
 
@@ -40,11 +42,15 @@ class Tap:
         What does the attention; None: the module's own kernel.
     read_before : TapReader or None
         Who wants to read before the attention is done.
+    drops_positions : bool
+        Whether the kernel is not told positions: FlashAttention would take the gaps that removed tokens leave for the
+        borders of packed sequences.
     """
 
     read: TapReader | None = None
     kernel: Kernel | None = None
     read_before: TapReader | None = None
+    drops_positions: bool = False
 
 
 class TapConfig:
@@ -56,13 +62,24 @@ class TapConfig:
 
     @property
     def _attn_implementation(self) -> str:
-        return _NAME if self.vistrim_find() is not None else self.vistrim_real._attn_implementation
+        # FlashAttention asks for its own name once more, while it runs.
+        tapped = _running.config is not self and self.vistrim_find() is not None
+        return _NAME if tapped else self.vistrim_real._attn_implementation
 
     def __getattr__(self, name: str) -> Any:
         if name == "vistrim_real":
             # Asked for by copy and pickle before there is any state.
             raise AttributeError(name)
         return getattr(self.vistrim_real, name)
+
+
+class _Running(threading.local):
+    """The stand-in of the module whose true kernel this thread is running."""
+
+    config: TapConfig | None = None
+
+
+_running = _Running()
 
 
 def install(attention: nn.Module, find: Callable[[], Tap | None]) -> None:
@@ -95,20 +112,43 @@ def _tapped_attention(
     tap = config.vistrim_find()
     scaling = kwargs.get("scaling") or query.shape[-1] ** -0.5
     softmax = Softmax(scaling, kwargs.get("softcap"), kwargs.get("s_aux"))
+    if tap.drops_positions:
+        kwargs.pop("position_ids", None)
+    shown = attention_mask
+    if attention_mask is not None and attention_mask.dim() == 2 and not looks_back(module):
+        shown = attention_mask[:, None, None]
     if tap.read_before is not None:
-        tap.read_before(query.detach(), key.detach(), attention_mask, softmax)
+        tap.read_before(query.detach(), key.detach(), shown, softmax)
     if tap.kernel is not None:
         dropout = kwargs.get("dropout", 0.0)
         output = tap.kernel(query, key, value, attention_mask, scaling, dropout), None
     else:
-        kernel_name = config.vistrim_real._attn_implementation
-        # Each modeling file has an eager kernel of its own, which is not in the registry.
-        eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
-        kernel = ALL_ATTENTION_FUNCTIONS.get_interface(kernel_name, eager)
-        output = kernel(module, query, key, value, attention_mask, **kwargs)
+        output = _own_kernel(module, query, key, value, attention_mask, softmax, kwargs)
     if tap.read is not None:
-        tap.read(query.detach(), key.detach(), attention_mask, softmax)
+        refuse_packed_pictures(config.vistrim_real._attn_implementation, kwargs)
+        tap.read(query.detach(), key.detach(), shown, softmax)
     return output
+
+
+def _own_kernel(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    softmax: Softmax,
+    arguments: dict[str, Any],
+) -> Any:
+    config = module.config
+    # Each modeling file has an eager kernel of its own, which is not in the registry.
+    eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    name = kernel_for(config.vistrim_real._attn_implementation, mask, softmax)
+    kernel = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager)
+    _running.config = config
+    try:
+        return kernel(module, query, key, value, mask, **arguments)
+    finally:
+        _running.config = None
 
 
 ALL_ATTENTION_FUNCTIONS.register(_NAME, _tapped_attention)

@@ -1,8 +1,7 @@
 """What an untrimmed model would hold."""
 
-from transformers import DynamicCache
-
 from vistrim.architectures import ModelSpec
+from vistrim.engine.flash import sliding_windows
 
 
 class UntrimmedCache:
@@ -17,9 +16,9 @@ class UntrimmedCache:
     def __init__(self, spec: ModelSpec) -> None:
         shape = spec.decoder_shape
         self.bytes_per_token = 2 * shape.kv_heads * shape.head_dim * spec.dtype.itemsize
-        layers = DynamicCache(config=spec.decoder.config).layers
+        windows = sliding_windows(spec.decoder.config)
         # A sliding layer makes room for the token to come.
-        self._windows = [layer.sliding_window - 1 if layer.is_sliding else None for layer in layers]
+        self._windows = [window - 1 if window is not None else None for window in windows]
 
     def tokens(self, length: int) -> int:
         """Tokens held after ``length`` tokens were seen."""
