@@ -3,12 +3,28 @@
 from collections.abc import Callable
 from typing import Any
 
-from vistrim.architectures import llava
+from vistrim.architectures import glm_v, llava, pixtral, qwen_vl
 from vistrim.architectures.pictures import unknown
 from vistrim.architectures.spec import Images
 
 FAMILIES: dict[str, Callable[[Any], Images]] = {
     "llava": llava.images,
+    "qwen2_vl": qwen_vl.images,
+    "qwen2_5_vl": qwen_vl.images,
+    "qwen3_vl": qwen_vl.images,
+    "qwen3_vl_moe": qwen_vl.images,
+    "qwen2_5_omni_thinker": qwen_vl.images,
+    "qwen3_omni_moe_thinker": qwen_vl.images,
+    "cohere_compass": qwen_vl.images,
+    "cosmos3_omni": qwen_vl.images,
+    "exaone4_5": qwen_vl.images,
+    "hyperclovax_vision_v2": qwen_vl.images,
+    "glm4v": glm_v.images,
+    "glm46v": glm_v.images,
+    "glm4v_moe": glm_v.images,
+    "glm_ocr": glm_v.images,
+    "mistral3": pixtral.images,
+    "lighton_ocr": pixtral.images,
 }
 """Model type (``config.model_type``) to the function that says what becomes of its images."""
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from vistrim.architectures import pixtral
 from vistrim.architectures.patches import one_to_one
 from vistrim.architectures.pictures import of_one_grid, unknown
 from vistrim.architectures.spec import Images, VisionTower
@@ -15,8 +16,9 @@ def images(model: Any) -> Images:
     """Describe what becomes of images in a LLaVA model."""
     config, base = model.config, model.model
     text, vision = config.text_config, config.vision_config
+    if vision.model_type == "pixtral":
+        return pixtral.images(model)
     if vision.model_type not in VISION_TYPES:
-        # Pixtral checkpoints in LLaVA's clothes, for one, whose images have several sizes.
         return Images(shapes=unknown)
     blocks = tuple(base.vision_tower.encoder.layers)
     side = vision.image_size // vision.patch_size

@@ -1,7 +1,7 @@
 """What the engine needs to know about a model."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -41,6 +41,8 @@ class Arrange(Protocol):
         ----------
         parts : sequence of Tensor
             Of each call of the tower (or of its attention): ``[pictures, tokens]`` or ``[pictures, tokens, width]``.
+            Of a packed tower they are ``[1, tokens]`` or ``[1, tokens, width]``, one behind the other the whole
+            sequence.
         modality : str
             "image" or "video".
         arguments : mapping
@@ -52,6 +54,13 @@ class Arrange(Protocol):
             ``[visual tokens]`` or ``[visual tokens, width]``, in the order of the prompts. Where several tokens of the
             tower are merged into one, their mean; NaN where a visual token is made of none (between rows of tiles).
         """
+
+
+class ReadSizes(Protocol):
+    """Tells how long the pictures are that a vision tower has in one sequence."""
+
+    def __call__(self, modality: str, arguments: Mapping[str, Any]) -> list[int]:
+        """Tokens of each picture in the tower, in its order; the parameters are those of `Arrange`."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,9 @@ class VisionTower:
         From the tower's tokens to visual tokens.
     settings : mapping of str to object
         Values in the config, by name, that a call may override and with them the feature block.
+    packed : ReadSizes or None
+        For a tower that has all pictures in one sequence: where each ends. Its attention may be called for all of them
+        at once, for each picture, or for windows of it. None: each picture has a row of its own.
     """
 
     blocks: tuple[nn.Module, ...]
@@ -83,6 +95,7 @@ class VisionTower:
     features: nn.Module
     arrange: Arrange
     settings: Mapping[str, Any]
+    packed: ReadSizes | None = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +116,8 @@ class Images:
         The vision tower; None: how its patches become visual tokens is not known.
     cost : VisionShape or None
         Sizes for the cost figures; None: not known.
+    placeholders : mapping of str to int
+        Placeholder id of each modality for which it is not the one that the config names so.
     """
 
     shapes: ReadShapes
@@ -111,6 +126,7 @@ class Images:
     pixels: int | None = None
     tower: VisionTower | None = None
     cost: VisionShape | None = None
+    placeholders: Mapping[str, int] = field(default_factory=dict)
 
 
 Rotary = Callable[[int, Tensor, Tensor], Any]

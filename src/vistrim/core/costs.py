@@ -27,17 +27,26 @@ class DecoderShape:
 
 @dataclass(frozen=True)
 class VisionShape:
-    """Sizes of a vision tower (plain two-matrix feed-forward) and of the projector behind it."""
+    """Sizes of a vision tower and of the projector behind it."""
 
     layers: int
     hidden: int
     intermediate: int
     tokens: int | None
-    """Tokens of every picture in the tower; None: ``per_visual_token`` for each of its visual tokens."""
+    """Tokens of every picture in the tower; None: what a picture says itself, or ``per_visual_token`` for each of its
+    visual tokens."""
     projector: tuple[int, ...]
     """Widths along the projector, input first: ``(1024, 4096, 4096)`` for LLaVA-1.5-7B."""
     per_visual_token: int = 1
     """Tokens in the tower that become one visual token."""
+    gated: bool = False
+    """Whether the feed-forward network has three matrices instead of two."""
+    windowed: int = 0
+    """Layers in which tokens see only a window of their picture."""
+    window: int = 0
+    """Side of these windows, in visual tokens; they are cut off at the edge of a picture."""
+    beside_projector: int = 0
+    """Multiply-adds for each visual token besides those of the projector."""
 
 
 @dataclass(frozen=True)
@@ -106,12 +115,29 @@ def decode_flops(shape: DecoderShape, past: int, steps: int) -> int:
 
 
 def vision_flops(shape: VisionShape, pictures: Sequence[Picture]) -> int:
-    """FLOPs of encoding and projecting pictures (patch embedding not counted; full attention in every block)."""
-    d, widths = shape.hidden, shape.projector
-    total = 0
+    """FLOPs of encoding and projecting pictures (patch embedding not counted)."""
+    d = shape.hidden
+    matrices = 4 * d * d + (3 if shape.gated else 2) * d * shape.intermediate
+    projector = sum(a * b for a, b in pairwise(shape.projector)) + shape.beside_projector
+    multiply_adds = 0
     for picture in pictures:
-        n = shape.tokens or shape.per_visual_token * picture.tokens
-        block = 2 * n * (4 * d * d + 2 * d * shape.intermediate + 2 * n * d)
-        projected = 2 * (n // shape.per_visual_token) * sum(a * b for a, b in pairwise(widths))
-        total += shape.layers * block + projected
-    return total
+        n = picture.patches or shape.tokens or shape.per_visual_token * picture.tokens
+        pairs = (shape.layers - shape.windowed) * n * n
+        if shape.windowed:
+            pairs += shape.windowed * _window_pairs(picture, n, shape.window)
+        made = picture.tokens if picture.patches else n // shape.per_visual_token
+        multiply_adds += shape.layers * n * matrices + 2 * pairs * d + made * projector
+    return 2 * multiply_adds
+
+
+def _window_pairs(picture: Picture, patches: int, side: int) -> int:
+    """Pairs of patches in the same window of a picture."""
+    rows, columns = picture.grid or (1, picture.tokens)
+    pairs = _pairs_in_stretches(rows, side) * _pairs_in_stretches(columns, side)
+    return pairs * (patches // picture.tokens) ** 2
+
+
+def _pairs_in_stretches(length: int, side: int) -> int:
+    """Pairs of places in the same stretch, of a length cut into stretches."""
+    whole, rest = divmod(length, side)
+    return whole * side * side + rest * rest

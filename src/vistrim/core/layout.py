@@ -20,15 +20,18 @@ class Picture:
         Its visual tokens, separators between its rows included.
     grid : tuple of int or None
         Their rows and columns; None: they form no grid, or it is not known.
+    patches : int or None
+        Its tokens in the vision tower, where this differs from picture to picture.
     """
 
     tokens: int
     grid: Grid | None = None
+    patches: int | None = None
 
     @staticmethod
-    def of(grid: Grid) -> Picture:
+    def of(grid: Grid, patches: int | None = None) -> Picture:
         """A picture whose tokens fill a grid."""
-        return Picture(grid[0] * grid[1], grid)
+        return Picture(grid[0] * grid[1], grid, patches)
 
 
 @dataclass(frozen=True)

@@ -66,8 +66,8 @@ class VisionRecord:
         """Take the attention of a block; see `vistrim.engine.tap.TapReader`."""
         pictures, _, rows, _ = query.shape
         seen = counted = None
-        if mask is not None:
-            # Pictures that share a sequence see only themselves; padding sees nothing that counts.
+        if mask is not None and self.tower.packed is None:
+            # Padding sees nothing that counts.
             seen = visible(mask)[:, 0].expand(pictures, rows, -1)
             counted = seen.diagonal(dim1=1, dim2=2)
         if self.tower.has_cls:
@@ -97,8 +97,9 @@ class VisionRecord:
             Those of the call that encoded, by name.
         """
         arrange = self.tower.arrange
+        sizes = self.tower.packed(modality, arguments) if self.tower.packed is not None else None
         self.finished[modality] = Arranged(
-            {b: arrange([r.received() for r in rows], modality, arguments) for b, rows in self.rows.items()},
+            {b: arrange(_received(rows, sizes), modality, arguments) for b, rows in self.rows.items()},
             {b: arrange(states, modality, arguments) for b, states in self.states.items()},
             arrange(self.features, modality, arguments),
         )
@@ -146,6 +147,31 @@ class VisionRecord:
             states=_together([arranged.states for arranged in found], device),
             features=torch.cat([arranged.features for arranged in found]).to(device),
         )
+
+
+def _received(calls: Sequence[AttentionRows], sizes: list[int] | None) -> list[Tensor]:
+    """Attention that the tokens of each call receive: the mean over all rows of their picture.
+
+    ``sizes`` are the tokens of each picture where the pictures follow each other in one sequence, else None.
+    """
+    if sizes is None:
+        return [call.received() for call in calls]
+    total = torch.cat([_sum_over_rows(part) for call in calls for part in _pictures(call, sizes)], 1)
+    # A row that sees only a window of its picture pays nothing to the rest of it.
+    rows = torch.tensor(sizes, device=total.device)
+    return [total / rows.repeat_interleave(rows)]
+
+
+def _pictures(call: AttentionRows, sizes: list[int]) -> list[AttentionRows]:
+    """One call for each picture, of a call for all of them (by a mask or a kernel that keeps them apart)."""
+    if call.tokens != sum(sizes):
+        return [call]
+    pieces = zip(call.query.split(sizes, 2), call.key.split(sizes, 2), call.places.split(sizes, 1), strict=True)
+    return [AttentionRows(query, key, None, call.softmax, key.shape[2], places) for query, key, places in pieces]
+
+
+def _sum_over_rows(call: AttentionRows) -> Tensor:
+    return call.received() * call.query.shape[2]
 
 
 def _together(parts: Sequence[Mapping[int, Tensor]], device: torch.device) -> dict[int, Tensor]:
