@@ -25,7 +25,6 @@ def discover(model: nn.Module) -> ModelSpec:
     _check_kind(model)
     whole: Any = model
     decoder = find_decoder(whole)
-    images = images_of(whole)
     return ModelSpec(
         name=f"{type(model).__name__} {whole.name_or_path}".strip(),
         checkpoint=whole.name_or_path,
@@ -36,8 +35,8 @@ def discover(model: nn.Module) -> ModelSpec:
         rope_axes=rope_axes(decoder.config),
         norm=decoder.norm,
         embed=whole.get_input_embeddings(),
-        images=images,
-        visual_token_ids={**_visual_token_ids(whole), **images.placeholders},
+        images=images_of(whole),
+        visual_token_ids=_visual_token_ids(whole),
         decoder_shape=decoder_shape(decoder.config),
     )
 

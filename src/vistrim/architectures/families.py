@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from vistrim.architectures import glm_v, llava, pixtral, qwen_vl
+from vistrim.architectures import glm_v, llava, navit, pixtral, qwen_vl
 from vistrim.architectures.pictures import unknown
 from vistrim.architectures.spec import Images
 
@@ -25,6 +25,11 @@ FAMILIES: dict[str, Callable[[Any], Images]] = {
     "glm_ocr": glm_v.images,
     "mistral3": pixtral.images,
     "lighton_ocr": pixtral.images,
+    "paddleocr_vl": navit.paddleocr_vl,
+    "video_llama_3": navit.video_llama_3,
+    "cosmos3_edge": navit.cosmos3_edge,
+    "kimi_k25": navit.kimi_k25,
+    "hunyuan_vl": navit.hunyuan_vl,
 }
 """Model type (``config.model_type``) to the function that says what becomes of its images."""
 

@@ -1,7 +1,4 @@
-"""GLM-4.1V and its kin: a packed tower, behind whose norm a convolution merges 2 x 2 patches.
-
-The frames of a video are written into the prompt as images.
-"""
+"""GLM-4.1V and its kin: a packed tower, behind whose norm a convolution merges 2 x 2 patches."""
 
 from typing import Any
 
@@ -15,11 +12,9 @@ TOWERS = ("glm4v_vision", "glm4v_moe_vision", "glm_ocr_vision")
 
 def images(model: Any) -> Images:
     """Describe what becomes of images and videos in a GLM-V model."""
-    config = model.config
-    vision, tower = config.vision_config, model.base_model.visual
-    placeholders = {"video": config.image_token_id}
+    vision, tower = model.config.vision_config, model.base_model.visual
     if vision.model_type not in TOWERS:
-        return Images(shapes=unknown, placeholders=placeholders)
+        return Images(shapes=unknown)
     pictures = PackedPictures(by_grid(vision.spatial_merge_size), in_squares)
     blocks = tuple(tower.blocks)
     out, inner = vision.out_hidden_size, tower.merger.gate_proj.out_features
@@ -45,5 +40,4 @@ def images(model: Any) -> Images:
             gated=True,
             beside_projector=out * inner,
         ),
-        placeholders=placeholders,
     )

@@ -1,7 +1,7 @@
 """What the engine needs to know about a model."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -116,8 +116,6 @@ class Images:
         The vision tower; None: how its patches become visual tokens is not known.
     cost : VisionShape or None
         Sizes for the cost figures; None: not known.
-    placeholders : mapping of str to int
-        Placeholder id of each modality for which it is not the one that the config names so.
     """
 
     shapes: ReadShapes
@@ -126,7 +124,6 @@ class Images:
     pixels: int | None = None
     tower: VisionTower | None = None
     cost: VisionShape | None = None
-    placeholders: Mapping[str, int] = field(default_factory=dict)
 
 
 Rotary = Callable[[int, Tensor, Tensor], Any]

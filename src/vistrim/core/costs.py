@@ -125,7 +125,7 @@ def vision_flops(shape: VisionShape, pictures: Sequence[Picture]) -> int:
         pairs = (shape.layers - shape.windowed) * n * n
         if shape.windowed:
             pairs += shape.windowed * _window_pairs(picture, n, shape.window)
-        made = picture.tokens if picture.patches else n // shape.per_visual_token
+        made = picture.tokens if picture.patches and picture.grid else n // shape.per_visual_token
         multiply_adds += shape.layers * n * matrices + 2 * pairs * d + made * projector
     return 2 * multiply_adds
 

@@ -18,7 +18,7 @@ from vistrim.engine.pictures import PromptPictures, find_pictures
 from vistrim.engine.tokens import TokenMap
 from vistrim.errors import UnsupportedGenerationError
 
-_PIXELS = {"image": ("pixel_values", "pixel_values_images"), "video": ("pixel_values_videos",)}
+_PIXELS = ("pixel_values", "pixel_values_images", "pixel_values_videos")
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class PromptInputs:
     Attributes
     ----------
     placeholders : mapping of str to Tensor
-        For each modality that this forward pass brings features of, ``[batch, tokens]`` bool: their places.
+        For each modality ``[batch, tokens]`` bool: places of its features; empty if this forward pass brings none.
     shapes : mapping of str to list of ImageShape
         For each modality, how its features lie, in prompt order over the batch; known once they are encoded.
     padding_mask : Tensor or None
@@ -129,13 +129,9 @@ def read_inputs(spec: ModelSpec, inputs: Mapping[str, Any], labels: Tensor | Non
             "vistrim supports padding masks [batch, tokens] only: pass such an `attention_mask`, or none"
         )
     encoded = inputs.get("mm_encoder_outputs") or {}
-    brought = {
-        modality: token
-        for modality, token in spec.visual_token_ids.items()
-        if encoded.get(modality) is not None or any(inputs.get(name) is not None for name in _PIXELS[modality])
-    }
+    has_images = bool(encoded) or any(inputs.get(name) is not None for name in _PIXELS)
     return PromptInputs(
-        placeholders=_placeholders(spec, inputs, brought),
+        placeholders=_placeholders(spec, inputs) if has_images else {},
         shapes=given_shapes(spec, encoded),
         padding_mask=mask.bool() if mask is not None else None,
         labels=labels,
@@ -143,14 +139,14 @@ def read_inputs(spec: ModelSpec, inputs: Mapping[str, Any], labels: Tensor | Non
     )
 
 
-def _placeholders(spec: ModelSpec, inputs: Mapping[str, Any], tokens: Mapping[str, int]) -> dict[str, Tensor]:
+def _placeholders(spec: ModelSpec, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
     ids: Tensor | None = inputs.get("input_ids")
     if ids is not None:
-        return {modality: ids == token for modality, token in tokens.items()}
+        return {modality: ids == token for modality, token in spec.visual_token_ids.items()}
     # The same test that the model itself makes: placeholders are recognised by their embedding.
     embeddings = inputs["inputs_embeds"]
     found = {}
-    for modality, token in tokens.items():
+    for modality, token in spec.visual_token_ids.items():
         found[modality] = (embeddings == spec.embed(torch.tensor(token, device=embeddings.device))).all(-1)
     return found
 
