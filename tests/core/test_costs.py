@@ -12,6 +12,7 @@ from vistrim.core.costs import (
     structured_layer_flops,
     vision_flops,
 )
+from vistrim.core.layout import Picture
 from vistrim.core.structure import LayerStructure
 from vistrim.core.windows import tile_grid
 
@@ -52,8 +53,22 @@ def test_later_turn_attends_to_the_past():
 
 def test_vision_tower():
     clip = VisionShape(layers=24, hidden=1024, intermediate=4096, tokens=577, projector=(1024, 4096, 4096))
-    assert vision_flops(clip, 2) == 2 * vision_flops(clip, 1)
-    assert vision_flops(clip, 1) / 1e12 == pytest.approx(0.406, abs=0.01)
+    picture = Picture.of((24, 24))
+    assert vision_flops(clip, [picture] * 2) == 2 * vision_flops(clip, [picture])
+    assert vision_flops(clip, [picture]) / 1e12 == pytest.approx(0.406, abs=0.01)
+
+
+def test_vision_tower_that_merges_tokens():
+    merging = VisionShape(2, 8, 16, tokens=None, projector=(32, 8), per_visual_token=4)
+    # 24 tokens in the tower, 6 behind it.
+    blocks = 2 * 2 * 24 * (4 * 8 * 8 + 2 * 8 * 16 + 2 * 24 * 8)
+    assert vision_flops(merging, [Picture.of((2, 3))]) == blocks + 2 * 6 * 32 * 8
+
+
+def test_layers_of_different_sizes():
+    narrow, wide = DecoderShape(1, 8, 16, 2, 1, 4), DecoderShape(1, 8, 32, 2, 2, 8)
+    both = DecoderShape(2, 8, 16, 2, 1, 4, each=(narrow, wide))
+    assert prefill_flops(both, [5, 3]) == prefill_flops(narrow, [5]) + prefill_flops(wide, [3])
 
 
 @pytest.mark.parametrize("window", [None, 5])

@@ -89,6 +89,6 @@ def padded(
     return pixels, places
 
 
-def token_types(ids: Tensor) -> dict[str, Tensor]:
+def token_types(ids: Tensor, later: Tensor | None = None) -> dict[str, Tensor]:
     """Which tokens are of an image (1) and of a video (2)."""
     return {"mm_token_type_ids": (ids == IMAGE).long() + 2 * (ids == VIDEO).long()}

@@ -49,7 +49,9 @@ class MaskedReference:
     step: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        self.layers = self.model.get_decoder().layers
+        decoder = self.model.get_decoder()
+        # Llama 4 keeps a text model with a head of its own.
+        self.layers = getattr(decoder, "model", decoder).layers
         self.cache = [set() for _ in self.layers]
         # What each row saw when it was computed. In a cached generation it is never computed again.
         self.seen = [torch.zeros(0, 0, dtype=torch.bool) for _ in self.layers]

@@ -4,6 +4,7 @@ import pytest
 
 import vistrim
 from tests.families.refused import REFUSED
+from tests.families.zoo import FAMILIES
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED))
@@ -11,3 +12,15 @@ def test_class_is_refused(name):
     model = REFUSED[name].build()
     with pytest.raises(vistrim.UnsupportedModelError):
         vistrim.trim(model, vistrim.FastV())
+
+
+def test_llama_4_beyond_what_it_counts_by_positions():
+    """Its chunks and scaled queries go by rows: sequences that reach them are refused before any work is done."""
+    family = FAMILIES["llama4"]
+    model = family.build()
+    inputs = family.batch([family.sample(2, 9)])
+    tokens = inputs["input_ids"].shape[1]
+    with vistrim.trim(model, vistrim.PVTP(1, 2, 0.5)):
+        model.generate(**inputs, max_new_tokens=256 - tokens, do_sample=False)
+        with pytest.raises(vistrim.UnsupportedGenerationError, match="beyond 256 tokens"):
+            model.generate(**inputs, max_new_tokens=257 - tokens, do_sample=False)

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -22,9 +23,12 @@ LAYER_ARGUMENTS = {
     "use_cache",
     "output_attentions",
     "output_router_logits",
+    "moe_mm_token_type_ids",
     "kwargs",
 }
 """Arguments of a decoder layer that the engine knows how to give fewer tokens."""
+EMPTY_WITHOUT = {"per_layer_input": "hidden_size_per_layer_input", "shared_kv_states": "num_kv_shared_layers"}
+"""Further arguments that carry nothing where the named setting of the config is 0 or missing (Gemma 4)."""
 
 
 def find_decoder(model: Any) -> Any:
@@ -36,23 +40,26 @@ def find_decoder(model: Any) -> Any:
         If there is none in which tokens can be removed between two layers.
     """
     name = type(model).__name__
-    if model.config.is_encoder_decoder:
-        raise UnsupportedModelError(
-            f"{name} is an encoder-decoder model: its answers look at the image by cross-attention, and there are no "
-            "visual tokens in the decoder to trim"
-        )
     decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
     # Some models keep a text model with its own head.
     while decoder is not None and not hasattr(decoder, "layers"):
         decoder = getattr(decoder, "model", None)
-    if decoder is None:
-        raise UnsupportedModelError(f"{name} has no decoder with a list of layers, between which tokens can be removed")
+    if decoder is None or not hasattr(decoder, "rotary_emb"):
+        raise UnsupportedModelError(
+            f"{name} has no decoder with rotary positions and a list of layers, between which tokens can be removed"
+        )
     _check_layers(name, decoder)
     return decoder
 
 
 def _check_layers(name: str, decoder: Any) -> None:
-    cache = DynamicCache(config=decoder.config).layers
+    config = decoder.config
+    if getattr(config, "num_kv_shared_layers", None):
+        raise UnsupportedModelError(
+            f"{name} has layers that use the keys and values of earlier ones, from which tokens cannot be removed "
+            "layer by layer"
+        )
+    cache = DynamicCache(config=config).layers
     if other := sorted({type(layer).__name__ for layer in cache if type(layer) not in CACHE_LAYERS}):
         raise UnsupportedModelError(
             f"{name} keeps more than keys and values of each token ({', '.join(other)}: linear or sparse attention, "
@@ -65,7 +72,8 @@ def _check_layers(name: str, decoder: Any) -> None:
             raise UnsupportedModelError(
                 f"layer {i} of {name} ({kind}) has no self-attention over all tokens whose queries and keys can be read"
             )
-        if unknown := sorted(inspect.signature(type(layer).forward).parameters.keys() - LAYER_ARGUMENTS):
+        empty = {argument for argument, setting in EMPTY_WITHOUT.items() if not getattr(config, setting, None)}
+        if unknown := sorted(inspect.signature(type(layer).forward).parameters.keys() - LAYER_ARGUMENTS - empty):
             raise UnsupportedModelError(
                 f"layer {i} of {name} ({kind}) is given {', '.join(unknown)} for each token, which vistrim cannot cut"
             )
@@ -78,15 +86,37 @@ def _uses_interface(attention: nn.Module) -> bool:
 
 def decoder_shape(text: Any) -> DecoderShape:
     """Sizes of a decoder from its config."""
+    layers = [_shape(layer) for layer in getattr(text, "per_layer_config", None) or [text] * text.num_hidden_layers]
+    return replace(layers[0], layers=len(layers), each=tuple(layers) if len(set(layers)) > 1 else ())
+
+
+def _shape(text: Any) -> DecoderShape:
     heads = text.num_attention_heads
+    latent = getattr(text, "kv_lora_rank", None)
     return DecoderShape(
-        layers=text.num_hidden_layers,
+        layers=1,
         hidden=text.hidden_size,
         intermediate=_active_neurons(text),
         heads=heads,
         kv_heads=getattr(text, "num_key_value_heads", None) or heads,
-        head_dim=getattr(text, "head_dim", None) or text.hidden_size // heads,
+        head_dim=_latent_head_dim(text) if latent else getattr(text, "head_dim", None) or text.hidden_size // heads,
+        projections=_latent_projections(text) if latent else None,
     )
+
+
+def _latent_head_dim(text: Any) -> int:
+    """Mean width of a head's logits and values in multi-head latent attention."""
+    return (text.qk_nope_head_dim + text.qk_rope_head_dim + text.v_head_dim) // 2
+
+
+def _latent_projections(text: Any) -> int:
+    """Weights of the projections of multi-head latent attention (DeepSeek-V3)."""
+    query = text.num_attention_heads * (text.qk_nope_head_dim + text.qk_rope_head_dim)
+    key_and_value = text.num_attention_heads * (text.qk_nope_head_dim + text.v_head_dim)
+    rank, latent = text.q_lora_rank, text.kv_lora_rank
+    down_and_up = rank * (text.hidden_size + query) if rank else text.hidden_size * query
+    latents = text.hidden_size * (latent + text.qk_rope_head_dim) + latent * key_and_value
+    return down_and_up + latents + text.num_attention_heads * text.v_head_dim * text.hidden_size
 
 
 def _active_neurons(text: Any) -> int:
@@ -95,6 +125,8 @@ def _active_neurons(text: Any) -> int:
     if experts is None:
         return text.intermediate_size
     own = getattr(text, "moe_intermediate_size", None) or text.intermediate_size
+    # ERNIE has other, smaller experts for images.
+    own = own if isinstance(own, int) else max(own)
     shared = getattr(text, "n_shared_experts", None) or 0
     return (experts + shared) * own
 
@@ -120,3 +152,13 @@ def _rope_parameters(text: Any) -> Iterator[dict[str, Any]]:
     yield found
     # Several kinds of layers have one set each.
     yield from (value for value in found.values() if isinstance(value, dict))
+
+
+def longest(text: Any) -> int | None:
+    """Tokens of a sequence beyond which attention depends on where rows are: chunks and scaled queries of Llama 4."""
+    limits = []
+    if "chunked_attention" in (getattr(text, "layer_types", None) or ()):
+        limits.append(text.attention_chunk_size)
+    if getattr(text, "attn_temperature_tuning", False):
+        limits.append(int(text.floor_scale))
+    return min(limits, default=None)

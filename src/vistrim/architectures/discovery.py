@@ -6,8 +6,8 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.generation import GenerationMixin
 
-from vistrim.architectures.decoder import decoder_shape, find_decoder, rope_axes, rotary_of
-from vistrim.architectures.families import images_of
+from vistrim.architectures.decoder import decoder_shape, find_decoder, longest, rope_axes, rotary_of
+from vistrim.architectures.families import CANNOT, VIDEOS_IN_PLACES_OF_IMAGES, images_of
 from vistrim.architectures.spec import ModelSpec
 from vistrim.errors import UnsupportedModelError
 
@@ -24,6 +24,9 @@ def discover(model: nn.Module) -> ModelSpec:
     """
     _check_kind(model)
     whole: Any = model
+    if (reason := CANNOT.get(whole.config.model_type)) is not None:
+        raise UnsupportedModelError(f"{type(model).__name__} {reason}")
+    visual_token_ids = _visual_token_ids(whole)
     decoder = find_decoder(whole)
     return ModelSpec(
         name=f"{type(model).__name__} {whole.name_or_path}".strip(),
@@ -33,11 +36,12 @@ def discover(model: nn.Module) -> ModelSpec:
         layers=tuple(decoder.layers),
         rotary=rotary_of(decoder),
         rope_axes=rope_axes(decoder.config),
-        norm=decoder.norm,
+        norm=getattr(decoder, "norm", None),
         embed=whole.get_input_embeddings(),
         images=images_of(whole),
-        visual_token_ids=_visual_token_ids(whole),
+        visual_token_ids=visual_token_ids,
         decoder_shape=decoder_shape(decoder.config),
+        longest=longest(decoder.config),
     )
 
 
@@ -54,6 +58,11 @@ def _check_kind(model: nn.Module) -> None:
         raise UnsupportedModelError(f"{name} is no model of transformers: load one with vistrim.load")
     if not isinstance(model, GenerationMixin):
         raise UnsupportedModelError(f"{name} cannot generate: load the model with AutoModelForImageTextToText")
+    if model.config.is_encoder_decoder:
+        raise UnsupportedModelError(
+            f"{name} is an encoder-decoder model: its answers look at the image by cross-attention, and there are no "
+            "visual tokens in the decoder to trim"
+        )
 
 
 def _visual_token_ids(model: Any) -> dict[str, int]:
@@ -65,7 +74,9 @@ def _visual_token_ids(model: Any) -> dict[str, int]:
             found[modality] = token
     if not found:
         raise UnsupportedModelError(
-            f"{type(model).__name__} has no placeholder tokens for images in its prompts: there are no visual tokens "
-            "to trim"
+            f"{type(model).__name__} has no placeholder tokens for images in its prompts (it reads text only, or looks "
+            "at images by cross-attention or a few queries): there are no visual tokens to trim"
         )
+    if "video" in found and model.config.model_type in VIDEOS_IN_PLACES_OF_IMAGES:
+        found["video"] = found["image"]
     return found

@@ -34,6 +34,16 @@ FAMILIES: dict[str, Callable[[Any], Images]] = {
 """Model type (``config.model_type``) to the function that says what becomes of its images."""
 
 
+CANNOT: dict[str, str] = {
+    "granite4_vision": "adds image features to its visual tokens between the layers, and cannot be told which are left",
+}
+"""Model type to what such a model does that no structure shows, and that trimming would break."""
+
+
+VIDEOS_IN_PLACES_OF_IMAGES = ("glm4v", "glm4v_moe", "glm46v", "glm_ocr")
+"""Model types whose prompts hold the image placeholder for features of videos too."""
+
+
 def images_of(model: Any) -> Images:
     """What becomes of a model's images."""
     describe = FAMILIES.get(model.config.model_type)

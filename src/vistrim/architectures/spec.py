@@ -151,8 +151,8 @@ class ModelSpec:
         RoPE of tokens that get other positions than their own.
     rope_axes : int
         1, or 3 for M-RoPE, whose positions have a time, a row and a column.
-    norm : nn.Module
-        The normalisation behind the last layer.
+    norm : nn.Module or None
+        The normalisation behind the last layer, where it has its usual name.
     embed : nn.Embedding
         The word embeddings.
     images : Images
@@ -161,6 +161,8 @@ class ModelSpec:
         Placeholder id in ``input_ids`` for each modality: "image", "video".
     decoder_shape : DecoderShape
         Sizes for the cost figures.
+    longest : int or None
+        Tokens of a sequence beyond which the decoder counts rows instead of positions; None: it never does.
     """
 
     name: str
@@ -170,11 +172,12 @@ class ModelSpec:
     layers: tuple[nn.Module, ...]
     rotary: Rotary
     rope_axes: int
-    norm: nn.Module
+    norm: nn.Module | None
     embed: nn.Embedding
     images: Images
     visual_token_ids: Mapping[str, int]
     decoder_shape: DecoderShape
+    longest: int | None = None
 
     @property
     def facts(self) -> ModelFacts:

@@ -21,6 +21,7 @@ from vistrim.engine.masks import layer_mask
 from vistrim.engine.positions import Renumbering, lowered_arguments
 from vistrim.engine.prompt import Prompt
 from vistrim.engine.tokens import TokenMap
+from vistrim.errors import UnsupportedModelError
 from vistrim.methods.base import Positions
 
 
@@ -66,6 +67,7 @@ class TextAlone:
         hidden = self.entering(layer)
         for module, kwargs in self._calls[layer - self.first_layer :]:
             hidden = module(hidden, **kwargs)
+        assert self.spec.norm is not None
         return self.spec.norm(hidden)
 
     def note_inputs(self, module: nn.Module, args: tuple[Any, ...], kwargs: Call) -> None:
@@ -97,7 +99,7 @@ class TextAlone:
             after = Renumbering.none(tokens).after(self._withdrawal, tokens, self._index, text, own, 0)
             changed = lowered_arguments(rotary, hidden, own, text.slots, after.lowered, None)
         else:
-            changed = compact_arguments(kwargs["position_embeddings"], own, text.slots)
+            changed = compact_arguments(kwargs, text.slots)
         return changed | {"attention_mask": layer_mask(kwargs.get("attention_mask"), text, text, 0, 0)}
 
 
@@ -132,6 +134,8 @@ def text_alone(
         If the model is not supported, or is being trimmed.
     """
     spec = untrimmed(model)
+    if spec.norm is None:
+        raise UnsupportedModelError(f"{spec.name}: vistrim does not know the normalisation behind its last layer")
     depth = len(spec.layers)
     if not 1 <= first_layer < depth:
         raise ValueError(f"first_layer={first_layer}: must be between 1 and {depth - 1}, the model's last layer")

@@ -5,6 +5,8 @@ gated feed-forward network of three matrices. Embedding, normalisation, RoPE, th
 itself are not counted.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,7 +17,21 @@ from vistrim.core.structure import LayerStructure
 
 @dataclass(frozen=True)
 class DecoderShape:
-    """Sizes of a decoder that decide its cost."""
+    """Sizes of a decoder that decide its cost.
+
+    Attributes
+    ----------
+    layers, hidden : int
+        Number of layers, and width of the hidden states.
+    intermediate, heads, kv_heads, head_dim : int
+        Neurons of the feed-forward network (of the active experts, where there are some) and sizes of the attention: of
+        every layer or, where layers differ, of the first.
+    projections : int or None
+        Weights of all projections of the attention, where they are not those of queries, keys, values and output (as in
+        multi-head latent attention); ``head_dim`` is then the mean over logits and values.
+    each : tuple of DecoderShape
+        Where layers differ: the sizes of each.
+    """
 
     layers: int
     hidden: int
@@ -23,6 +39,12 @@ class DecoderShape:
     heads: int
     kv_heads: int
     head_dim: int
+    projections: int | None = None
+    each: tuple[DecoderShape, ...] = ()
+
+    def at(self, layer: int) -> DecoderShape:
+        """Sizes of a layer."""
+        return self.each[layer] if self.each else self
 
 
 @dataclass(frozen=True)
@@ -90,6 +112,9 @@ def structured_layer_flops(shape: DecoderShape, structure: LayerStructure, work:
 
 def layer_flops(shape: DecoderShape, rows: int, keys: int) -> int:
     """FLOPs of one decoder layer that computes ``rows`` tokens attending to ``keys`` tokens."""
+    if shape.projections is not None:
+        attention = 2 * rows * keys * shape.heads * shape.head_dim
+        return 2 * (rows * (shape.projections + 3 * shape.hidden * shape.intermediate) + attention)
     return structured_layer_flops(shape, LayerStructure(), LayerWork(rows, 0, rows * keys))
 
 
@@ -106,12 +131,15 @@ def prefill_flops(shape: DecoderShape, rows_per_layer: Sequence[int], past: Sequ
         Tokens that each layer's cache held before, for a later turn.
     """
     past = past if past is not None else [0] * len(rows_per_layer)
-    return sum(layer_flops(shape, n, n + p) for n, p in zip(rows_per_layer, past, strict=True))
+    rows = zip(rows_per_layer, past, strict=True)
+    return sum(layer_flops(shape.at(layer), n, n + p) for layer, (n, p) in enumerate(rows))
 
 
 def decode_flops(shape: DecoderShape, past: int, steps: int) -> int:
     """FLOPs of ``steps`` decoding steps of one sample behind ``past`` tokens."""
-    return shape.layers * sum(layer_flops(shape, 1, past + step) for step in range(1, steps + 1))
+    return sum(
+        prefill_flops(shape, [1] * shape.layers, [past + step - 1] * shape.layers) for step in range(1, steps + 1)
+    )
 
 
 def vision_flops(shape: VisionShape, pictures: Sequence[Picture]) -> int:

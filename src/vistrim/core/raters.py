@@ -72,7 +72,8 @@ def received_without_prior(attention: AttentionRows, visual: Tensor, heads: int,
     -----
     Source: SparseVLM's code, version 2.0, which divides by the prior as it is; that falls to zero at long distances.
     """
-    assert attention.rotary is not None
+    if attention.rotary is None:
+        raise ValueError("there is no RoPE in this layer by whose prior to divide: use another variant")
     cos, sin = (table.float().expand(visual.shape[0], -1, -1) for table in attention.rotary)
     samples = torch.arange(visual.shape[0], device=cos.device)[:, None]
     per_head = torch.zeros((), device=cos.device)

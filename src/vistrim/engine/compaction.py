@@ -1,5 +1,6 @@
 """The one place where tokens leave the hidden states and everything that runs along with them."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -35,15 +36,22 @@ def replace_hidden(hidden: Tensor, keep: Tensor, replacement: Tensor) -> Tensor:
     return torch.where(keep.to(hidden.device)[..., None], replacement.to(hidden), hidden)
 
 
-def compact_arguments(
-    position_embeddings: tuple[Tensor, Tensor], position_ids: Tensor | None, rows: Tensor
-) -> dict[str, Any]:
-    """Cut the rotary tables and position ids of a layer call down to ``rows`` ``[batch, rows]``."""
+PER_TOKEN = {"position_ids": (-2, -1), "moe_mm_token_type_ids": (0, 1)}
+"""Arguments of layers that have an entry for each token: dimensions of the batch and of the tokens."""
+
+
+def compact_arguments(arguments: Mapping[str, Any], rows: Tensor) -> dict[str, Any]:
+    """Cut the RoPE tables and what else a layer is given for each token down to ``rows`` ``[batch, rows]``."""
     changed: dict[str, Any] = {
-        "position_embeddings": tuple(gather_rows(table, rows, -3, -2) for table in position_embeddings)
+        name: gather_rows(arguments[name], rows, *dims)
+        for name, dims in PER_TOKEN.items()
+        if arguments.get(name) is not None
     }
-    if position_ids is not None:
-        changed["position_ids"] = gather_rows(position_ids, rows, -2, -1)
+    tables = arguments["position_embeddings"]
+    if isinstance(tables, Tensor):
+        changed["position_embeddings"] = gather_rows(tables, rows, -3, -2)
+    elif tables is not None:
+        changed["position_embeddings"] = tuple(gather_rows(table, rows, -3, -2) for table in tables)
     return changed
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
+from transformers.utils import ModelOutput
 
 from vistrim.architectures import ModelSpec
 from vistrim.core.layout import ImageShape, Picture
@@ -57,6 +58,7 @@ def _noting(spec: ModelSpec, modality: str, encode: Callable[..., Any], find: Fi
     @functools.wraps(encode)
     def noting(*args: Any, **kwargs: Any) -> Any:
         notes = find()
+        notes = find()
         if notes is None or notes.encoding:
             return encode(*args, **kwargs)
         notes.encoding = True
@@ -64,18 +66,19 @@ def _noting(spec: ModelSpec, modality: str, encode: Callable[..., Any], find: Fi
             output = encode(*args, **kwargs)
         finally:
             notes.encoding = False
-        if hasattr(output, "pooler_output"):
+        if isinstance(output, ModelOutput):
             arguments = signature.bind(*args, **kwargs).arguments
             if notes.vision is not None:
                 notes.vision.finish(modality, arguments)
-            notes.shapes[modality] = spec.images.shapes(modality, arguments, feature_lengths(output.pooler_output))
+            notes.shapes[modality] = spec.images.shapes(modality, arguments, feature_lengths(output))
         return output
 
     return noting
 
 
-def feature_lengths(features: Any) -> list[int]:
-    """Visual tokens of each entry of features: a list ``[tokens, hidden]`` each, or ``[entries, tokens, hidden]``."""
+def feature_lengths(output: Any) -> list[int]:
+    """Visual tokens of each entry of encoded features: a list ``[tokens, hidden]`` each, or one tensor."""
+    features = output.pooler_output if output.pooler_output is not None else output.last_hidden_state
     if isinstance(features, Tensor):
         return [features.shape[1]] * features.shape[0] if features.dim() == 3 else [features.shape[0]]
     return [n for entry in features for n in ([entry.shape[-2]] * entry.shape[:-2].numel())]
@@ -84,7 +87,7 @@ def feature_lengths(features: Any) -> list[int]:
 def given_shapes(spec: ModelSpec, encoded: Mapping[str, Any]) -> dict[str, list[ImageShape]]:
     """The same for features that were encoded elsewhere."""
     return {
-        modality: spec.images.shapes(modality, {}, feature_lengths(output.pooler_output))
+        modality: spec.images.shapes(modality, {}, feature_lengths(output))
         for modality, output in encoded.items()
         if output is not None
     }

@@ -3,7 +3,6 @@
 import functools
 import weakref
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -25,6 +24,7 @@ from vistrim.engine.generation import (
     Generation,
     begin_generation,
     check_kernel,
+    check_length,
     refuse_continuous_batching,
 )
 from vistrim.engine.hooks import Call, Hooks
@@ -126,7 +126,7 @@ class Engine:
         @functools.wraps(generate)
         def checked(*args: Any, **kwargs: Any) -> Any:
             call = GenerateCall.of(self.model, generate, args, kwargs)
-            generation = begin_generation(call, self.method.acts_in_decode)
+            generation = begin_generation(call, self.method.acts_in_decode, self.spec.longest)
             return self._run(call, generation, functools.partial(generate, *args, **kwargs))
 
         return checked
@@ -173,6 +173,7 @@ class Engine:
         batch, length = embeddings.shape[:2]
         cache = call["past_key_values"] = self._cache(call)
         past = cache.get_seq_length() if cache is not None else 0
+        check_length(past + length, self.spec.longest)
         recorder, is_new = self._recorder(embeddings, cache)
         is_prefill = is_new or length > 1 or cache is None
         prompt = self._prompt(embeddings, cache, past) if is_prefill else None
@@ -220,8 +221,7 @@ class Engine:
         if inputs is None or (not inputs.placeholders and not any(cached.tokens for cached in layers)):
             return None
         encodings = self._thread.find_encodings()
-        if encodings is not None:
-            inputs = replace(inputs, shapes={**inputs.shapes, **encodings.shapes})
+        inputs = inputs.with_shapes(encodings.shapes if encodings is not None else {})
         if inputs.padding_mask is not None:
             for cached in layers:
                 cached.note_padding(inputs.padding_mask[:, :past])

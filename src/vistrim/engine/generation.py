@@ -103,7 +103,7 @@ class Generation:
             self.recorder.end_generation(sequences.shape[1] - self.prompt_length, self.cache)
 
 
-def begin_generation(call: GenerateCall, acts_in_decode: bool) -> Generation:
+def begin_generation(call: GenerateCall, acts_in_decode: bool, longest: int | None = None) -> Generation:
     """Check a call of ``generate``, and refuse it before any work is done if it cannot be trimmed correctly.
 
     Parameters
@@ -112,6 +112,8 @@ def begin_generation(call: GenerateCall, acts_in_decode: bool) -> Generation:
         The call.
     acts_in_decode : bool
         Whether the method trims the cache while decoding.
+    longest : int, optional
+        Tokens of the longest sequence that can be trimmed.
 
     Raises
     ------
@@ -124,11 +126,29 @@ def begin_generation(call: GenerateCall, acts_in_decode: bool) -> Generation:
     if (cache := call.arguments.get("past_key_values")) is not None:
         check_cache(cache)
     _check_loop(setting, acts_in_decode, call.text_config)
+    if ids is not None and longest is not None:
+        new = setting("max_new_tokens")
+        check_length(ids.shape[1] + new if new is not None else setting("max_length") or 0, longest)
     return Generation(
         prompt_length=0 if ids is None else ids.shape[1],
         drafts=setting("prompt_lookup_num_tokens") is not None,
         caches=setting("use_cache") is not False,
     )
+
+
+def check_length(tokens: int, longest: int | None) -> None:
+    """Refuse a sequence that is too long for a model whose attention then depends on where rows are.
+
+    Raises
+    ------
+    UnsupportedGenerationError
+        With the way out.
+    """
+    if longest is not None and tokens > longest:
+        refuse(
+            f"this model beyond {longest} tokens, from where its attention goes by rows instead of positions",
+            f"keep prompt and answer within {longest} tokens (max_new_tokens)",
+        )
 
 
 def _has_windows(text_config: Any) -> bool:

@@ -42,11 +42,13 @@ GREEDY = {
 
 def inputs_of(call: GenerateCall, spec: ModelSpec) -> dict[str, Tensor]:
     """Prompts and images of a call, where and as a model takes them."""
-    names = ("attention_mask", "pixel_values", "image_sizes")
-    given = {name: call.arguments[name] for name in names if call.arguments.get(name) is not None}
+    # Every family has tensors of its own beside the ids: masks, pixels, sizes, grids, types of tokens.
+    given = {name: value for name, value in call.arguments.items() if isinstance(value, Tensor) and name != "inputs"}
+    assert call.input_ids is not None
+    given["input_ids"] = call.input_ids
     return {
         name: value.to(spec.device, spec.dtype if value.is_floating_point() else value.dtype)
-        for name, value in ({"input_ids": call.input_ids} | given).items()
+        for name, value in given.items()
     }
 
 

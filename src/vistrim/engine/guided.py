@@ -6,12 +6,15 @@ import functools
 from dataclasses import replace
 from typing import Any
 
+from torch import Tensor
 from transformers import PreTrainedModel
 
+from vistrim.architectures import ModelSpec
 from vistrim.engine.engine import Engine
-from vistrim.engine.exits import GuideRecord, merged, without
+from vistrim.engine.exits import PER_IMAGE, PER_SAMPLE, GuideRecord, merged, without
 from vistrim.engine.generation import GenerateCall, Generation, refuse
 from vistrim.engine.guide import Guide, GuideAnswer
+from vistrim.engine.prompt import has_images
 from vistrim.engine.recorder import Recorder
 from vistrim.methods.base import Method
 
@@ -54,7 +57,8 @@ class GuidedEngine(Engine):
         _check_inputs(call)
         if self.threshold is not None:
             _check_exits(call)
-        elif call.arguments.get("pixel_values") is None:
+            _check_parting(call, self.spec)
+        elif not has_images(call.arguments):
             # Nothing to rank.
             return super()._run(call, generation, generate)
         answer = self.guide.answer(call)
@@ -121,6 +125,18 @@ def _check_inputs(call: GenerateCall) -> None:
         refuse("a guide with `position_ids`, which are the model's own", "leave out `position_ids`")
     if given.get("mm_encoder_outputs"):
         refuse("a guide with images that the model has encoded", "pass `pixel_values`")
+
+
+def _check_parting(call: GenerateCall, spec: ModelSpec) -> None:
+    """Refuse a batch of which samples cannot leave, as it is not known which part of the pixels is theirs."""
+    tensors = {name for name, value in call.arguments.items() if isinstance(value, Tensor)}
+    pixels = call.arguments.get("pixel_values")
+    known = spec.images.grid is not None and (pixels is None or pixels.dim() == 4)
+    if call.input_ids is not None and len(call.input_ids) > 1 and not (known and tensors <= {*PER_SAMPLE, *PER_IMAGE}):
+        refuse(
+            "a guide that may answer some samples of a batch alone, in a model with images of several sizes",
+            "generate for one sample at a time, or choose no exit_threshold",
+        )
 
 
 def _check_exits(call: GenerateCall) -> None:

@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 from vistrim.core.scores import AttentionRows, Softmax, attention_received
 from vistrim.core.selection import Selection, gather_rows
 from vistrim.engine.cache import Incoming, refuse_cropping
-from vistrim.engine.compaction import compact_arguments, compact_hidden, replace_hidden, restore_length
+from vistrim.engine.compaction import PER_TOKEN, compact_arguments, compact_hidden, replace_hidden, restore_length
 from vistrim.engine.forward import Forward
 from vistrim.engine.hooks import Call
 from vistrim.engine.masks import layer_mask, visible_to_rows
@@ -59,8 +59,8 @@ class Prefill(Forward):
         The rows whose attention ranks.
     attention : AttentionRows or None
         Of these rows, at the layer that was tapped last.
-    tables : tuple of Tensor
-        RoPE of the rows that the current layer processes.
+    tables : tuple of Tensor or None
+        RoPE of the rows that the current layer processes: cosines and sines, if that is what it is given.
     """
 
     prompt: Prompt
@@ -75,7 +75,7 @@ class Prefill(Forward):
     renumbering: Renumbering | None = None
     asking: QueryRows = field(init=False)
     attention: AttentionRows | None = None
-    tables: tuple[Tensor, Tensor] = field(init=False)
+    tables: tuple[Tensor, Tensor] | None = None
 
     def __post_init__(self) -> None:
         self.tokens = self.prompt.tokens
@@ -104,7 +104,7 @@ class Prefill(Forward):
         tap_for_cut = layer + 1 in self.cuts and self.method.ranks_by == "layer before"
         self.tapped = layer if tap_for_cut or (layer == 0 and self.method.acts_in_decode) else None
         changed = self._arguments(layer, hidden, kwargs)
-        self.tables = (kwargs | changed)["position_embeddings"]
+        self.tables = _cosines_and_sines(kwargs | changed)
         self.recorder.layer_ran(self.tokens.width, self.cached(layer), self.tokens)
         if cached is not None:
             shift = self.renumbering.shift if self.renumbering is not None else None
@@ -206,7 +206,7 @@ class Prefill(Forward):
         """Attention of the layer that is about to run, on the tokens that are there now."""
         cached = self.cache.layers[layer] if self.cache is not None else None
         arguments = kwargs | self._arguments(layer, hidden, kwargs)
-        self.tables = arguments["position_embeddings"]
+        self.tables = _cosines_and_sines(arguments)
         rows = self.asking.among(self.tokens).to(hidden.device)
         self.looks_ahead = True
         try:
@@ -214,6 +214,11 @@ class Prefill(Forward):
         finally:
             self.looks_ahead = False
         if cached is not None and cached.logical:
+            if cached.keys.shape[1::2] != key.shape[1::2]:
+                raise UnsupportedGenerationError(
+                    "the cache of this model holds latents, and a layer's keys of earlier turns cannot be seen in "
+                    "advance: use a method that ranks by the layer before, such as fastv"
+                )
             key = torch.cat([cached.keys, key], 2)
         return self._attention(*self.looking(layer, query, key), arguments.get("attention_mask"), softmax, rows)
 
@@ -257,8 +262,8 @@ class Prefill(Forward):
                 lambda: lowered_arguments(partial(self.spec.rotary, layer), hidden, own, rows, lowered, earlier),
             )
         elif self.trimmed:
-            alive = tables, kwargs.get("position_ids")
-            changed |= self.remember(("arguments", *map(id, alive)), alive, lambda: compact_arguments(*alive, rows))
+            alive = tables, *(kwargs.get(name) for name in PER_TOKEN)
+            changed |= self.remember(("arguments", *map(id, alive)), alive, lambda: compact_arguments(kwargs, rows))
         if self.trimmed or (cached is not None and cached.is_trimmed):
             changed["attention_mask"] = self._mask(cached, kwargs.get("attention_mask"))
         return changed
@@ -272,3 +277,8 @@ class Prefill(Forward):
             return layer_mask(mask, keys, self.tokens, self.past, kv_offset)
 
         return self.remember(("mask", id(mask), id(held)), (mask, held), make)
+
+
+def _cosines_and_sines(arguments: Call) -> tuple[Tensor, Tensor] | None:
+    tables = arguments["position_embeddings"]
+    return tables if isinstance(tables, tuple) else None

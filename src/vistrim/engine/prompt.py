@@ -45,6 +45,12 @@ class PromptInputs:
     labels: Tensor | None
     drafted: int
 
+    def with_shapes(self, encoded: Mapping[str, Sequence[ImageShape]]) -> PromptInputs:
+        """The same, once it is known how features that were encoded lie. Only what has features has places for them."""
+        shapes = {**self.shapes, **encoded}
+        places = {modality: found for modality, found in self.placeholders.items() if modality in shapes}
+        return replace(self, shapes=shapes, placeholders=places)
+
     @cached_property
     def visual(self) -> Tensor | None:
         """``[batch, tokens]`` bool: places of all features; None if there are none."""
@@ -128,15 +134,18 @@ def read_inputs(spec: ModelSpec, inputs: Mapping[str, Any], labels: Tensor | Non
         raise UnsupportedGenerationError(
             "vistrim supports padding masks [batch, tokens] only: pass such an `attention_mask`, or none"
         )
-    encoded = inputs.get("mm_encoder_outputs") or {}
-    has_images = bool(encoded) or any(inputs.get(name) is not None for name in _PIXELS)
     return PromptInputs(
-        placeholders=_placeholders(spec, inputs) if has_images else {},
-        shapes=given_shapes(spec, encoded),
+        placeholders=_placeholders(spec, inputs) if has_images(inputs) else {},
+        shapes=given_shapes(spec, inputs.get("mm_encoder_outputs") or {}),
         padding_mask=mask.bool() if mask is not None else None,
         labels=labels,
         drafted=drafted,
     )
+
+
+def has_images(inputs: Mapping[str, Any]) -> bool:
+    """Whether images or videos, or features of them, are among the arguments of a call."""
+    return bool(inputs.get("mm_encoder_outputs")) or any(inputs.get(name) is not None for name in _PIXELS)
 
 
 def _placeholders(spec: ModelSpec, inputs: Mapping[str, Any]) -> dict[str, Tensor]:

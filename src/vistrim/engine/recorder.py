@@ -204,7 +204,7 @@ class Recorder:
         if layer in self.structured:
             together, alone = self.structured[layer]
             return together if sample is None else alone[sample]
-        flops = costs.layer_flops(self.spec.decoder_shape, rows, rows + self.cached[layer])
+        flops = costs.layer_flops(self.spec.decoder_shape.at(layer), rows, rows + self.cached[layer])
         return flops * (self.batch if sample is None else 1)
 
     def _flops_alone(self, sample: int, visual_per_layer: Sequence[int]) -> int:

@@ -17,6 +17,7 @@ from vistrim.errors import UnsupportedGenerationError, UnsupportedModelError
 from vistrim.methods.base import Method
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
+HEAD_NORMS = ("q_norm", "k_norm")
 FEED_FORWARD = ("gate_proj", "up_proj", "down_proj")
 
 
@@ -112,9 +113,25 @@ def find_structures(method: Method, spec: ModelSpec) -> Structures:
             _check_parts(layer, "self_attn", PROJECTIONS, f"{method.name} cannot cut attention heads", "heads=none")
         if structure.ffn < 1:
             _check_parts(layer, "mlp", (*FEED_FORWARD, "act_fn"), f"{method.name} cannot cut the network", "ffn=1.0")
+    for attention in spec.attentions:
+        _check_attention(attention, method.name)
     return tuple(
         None if structure.is_full else StructuredLayer.of(structure, spec.decoder_shape) for structure in found
     )
+
+
+def _check_attention(attention: Any, name: str) -> None:
+    """Refuse attention that does more than project, normalise head by head, rotate and attend."""
+    more = {child for child, _ in attention.named_children()} - {*PROJECTIONS, *HEAD_NORMS}
+    more |= {part for part in ("sinks", "attn_logit_softcapping") if getattr(attention, part, None) is not None}
+    for norm in HEAD_NORMS:
+        sizes = [p.numel() for p in getattr(attention, norm, nn.Identity()).parameters()]
+        if max(sizes, default=0) > attention.head_dim:
+            more.add(norm)
+    if more:
+        raise UnsupportedModelError(
+            f"{name} cannot cut inside the attention of this model, which has {', '.join(sorted(more))}: use fastv"
+        )
 
 
 def _check_parts(layer: Any, name: str, parts: tuple[str, ...], cannot: str, way_out: str) -> None:

@@ -44,7 +44,7 @@ def _sample(family: Family, images: int, videos: int, text: int, generator: torc
     return Sample(around([framed(n) for n in merged(grids, 2)] + shown, said), media)
 
 
-def _types(ids):
+def _types(ids, later=None):
     """For the experts, start and end tokens are visual too."""
     film = (ids == VIDEO) | (ids == VIDEO_START) | (ids == VIDEO_END)
     image = (ids == IMAGE) | (ids == START) | (ids == END)

@@ -1,4 +1,4 @@
-"""Gemma 4: patches of several image sizes, padded; per-layer inputs, shared keys and values, sliding windows."""
+"""Gemma 4: patches of several image sizes, padded; sliding windows, layers of two sizes."""
 
 import torch
 import transformers
@@ -11,14 +11,12 @@ MOST = 36
 
 
 VARIANTS = {
-    # E2B and E4B: an input for each layer, and the last layers use the keys and values of earlier ones.
-    "gemma4": ("Gemma 4 E2B", {"hidden_size_per_layer_input": 6, "num_kv_shared_layers": 2}),
     "gemma4-dense": ("Gemma 4 31B", {"attention_k_eq_v": True, "num_global_key_value_heads": 1}),
     "gemma4-bidirectional": ("Gemma 4 with images seen in both directions", {"use_bidirectional_attention": "vision"}),
 }
 
 
-def _config(extra):
+def make_config(extra):
     return transformers.Gemma4Config(
         vision_config={
             "hidden_size": 16,
@@ -69,6 +67,6 @@ def _sample(family: Family, images: int, videos: int, text: int, generator: torc
 
 
 FAMILIES = tuple(
-    Family(name, title, lambda extra=extra: _config(extra), _sample, derive=token_types, has_video=True)
+    Family(name, title, lambda extra=extra: make_config(extra), _sample, derive=token_types, has_video=True)
     for name, (title, extra) in VARIANTS.items()
 )

@@ -49,7 +49,7 @@ def _films(family: Family, images: int, videos: int, text: int, generator: torch
     return Sample(ids, {"pixel_values_videos": pixels, "video_grid_thw": torch.tensor(films)})
 
 
-def _types(ids):
+def _types(ids, later=None):
     """The start and end of a video tell its tokens from those of an image."""
     film = ((ids == VIDEO_START).cumsum(1) > (ids == VIDEO_END).cumsum(1)).long()
     return {"mm_token_type_ids": (ids == IMAGE).long() * (1 + film)}

@@ -92,7 +92,7 @@ def _collate(media):
     return joined
 
 
-def _types(ids):
+def _types(ids, later=None):
     """Separators of an image belong to it."""
     return {"mm_token_type_ids": (((ids >= COLUMN) & (ids <= FRAME_END)) | (ids == IMAGE)).long()}
 
