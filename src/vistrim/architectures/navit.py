@@ -1,6 +1,7 @@
 """Packed towers of plain blocks, as SigLIP has them, each with its own way from patches to visual tokens."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -43,7 +44,10 @@ def kimi_k25(model: Any) -> Images:
 
 
 def video_llama_3(model: Any) -> Images:
-    """VideoLLaMA 3: each call says how large the squares are, which are made smaller as a picture would be."""
+    """VideoLLaMA 3: each call says how large the squares are, which are made smaller as a picture would be.
+
+    Tokens of a video that are like those of the frame before are left out.
+    """
     vision, text, tower = model.config.vision_config, model.config.text_config, model.base_model.vision_model
 
     def patches(modality: str, arguments: Mapping[str, Any]) -> list[Patches]:
@@ -54,7 +58,8 @@ def video_llama_3(model: Any) -> Images:
 
     pictures = PackedPictures(patches, _middle_of_squares)
     projector = (vision.hidden_size, text.hidden_size, text.hidden_size)
-    return _images(vision, tower.encoder.layers, "self_attn", tower.post_layernorm, pictures, projector)
+    found = _images(vision, tower.encoder.layers, "self_attn", tower.post_layernorm, pictures, projector)
+    return replace(found, stays={"video": "video_compression_mask"})
 
 
 def hunyuan_vl(model: Any) -> Images:

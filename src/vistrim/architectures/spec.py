@@ -1,7 +1,7 @@
 """What the engine needs to know about a model."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -116,6 +116,9 @@ class Images:
         The vision tower; None: how its patches become visual tokens is not known.
     cost : VisionShape or None
         Sizes for the cost figures; None: not known.
+    stays : mapping of str to str
+        For each modality of which the model itself may leave features out: the argument of its base model that says
+        which stay, ``[features]`` bool.
     """
 
     shapes: ReadShapes
@@ -124,6 +127,7 @@ class Images:
     pixels: int | None = None
     tower: VisionTower | None = None
     cost: VisionShape | None = None
+    stays: Mapping[str, str] = field(default_factory=dict)
 
 
 Rotary = Callable[[int, Tensor, Tensor], Any]

@@ -58,7 +58,6 @@ def _noting(spec: ModelSpec, modality: str, encode: Callable[..., Any], find: Fi
     @functools.wraps(encode)
     def noting(*args: Any, **kwargs: Any) -> Any:
         notes = find()
-        notes = find()
         if notes is None or notes.encoding:
             return encode(*args, **kwargs)
         notes.encoding = True

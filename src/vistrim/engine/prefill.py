@@ -149,8 +149,10 @@ class Prefill(Forward):
 
     def _select_input(self, hidden: Tensor) -> Selection | None:
         pictures, visual = self.prompt.pictures, self.tokens.visual
-        placeholders = self.prompt.inputs.placeholders
-        vision = self.vision.tokens(placeholders, visual.device) if self.vision is not None else None
+        inputs = self.prompt.inputs
+        vision = None
+        if self.vision is not None:
+            vision = self.vision.tokens(inputs.placeholders, inputs.stays, visual.device)
         return self.method.select_input(
             InputTokens(
                 embeddings=hidden,

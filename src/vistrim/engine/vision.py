@@ -37,6 +37,15 @@ class Arranged:
     states: dict[int, Tensor]
     features: Tensor
 
+    def only(self, stays: Tensor) -> Arranged:
+        """The same for the visual tokens with True in ``stays``."""
+        stays = stays.to(self.features.device)
+        return Arranged(
+            {block: values[stays] for block, values in self.received.items()},
+            {block: values[stays] for block, values in self.states.items()},
+            self.features[stays],
+        )
+
 
 @dataclass
 class VisionRecord:
@@ -106,13 +115,17 @@ class VisionRecord:
         for taken in (self.rows, self.states, self.features):
             taken.clear()
 
-    def tokens(self, placeholders: Mapping[str, Tensor], device: torch.device) -> VisionTokens:
+    def tokens(
+        self, placeholders: Mapping[str, Tensor], stays: Mapping[str, Tensor], device: torch.device
+    ) -> VisionTokens:
         """Bring everything to the places of the images in the prompts.
 
         Parameters
         ----------
         placeholders : mapping of str to Tensor
             For each modality ``[batch, tokens]`` bool: places of its features.
+        stays : mapping of str to Tensor
+            For each modality of which the model itself leaves features out, ``[features]`` bool: False for those.
         device : torch.device
             Of the result.
 
@@ -128,6 +141,8 @@ class VisionRecord:
             if total == 0:
                 continue
             arranged = self.finished.get(modality)
+            if arranged is not None and modality in stays:
+                arranged = arranged.only(stays[modality])
             own = len(arranged.features) if arranged is not None else 0
             if arranged is None or total % own:
                 raise UnsupportedGenerationError(

@@ -61,11 +61,6 @@ class PerImage(Method):
     stages = ("input",)
     kv_cache = "small in every layer"
 
-    @property
-    def renumbers(self) -> bool:
-        """Whether the tokens that are left get consecutive positions."""
-        return False
-
     @abstractmethod
     def choose(self, image: ImageTokens) -> ImageChoice:
         """Choose among the tokens of an image."""
@@ -81,6 +76,9 @@ class PerImage(Method):
             rows = _rows_by_image(tokens, sample).split(images)
             kept = 0
             for number, where in enumerate(rows):
+                if not len(where):
+                    # A frame of which the model itself has left out everything.
+                    continue
                 choice = self.choose(_image_tokens(tokens, sample, number, where))
                 keep[sample, where[choice.keep.to(device)]] = True
                 kept += len(choice.keep)
