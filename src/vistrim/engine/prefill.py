@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ from vistrim.core.scores import AttentionRows, Softmax, attention_received
 from vistrim.core.selection import Selection, gather_rows
 from vistrim.engine.cache import Incoming, refuse_cropping
 from vistrim.engine.compaction import PER_TOKEN, compact_arguments, compact_hidden, replace_hidden, restore_length
+from vistrim.engine.deepstack import Merge
 from vistrim.engine.forward import Forward
 from vistrim.engine.hooks import Call
 from vistrim.engine.masks import layer_mask, visible_to_rows
@@ -55,6 +57,8 @@ class Prefill(Forward):
         Whether rows have been removed in this pass.
     renumbering : Renumbering or None
         How positions have changed in this pass; None: each token has its own.
+    merges : list of Merge
+        The cuts of this pass at which tokens were merged.
     asking : QueryRows
         The rows whose attention ranks.
     attention : AttentionRows or None
@@ -73,6 +77,7 @@ class Prefill(Forward):
     images: tuple[int, ...] = ()
     trimmed: bool = False
     renumbering: Renumbering | None = None
+    merges: list[Merge] = field(default_factory=list)
     asking: QueryRows = field(init=False)
     attention: AttentionRows | None = None
     tables: tuple[Tensor, Tensor] | None = None
@@ -92,6 +97,10 @@ class Prefill(Forward):
     @property
     def rows(self) -> Tensor | None:
         return self.tokens.slots - self.past if self.trimmed else None
+
+    @property
+    def left(self) -> tuple[Tensor | None, Sequence[Merge]]:
+        return self.rows, self.merges
 
     def before_layer(self, layer: int, hidden: Tensor, kwargs: Call) -> tuple[Tensor, Call] | None:
         cached = self.cache.layers[layer] if self.cache is not None else None
@@ -241,6 +250,8 @@ class Prefill(Forward):
             own = own_positions(kwargs)
             renumbering = self.renumbering or Renumbering.none(before)
             self.renumbering = renumbering.after(selection, before, index, self.tokens, own, self.past)
+        if selection.merge_into is not None:
+            self.merges.append(Merge(before.slots - self.past, selection.merge_into))
         self.trimmed = True
         self.memo.clear()
         self.recorder.cut(layer, self.tokens)
