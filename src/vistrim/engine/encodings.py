@@ -27,10 +27,13 @@ class Encodings:
         For each modality, how the visual tokens of its images lie.
     vision : VisionRecord or None
         What the vision tower computed, if the method asks for it.
+    encoding : bool
+        Whether an encoder is at work: that of videos may call that of images.
     """
 
     shapes: dict[str, list[ImageShape]] = field(default_factory=dict)
     vision: VisionRecord | None = None
+    encoding: bool = False
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
@@ -54,9 +57,15 @@ def _noting(spec: ModelSpec, modality: str, encode: Callable[..., Any], find: Fi
 
     @functools.wraps(encode)
     def noting(*args: Any, **kwargs: Any) -> Any:
-        output = encode(*args, **kwargs)
         notes = find()
-        if notes is not None and isinstance(output, ModelOutput):
+        if notes is None or notes.encoding:
+            return encode(*args, **kwargs)
+        notes.encoding = True
+        try:
+            output = encode(*args, **kwargs)
+        finally:
+            notes.encoding = False
+        if isinstance(output, ModelOutput):
             arguments = signature.bind(*args, **kwargs).arguments
             if notes.vision is not None:
                 notes.vision.finish(modality, arguments)

@@ -2,7 +2,7 @@
 
 import functools
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from vistrim.core.scores import Softmax
 from vistrim.engine import tap
 from vistrim.engine.cache_swap import make_trimmable
 from vistrim.engine.decode import Decode
-from vistrim.engine.deepstack import watch_features_of_layers
+from vistrim.engine.deepstack import Merge, watch_features_of_layers
 from vistrim.engine.encodings import Encodings, watch_encoder
 from vistrim.engine.fitting import check_positions, vision_reads
 from vistrim.engine.forward import Forward
@@ -89,7 +89,7 @@ class Engine:
         hooks.around(self.model, self._note_head_call, self._forget_head_call)
         hooks.around(self.spec.base, self._note_inputs, self._forget_inputs)
         hooks.around(self.spec.decoder, self._begin_forward, self._end_forward)
-        watch_features_of_layers(self.spec.decoder, self._rows_of_pass, hooks)
+        watch_features_of_layers(self.spec.decoder, self._left_of_pass, hooks)
         for i, layer in enumerate(self.spec.layers):
             hook = functools.partial(self._before_layer, i)
             hooks.keep(layer.register_forward_pre_hook(hook, with_kwargs=True))
@@ -288,10 +288,10 @@ class Engine:
         hidden, arguments = changed
         return (hidden, *args[1:]), kwargs | arguments
 
-    def _rows_of_pass(self) -> Tensor | None:
-        """Which of this pass's tokens are left, ``[batch, rows]`` long; None: all of them."""
+    def _left_of_pass(self) -> tuple[Tensor | None, Sequence[Merge]]:
+        """What is left of this pass's tokens: see `vistrim.engine.deepstack.FindLeft`."""
         forward = self._thread.forward
-        return forward.rows if forward is not None else None
+        return forward.left if forward is not None else (None, ())
 
     def _attention_tap(self, i: int) -> tap.Tap | None:
         forward = self._thread.forward

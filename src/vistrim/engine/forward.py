@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -12,6 +12,7 @@ from transformers.cache_utils import Cache
 
 from vistrim.architectures import ModelSpec
 from vistrim.core.scores import Softmax
+from vistrim.engine.deepstack import Merge
 from vistrim.engine.flash import is_flash, sliding_windows
 from vistrim.engine.hooks import Call
 from vistrim.engine.recorder import Recorder
@@ -86,6 +87,11 @@ class Forward:
     def rows(self) -> Tensor | None:
         """Which tokens of this pass are left, ``[batch, rows]`` long; None: all of them."""
         return None
+
+    @property
+    def left(self) -> tuple[Tensor | None, Sequence[Merge]]:
+        """``rows``, and the cuts of this pass at which tokens were merged."""
+        return self.rows, ()
 
     def before_layer(self, layer: int, hidden: Tensor, kwargs: Call) -> tuple[Tensor, Call] | None:
         """Remove what is to be removed before a layer.
