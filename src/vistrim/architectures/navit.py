@@ -125,4 +125,5 @@ def _framed_rows(patches: Patches) -> Tensor:
 
 def _with_frame(patches: Patches) -> ImageShape:
     rows, columns = patches.grid
-    return ImageShape((Picture(rows * (columns + 1) + 2, patches=patches.rows * patches.columns),))
+    whole = Picture(rows * (columns + 1) + 2, projected=rows * columns, patches=patches.rows * patches.columns)
+    return ImageShape((whole,))

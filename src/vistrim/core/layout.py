@@ -36,7 +36,7 @@ class Picture:
     @staticmethod
     def of(grid: Grid, patches: int | None = None) -> Picture:
         """A picture whose tokens fill a grid."""
-        return Picture(grid[0] * grid[1], grid, patches)
+        return Picture(grid[0] * grid[1], grid, patches=patches)
 
 
 @dataclass(frozen=True)
