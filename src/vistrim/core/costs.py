@@ -153,8 +153,8 @@ def vision_flops(shape: VisionShape, pictures: Sequence[Picture]) -> int:
         pairs = (shape.layers - shape.windowed) * n * n
         if shape.windowed:
             pairs += shape.windowed * _window_pairs(picture, n, shape.window)
-        made = picture.tokens if picture.patches and picture.grid else n // shape.per_visual_token
-        multiply_adds += shape.layers * n * matrices + 2 * pairs * d + made * projector
+        projected = picture.tokens if picture.projected is None else picture.projected
+        multiply_adds += shape.layers * n * matrices + 2 * pairs * d + projected * projector
     return 2 * multiply_adds
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,18 +22,21 @@ class Picture:
         Its visual tokens, separators between its rows included.
     grid : tuple of int or None
         Their rows and columns; None: they form no grid, or it is not known.
+    projected : int or None
+        Tokens that the projector computes for it, where some of them are dropped or shrunk behind it; None: ``tokens``.
     patches : int or None
         Its tokens in the vision tower, where this differs from picture to picture.
     """
 
     tokens: int
     grid: Grid | None = None
+    projected: int | None = None
     patches: int | None = None
 
     @staticmethod
     def of(grid: Grid, patches: int | None = None) -> Picture:
         """A picture whose tokens fill a grid."""
-        return Picture(grid[0] * grid[1], grid, patches)
+        return Picture(grid[0] * grid[1], grid, patches=patches)
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class ImageShape:
         left = self.numbers[stays]
         counts = left.bincount(minlength=len(self.pictures)).tolist()
         pictures = tuple(
-            picture if n == picture.tokens else Picture(n, patches=picture.patches)
+            picture if n == picture.tokens else replace(picture, tokens=n, grid=None)
             for picture, n in zip(self.pictures, counts, strict=True)
         )
         return ImageShape(pictures, left if self.picture_of is not None else None)
