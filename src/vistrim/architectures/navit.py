@@ -68,7 +68,7 @@ def hunyuan_vl(model: Any) -> Images:
     hidden, merge = vision.hidden_size, vision.spatial_merge_size
     pictures = PackedPictures(by_grid(merge), _framed_rows, _with_frame)
     projector = (_merged(vision, merge), 2 * hidden, 4 * hidden, vision.text_hidden_size)
-    return _images(vision, tower.layers, "self_attn", tower.layers[-1], pictures, projector, per_visual_token=merge**2)
+    return _images(vision, tower.layers, "self_attn", tower.layers[-1], pictures, projector)
 
 
 def _images(
@@ -78,7 +78,6 @@ def _images(
     features: Any,
     pictures: PackedPictures,
     projector: tuple[int, ...],
-    per_visual_token: int = 1,
 ) -> Images:
     blocks = tuple(layers)
     return Images(
@@ -99,7 +98,6 @@ def _images(
             intermediate=vision.intermediate_size,
             tokens=None,
             projector=projector,
-            per_visual_token=per_visual_token,
         ),
     )
 
@@ -125,5 +123,5 @@ def _framed_rows(patches: Patches) -> Tensor:
 
 def _with_frame(patches: Patches) -> ImageShape:
     rows, columns = patches.grid
-    whole = Picture(rows * (columns + 1) + 2, projected=rows * columns, patches=patches.rows * patches.columns)
-    return ImageShape((whole,))
+    picture = Picture(rows * (columns + 1) + 2, projected=rows * columns, patches=patches.rows * patches.columns)
+    return ImageShape((picture,))

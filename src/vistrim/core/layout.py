@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -73,7 +73,7 @@ class ImageShape:
         left = self.numbers[stays]
         counts = left.bincount(minlength=len(self.pictures)).tolist()
         pictures = tuple(
-            picture if n == picture.tokens else Picture(n, patches=picture.patches)
+            picture if n == picture.tokens else replace(picture, tokens=n, grid=None)
             for picture, n in zip(self.pictures, counts, strict=True)
         )
         return ImageShape(pictures, left if self.picture_of is not None else None)
