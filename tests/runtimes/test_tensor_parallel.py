@@ -95,7 +95,7 @@ def test_a_model_that_was_sharded_by_hand_is_refused():
     model = tiny.build()
     # As distributed tensors have them.
     model.get_decoder().layers[0].self_attn.q_proj.weight.placements = ()
-    with pytest.raises(UnsupportedModelError, match="by hand.*DistributedConfig"):
+    with pytest.raises(UnsupportedModelError, match=r"by hand.*DistributedConfig"):
         trim(model, METHODS["st3"])
 
 
