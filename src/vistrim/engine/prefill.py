@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from vistrim.core.scores import AttentionRows, Softmax, attention_received
+from vistrim.core.scores import AttentionRows, Softmax
 from vistrim.core.selection import Selection, gather_rows
 from vistrim.engine.cache import Incoming, refuse_cropping
 from vistrim.engine.compaction import compact_hidden, replace_hidden, restore_length
@@ -126,8 +126,9 @@ class Prefill(LayerInputs):
                 self.attention = self._attention(gather_rows(query, rows, 0, 2), key, mask, softmax, rows)
             if layer == 0 and self.cache is not None and self.method.acts_in_decode:
                 rows = QueryRows.last_of(self.prompt).among(self.tokens)
-                row = gather_rows(query, rows, 0, 2)
-                self.cache.layers[0].scores = attention_received(row, key, self._seen(mask, rows, key), softmax)
+                row, seen = gather_rows(query, rows, 0, 2), self._seen(mask, rows, key)
+                asking = AttentionRows(row, key, seen, softmax, key.shape[2], rows.to(key.device))
+                self.cache.layers[0].scores = self.of_all_heads(asking).received()
 
     def restored(self, hidden: Tensor) -> Tensor:
         if not self.trimmed:
@@ -232,7 +233,10 @@ class Prefill(LayerInputs):
     ) -> AttentionRows:
         seen = self._seen(mask, rows, key)
         rows = rows.to(query.device)
-        return AttentionRows(query, key, seen, softmax, self.tokens.width, rows, self.asking.counted, self.tables)
+        width = self.tokens.width
+        return self.of_all_heads(
+            AttentionRows(query, key, seen, softmax, width, rows, self.asking.counted, self.tables)
+        )
 
     def _seen(self, mask: Tensor | None, rows: Tensor, key: Tensor) -> Tensor:
         """Columns that the rows may attend to, ``[batch, n, columns]`` bool."""
