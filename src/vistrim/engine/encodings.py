@@ -52,6 +52,23 @@ def watch_encoder(spec: ModelSpec, find: FindEncodings, hooks: Hooks) -> None:
         hooks.shadow(spec.base, name, _noting(spec, modality, getattr(spec.base, name), find))
 
 
+def encode_first(spec: ModelSpec, call: dict[str, Any]) -> None:
+    """Encode images before the base model's forward pass begins, as ``generate`` does, if it is the decoder's too.
+
+    Otherwise they would be encoded when it is too late to ask what enters the decoder (Chameleon).
+    """
+    if spec.base is not spec.decoder:
+        return
+    encoded = dict(call.get("mm_encoder_outputs") or {})
+    for modality in spec.visual_token_ids:
+        encode = getattr(spec.base, f"get_{modality}_features")
+        names = [name for name in inspect.signature(encode).parameters if call.get(name) is not None]
+        if any(name.startswith("pixel_values") for name in names):
+            encoded[modality] = encode(**{name: call.pop(name) for name in names}, return_dict=True)
+    if encoded:
+        call["mm_encoder_outputs"] = encoded
+
+
 def _noting(spec: ModelSpec, modality: str, encode: Callable[..., Any], find: FindEncodings) -> Callable[..., Any]:
     signature = inspect.signature(encode)
 
