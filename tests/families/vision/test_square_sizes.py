@@ -57,11 +57,11 @@ def test_flops_equal_a_count_of_the_matrix_products(name):
         counted = sum(flops for kind, flops in counts["Global"].items() if "convolution" not in str(kind))
         # What makes one vector of an image, for other uses of the tower.
         counted -= sum(sum(of.values()) for part, of in counts.items() if part.endswith("Model.head"))
-        found = images.shapes(modality, arguments, feature_lengths(output.pooler_output))
+        found = images.shapes(modality, arguments, feature_lengths(output))
         flops = vision_flops(images.cost, [picture for image in found for picture in image.pictures])
         if name == "ovis2":
             # The embeddings of the 5 words that stand around images are multiplied by zeros.
-            counted -= 2 * 5 * TEXT["hidden_size"] * sum(feature_lengths(output.pooler_output))
+            counted -= 2 * 5 * TEXT["hidden_size"] * sum(feature_lengths(output))
         assert flops == counted
         total += flops
     with trim(model(name), Uniform(0.5)) as run:

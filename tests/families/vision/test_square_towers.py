@@ -42,7 +42,7 @@ def encoded(name: str, inputs):
 def test_tokens_lie_as_seen_by_eye(name):
     inputs = family(name).batch(samples(name))
     for modality, output, arguments in encoded(name, inputs):
-        lengths = feature_lengths(output.pooler_output)
+        lengths = feature_lengths(output)
         found = images_of(model(name)).shapes(modality, arguments, lengths)
         expected = HANDS[name].shown(inputs)[modality]
         assert [image.tokens for image in found] == lengths
