@@ -49,6 +49,8 @@ def images(model: Any) -> Images:
             tokens=None,
             projector=(*merger, vision.hidden_size * len(layers), text.hidden_size, text.hidden_size),
             gated=True,
+            # Flash attention is told where images end; other kernels compute all of the matrix.
+            joint="flash" not in str(vision._attn_implementation),
         ),
     )
 

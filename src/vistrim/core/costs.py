@@ -69,6 +69,8 @@ class VisionShape:
     """Layers in which tokens see only a window of their picture."""
     window: int = 0
     """Side of these windows, in visual tokens; they are cut off at the edge of a picture."""
+    joint: bool = False
+    """Whether attention is computed between all pictures of a call, which a mask keeps apart."""
     beside_projector: int = 0
     """Multiply-adds for each visual token besides those of the projector."""
 
@@ -145,21 +147,19 @@ def decode_flops(shape: DecoderShape, past: int, steps: int) -> int:
 
 
 def vision_flops(shape: VisionShape, pictures: Sequence[Picture]) -> int:
-    """FLOPs of encoding and projecting pictures (patch embedding not counted)."""
+    """FLOPs of encoding and projecting the pictures of a call (patch embedding not counted)."""
     d, steps = shape.hidden, list(pairwise(shape.projector))
     matrices = 4 * d * d + (3 if shape.gated else 2) * d * shape.intermediate
     projector = sum(a * b for a, b in steps) + shape.beside_projector
     if shape.gated_projector:
         projector -= steps[1][0] * steps[1][1] // 2
-    multiply_adds = 0
-    for picture in pictures:
-        n = picture.patches or shape.tokens or shape.per_visual_token * picture.tokens
-        pairs = (shape.layers - shape.windowed) * n * n
-        if shape.windowed:
-            pairs += shape.windowed * _window_pairs(picture, n, shape.window)
-        projected = picture.tokens if picture.projected is None else picture.projected
-        multiply_adds += shape.layers * n * matrices + 2 * pairs * d + projected * projector
-    return 2 * multiply_adds
+    sizes = [picture.patches or shape.tokens or shape.per_visual_token * picture.tokens for picture in pictures]
+    pairs = (shape.layers - shape.windowed) * (sum(sizes) ** 2 if shape.joint else sum(n * n for n in sizes))
+    if shape.windowed:
+        windows = sum(_window_pairs(*of, shape.window) for of in zip(pictures, sizes, strict=True))
+        pairs += shape.windowed * windows
+    projected = sum(picture.tokens if picture.projected is None else picture.projected for picture in pictures)
+    return 2 * (shape.layers * sum(sizes) * matrices + 2 * pairs * d + projected * projector)
 
 
 def _window_pairs(picture: Picture, patches: int, side: int) -> int:

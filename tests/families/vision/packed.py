@@ -108,8 +108,13 @@ def batches(name: str) -> list[list[Sample]]:
 
 @cache
 def encoded(name: str, batch: int) -> dict[str, Encoded]:
+    """What becomes of the images and videos of a batch of `batches`."""
+    return encode(name, batches(name)[batch])
+
+
+def encode(name: str, samples: Sequence[Sample]) -> dict[str, Encoded]:
     """What becomes of the images and videos of a batch."""
-    inputs, found = FAMILIES[name].batch(batches(name)[batch]), {}
+    inputs, found = FAMILIES[name].batch(samples), {}
     if "pixel_values" in inputs:
         found["image"] = _encode(name, "image", inputs)
     if "pixel_values_videos" in inputs:
