@@ -61,9 +61,9 @@ def cohere2_vision(model: Any) -> Images:
 def gemma3(model: Any) -> Images:
     """Gemma 3: the last hidden state, pooled to so many tokens along each side."""
     config, vit = model.config, take_apart(model.base_model.vision_tower)
-    if vit is None or vit.has_cls:
+    cell = vit.side // int(config.mm_tokens_per_image**0.5) if vit is not None else 0
+    if vit is None or vit.has_cls or cell == 0:
         return UNKNOWN
-    cell = vit.side // int(config.mm_tokens_per_image**0.5)
     return _squares(vit, cell, vit.cost((vit.hidden, config.text_config.hidden_size)))
 
 
