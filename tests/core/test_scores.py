@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from vistrim.core.scores import ROWS_AT_ONCE, AttentionRows, Softmax, attention_received, attention_weights
+from vistrim.core.scores import ROWS_AT_ONCE, AttentionRows, Softmax, attention_weights
+
+
+def received(query, key, visible, softmax):
+    """Of all rows and keys."""
+    places = torch.arange(query.shape[2]).expand(len(query), -1)
+    return AttentionRows(query, key, visible, softmax, key.shape[2], places).received()
 
 
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (6, 2), (8, 1)])
@@ -18,19 +24,19 @@ def test_equals_the_mean_of_materialised_weights(heads, kv_heads, rows, masked):
     if masked:
         logits = logits.masked_fill(~visible[:, None], -torch.inf)
     expected = logits.softmax(-1).mean((1, 2))
-    got = attention_received(query, key, visible, Softmax(0.4))
+    got = received(query, key, visible, Softmax(0.4))
     assert (got - expected).abs().max() <= 1e-6
     assert torch.allclose(got.sum(1), torch.ones(2))
 
 
 def test_large_half_precision_values_do_not_overflow():
     query, key = torch.full((1, 1, 1, 64), 90.0).half(), torch.full((1, 1, 3, 64), 90.0).half()
-    assert torch.allclose(attention_received(query, key, None, Softmax(0.05)), torch.full((1, 3), 1 / 3))
+    assert torch.allclose(received(query, key, None, Softmax(0.05)), torch.full((1, 3), 1 / 3))
 
 
 def test_softmax_is_taken_in_float32():
     query, key = torch.randn(1, 2, 1, 8).bfloat16(), torch.randn(1, 2, 300, 8).bfloat16()
-    got = attention_received(query, key, None, Softmax(0.3))
+    got = received(query, key, None, Softmax(0.3))
     assert got.dtype == torch.float32
     assert abs(got.sum().item() - 1) < 1e-5
 
@@ -50,7 +56,6 @@ def test_rows_computed_in_blocks_equal_all_at_once(rows):
         assert torch.allclose(attention.head_mean()[b][counted[b]], weights[b][:, counted[b]].mean(0), atol=1e-6)
         assert attention.head_mean()[b][~counted[b]].abs().sum() == 0
     everything = AttentionRows(query, key, visible, Softmax(0.4), 11, places)
-    assert torch.allclose(everything.received(), attention_received(query, key, visible, Softmax(0.4)), atol=1e-6)
     assert sum(found.shape[2] for found, _ in everything.blocks()) == rows
 
 

@@ -36,7 +36,7 @@ def test_base_model_without_head():
 
 def test_unknown_vision_tower_is_refused_to_methods_that_read_it():
     config = tiny.config()
-    config.vision_config = transformers.PixtralVisionConfig(
+    config.vision_config = transformers.ViTConfig(
         hidden_size=16,
         intermediate_size=16,
         num_hidden_layers=1,

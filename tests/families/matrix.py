@@ -9,6 +9,7 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 from tests.families.reference import MaskedReference
 from tests.families.zoo import FAMILIES, Sample, shared
@@ -192,9 +193,8 @@ def follower(name: str, case: Case, pictures: Pictures = (), padding: int = 0) -
 
 
 def has_windows(name: str) -> bool:
-    """Whether a layer looks back over a window only."""
-    reference = MaskedReference(FAMILIES[name], shared(name))
-    return any(reference.window(at) is not None for at in range(len(reference.layers)))
+    """Whether a layer looks back over a window, or a chunk, only."""
+    return any(layer.is_sliding for layer in DynamicCache(config=shared(name).config.get_text_config()).layers)
 
 
 def padding_that_counts(name: str, samples: Sequence[Sample]) -> list[int]:

@@ -156,8 +156,9 @@ def test_prompt_lookup(name, record_property):
             record_property("refused", str(refused.value))
             return
         output = generate(shared(name), inputs, 12, **options)
-    # Fewer passes than tokens: some drafts were right.
-    assert len(run.report.kv_tokens_per_step) < 12
+    # Some drafts were right, unless the model does not hand on what makes them so (Janus).
+    in_circles = answers(output, inputs)[0][:8] == (CYCLE * 3)[:8]
+    assert len(run.report.kv_tokens_per_step) < 12 or not in_circles
     assert_equal(name, PREFILL_ONLY, [sample], inputs, output)
 
 

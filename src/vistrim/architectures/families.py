@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from vistrim.architectures import anyres, llava, squares, video_llava
+from vistrim.architectures import anyres, glm_v, llava, navit, pixtral, qwen_vl, squares, video_llava
 from vistrim.architectures.pictures import unknown
 from vistrim.architectures.spec import Images
 
@@ -30,6 +30,27 @@ FAMILIES: dict[str, Callable[[Any], Images]] = {
     "fast_vlm": squares.without_tower,
     "perception_lm": squares.without_tower,
     "deepseek_vl_hybrid": squares.without_tower,
+    "qwen2_vl": qwen_vl.images,
+    "qwen2_5_vl": qwen_vl.images,
+    "qwen3_vl": qwen_vl.images,
+    "qwen3_vl_moe": qwen_vl.images,
+    "qwen2_5_omni_thinker": qwen_vl.images,
+    "qwen3_omni_moe_thinker": qwen_vl.images,
+    "cohere_compass": qwen_vl.images,
+    "cosmos3_omni": qwen_vl.images,
+    "exaone4_5": qwen_vl.images,
+    "hyperclovax_vision_v2": qwen_vl.images,
+    "glm4v": glm_v.images,
+    "glm46v": glm_v.images,
+    "glm4v_moe": glm_v.images,
+    "glm_ocr": glm_v.images,
+    "mistral3": pixtral.images,
+    "lighton_ocr": pixtral.images,
+    "paddleocr_vl": navit.paddleocr_vl,
+    "video_llama_3": navit.video_llama_3,
+    "cosmos3_edge": navit.cosmos3_edge,
+    "kimi_k25": navit.kimi_k25,
+    "hunyuan_vl": navit.hunyuan_vl,
 }
 """Model type (``config.model_type``) to the function that says what becomes of its images."""
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vistrim.architectures import pixtral
 from vistrim.architectures.patches import one_to_one
 from vistrim.architectures.pictures import of_one_grid, unknown
 from vistrim.architectures.spec import Images
@@ -55,10 +56,11 @@ def selected_features(config: Any, vit: ViT) -> Features | None:
 
 def images(model: Any) -> Images:
     """Describe what becomes of images in a LLaVA or ViP-LLaVA model."""
+    if model.config.vision_config.model_type == "pixtral":
+        return pixtral.images(model)
     vit = take_apart(model.base_model.vision_tower)
     features = None if vit is None else selected_features(model.config, vit)
     if vit is None or features is None:
-        # Pixtral checkpoints in LLaVA's clothes, for one, whose images have several sizes.
         return Images(shapes=unknown)
     text = model.config.text_config
     return Images(

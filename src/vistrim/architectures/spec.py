@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,6 +43,8 @@ class Arrange(Protocol):
         ----------
         parts : sequence of Tensor
             Of each call of the tower (or of its attention): ``[pictures, tokens]`` or ``[pictures, tokens, width]``.
+            Of a packed tower they are ``[1, tokens]`` or ``[1, tokens, width]``, one behind the other the whole
+            sequence.
         modality : str
             "image" or "video".
         arguments : mapping
@@ -54,6 +56,13 @@ class Arrange(Protocol):
             ``[visual tokens]`` or ``[visual tokens, width]``, in the order of the prompts. Where several tokens of the
             tower are merged into one, their mean; NaN where a visual token is made of none (between rows of tiles).
         """
+
+
+class ReadSizes(Protocol):
+    """Tells how long the pictures are that a vision tower has in one sequence."""
+
+    def __call__(self, modality: str, arguments: Mapping[str, Any]) -> list[int]:
+        """Tokens of each picture in the tower, in its order; the parameters are those of `Arrange`."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,9 @@ class VisionTower:
         Values in the config, by name, that a call may override and with them the feature block.
     for_videos : VisionTower or None
         The tower that sees videos, where that is another one, of the same make.
+    packed : ReadSizes or None
+        For a tower that has all pictures in one sequence: where each ends. Its attention may be called for all of them
+        at once, for each picture, or for windows of it. None: each picture has a row of its own.
     """
 
     blocks: tuple[nn.Module, ...]
@@ -89,6 +101,7 @@ class VisionTower:
     arrange: Arrange
     settings: Mapping[str, Any]
     for_videos: VisionTower | None = None
+    packed: ReadSizes | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +122,9 @@ class Images:
         The vision tower; None: how its patches become visual tokens is not known.
     cost : VisionShape or None
         Sizes for the cost figures; None: not known.
+    stays : mapping of str to str
+        For each modality of which the model itself may leave features out: the argument of its base model that says
+        which stay, ``[features]`` bool.
     """
 
     shapes: ReadShapes
@@ -117,6 +133,7 @@ class Images:
     pixels: int | None = None
     tower: VisionTower | None = None
     cost: VisionShape | None = None
+    stays: Mapping[str, str] = field(default_factory=dict)
 
 
 Rotary = Callable[[int, Tensor, Tensor], Any]

@@ -16,6 +16,7 @@ from vistrim.architectures import ModelSpec
 from vistrim.calibration.prompts import read_call, untrimmed
 from vistrim.core.selection import Selection
 from vistrim.engine.compaction import compact_arguments, compact_hidden
+from vistrim.engine.fitting import check_axes
 from vistrim.engine.hooks import Call
 from vistrim.engine.masks import layer_mask
 from vistrim.engine.positions import Renumbering, lowered_arguments
@@ -129,7 +130,8 @@ def text_alone(
     Raises
     ------
     ValueError
-        If ``first_layer`` is out of range, or a prompt has no image or no token ids.
+        If ``first_layer`` is out of range, a prompt has no image or no token ids, or positions have several axes
+        (M-RoPE) and are to be consecutive.
     UnsupportedModelError
         If the model is not supported, or is being trimmed.
     """
@@ -139,6 +141,8 @@ def text_alone(
     depth = len(spec.layers)
     if not 1 <= first_layer < depth:
         raise ValueError(f"first_layer={first_layer}: must be between 1 and {depth - 1}, the model's last layer")
+    if positions == "renumber":
+        check_axes("vtw", spec)
     found = TextAlone(spec, positions, first_layer, labels)
     handles = [spec.base.register_forward_pre_hook(found.note_inputs, with_kwargs=True)]
     handles += [

@@ -55,7 +55,8 @@ class VisionShape:
     hidden: int
     intermediate: int
     tokens: int | None
-    """Tokens of every picture in the tower; None: ``per_visual_token`` for each of its visual tokens."""
+    """Tokens of every picture in the tower; None: what a picture says itself, or ``per_visual_token`` for each of its
+    visual tokens."""
     projector: tuple[int, ...]
     """Widths along the projector, input first: ``(1024, 4096, 4096)`` for LLaVA-1.5-7B."""
     per_visual_token: int = 1
@@ -64,6 +65,14 @@ class VisionShape:
     """Whether the feed-forward networks of the tower have three matrices instead of two."""
     gated_projector: bool = False
     """Whether half of what the projector's first matrix makes are gates of the other half."""
+    windowed: int = 0
+    """Layers in which tokens see only a window of their picture."""
+    window: int = 0
+    """Side of these windows, in visual tokens; they are cut off at the edge of a picture."""
+    joint: bool = False
+    """Whether attention is computed between all pictures of a call, which a mask keeps apart."""
+    beside_projector: int = 0
+    """Multiply-adds for each visual token besides those of the projector."""
 
 
 @dataclass(frozen=True)
@@ -138,15 +147,29 @@ def decode_flops(shape: DecoderShape, past: int, steps: int) -> int:
 
 
 def vision_flops(shape: VisionShape, pictures: Sequence[Picture]) -> int:
-    """FLOPs of encoding and projecting pictures (patch embedding not counted; full attention in every block)."""
-    d, matrices = shape.hidden, list(pairwise(shape.projector))
-    weights = sum(a * b for a, b in matrices)
+    """FLOPs of encoding and projecting the pictures of a call (patch embedding not counted)."""
+    d, steps = shape.hidden, list(pairwise(shape.projector))
+    matrices = 4 * d * d + (3 if shape.gated else 2) * d * shape.intermediate
+    projector = sum(a * b for a, b in steps) + shape.beside_projector
     if shape.gated_projector:
-        weights -= matrices[1][0] * matrices[1][1] // 2
-    total = 0
-    for picture in pictures:
-        n = shape.tokens or shape.per_visual_token * picture.tokens
-        block = 2 * n * (4 * d * d + (3 if shape.gated else 2) * d * shape.intermediate + 2 * n * d)
-        projected = picture.tokens if picture.projected is None else picture.projected
-        total += shape.layers * block + 2 * projected * weights
-    return total
+        projector -= steps[1][0] * steps[1][1] // 2
+    sizes = [picture.patches or shape.tokens or shape.per_visual_token * picture.tokens for picture in pictures]
+    pairs = (shape.layers - shape.windowed) * (sum(sizes) ** 2 if shape.joint else sum(n * n for n in sizes))
+    if shape.windowed:
+        windows = sum(_window_pairs(*of, shape.window) for of in zip(pictures, sizes, strict=True))
+        pairs += shape.windowed * windows
+    projected = sum(picture.tokens if picture.projected is None else picture.projected for picture in pictures)
+    return 2 * (shape.layers * sum(sizes) * matrices + 2 * pairs * d + projected * projector)
+
+
+def _window_pairs(picture: Picture, patches: int, side: int) -> int:
+    """Pairs of patches in the same window of a picture."""
+    rows, columns = picture.grid or (1, picture.tokens)
+    pairs = _pairs_in_stretches(rows, side) * _pairs_in_stretches(columns, side)
+    return pairs * (patches // picture.tokens) ** 2
+
+
+def _pairs_in_stretches(length: int, side: int) -> int:
+    """Pairs of places in the same stretch, of a length cut into stretches."""
+    whole, rest = divmod(length, side)
+    return whole * side * side + rest * rest

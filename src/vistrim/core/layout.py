@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 Grid = tuple[int, int]
@@ -22,16 +24,19 @@ class Picture:
         Their rows and columns; None: they form no grid, or it is not known.
     projected : int or None
         Tokens that the projector computes for it, where some of them are dropped or shrunk behind it; None: ``tokens``.
+    patches : int or None
+        Its tokens in the vision tower, where this differs from picture to picture.
     """
 
     tokens: int
     grid: Grid | None = None
     projected: int | None = None
+    patches: int | None = None
 
     @staticmethod
-    def of(grid: Grid) -> Picture:
+    def of(grid: Grid, patches: int | None = None) -> Picture:
         """A picture whose tokens fill a grid."""
-        return Picture(grid[0] * grid[1], grid)
+        return Picture(grid[0] * grid[1], grid, patches=patches)
 
 
 @dataclass(frozen=True)
@@ -54,3 +59,27 @@ class ImageShape:
     def tokens(self) -> int:
         """Visual tokens of all pictures."""
         return sum(picture.tokens for picture in self.pictures)
+
+    @property
+    def numbers(self) -> Tensor:
+        """The picture of each token, ``[tokens]`` long."""
+        if self.picture_of is not None:
+            return self.picture_of
+        tokens = torch.tensor([picture.tokens for picture in self.pictures])
+        return torch.arange(len(tokens)).repeat_interleave(tokens)
+
+    def only(self, stays: Tensor) -> ImageShape:
+        """What is left where the tokens with False in ``stays`` ``[tokens]`` are gone: no grid, unless all stay."""
+        left = self.numbers[stays]
+        counts = left.bincount(minlength=len(self.pictures)).tolist()
+        pictures = tuple(
+            picture if n == picture.tokens else replace(picture, tokens=n, grid=None)
+            for picture, n in zip(self.pictures, counts, strict=True)
+        )
+        return ImageShape(pictures, left if self.picture_of is not None else None)
+
+
+def left_of(images: Sequence[ImageShape], stays: Tensor) -> list[ImageShape]:
+    """The shapes of images one behind the other of which only some tokens, by a mask over all of them, are left."""
+    pieces = stays.cpu().split([image.tokens for image in images])
+    return [image.only(piece) for image, piece in zip(images, pieces, strict=True)]

@@ -64,15 +64,6 @@ def attention_weights(query: Tensor, key: Tensor, visible: Tensor | None, softma
     return torch.cat([logits, sinks], -1).softmax(-1)[..., :-1]
 
 
-def attention_received(query: Tensor, key: Tensor, visible: Tensor | None, softmax: Softmax) -> Tensor:
-    """Attention that each key receives from the given query rows, ``[batch, keys]``: mean over heads and rows.
-
-    The parameters are those of `attention_weights`. For one query row the result equals the mean over heads of the
-    eager attention weights.
-    """
-    return attention_weights(query, key, visible, softmax).mean((1, 2))
-
-
 @dataclass(frozen=True)
 class AttentionRows:
     """A few query rows of one attention layer, whose weights are computed when they are asked for.
@@ -126,7 +117,10 @@ class AttentionRows:
         return torch.full_like(self.places[:, 0], self.places.shape[1])
 
     def received(self) -> Tensor:
-        """Attention that each token receives, ``[batch, tokens]`` float32: mean over heads and rows."""
+        """Attention that each token receives, ``[batch, tokens]`` float32: mean over heads and rows.
+
+        For one query row this is the mean over heads of the eager attention weights.
+        """
         total = sum(weights.mean(1).sum(1) for weights, _ in self.blocks())
         return total / self.rows_per_sample().clamp(min=1)[:, None]
 

@@ -27,7 +27,7 @@ def compact_hidden(hidden: Tensor, index: Tensor, merge_into: Tensor | None) -> 
         ``[batch, rows, hidden]``.
     """
     if merge_into is not None:
-        hidden = _merge(hidden, merge_into.to(hidden.device))
+        hidden = merged_hidden(hidden, merge_into)
     return gather_rows(hidden, index, 0, 1)
 
 
@@ -75,8 +75,18 @@ def restore_length(hidden: Tensor, rows: Tensor, valid: Tensor, length: int) -> 
     return hidden.new_zeros(batch, length + 1, width).scatter(1, place, hidden)[:, :length]
 
 
-def _merge(hidden: Tensor, merge_into: Tensor) -> Tensor:
+def merged_hidden(hidden: Tensor, merge_into: Tensor) -> Tensor:
+    """Give rows that absorb others the mean of them all and themselves.
+
+    Parameters
+    ----------
+    hidden : Tensor
+        ``[batch, tokens, hidden]``.
+    merge_into : Tensor
+        ``[batch, tokens]`` long: row that absorbs each token, or -1.
+    """
     batch, tokens, width = hidden.shape
+    merge_into = merge_into.to(hidden.device)
     own = torch.arange(tokens, device=hidden.device).expand(batch, -1)
     target = torch.where(merge_into >= 0, merge_into, own)
     total = torch.zeros(batch, tokens, width, dtype=torch.float32, device=hidden.device)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vistrim.core.scores import Softmax, attention_received
+from vistrim.core.scores import AttentionRows, Softmax
 from vistrim.engine.cache import Incoming, refuse_cropping
 from vistrim.engine.forward import Forward
 from vistrim.engine.hooks import Call
@@ -110,7 +110,9 @@ class Decode(Forward):
         if not self.slides:
             # All visual tokens are among the mapped columns; those behind are generated text.
             self.scored = cached.tokens
-        scores = attention_received(query, key, seen, softmax)
+        only = torch.zeros(len(query), 1, dtype=torch.long, device=query.device)
+        asking = AttentionRows(query, key, seen, softmax, key.shape[2], only)
+        scores = self.of_all_heads(asking).received()
         if seen is not None:
             # What a window hides counts as forgotten, whether or not it is still stored.
             scores = scores.masked_fill(~seen[:, 0], NOT_HELD)

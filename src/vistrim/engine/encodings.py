@@ -27,10 +27,13 @@ class Encodings:
         For each modality, how the visual tokens of its images lie.
     vision : VisionRecord or None
         What the vision tower computed, if the method asks for it.
+    encoding : bool
+        Whether an encoder is at work: that of videos may call that of images.
     """
 
     shapes: dict[str, list[ImageShape]] = field(default_factory=dict)
     vision: VisionRecord | None = None
+    encoding: bool = False
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
@@ -49,14 +52,37 @@ def watch_encoder(spec: ModelSpec, find: FindEncodings, hooks: Hooks) -> None:
         hooks.shadow(spec.base, name, _noting(spec, modality, getattr(spec.base, name), find))
 
 
+def encode_first(spec: ModelSpec, call: dict[str, Any]) -> None:
+    """Encode images before the base model's forward pass begins, as ``generate`` does, if it is the decoder's too.
+
+    Otherwise they would be encoded when it is too late to ask what enters the decoder (Chameleon).
+    """
+    if spec.base is not spec.decoder:
+        return
+    encoded = dict(call.get("mm_encoder_outputs") or {})
+    for modality in spec.visual_token_ids:
+        encode = getattr(spec.base, f"get_{modality}_features")
+        names = [name for name in inspect.signature(encode).parameters if call.get(name) is not None]
+        if any(name.startswith("pixel_values") for name in names):
+            encoded[modality] = encode(**{name: call.pop(name) for name in names}, return_dict=True)
+    if encoded:
+        call["mm_encoder_outputs"] = encoded
+
+
 def _noting(spec: ModelSpec, modality: str, encode: Callable[..., Any], find: FindEncodings) -> Callable[..., Any]:
     signature = inspect.signature(encode)
 
     @functools.wraps(encode)
     def noting(*args: Any, **kwargs: Any) -> Any:
-        output = encode(*args, **kwargs)
         notes = find()
-        if notes is not None and isinstance(output, ModelOutput):
+        if notes is None or notes.encoding:
+            return encode(*args, **kwargs)
+        notes.encoding = True
+        try:
+            output = encode(*args, **kwargs)
+        finally:
+            notes.encoding = False
+        if isinstance(output, ModelOutput):
             arguments = signature.bind(*args, **kwargs).arguments
             if notes.vision is not None:
                 notes.vision.finish(modality, arguments)

@@ -1,8 +1,7 @@
 """Hooks on a model: they follow each forward pass from the prompt to the logits and let the method cut on the way."""
 
 import functools
-import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,12 +10,11 @@ from transformers.cache_utils import Cache, DynamicCache
 
 from vistrim.architectures import ModelSpec, discover
 from vistrim.architectures.spec import VisionTower
-from vistrim.core.scores import Softmax
 from vistrim.engine import tap
 from vistrim.engine.cache_swap import make_trimmable
 from vistrim.engine.decode import Decode
-from vistrim.engine.deepstack import watch_features_of_layers
-from vistrim.engine.encodings import Encodings, watch_encoder
+from vistrim.engine.deepstack import Merge, watch_features_of_layers
+from vistrim.engine.encodings import Encodings, encode_first, watch_encoder
 from vistrim.engine.fitting import check_positions, vision_reads
 from vistrim.engine.forward import Forward
 from vistrim.engine.generation import (
@@ -28,11 +26,12 @@ from vistrim.engine.generation import (
     refuse_continuous_batching,
 )
 from vistrim.engine.hooks import Call, Hooks
+from vistrim.engine.parallel import check_shared, find_group
 from vistrim.engine.prefill import Prefill
-from vistrim.engine.probe import leave_layer
 from vistrim.engine.prompt import Prompt, read_inputs, read_prompt
 from vistrim.engine.question import read_question
 from vistrim.engine.recorder import Recorder
+from vistrim.engine.records import Records
 from vistrim.engine.structure import RowSplit, check_call, check_heads, find_structures
 from vistrim.engine.thread_state import ThreadState
 from vistrim.engine.vision import VisionRecord, check_features, watch
@@ -68,8 +67,11 @@ class Engine:
         self.vision_reads = vision_reads(method, self.spec)
         check_positions(method, self.spec)
         self.structures = find_structures(method, self.spec)
+        self.group = find_group(model)
+        if self.group is not None:
+            check_shared(method, self.spec)
         self.recorders: list[Recorder] = []
-        self._by_cache: weakref.WeakKeyDictionary[Cache, Recorder] = weakref.WeakKeyDictionary()
+        self._records = Records(functools.partial(Recorder, self.spec, method, self.notation))
         self._thread = ThreadState()
         self._hooks = Hooks()
 
@@ -89,7 +91,7 @@ class Engine:
         hooks.around(self.model, self._note_head_call, self._forget_head_call)
         hooks.around(self.spec.base, self._note_inputs, self._forget_inputs)
         hooks.around(self.spec.decoder, self._begin_forward, self._end_forward)
-        watch_features_of_layers(self.spec.decoder, self._rows_of_pass, hooks)
+        watch_features_of_layers(self.spec.decoder, self._left_of_pass, hooks)
         for i, layer in enumerate(self.spec.layers):
             hook = functools.partial(self._before_layer, i)
             hooks.keep(layer.register_forward_pre_hook(hook, with_kwargs=True))
@@ -164,6 +166,7 @@ class Engine:
         # `generate` has encoded its images before; any other pass does it on its way.
         encodes = generation is None or call.get("mm_encoder_outputs") is None
         self._thread.encodings = self._encodings() if encodes else None
+        encode_first(self.spec, call)
 
     def _forget_inputs(self, output: Any) -> None:
         self._thread.inputs = self._thread.encodings = None
@@ -174,14 +177,14 @@ class Engine:
         cache = call["past_key_values"] = self._cache(call)
         past = cache.get_seq_length() if cache is not None else 0
         check_length(past + length, self.spec.longest)
-        recorder, is_new = self._recorder(embeddings, cache)
+        recorder, is_new = self._records.of(self._thread.generation_of(cache), embeddings, cache)
         is_prefill = is_new or length > 1 or cache is None
         prompt = self._prompt(embeddings, cache, past) if is_prefill else None
-        common = (self.spec, self.method, self.structures, recorder, length, past, cache)
+        common = (self.spec, self.method, self.structures, recorder, length, past, cache, self.group)
         if prompt is not None:
             question = self._question(prompt, embeddings, recorder)
             vision = self._thread.find_vision()
-            own = self._generation_of(cache)
+            own = self._thread.generation_of(cache)
             guidance = own.guidance if own is not None else None
             self._thread.forward = Prefill(
                 *common, prompt=prompt, cuts=self.cuts, vision=vision, guidance=guidance, question=question
@@ -214,7 +217,7 @@ class Engine:
     def _prompt(self, embeddings: Tensor, cache: Cache | None, past: int) -> Prompt | None:
         """Sort the tokens of a prefill; None if there is and was nothing visual."""
         batch, length = embeddings.shape[:2]
-        inputs, generation = self._thread.inputs, self._generation_of(cache)
+        inputs, generation = self._thread.inputs, self._thread.generation_of(cache)
         layers = cache.layers if cache is not None else []
         for cached in layers:
             cached.prompt_length = past + length
@@ -245,34 +248,6 @@ class Engine:
         recorder.read_question(tuple(n if v else 0 for n, v in zip(lengths, prompt.tokens.n_visual, strict=True)))
         return question
 
-    def _generation_of(self, cache: Cache | None) -> Generation | None:
-        """Return the running generation, unless this forward pass has another cache and so is none of its own."""
-        generation = self._thread.generation
-        if generation is None or (cache is not None and not generation.caches):
-            return None
-        if generation.cache is not None and cache is not generation.cache:
-            return None
-        return generation
-
-    def _recorder(self, embeddings: Tensor, cache: Cache | None) -> tuple[Recorder, bool]:
-        """Return the recorder of the generation that this forward pass belongs to, and whether it has just begun."""
-        generation = self._generation_of(cache)
-        if generation is not None:
-            generation.cache = cache
-            found = generation.recorder
-        else:
-            # A loop written by hand: its cache tells which one.
-            found = self._by_cache.get(cache) if cache is not None and embeddings.shape[1] == 1 else None
-        if found is not None:
-            return found, False
-        recorder = Recorder(self.spec, self.method, self.notation, embeddings.device)
-        if generation is not None:
-            recorder.guided = generation.guided
-            generation.recorder = recorder
-        elif cache is not None:
-            self._by_cache[cache] = recorder
-        return recorder, True
-
     def _before_layer(
         self, i: int, module: nn.Module, args: tuple[Any, ...], kwargs: Call
     ) -> tuple[tuple[Any, ...], Call] | None:
@@ -288,26 +263,13 @@ class Engine:
         hidden, arguments = changed
         return (hidden, *args[1:]), kwargs | arguments
 
-    def _rows_of_pass(self) -> Tensor | None:
-        """Which of this pass's tokens are left, ``[batch, rows]`` long; None: all of them."""
+    def _left_of_pass(self) -> tuple[Tensor | None, Sequence[Merge]]:
+        """What is left of this pass's tokens: see `vistrim.engine.deepstack.FindLeft`."""
         forward = self._thread.forward
-        return forward.rows if forward is not None else None
+        return forward.left if forward is not None else (None, ())
 
     def _attention_tap(self, i: int) -> tap.Tap | None:
-        forward = self._thread.forward
-        if forward is None:
-            return None
-        if forward.looks_ahead:
-            return tap.Tap(read_before=leave_layer)
-        kernel = forward.plan.kernel if forward.plan is not None else None
-        if forward.tapped != i:
-            taps = kernel is not None or forward.drops_positions
-            return tap.Tap(kernel=kernel, drops_positions=forward.drops_positions) if taps else None
-
-        def read(query: Tensor, key: Tensor, mask: Tensor | None, softmax: Softmax) -> None:
-            forward.read_scores(i, *forward.looking(i, query, key), mask, softmax)
-
-        return tap.Tap(read, kernel, drops_positions=True)
+        return self._thread.forward.tap(i) if self._thread.forward is not None else None
 
     def _split_rows(self) -> RowSplit | None:
         forward = self._thread.forward

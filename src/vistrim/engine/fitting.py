@@ -3,6 +3,7 @@
 from vistrim.architectures import ModelSpec
 from vistrim.errors import UnsupportedModelError
 from vistrim.methods.base import Method
+from vistrim.methods.composition import Composition
 
 INSTEAD = "use a method that ranks inside the language model, such as fastv"
 
@@ -35,15 +36,29 @@ def vision_reads(method: Method, spec: ModelSpec) -> tuple[tuple[int, ...], tupl
 
 
 def check_positions(method: Method, spec: ModelSpec) -> None:
-    """Refuse consecutive positions where positions have several axes.
+    """Refuse methods that give consecutive positions to a model whose positions have several axes.
 
     Raises
     ------
     ValueError
         With the fix.
     """
-    if spec.rope_axes > 1 and getattr(method, "positions", None) == "renumber":
+    for part in method.parts if isinstance(method, Composition) else (method,):
+        if part.renumbers:
+            check_axes(part.name, spec)
+
+
+def check_axes(name: str, spec: ModelSpec) -> None:
+    """Refuse consecutive positions where positions have several axes; ``name`` is that of the method that wants them.
+
+    Raises
+    ------
+    ValueError
+        With the fix.
+    """
+    if spec.rope_axes > 1:
         raise ValueError(
-            f"{method.name}: positions=renumber gives the tokens that are left consecutive positions, which M-RoPE, "
-            "with a time, a row and a column for each, does not have: use positions=original"
+            f"{name} would give the tokens that are left consecutive positions, and in this model a position is a "
+            f'time, a row and a column (M-RoPE): pass positions="original" (on the command line: '
+            f"{name}:positions=original)"
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -11,11 +11,15 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from vistrim.architectures import ModelSpec
-from vistrim.core.scores import Softmax
+from vistrim.core.scores import AttentionRows, Softmax
+from vistrim.engine.deepstack import Merge
 from vistrim.engine.flash import is_flash, sliding_windows
 from vistrim.engine.hooks import Call
+from vistrim.engine.parallel import SharedRows
+from vistrim.engine.probe import leave_layer
 from vistrim.engine.recorder import Recorder
 from vistrim.engine.structure import LayerPass, Structures
+from vistrim.engine.tap import Tap
 from vistrim.methods.base import Method
 
 
@@ -39,6 +43,8 @@ class Forward:
         Tokens of the sequence before this pass, the removed ones included.
     cache : Cache or None
         Its layers are trimmable.
+    group : ProcessGroup or None
+        The processes that share the heads of the model; None: this one has all.
     tapped : int or None
         The layer whose attention is to be read.
     scores : Tensor or None
@@ -58,6 +64,7 @@ class Forward:
     length: int
     past: int
     cache: Cache | None
+    group: Any
     tapped: int | None = None
     scores: Tensor | None = None
     looks_ahead: bool = False
@@ -87,6 +94,11 @@ class Forward:
         """Which tokens of this pass are left, ``[batch, rows]`` long; None: all of them."""
         return None
 
+    @property
+    def left(self) -> tuple[Tensor | None, Sequence[Merge]]:
+        """``rows``, and the cuts of this pass at which tokens were merged."""
+        return self.rows, ()
+
     def before_layer(self, layer: int, hidden: Tensor, kwargs: Call) -> tuple[Tensor, Call] | None:
         """Remove what is to be removed before a layer.
 
@@ -110,6 +122,24 @@ class Forward:
     def plan_layer(self, layer: int) -> LayerPass | None:
         """Plan what a layer leaves out, once it is certain which tokens it has."""
         return None
+
+    def tap(self, layer: int) -> Tap | None:
+        """What is done at the attention of a layer that is running."""
+        if self.looks_ahead:
+            return Tap(read_before=leave_layer)
+        kernel = self.plan.kernel if self.plan is not None else None
+        if self.tapped != layer:
+            tapped = kernel is not None or self.drops_positions
+            return Tap(kernel=kernel, drops_positions=self.drops_positions) if tapped else None
+
+        def read(query: Tensor, key: Tensor, mask: Tensor | None, softmax: Softmax) -> None:
+            self.read_scores(layer, *self.looking(layer, query, key), mask, softmax)
+
+        return Tap(read, kernel, drops_positions=True)
+
+    def of_all_heads(self, rows: AttentionRows) -> AttentionRows:
+        """Query rows of a layer with all of its heads, from those of the heads that this process has."""
+        return rows if self.group is None else SharedRows(**vars(rows), group=self.group)
 
     def looking(self, layer: int, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """Queries and keys of the layer's heads that see visual tokens."""

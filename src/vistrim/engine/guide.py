@@ -20,6 +20,7 @@ from vistrim.engine.flash import check_listening
 from vistrim.engine.generation import GenerateCall, begin_generation
 from vistrim.engine.greedy import greedy_settings, inputs_of
 from vistrim.engine.listening import Listener
+from vistrim.engine.parallel import find_group
 from vistrim.engine.recorder import clock
 from vistrim.errors import UnsupportedModelError
 from vistrim.methods.views import Guidance
@@ -88,6 +89,10 @@ class Guide:
             self.spec = discover(self.model)
         except UnsupportedModelError as error:
             raise UnsupportedModelError(f"this model cannot be a guide: {error}") from error
+        if find_group(self.model) is not None:
+            raise UnsupportedModelError(
+                "vistrim does not support a guide under tensor parallelism: load it on one device in each process"
+            )
         _check_alignment(self.spec, spec)
         # One thread at a time listens to a guide, also where several models share it.
         self._lock = _locks.setdefault(self.model, threading.RLock())

@@ -71,12 +71,8 @@ def find_pictures(
         pieces = []
         for sample, own in enumerate(dealt):
             for image in own:
-                within = image.picture_of
-                mixed |= within is not None
-                if within is None:
-                    tokens = torch.tensor([picture.tokens for picture in image.pictures])
-                    within = torch.arange(len(tokens)).repeat_interleave(tokens)
-                pieces.append(within.cpu() + len(of_sample[sample]))
+                mixed |= image.picture_of is not None
+                pieces.append(image.numbers.cpu() + len(of_sample[sample]))
                 of_sample[sample] += image.pictures
         if pieces:
             number[places] = torch.cat(pieces).to(device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from vistrim.core.scores import AttentionRows, Softmax, attention_received
+from vistrim.core.scores import AttentionRows, Softmax
 from vistrim.core.selection import Selection, gather_rows
 from vistrim.engine.cache import Incoming, refuse_cropping
 from vistrim.engine.compaction import compact_hidden, replace_hidden, restore_length
+from vistrim.engine.deepstack import Merge
 from vistrim.engine.flash import refuse_packed
 from vistrim.engine.hooks import Call
 from vistrim.engine.layer_inputs import LayerInputs
@@ -48,6 +50,8 @@ class Prefill(LayerInputs):
         Visual tokens per sample that entered the decoder.
     images : tuple of int
         Images per sample.
+    merges : list of Merge
+        The cuts of this pass at which tokens were merged.
     asking : QueryRows
         The rows whose attention ranks.
     attention : AttentionRows or None
@@ -65,6 +69,7 @@ class Prefill(LayerInputs):
     question: Tensor | None
     entered: tuple[int, ...] = field(init=False)
     images: tuple[int, ...] = ()
+    merges: list[Merge] = field(default_factory=list)
     asking: QueryRows = field(init=False)
     attention: AttentionRows | None = None
     tables: tuple[Tensor, Tensor] | None = None
@@ -81,6 +86,10 @@ class Prefill(LayerInputs):
                 f"{self.method.name} ranks by the answer that a guide gives in model.generate(), and there is none in "
                 "a bare forward pass: call model.generate(..., max_new_tokens=1)"
             )
+
+    @property
+    def left(self) -> tuple[Tensor | None, Sequence[Merge]]:
+        return self.rows, self.merges
 
     def before_layer(self, layer: int, hidden: Tensor, kwargs: Call) -> tuple[Tensor, Call] | None:
         cached = self.cache.layers[layer] if self.cache is not None else None
@@ -117,8 +126,9 @@ class Prefill(LayerInputs):
                 self.attention = self._attention(gather_rows(query, rows, 0, 2), key, mask, softmax, rows)
             if layer == 0 and self.cache is not None and self.method.acts_in_decode:
                 rows = QueryRows.last_of(self.prompt).among(self.tokens)
-                row = gather_rows(query, rows, 0, 2)
-                self.cache.layers[0].scores = attention_received(row, key, self._seen(mask, rows, key), softmax)
+                row, seen = gather_rows(query, rows, 0, 2), self._seen(mask, rows, key)
+                asking = AttentionRows(row, key, seen, softmax, key.shape[2], rows.to(key.device))
+                self.cache.layers[0].scores = self.of_all_heads(asking).received()
 
     def restored(self, hidden: Tensor) -> Tensor:
         if not self.trimmed:
@@ -141,8 +151,10 @@ class Prefill(LayerInputs):
 
     def _select_input(self, hidden: Tensor) -> Selection | None:
         pictures, visual = self.prompt.pictures, self.tokens.visual
-        placeholders = self.prompt.inputs.placeholders
-        vision = self.vision.tokens(placeholders, visual.device) if self.vision is not None else None
+        inputs = self.prompt.inputs
+        vision = None
+        if self.vision is not None:
+            vision = self.vision.tokens(inputs.placeholders, inputs.stays, visual.device)
         return self.method.select_input(
             InputTokens(
                 embeddings=hidden,
@@ -221,7 +233,10 @@ class Prefill(LayerInputs):
     ) -> AttentionRows:
         seen = self._seen(mask, rows, key)
         rows = rows.to(query.device)
-        return AttentionRows(query, key, seen, softmax, self.tokens.width, rows, self.asking.counted, self.tables)
+        width = self.tokens.width
+        return self.of_all_heads(
+            AttentionRows(query, key, seen, softmax, width, rows, self.asking.counted, self.tables)
+        )
 
     def _seen(self, mask: Tensor | None, rows: Tensor, key: Tensor) -> Tensor:
         """Columns that the rows may attend to, ``[batch, n, columns]`` bool."""
@@ -243,6 +258,8 @@ class Prefill(LayerInputs):
             own = own_positions(kwargs)
             renumbering = self.renumbering or Renumbering.none(before)
             self.renumbering = renumbering.after(selection, before, index, self.tokens, own, self.past)
+        if selection.merge_into is not None:
+            self.merges.append(Merge(before.slots - self.past, selection.merge_into))
         self.trimmed = True
         self.memo.clear()
         self.recorder.cut(layer, self.tokens)

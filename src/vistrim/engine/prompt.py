@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vistrim.architectures import ModelSpec
-from vistrim.core.layout import ImageShape
+from vistrim.core.layout import ImageShape, left_of
 from vistrim.engine.encodings import given_shapes
 from vistrim.engine.pictures import PromptPictures, find_pictures
 from vistrim.engine.tokens import TokenMap
@@ -37,6 +37,8 @@ class PromptInputs:
         ``[batch, tokens]`` long, -100 where there is none.
     drafted : int
         Tokens at the end that are no prompt, but drafted candidates for the answer.
+    stays : mapping of str to Tensor
+        For each modality of which the model itself leaves features out, ``[features]`` bool: False for those.
     """
 
     placeholders: Mapping[str, Tensor]
@@ -44,10 +46,12 @@ class PromptInputs:
     padding_mask: Tensor | None
     labels: Tensor | None
     drafted: int
+    stays: Mapping[str, Tensor] = field(default_factory=dict)
 
     def with_shapes(self, encoded: Mapping[str, Sequence[ImageShape]]) -> PromptInputs:
         """The same, once it is known how features that were encoded lie. Only what has features has places for them."""
         shapes = {**self.shapes, **encoded}
+        shapes |= {m: left_of(shapes[m], stays) for m, stays in self.stays.items() if m in shapes}
         places = {modality: found for modality, found in self.placeholders.items() if modality in shapes}
         return replace(self, shapes=shapes, placeholders=places)
 
@@ -140,6 +144,11 @@ def read_inputs(spec: ModelSpec, inputs: Mapping[str, Any], labels: Tensor | Non
         padding_mask=mask.bool() if mask is not None else None,
         labels=labels,
         drafted=drafted,
+        stays={
+            modality: inputs[name].bool()
+            for modality, name in spec.images.stays.items()
+            if inputs.get(name) is not None
+        },
     )
 
 

@@ -37,6 +37,9 @@ class TrimReport:
     A sample that a guide has answered alone (`exited`) was not processed and holds nothing: its token counts at layers
     and in caches are 0, and so are its FLOPs in prefill. It counts in the figures of the untrimmed model.
 
+    Under tensor parallelism each process has a report of its own: bytes are those of its own heads, and FLOPs those of
+    all processes together.
+
     Attributes
     ----------
     model, method : str

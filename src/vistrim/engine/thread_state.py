@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 
+from transformers.cache_utils import Cache
+
 from vistrim.engine.encodings import Encodings
 from vistrim.engine.forward import Forward
 from vistrim.engine.generation import Generation
@@ -20,6 +22,15 @@ class ThreadState(threading.local):
     inputs: PromptInputs | None = None
     encodings: Encodings | None = None
     forward: Forward | None = None
+
+    def generation_of(self, cache: Cache | None) -> Generation | None:
+        """Return the running generation, unless a forward pass with this cache is none of its own."""
+        generation = self.generation
+        if generation is None or (cache is not None and not generation.caches):
+            return None
+        if generation.cache is not None and cache is not generation.cache:
+            return None
+        return generation
 
     def find_encodings(self) -> Encodings | None:
         """Where to note what becomes of images in this thread, or to look it up."""

@@ -37,6 +37,15 @@ class Arranged:
     states: dict[int, Tensor]
     features: Tensor
 
+    def only(self, stays: Tensor) -> Arranged:
+        """The same for the visual tokens with True in ``stays``."""
+        stays = stays.to(self.features.device)
+        return Arranged(
+            {block: values[stays] for block, values in self.received.items()},
+            {block: values[stays] for block, values in self.states.items()},
+            self.features[stays],
+        )
+
 
 @dataclass
 class VisionRecord:
@@ -66,8 +75,8 @@ class VisionRecord:
         """Take the attention of a block; see `vistrim.engine.tap.TapReader`."""
         pictures, _, rows, _ = query.shape
         seen = counted = None
-        if mask is not None:
-            # Pictures that share a sequence see only themselves; padding sees nothing that counts.
+        if mask is not None and self.tower.packed is None:
+            # Padding sees nothing that counts.
             seen = visible(mask)[:, 0].expand(pictures, rows, -1)
             counted = seen.diagonal(dim1=1, dim2=2)
         if self.tower.has_cls:
@@ -97,21 +106,26 @@ class VisionRecord:
             Those of the call that encoded, by name.
         """
         arrange = self.tower.arrange
+        sizes = self.tower.packed(modality, arguments) if self.tower.packed is not None else None
         self.finished[modality] = Arranged(
-            {b: arrange([r.received() for r in rows], modality, arguments) for b, rows in self.rows.items()},
+            {b: arrange(_received(rows, sizes), modality, arguments) for b, rows in self.rows.items()},
             {b: arrange(states, modality, arguments) for b, states in self.states.items()},
             arrange(self.features, modality, arguments),
         )
         for taken in (self.rows, self.states, self.features):
             taken.clear()
 
-    def tokens(self, placeholders: Mapping[str, Tensor], device: torch.device) -> VisionTokens:
+    def tokens(
+        self, placeholders: Mapping[str, Tensor], stays: Mapping[str, Tensor], device: torch.device
+    ) -> VisionTokens:
         """Bring everything to the places of the images in the prompts.
 
         Parameters
         ----------
         placeholders : mapping of str to Tensor
             For each modality ``[batch, tokens]`` bool: places of its features.
+        stays : mapping of str to Tensor
+            For each modality of which the model itself leaves features out, ``[features]`` bool: False for those.
         device : torch.device
             Of the result.
 
@@ -127,6 +141,8 @@ class VisionRecord:
             if total == 0:
                 continue
             arranged = self.finished.get(modality)
+            if arranged is not None and modality in stays:
+                arranged = arranged.only(stays[modality])
             own = len(arranged.features) if arranged is not None else 0
             if arranged is None or total % own:
                 raise UnsupportedGenerationError(
@@ -146,6 +162,31 @@ class VisionRecord:
             states=_together([arranged.states for arranged in found], device),
             features=torch.cat([arranged.features for arranged in found]).to(device),
         )
+
+
+def _received(calls: Sequence[AttentionRows], sizes: list[int] | None) -> list[Tensor]:
+    """Attention that the tokens of each call receive: the mean over all rows of their picture.
+
+    ``sizes`` are the tokens of each picture where the pictures follow each other in one sequence, else None.
+    """
+    if sizes is None:
+        return [call.received() for call in calls]
+    total = torch.cat([_sum_over_rows(part) for call in calls for part in _pictures(call, sizes)], 1)
+    # A row that sees only a window of its picture pays nothing to the rest of it.
+    rows = torch.tensor(sizes, device=total.device)
+    return [total / rows.repeat_interleave(rows)]
+
+
+def _pictures(call: AttentionRows, sizes: list[int]) -> list[AttentionRows]:
+    """One call for each picture, of a call for all of them (by a mask or a kernel that keeps them apart)."""
+    if call.tokens != sum(sizes):
+        return [call]
+    pieces = zip(call.query.split(sizes, 2), call.key.split(sizes, 2), call.places.split(sizes, 1), strict=True)
+    return [AttentionRows(query, key, None, call.softmax, key.shape[2], places) for query, key, places in pieces]
+
+
+def _sum_over_rows(call: AttentionRows) -> Tensor:
+    return call.received() * call.query.shape[2]
 
 
 def _together(parts: Sequence[Mapping[int, Tensor]], device: torch.device) -> dict[int, Tensor]:

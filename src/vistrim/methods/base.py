@@ -83,6 +83,11 @@ class Method:
         return "decode" in self.stages
 
     @property
+    def renumbers(self) -> bool:
+        """Whether the tokens that are left get consecutive RoPE positions: as its ``positions`` say, if it has any."""
+        return bool(getattr(self, "positions", "original") == "renumber")
+
+    @property
     def guidance(self) -> Guidance | None:
         """The guide of a fitted method that ranks by one."""
         return None

@@ -38,11 +38,6 @@ class ClassAttention(PerImage):
         check_budget(self.keep)
         check_positions(self.positions)
 
-    @property
-    def renumbers(self) -> bool:
-        """Whether the tokens that are left get consecutive positions."""
-        return self.positions == "renumber"
-
     def scores(self, image: ImageTokens) -> Tensor:
         """``[n]`` float32."""
         return torch.stack(list(image.attention.values())).sum(0)

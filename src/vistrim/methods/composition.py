@@ -35,6 +35,11 @@ class Composition(Method):
         return any(part.acts_in_decode for part in self.parts)
 
     @property
+    def renumbers(self) -> bool:
+        """Whether a part does."""
+        return any(part.renumbers for part in self.parts)
+
+    @property
     def ranks_by(self) -> Ranking:  # type: ignore[override]
         """As the part that cuts in prefill."""
         return self._part("prefill").ranks_by

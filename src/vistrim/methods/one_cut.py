@@ -31,11 +31,6 @@ class OneCut(Method):
             )
         check_positions(self.positions)
 
-    @property
-    def renumbers(self) -> bool:
-        """Whether the tokens that are left get consecutive positions."""
-        return self.positions == "renumber"
-
     def fitted(self, model: ModelFacts) -> Method:
         """Refuse a cut behind the last layer."""
         check_layer("layer", self.layer, model.decoder.layers)

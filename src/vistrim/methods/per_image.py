@@ -61,11 +61,6 @@ class PerImage(Method):
     stages = ("input",)
     kv_cache = "small in every layer"
 
-    @property
-    def renumbers(self) -> bool:
-        """Whether the tokens that are left get consecutive positions."""
-        return False
-
     @abstractmethod
     def choose(self, image: ImageTokens) -> ImageChoice:
         """Choose among the tokens of an image."""

@@ -85,4 +85,4 @@ class PyramidDrop(Method):
         """Keep the most attended tokens."""
         share = self.keep[self.prefill_layers(tokens.depth).index(layer)]
         counts = tuple(min(held, int(n * share)) for n, held in zip(tokens.initial, tokens.held, strict=True))
-        return replace(keep_top(tokens.scores, tokens.visual, counts), renumber=self.positions == "renumber")
+        return replace(keep_top(tokens.scores, tokens.visual, counts), renumber=self.renumbers)

@@ -135,7 +135,7 @@ class FittedQueCC(QueCC):
         hidden = torch.zeros_like(tokens.embeddings)
         hidden[taken] = made.flatten(0, 2)
         counts = (taken & tokens.visual).sum(1).tolist()
-        return Selection(taken, tuple(counts), renumber=self.positions == "renumber", hidden=hidden)
+        return Selection(taken, tuple(counts), renumber=self.renumbers, hidden=hidden)
 
 
 @lru_cache(maxsize=4)

@@ -136,7 +136,8 @@ class SparseVLM(Method):
         return self.variant != "plus"
 
     @property
-    def _renumbers(self) -> bool:
+    def renumbers(self) -> bool:
+        """Whether the tokens that are left get consecutive RoPE positions."""
         return self._recycles if self.positions is None else self.positions == "renumber"
 
     def fitted(self, model: ModelFacts) -> Method:
@@ -200,8 +201,8 @@ class SparseVLM(Method):
         if tuple(counts) == tokens.held:
             return None
         if not self._recycles:
-            return Selection(keep, tuple(counts), renumber=self._renumbers)
-        return Selection(keep, tuple(counts), merge_into, behind, self._renumbers)
+            return Selection(keep, tuple(counts), renumber=self.renumbers)
+        return Selection(keep, tuple(counts), merge_into, behind, self.renumbers)
 
     def _kept(self, layer: int, tokens: LayerTokens) -> list[int]:
         """Tokens to keep per sample, recycled ones not counted."""

@@ -1,0 +1,127 @@
+"""Packed towers of plain blocks, as SigLIP has them, each with its own way from patches to visual tokens."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+from torch.nn.functional import pad
+
+from vistrim.architectures.packed import PackedPictures, Patches, by_grid, in_rows, in_squares
+from vistrim.architectures.pictures import unknown
+from vistrim.architectures.spec import Images, VisionTower
+from vistrim.core.costs import VisionShape
+from vistrim.core.layout import ImageShape, Picture
+
+
+def paddleocr_vl(model: Any) -> Images:
+    """PaddleOCR-VL: the projector merges squares of patches, which the tower has row by row."""
+    vision, text, base = model.config.vision_config, model.config.text_config, model.base_model
+    tower, merged = base.visual.vision_model, _merged(vision, vision.spatial_merge_size)
+    pictures = PackedPictures(by_grid(vision.spatial_merge_size), in_rows)
+    projector = (merged, merged, text.hidden_size)
+    return _images(vision, tower.encoder.layers, "self_attn", tower.post_layernorm, pictures, projector)
+
+
+def cosmos3_edge(model: Any) -> Images:
+    """Cosmos 3 Edge: the projector merges squares of patches, which the tower has one by one."""
+    config, tower = model.config, model.base_model.visual
+    merge = config.vision_config.spatial_merge_size
+    pictures = PackedPictures(by_grid(merge), in_squares)
+    projector = (_merged(config.vision_config, merge), config.projector_hidden_size, config.text_config.hidden_size)
+    return _images(config.vision_config, tower.encoder.layers, "self_attn", tower.post_layernorm, pictures, projector)
+
+
+def kimi_k25(model: Any) -> Images:
+    """Kimi K2.5: the tower merges squares of patches, which it has row by row."""
+    vision, text, base = model.config.vision_config, model.config.text_config, model.base_model
+    rows, columns = vision.merge_kernel_size
+    if rows != columns:
+        return Images(shapes=unknown)
+    tower, merged = base.vision_tower, _merged(vision, rows)
+    pictures = PackedPictures(by_grid(rows), in_rows)
+    return _images(vision, tower.layers, "attn", tower.final_layernorm, pictures, (merged, merged, text.hidden_size))
+
+
+def video_llama_3(model: Any) -> Images:
+    """VideoLLaMA 3: each call says how large the squares are, which are made smaller as a picture would be.
+
+    Tokens of a video that are like those of the frame before are left out.
+    """
+    vision, text, tower = model.config.vision_config, model.config.text_config, model.base_model.vision_model
+
+    def patches(modality: str, arguments: Mapping[str, Any]) -> list[Patches]:
+        grids, merges = arguments.get(f"{modality}_grid_thw"), arguments.get(f"{modality}_merge_sizes")
+        if grids is None or merges is None:
+            return []
+        return [Patches(t, h, w, merge) for (t, h, w), merge in zip(grids.tolist(), merges.tolist(), strict=True)]
+
+    pictures = PackedPictures(patches, _middle_of_squares)
+    projector = (vision.hidden_size, text.hidden_size, text.hidden_size)
+    found = _images(vision, tower.encoder.layers, "self_attn", tower.post_layernorm, pictures, projector)
+    return replace(found, stays={"video": "video_compression_mask"})
+
+
+def hunyuan_vl(model: Any) -> Images:
+    """HunyuanOCR: convolutions merge squares of patches; learned tokens behind each row, at the start and the end."""
+    vision, tower = model.config.vision_config, model.base_model.vision_tower
+    hidden, merge = vision.hidden_size, vision.spatial_merge_size
+    pictures = PackedPictures(by_grid(merge), _framed_rows, _with_frame)
+    projector = (_merged(vision, merge), 2 * hidden, 4 * hidden, vision.text_hidden_size)
+    return _images(vision, tower.layers, "self_attn", tower.layers[-1], pictures, projector)
+
+
+def _images(
+    vision: Any,
+    layers: Sequence[Any],
+    attention: str,
+    features: Any,
+    pictures: PackedPictures,
+    projector: tuple[int, ...],
+) -> Images:
+    blocks = tuple(layers)
+    return Images(
+        shapes=pictures.shapes,
+        tower=VisionTower(
+            blocks=blocks,
+            attentions=tuple(getattr(block, attention) for block in blocks),
+            feature_block=len(blocks) - 1,
+            has_cls=False,
+            features=features,
+            arrange=pictures.arrange,
+            settings={},
+            packed=pictures.sizes,
+        ),
+        cost=VisionShape(
+            layers=len(blocks),
+            hidden=vision.hidden_size,
+            intermediate=vision.intermediate_size,
+            tokens=None,
+            projector=projector,
+        ),
+    )
+
+
+def _merged(vision: Any, merge: int) -> int:
+    """Width of a square of patches."""
+    return int(vision.hidden_size * merge**2)
+
+
+def _middle_of_squares(patches: Patches) -> Tensor:
+    """Sources where squares that follow each other shrink to a point by bilinear interpolation."""
+    before, behind = (patches.merge - 1) // 2, patches.merge // 2
+    middle = [row * patches.merge + column for row in (before, behind) for column in (before, behind)]
+    return in_squares(patches)[:, middle]
+
+
+def _framed_rows(patches: Patches) -> Tensor:
+    """Sources with nobody behind each row, and before and behind everything."""
+    rows, columns = patches.grid
+    squares = pad(in_rows(patches).view(rows, columns, -1), (0, 0, 0, 1), value=-1)
+    return pad(squares.flatten(0, 1), (0, 0, 1, 1), value=-1)
+
+
+def _with_frame(patches: Patches) -> ImageShape:
+    rows, columns = patches.grid
+    picture = Picture(rows * (columns + 1) + 2, projected=rows * columns, patches=patches.rows * patches.columns)
+    return ImageShape((picture,))
