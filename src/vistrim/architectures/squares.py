@@ -32,7 +32,7 @@ def internvl(model: Any) -> Images:
         block=block,
         settings=features.settings,
         # Its position embeddings follow the size of the pixels.
-        shapes=of_squares(vit.patch, cell, vit.pixels),
+        shapes=of_squares(vit.pixels, vit.patch, cell, before=1),
     )
 
 
@@ -110,9 +110,9 @@ def idefics3(model: Any) -> Images:
     if vit is None:
         return UNKNOWN
     cell = config.scale_factor
+    cost = vit.cost((vit.hidden * cell**2, config.text_config.hidden_size))
     # Its position embeddings follow the size of the pixels.
-    cost = vit.cost((vit.hidden * cell**2, config.text_config.hidden_size), per_visual_token=cell**2)
-    return _squares(vit, cell, cost, shapes=of_squares(vit.patch, cell, vit.pixels))
+    return _squares(vit, cell, cost, shapes=of_squares(vit.pixels, vit.patch, cell))
 
 
 def idefics2(model: Any) -> Images:
