@@ -1,5 +1,6 @@
 """Find out whether and how a model can be trimmed."""
 
+import inspect
 from typing import Any
 
 from torch import nn
@@ -72,7 +73,7 @@ def _visual_token_ids(model: Any) -> dict[str, int]:
     found = {}
     for modality in MODALITIES:
         token = getattr(model.config, f"{modality}_token_id", None)
-        if token is not None and hasattr(model.base_model, f"get_{modality}_features"):
+        if token is not None and _encodes(model.base_model, modality):
             found[modality] = token
     if not found:
         raise UnsupportedModelError(
@@ -82,3 +83,9 @@ def _visual_token_ids(model: Any) -> dict[str, int]:
     if "video" in found and model.config.model_type in VIDEOS_IN_PLACES_OF_IMAGES:
         found["video"] = found["image"]
     return found
+
+
+def _encodes(base: Any, modality: str) -> bool:
+    # Perception LM encodes videos with the encoder of images.
+    takes_videos = modality == "video" and "pixel_values_videos" in inspect.signature(type(base).forward).parameters
+    return hasattr(base, f"get_{modality}_features") or (takes_videos and hasattr(base, "get_image_features"))
