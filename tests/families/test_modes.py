@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.families.limits import stock_fails, to_repeat, tolerance
 from tests.families.matrix import CASES, TOLERANCE, answers, follower, has_windows, padding_that_counts, prompts
 from tests.families.test_reference import follow
 from tests.families.turns import next_turn
@@ -31,14 +32,16 @@ def assert_equal(name: str, case: Any, samples: Sequence[Sample], inputs: dict[s
     for row, answer in enumerate(answers(output, inputs)):
         reference = follower(name, case, padding=paddings[row // each])
         expected = follow(reference, answer, samples[row // each])
-        assert (logits(output)[row] - expected).abs().max() <= TOLERANCE
+        assert (logits(output)[row] - expected).abs().max() <= tolerance(name)
 
 
 @cell(mode="beam search")
 @each_method
 @each_family
-def test_beam_search(name, method):
-    case, samples = METHODS[method], prompts(name)
+def test_beam_search(name, method, record_property):
+    if stock_fails(name, "expanding", record_property, num_beams=2):
+        return
+    case, samples = METHODS[method], to_repeat(name, record_property)
     inputs = FAMILIES[name].batch(samples)
     with trim(shared(name), case.method) as run:
         output = generate(shared(name), inputs, STEPS, num_beams=2, output_scores=True, length_penalty=0.0)
@@ -46,15 +49,17 @@ def test_beam_search(name, method):
     for row, answer in enumerate(answers(output, inputs)):
         expected = follow(follower(name, case, padding=paddings[row]), answer, samples[row])
         score = expected.log_softmax(-1).gather(1, torch.tensor(answer)[:, None]).sum()
-        assert abs(score - output.sequences_scores[row]) <= 1e-3
+        assert abs(score - output.sequences_scores[row]) <= 10 * tolerance(name)
     assert run.report.visual_tokens == [s.visual for s in samples for _ in range(2)]
 
 
 @cell(mode="several answers")
 @each_method
 @each_family
-def test_sampling_with_several_answers(name, method):
-    case, samples = METHODS[method], prompts(name)[:2]
+def test_sampling_with_several_answers(name, method, record_property):
+    if stock_fails(name, "expanding", record_property, do_sample=True, num_return_sequences=2):
+        return
+    case, samples = METHODS[method], to_repeat(name, record_property)[:2]
     inputs = FAMILIES[name].batch(samples)
     torch.manual_seed(5)
     with trim(shared(name), case.method) as run:
@@ -66,7 +71,9 @@ def test_sampling_with_several_answers(name, method):
 
 @cell(mode="no cache")
 @each_family
-def test_without_a_cache(name):
+def test_without_a_cache(name, record_property):
+    if stock_fails(name, "no cache", record_property, use_cache=False):
+        return
     samples = prompts(name)
     inputs = FAMILIES[name].batch(samples)
     with trim(shared(name), PREFILL_ONLY.method) as run:
@@ -184,4 +191,4 @@ def test_padding_on_the_right_in_a_forward_pass(name, method):
         found = shared(name)(**inputs).logits
     for b, sample in enumerate(samples):
         expected = follower(name, case).prefill(sample)
-        assert (found[b, len(sample.ids) - 1] - expected).abs().max() <= TOLERANCE
+        assert (found[b, len(sample.ids) - 1] - expected).abs().max() <= tolerance(name)

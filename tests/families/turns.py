@@ -1,5 +1,6 @@
 """Further turns for the stock model's `generate`, on the cache that it has returned."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,12 +32,13 @@ def next_turn(
         return turn | media
     # For places in time, height and width transformers needs the sizes of all images, but features of the new ones.
     encoded = {}
-    if "image_grid_thw" in grids:
-        encoded["image"] = model.get_image_features(media["pixel_values"], grids["image_grid_thw"], return_dict=True)
-    if "video_grid_thw" in grids:
-        encoded["video"] = model.get_video_features(
-            media["pixel_values_videos"], grids["video_grid_thw"], return_dict=True
-        )
+    for modality in {name.split("_")[0] for name in grids}:
+        encode = getattr(model.base_model, f"get_{modality}_features")
+        wanted = inspect.signature(encode).parameters.keys() & media.keys()
+        encoded[modality] = encode(**{name: media[name] for name in wanted}, return_dict=True)
+    if hasattr(model.base_model, "rope_deltas"):
+        # Some models go on from the offset of the turn before even where new images follow.
+        model.base_model.rope_deltas = None
     everything = [family.joined([a, b]).media for a, b in zip(before, new, strict=True)]
     rest = {name: value for name, value in family.collate(everything).items() if not name.startswith("pixel_values")}
     return turn | rest | {"mm_encoder_outputs": encoded}

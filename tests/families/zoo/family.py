@@ -101,6 +101,8 @@ class Family:
         which of them come behind the first prompt (a mask).
     image_dim : int
         Dimension along which the images of one sample lie: 1 if the processor gives ``[samples, images, ...]``.
+    join : callable, optional
+        Puts the media of several turns together as those of one prompt (by default, `concatenated` along ``image_dim``).
     has_video : bool
         Whether videos may be asked for.
     has_both : bool
@@ -114,6 +116,7 @@ class Family:
     collate: Callable[[Sequence[Media]], dict[str, Tensor]] = concatenated
     derive: Callable[..., dict[str, Tensor]] | None = None
     image_dim: int = 0
+    join: Callable[[Sequence[Media]], dict[str, Tensor]] | None = None
     has_video: bool = False
     has_both: bool = True
 
@@ -170,7 +173,8 @@ class Family:
         """A conversation as one prompt: the turns one behind the other, with the media of all of them."""
         media = [turn.media for turn in turns if turn.media]
         ids = [token for turn in turns for token in turn.ids]
-        return Sample(ids, concatenated(media, self.image_dim), later=len(ids) - len(turns[0].ids))
+        everything = self.join(media) if self.join is not None else concatenated(media, self.image_dim)
+        return Sample(ids, everything, later=len(ids) - len(turns[0].ids))
 
 
 def draw_words(text: int, generator: torch.Generator) -> list[int]:

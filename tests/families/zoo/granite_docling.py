@@ -60,4 +60,4 @@ def _collate(media):
     return {"pixel_values": pixels, "pixel_attention_mask": mask}
 
 
-FAMILIES = (Family("granite_docling", "Granite Docling", _config, _sample, _collate),)
+FAMILIES = (Family("granite_docling", "Granite Docling", _config, _sample, _collate, image_dim=1),)

@@ -99,8 +99,8 @@ def _types(ids, later=None):
 
 
 FAMILIES = (
-    Family("molmo2", "Molmo 2 8B", _config, _sample, _collate, _types),
-    Family("molmo2-video", "Molmo 2 8B on videos", _config, _films, _collate, _types),
+    Family("molmo2", "Molmo 2 8B", _config, _sample, _collate, _types, join=_collate),
+    Family("molmo2-video", "Molmo 2 8B on videos", _config, _films, _collate, _types, join=_collate),
     Family(
         "molmo2-olmo",
         "Molmo 2 O 7B",
@@ -108,5 +108,6 @@ FAMILIES = (
         _sample,
         _collate,
         _types,
+        join=_collate,
     ),
 )
