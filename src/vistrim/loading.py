@@ -53,7 +53,7 @@ def load(name_or_path: str | Path, *, dtype: torch.dtype | str = "auto", device:
     weights_dtype = resolve_dtype(dtype)
     where = resolve_device(device)
     source = _locate(name)
-    _check_reads_images(name, source)
+    _read_config(name, source)
     # The processor is small and a missing one is common: find out before the weights are downloaded.
     processor = _load_processor(name, source)
     return _load_model(name, source, weights_dtype, where), processor
@@ -140,7 +140,27 @@ def _locate(name: str) -> str:
     return name
 
 
-def _check_reads_images(name: str, source: str) -> None:
+def read_config(name_or_path: str | Path) -> Any:
+    """Read the configuration of a model that reads images, without its weights.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        As in `load`.
+
+    Returns
+    -------
+    PretrainedConfig
+
+    Raises
+    ------
+    LoadError
+        If there is no such model, it cannot be fetched, or does not read images.
+    """
+    return _read_config(str(name_or_path), _locate(str(name_or_path)))
+
+
+def _read_config(name: str, source: str) -> Any:
     try:
         # trust_remote_code=None would ask on the terminal, and take its answer from piped prompts.
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
@@ -153,6 +173,7 @@ def _check_reads_images(name: str, source: str) -> None:
             "questions about images: give an image-text-to-text model, for example 'reference' or "
             "llava-hf/llava-1.5-7b-hf"
         )
+    return config
 
 
 def _load_processor(name: str, source: str) -> Any:

@@ -159,4 +159,4 @@ def _read_mosaic(shares: Tensor, tiles: int, side: int) -> ImageShape:
         if number == 0:
             grid = (side, side) if of_rows == [side**2] else None
         pictures.append(Picture(sum(of_rows), grid, projected=side**2))
-    return ImageShape(tuple(pictures), tile)
+    return ImageShape(tuple(pictures), tile if tiles > 1 else None)

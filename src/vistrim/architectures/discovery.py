@@ -1,5 +1,6 @@
 """Find out whether and how a model can be trimmed."""
 
+import inspect
 from typing import Any
 
 from torch import nn
@@ -9,6 +10,7 @@ from transformers.generation import GenerationMixin
 from vistrim.architectures.decoder import decoder_shape, find_decoder, longest, rope_axes, rotary_of
 from vistrim.architectures.families import CANNOT, VIDEOS_IN_PLACES_OF_IMAGES, images_of
 from vistrim.architectures.spec import ModelSpec
+from vistrim.architectures.tested import TESTED
 from vistrim.errors import UnsupportedModelError
 
 MODALITIES = ("image", "video")
@@ -41,6 +43,7 @@ def discover(model: nn.Module) -> ModelSpec:
         images=images_of(whole),
         visual_token_ids=visual_token_ids,
         decoder_shape=decoder_shape(decoder.config),
+        is_tested=type(model).__name__ in TESTED,
         longest=longest(decoder.config),
     )
 
@@ -70,7 +73,7 @@ def _visual_token_ids(model: Any) -> dict[str, int]:
     found = {}
     for modality in MODALITIES:
         token = getattr(model.config, f"{modality}_token_id", None)
-        if token is not None and hasattr(model.base_model, f"get_{modality}_features"):
+        if token is not None and _encodes(model.base_model, modality):
             found[modality] = token
     if not found:
         raise UnsupportedModelError(
@@ -80,3 +83,9 @@ def _visual_token_ids(model: Any) -> dict[str, int]:
     if "video" in found and model.config.model_type in VIDEOS_IN_PLACES_OF_IMAGES:
         found["video"] = found["image"]
     return found
+
+
+def _encodes(base: Any, modality: str) -> bool:
+    # Perception LM encodes videos with the encoder of images.
+    takes_videos = modality == "video" and "pixel_values_videos" in inspect.signature(type(base).forward).parameters
+    return hasattr(base, f"get_{modality}_features") or (takes_videos and hasattr(base, "get_image_features"))

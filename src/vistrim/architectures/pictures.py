@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from vistrim.architectures.spec import ReadShapes
@@ -36,23 +37,27 @@ def one_square_each(modality: str, arguments: Mapping[str, Any], lengths: Sequen
     return found
 
 
-def of_squares(patch: int, cell: int, pixels: int) -> ReadShapes:
-    """Pictures are squares, in calls of different sizes; an entry of the features is one picture or several.
+def of_squares(pixels: int, patch: int, cell: int, before: int = 0) -> ReadShapes:
+    """Pictures are squares, of another size in each call; an entry of the features is one picture or several.
 
     Parameters
     ----------
+    pixels : int
+        Along each side of a picture, where the call does not say.
     patch : int
         Pixels along each side of a patch.
     cell : int
         Patches along each side of what becomes a visual token.
-    pixels : int
-        Along each side of a picture, where the call does not say.
+    before : int
+        Tokens in the tower before a picture's first patch.
     """
 
     def shapes(modality: str, arguments: Mapping[str, Any], lengths: Sequence[int]) -> list[ImageShape]:
         given = arguments.get("pixel_values")
-        side = (pixels if given is None else given.shape[-1]) // patch // cell
-        return of_one_grid((side, side))(modality, arguments, lengths)
+        side = (pixels if given is None else given.shape[-1]) // patch
+        grid, patches = (side // cell, side // cell), before + side**2
+        images = of_one_grid(grid)(modality, arguments, lengths)
+        return [ImageShape(tuple(replace(p, patches=patches) for p in image.pictures)) for image in images]
 
     return shapes
 

@@ -171,6 +171,8 @@ class ModelSpec:
         Placeholder id in ``input_ids`` for each modality: "image", "video".
     decoder_shape : DecoderShape
         Sizes for the cost figures.
+    is_tested : bool
+        Whether the family matrix covers its class.
     longest : int or None
         Tokens of a sequence beyond which the decoder counts rows instead of positions; None: it never does.
     """
@@ -187,6 +189,7 @@ class ModelSpec:
     images: Images
     visual_token_ids: Mapping[str, int]
     decoder_shape: DecoderShape
+    is_tested: bool = True
     longest: int | None = None
 
     @property

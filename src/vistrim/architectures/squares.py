@@ -32,7 +32,7 @@ def internvl(model: Any) -> Images:
         block=block,
         settings=features.settings,
         # Its position embeddings follow the size of the pixels.
-        shapes=of_squares(vit.patch, cell, vit.pixels),
+        shapes=of_squares(vit.pixels, vit.patch, cell, before=1),
     )
 
 
@@ -61,9 +61,9 @@ def cohere2_vision(model: Any) -> Images:
 def gemma3(model: Any) -> Images:
     """Gemma 3: the last hidden state, pooled to so many tokens along each side."""
     config, vit = model.config, take_apart(model.base_model.vision_tower)
-    if vit is None or vit.has_cls:
+    cell = vit.side // int(config.mm_tokens_per_image**0.5) if vit is not None else 0
+    if vit is None or vit.has_cls or cell == 0:
         return UNKNOWN
-    cell = vit.side // int(config.mm_tokens_per_image**0.5)
     return _squares(vit, cell, vit.cost((vit.hidden, config.text_config.hidden_size)))
 
 
@@ -110,9 +110,9 @@ def idefics3(model: Any) -> Images:
     if vit is None:
         return UNKNOWN
     cell = config.scale_factor
+    cost = vit.cost((vit.hidden * cell**2, config.text_config.hidden_size))
     # Its position embeddings follow the size of the pixels.
-    cost = vit.cost((vit.hidden * cell**2, config.text_config.hidden_size), per_visual_token=cell**2)
-    return _squares(vit, cell, cost, shapes=of_squares(vit.patch, cell, vit.pixels))
+    return _squares(vit, cell, cost, shapes=of_squares(vit.pixels, vit.patch, cell))
 
 
 def idefics2(model: Any) -> Images:

@@ -92,25 +92,14 @@ class ViT:
             settings=settings or {},
         )
 
-    def cost(
-        self, projector: tuple[int, ...], gated_projector: bool = False, per_visual_token: int | None = None
-    ) -> VisionShape:
-        """Sizes for the cost figures.
-
-        Parameters
-        ----------
-        projector, gated_projector
-            As in `VisionShape`.
-        per_visual_token : int, optional
-            Patches that become one visual token, where pictures have other sizes than the config's.
-        """
+    def cost(self, projector: tuple[int, ...], gated_projector: bool = False) -> VisionShape:
+        """Sizes for the cost figures, with such a projector."""
         return VisionShape(
             layers=len(self.blocks),
             hidden=self.hidden,
             intermediate=self.intermediate,
-            tokens=self.tokens if per_visual_token is None else None,
+            tokens=self.tokens,
             projector=projector,
-            per_visual_token=per_visual_token or 1,
             gated=self.gated,
             gated_projector=gated_projector,
         )

@@ -28,6 +28,13 @@ def check_loading(dtype: str, device: str) -> None:
         raise WrongUsageError(str(error)) from error
 
 
+def quiet_libraries() -> None:
+    """Silence notes and warnings of libraries, which would surround the one line that says what went wrong."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    huggingface_hub.logging.set_verbosity_error()
+
+
 def load_model(name: str, dtype: str, device: str) -> tuple[Any, Any]:
     """Load a model and its processor, with a spinner on standard error if that is a terminal.
 
@@ -36,10 +43,7 @@ def load_model(name: str, dtype: str, device: str) -> tuple[Any, Any]:
     LoadError
         See `vistrim.load`.
     """
-    # Their notes and warnings would surround the one line that says what went wrong.
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    huggingface_hub.logging.set_verbosity_error()
+    quiet_libraries()
     console = Console(stderr=True, highlight=False, markup=False)
     if is_local(name):
         with console.status(f"loading {name}"):

@@ -29,11 +29,14 @@ class Encodings:
         What the vision tower computed, if the method asks for it.
     encoding : bool
         Whether an encoder is at work: that of videos may call that of images.
+    awaited : list of str
+        Modalities that the encoder of images is still to encode, in order, where it does not encode images alone.
     """
 
     shapes: dict[str, list[ImageShape]] = field(default_factory=dict)
     vision: VisionRecord | None = None
     encoding: bool = False
+    awaited: list[str] = field(default_factory=list)
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
@@ -49,7 +52,16 @@ def watch_encoder(spec: ModelSpec, find: FindEncodings, hooks: Hooks) -> None:
     """Have it noted how the visual tokens of whatever the model encodes lie."""
     for modality in spec.visual_token_ids:
         name = f"get_{modality}_features"
-        hooks.shadow(spec.base, name, _noting(spec, modality, getattr(spec.base, name), find))
+        if hasattr(spec.base, name):
+            hooks.shadow(spec.base, name, _noting(spec, modality, getattr(spec.base, name), find))
+
+
+def awaited(spec: ModelSpec, call: Mapping[str, Any]) -> list[str]:
+    """What the encoder of images will be given in a forward pass, if it has to encode videos too (Perception LM)."""
+    if "video" not in spec.visual_token_ids or hasattr(spec.base, "get_video_features"):
+        return []
+    given = {"image": "pixel_values", "video": "pixel_values_videos"}
+    return [modality for modality, name in given.items() if call.get(name) is not None]
 
 
 def encode_first(spec: ModelSpec, call: dict[str, Any]) -> None:
@@ -84,9 +96,10 @@ def _noting(spec: ModelSpec, modality: str, encode: Callable[..., Any], find: Fi
             notes.encoding = False
         if isinstance(output, ModelOutput):
             arguments = signature.bind(*args, **kwargs).arguments
+            kind = notes.awaited.pop(0) if notes.awaited else modality
             if notes.vision is not None:
-                notes.vision.finish(modality, arguments)
-            notes.shapes[modality] = spec.images.shapes(modality, arguments, feature_lengths(output))
+                notes.vision.finish(kind, arguments)
+            notes.shapes[kind] = spec.images.shapes(kind, arguments, feature_lengths(output))
         return output
 
     return noting

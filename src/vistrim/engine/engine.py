@@ -14,7 +14,7 @@ from vistrim.engine import tap
 from vistrim.engine.cache_swap import make_trimmable
 from vistrim.engine.decode import Decode
 from vistrim.engine.deepstack import Merge, watch_features_of_layers
-from vistrim.engine.encodings import Encodings, encode_first, watch_encoder
+from vistrim.engine.encodings import Encodings, awaited, encode_first, watch_encoder
 from vistrim.engine.fitting import check_positions, vision_reads
 from vistrim.engine.forward import Forward
 from vistrim.engine.generation import (
@@ -166,6 +166,8 @@ class Engine:
         # `generate` has encoded its images before; any other pass does it on its way.
         encodes = generation is None or call.get("mm_encoder_outputs") is None
         self._thread.encodings = self._encodings() if encodes else None
+        if (notes := self._thread.find_encodings()) is not None:
+            notes.awaited = awaited(self.spec, call)
         encode_first(self.spec, call)
 
     def _forget_inputs(self, output: Any) -> None:

@@ -249,6 +249,11 @@ class Recorder:
         if not any(self.visual) and not smaller_cache:
             return ["no visual tokens in the prompt: there was nothing to trim"]
         found = []
+        if not self.spec.is_tested:
+            found.append(
+                f"{self.spec.name.split()[0]} has a structure that vistrim knows, but is not among the models that it "
+                "was tested with"
+            )
         if not fewer_flops and not smaller_cache:
             found.append("nothing was trimmed: the method kept every visual token")
         if self.window_hides_images:

@@ -114,10 +114,14 @@ def find_structures(method: Method, spec: ModelSpec) -> Structures:
     if found is None:
         return (None,) * len(spec.layers)
     for layer, structure in zip(spec.layers, found, strict=True):
+        # A model made of its configuration alone has no weights at all, and it is only asked whether it could be cut.
+        described = spec.device.type == "meta"
         if structure.cuts_heads:
-            _check_parts(layer, "self_attn", PROJECTIONS, f"{method.name} cannot cut attention heads", "heads=none")
+            cannot = f"{method.name} cannot cut attention heads"
+            _check_parts(layer, "self_attn", PROJECTIONS, cannot, "heads=none", described)
         if structure.ffn < 1:
-            _check_parts(layer, "mlp", (*FEED_FORWARD, "act_fn"), f"{method.name} cannot cut the network", "ffn=1.0")
+            parts = (*FEED_FORWARD, "act_fn")
+            _check_parts(layer, "mlp", parts, f"{method.name} cannot cut the network", "ffn=1.0", described)
     for attention in spec.attentions:
         _check_attention(attention, method.name)
     return tuple(
@@ -139,15 +143,19 @@ def _check_attention(attention: Any, name: str) -> None:
         )
 
 
-def _check_parts(layer: Any, name: str, parts: tuple[str, ...], cannot: str, way_out: str) -> None:
+def _check_parts(layer: Any, name: str, parts: tuple[str, ...], cannot: str, way_out: str, described: bool) -> None:
     module = getattr(layer, name, None)
     for part in parts:
         found = getattr(module, part, None)
         # Quantised and adapted projections have no plain weights of which a part could be used.
-        if found is None or (part != "act_fn" and (type(found) is not nn.Linear or found.weight.is_meta)):
+        if found is None or (part != "act_fn" and not _is_plain(found, described)):
             raise UnsupportedModelError(
                 f"{cannot} of this model, whose layers have no plain {part} in {name}: leave that cut out ({way_out})"
             )
+
+
+def _is_plain(projection: nn.Module, described: bool) -> bool:
+    return type(projection) is nn.Linear and (described or not projection.weight.is_meta)
 
 
 def check_heads(cache: Cache, structures: Structures) -> None:

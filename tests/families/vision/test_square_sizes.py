@@ -9,13 +9,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.families.vision.hands import HANDS
 from tests.families.vision.observed import call, observe
-from tests.families.vision.shown import square
+from tests.families.vision.shown import mosaic, square
 from tests.families.vision.test_square_methods import best, kept_rows
 from tests.families.vision.test_square_towers import Spy, encoded, every_family, samples
 from tests.families.vision.variants import family, model
 from tests.families.zoo.family import IMAGE, TEXT, clip, siglip
-from tests.tiny import generate
-from vistrim import FasterVLM, Pool, Uniform, UnsupportedGenerationError, UnsupportedModelError, trim
+from tests.tiny import generate, logits
+from vistrim import FasterVLM, Pool, Uniform, UnsupportedGenerationError, UnsupportedModelError, VisPruner, trim
 from vistrim.architectures.families import images_of
 from vistrim.core.costs import vision_flops
 from vistrim.engine.encodings import feature_lengths
@@ -46,17 +46,22 @@ def test_grid_and_tokens_are_those_of_every_picture(name):
         assert known.pixels == inputs["pixel_values"].shape[-1]
 
 
+def counted_flops(stock, inputs, modality: str) -> int:
+    """FLOPs of an encoding, as torch counts them, without patch embeddings."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        call(stock, inputs, modality)
+    counts = counter.get_flop_counts()
+    counted = sum(flops for kind, flops in counts["Global"].items() if "convolution" not in str(kind))
+    # What makes one vector of an image, for other uses of the tower.
+    return counted - sum(sum(of.values()) for part, of in counts.items() if part.endswith("Model.head"))
+
+
 @every_family
 def test_flops_equal_a_count_of_the_matrix_products(name):
     inputs, stock = family(name).batch(samples(name)), model(name, "eager")
     images, total = images_of(stock), 0
     for modality, output, arguments in encoded(name, inputs):
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            call(stock, inputs, modality)
-        counts = counter.get_flop_counts()
-        counted = sum(flops for kind, flops in counts["Global"].items() if "convolution" not in str(kind))
-        # What makes one vector of an image, for other uses of the tower.
-        counted -= sum(sum(of.values()) for part, of in counts.items() if part.endswith("Model.head"))
+        counted = counted_flops(stock, inputs, modality)
         found = images.shapes(modality, arguments, feature_lengths(output))
         flops = vision_flops(images.cost, [picture for image in found for picture in image.pictures])
         if name == "ovis2":
@@ -87,6 +92,7 @@ def test_pictures_of_another_size_than_the_config_s(name):
     with trim(model(name), Pool(0.25)) as run:
         generate(model(name), inputs, 1)
     assert run.report.visual_tokens_per_layer[0] == [4 * tiles]
+    assert run.report.vision_flops == counted_flops(model(name, "eager"), inputs, "image")
 
 
 @pytest.mark.parametrize("name", ["idefics3", "smolvlm"])
@@ -130,6 +136,35 @@ def test_an_image_of_which_only_newlines_are_left():
         assert run.report.visual_tokens_per_layer[0] == [10]
     with trim(stock, Pool(4)), pytest.raises(ValueError, match="uniform or random"):
         generate(stock, inputs, 1)
+
+
+@pytest.mark.parametrize(("most", "shrunk"), [(1, (2, 4)), (2, None), (9, None)])
+def test_onevision_shrinks_by_what_the_call_says(most, shrunk):
+    """3 x 6 patches are twice the 9 of one tile: then both sides are divided by the root of 2, and rounded down."""
+    inputs = {"pixel_values": torch.randn(1, 3, 3, 12, 12), "image_sizes": torch.tensor([[12, 24]])}
+    inputs |= {"vision_aspect_ratio": f"anyres_max_{most}", "batch_num_images": torch.tensor([1])}
+    expected = mosaic((1, 2), range(3), range(6), side=3, shrunk=shrunk)
+    stock = model("llava_onevision")
+    with torch.no_grad():
+        lengths = feature_lengths(call(stock, inputs, "image"))
+    (found,) = images_of(stock).shapes("image", inputs, lengths)
+    assert lengths == [found.tokens] == [len(expected.owner)]
+    assert found.picture_of.tolist() == list(expected.owner)
+    assert tuple(picture.grid for picture in found.pictures) == expected.grids
+    ones = torch.eye(27).unflatten(0, (3, 9))
+    arranged = images_of(stock).tower.arrange([ones], "image", inputs)
+    assert torch.allclose(arranged, expected.weights, atol=1e-6, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", ["llava_onevision", "llava_next_video", "gemma3", "internvl"])
+def test_half_precision(name):
+    of, stock = family(name), family(name).build().to(torch.bfloat16)
+    inputs = of.batch([of.sample(1, 9), of.sample(0, 5, seed=3, videos=int(of.has_video))])
+    inputs |= {n: value.bfloat16() for n, value in inputs.items() if n.startswith("pixel_values")}
+    with trim(stock, VisPruner(0.5, positions="original")) as run:
+        output = generate(stock, inputs, 2)
+    assert logits(output).isfinite().all()
+    assert 0 < run.report.visual_tokens_per_layer[0][0] < run.report.visual_tokens[0]
 
 
 @every_family
