@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from vistrim.architectures import anyres, glm_v, llava, navit, pixtral, qwen_vl, squares, video_llava
+from vistrim.architectures import anyres, ernie_vl, glm_v, llava, navit, pixtral, qwen_vl, squares, video_llava
 from vistrim.architectures.pictures import unknown
 from vistrim.architectures.spec import Images
 
@@ -51,6 +51,7 @@ FAMILIES: dict[str, Callable[[Any], Images]] = {
     "cosmos3_edge": navit.cosmos3_edge,
     "kimi_k25": navit.kimi_k25,
     "hunyuan_vl": navit.hunyuan_vl,
+    "ernie4_5_vl_moe": ernie_vl.images,
 }
 """Model type (``config.model_type``) to the function that says what becomes of its images."""
 

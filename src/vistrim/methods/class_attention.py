@@ -16,9 +16,10 @@ class ClassAttention(PerImage):
     """Base class: the attention that the class token pays to each patch, summed over the blocks asked for.
 
     In a tower without a class token it is the mean attention that a patch receives from all patches of its image, as
-    FasterVLM's authors advise for such towers (VisPruner repository, issue 1). Where the visual tokens are made of
-    several blocks, the deepest counts as the one that makes them. A class token that is itself a visual token is scored
-    by the attention it pays to itself.
+    FasterVLM's authors advise for such towers (VisPruner repository, issue 1); in blocks with windows (Qwen2.5-VL),
+    patches outside of its window pay nothing. Where several patches become one visual token, it has their mean. Where
+    the visual tokens are made of several blocks, the deepest counts as the one that makes them. A class token that is
+    itself a visual token is scored by the attention it pays to itself.
     """
 
     reads_vision = True

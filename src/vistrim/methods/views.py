@@ -76,8 +76,8 @@ class VisionTokens:
     ----------
     attention : mapping of int to Tensor
         For each block that `Method.vision_blocks` asks for, ``[features]`` float32: attention received by each image
-        feature of the prompt from the class token or, in a tower without one, from all tokens of its image (mean);
-        mean over heads.
+        feature of the prompt from the class token or, in a tower without one, from all tokens of its image (mean; those
+        outside of a window pay nothing); mean over heads.
     features : Tensor
         ``[features, width]``: the tower's output before the projector; of several feature blocks the deepest one's.
     source : Tensor

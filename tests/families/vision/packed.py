@@ -67,9 +67,12 @@ TOWERS = {
     "cosmos3_edge": Tower("visual.encoder.layers", "self_attn", "visual.post_layernorm"),
     "kimi_k25": Tower("vision_tower.layers", "attn", "vision_tower.final_layernorm"),
     "hunyuan_vl": Tower("vision_tower.layers", "self_attn", "vision_tower.layers.1"),
+    "ernie4_5_vl_moe": Tower("vision_tower.blocks", "attn", "vision_tower.ln"),
 }
 SEPARATE = {"hunyuan_vl": (1, 2)}
 """Visual tokens that show nothing: so many for each row, and so many more."""
+PAIRED = ("ernie4_5_vl_moe",)
+"""Where two frames of a video become one picture."""
 
 
 @dataclass(frozen=True)
@@ -176,8 +179,9 @@ def _encode(name: str, modality: str, inputs: Mapping[str, Tensor]) -> Encoded:
         tokens = len(features_of(name, modality, inputs))
     merge = _members(name, modality, inputs).detach()
     received = tuple(merge @ _received(weights, grids) for weights in noted)
-    side, more = _side(name, grids, tokens), SEPARATE.get(name, (0, 0))
-    squares = [(rows // side, columns // side) for rows, columns in grids]
+    shown = grids[::2] if name in PAIRED and modality == "video" else grids
+    side, more = _side(name, shown, tokens), SEPARATE.get(name, (0, 0))
+    squares = [(rows // side, columns // side) for rows, columns in shown]
     picture = [i for i, (r, c) in enumerate(squares) for _ in range(r * (c + more[0]) + more[1])]
     assert len(picture) == tokens
     keep = inputs.get("video_compression_mask", torch.ones(tokens, dtype=torch.bool))

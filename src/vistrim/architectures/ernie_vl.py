@@ -1,0 +1,47 @@
+"""ERNIE 4.5 VL: a packed tower, behind whose norm 2 x 2 patches are merged, and of a video also every two frames."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vistrim.architectures.packed import PackedPictures, Patches, by_grid, frame_by_frame, in_squares
+from vistrim.architectures.spec import Images, VisionTower
+from vistrim.core.layout import ImageShape
+
+
+def images(model: Any) -> Images:
+    """Describe what becomes of images and videos in an ERNIE 4.5 VL model.
+
+    A picture of a video is what becomes of two frames, each of which the tower sees by itself.
+    """
+    vision, tower = model.config.vision_config, model.base_model.vision_tower
+    pictures = PackedPictures(by_grid(vision.spatial_merge_size), _in_pairs, _pair_by_pair)
+    blocks = tuple(tower.blocks)
+    return Images(
+        shapes=pictures.shapes,
+        tower=VisionTower(
+            blocks=blocks,
+            attentions=tuple(block.attn for block in blocks),
+            feature_block=len(blocks) - 1,
+            has_cls=False,
+            features=tower.ln,
+            arrange=pictures.arrange,
+            settings={},
+            packed=pictures.sizes,
+        ),
+    )
+
+
+def _in_pairs(patches: Patches) -> Tensor:
+    """Sources where, of each two frames, the same squares become one visual token."""
+    squares = in_squares(patches)
+    if patches.frames == 1:
+        return squares
+    of_frames = squares.view(patches.frames, -1, squares.shape[1])
+    return torch.cat([of_frames[0::2], of_frames[1::2]], -1).flatten(0, 1)
+
+
+def _pair_by_pair(patches: Patches) -> ImageShape:
+    shape = frame_by_frame(patches)
+    return shape if patches.frames == 1 else ImageShape(shape.pictures[::2])
