@@ -6,11 +6,12 @@ INSTALLED := $(VENV)/.installed
 # Small tensors run fastest on one thread each; pytest-xdist uses the cores.
 TEST_THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help run test lint format bench clean
+.PHONY: help run test lint format bench support clean
 
 help:
 	@echo "make run     set up and show the main job: one image, answered untouched and trimmed, with report and overlay"
 	@echo "make test    run the whole test suite"
+	@echo "make support  run the family matrix and write docs/support.md from its results"
 	@echo "make lint    check style and types"
 	@echo "make format  fix style"
 	@echo "make bench   prefill speed-up at half the depth and a quarter of the width of LLaVA-1.5-7B"
@@ -32,6 +33,9 @@ run: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(TEST_THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal
+
+support: $(INSTALLED)
+	$(TEST_THREADS) $(BIN)/python -m tests.families.support
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

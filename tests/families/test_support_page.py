@@ -1,0 +1,37 @@
+"""docs/support.md is as new as the tiny models and transformers, and everything in it is right."""
+
+import re
+from importlib.metadata import version
+
+from tests.families.refused import REFUSED
+from tests.families.support import DOCUMENT, NOT_RUN, RIGHT, STAGES, WRONG
+from tests.families.zoo import FAMILIES
+
+
+def rows(heading: str) -> list[list[str]]:
+    """Cells of the table under a heading."""
+    text = DOCUMENT.read_text(encoding="utf-8").split(f"## {heading}\n")[1].split("\n## ")[0]
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
+
+
+def test_it_lists_every_family_and_every_refusal():
+    titles = [family.title for family in FAMILIES.values()]
+    for heading in ("Families", "Stages, attention and batches", "Ways to generate"):
+        assert [row[0] for row in rows(heading)] == titles
+    assert [row[0] for row in rows("Refused")] == sorted(REFUSED)
+
+
+def test_every_stage_of_every_family_is_right():
+    for title, *cells in rows("Stages, attention and batches"):
+        assert len(cells) == len(STAGES)
+        assert all(RIGHT * 2 in cell for cell in cells), title
+    text = DOCUMENT.read_text(encoding="utf-8").split("## Families\n")[1]
+    assert WRONG not in text
+    assert f"| {NOT_RUN} " not in text
+
+
+def test_it_was_made_with_this_transformers():
+    made = re.search(r"transformers (\d+\.\d+)", DOCUMENT.read_text(encoding="utf-8"))
+    assert made is not None
+    assert version("transformers").startswith(made[1])
