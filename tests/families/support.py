@@ -62,8 +62,8 @@ trimming computes the right thing, not how well a checkpoint answers.
   within 1e-4 those of transformers' own forward pass over the whole sequence, in which removed tokens are only hidden;
   tokens kept, cache lengths and bytes are as planned; all text is there.
 * **{right}** right, **{wrong}** wrong, **{nothing}** the family has no such thing, **{not_run}** not run. Four marks
-  stand for SDPA with one sample, SDPA with a left-padded batch of three (different numbers of images, one prompt without
-  any), and eager attention with the same two.
+  stand for SDPA with one sample, SDPA with a left-padded batch of three (different numbers of images, one prompt
+  without any), and eager attention with the same two.
 """
 
 
