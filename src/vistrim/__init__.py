@@ -35,6 +35,7 @@ from vistrim.methods import (
     get_method,
     list_methods,
 )
+from vistrim.support import MethodSupport, ModelSupport, describe_support
 from vistrim.trimming import Trim, trim
 
 __version__ = "0.1.0"
@@ -54,6 +55,8 @@ __all__ = [
     "Hybrid",
     "LoadError",
     "Method",
+    "MethodSupport",
+    "ModelSupport",
     "PSigmoid",
     "Pool",
     "PyramidDrop",
@@ -68,6 +71,7 @@ __all__ = [
     "VisPruner",
     "VistrimError",
     "compose",
+    "describe_support",
     "get_method",
     "list_methods",
     "load",

@@ -53,10 +53,31 @@ def load(name_or_path: str | Path, *, dtype: torch.dtype | str = "auto", device:
     weights_dtype = resolve_dtype(dtype)
     where = resolve_device(device)
     source = _locate(name)
-    _check_reads_images(name, source)
+    _read_config(name, source)
     # The processor is small and a missing one is common: find out before the weights are downloaded.
     processor = _load_processor(name, source)
     return _load_model(name, source, weights_dtype, where), processor
+
+
+def load_config(name_or_path: str | Path) -> Any:
+    """Load only the config of a model that reads images and text; nothing of its weights is fetched.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        As in `load`.
+
+    Returns
+    -------
+    PreTrainedConfig
+
+    Raises
+    ------
+    LoadError
+        If there is none, or it is no such model's. The message is one line and names the fix.
+    """
+    name = str(name_or_path)
+    return _read_config(name, _locate(name))
 
 
 def is_local(name_or_path: str | Path) -> bool:
@@ -140,7 +161,7 @@ def _locate(name: str) -> str:
     return name
 
 
-def _check_reads_images(name: str, source: str) -> None:
+def _read_config(name: str, source: str) -> Any:
     try:
         # trust_remote_code=None would ask on the terminal, and take its answer from piped prompts.
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
@@ -153,6 +174,7 @@ def _check_reads_images(name: str, source: str) -> None:
             "questions about images: give an image-text-to-text model, for example 'reference' or "
             "llava-hf/llava-1.5-7b-hf"
         )
+    return config
 
 
 def _load_processor(name: str, source: str) -> Any:
@@ -212,6 +234,14 @@ def _load_error(name: str, part: str, error: Exception) -> LoadError:
         "weights": "fetch the checkpoint again, and check that its config.json belongs to it",
     }[part]
     return LoadError(f"cannot load the {part} of {name} ({_one_line(error)}): {fix}")
+
+
+def building_error(model_type: str, error: Exception) -> LoadError:
+    """Say in one line why a config makes no model; the modules of transformers raise any type of exception."""
+    return LoadError(
+        f"cannot build a {model_type} model from its config ({_one_line(error)}): check its config.json, and install "
+        "what it names"
+    )
 
 
 def _chain(error: BaseException) -> list[BaseException]:

@@ -204,6 +204,11 @@ class ModelSpec:
         )
 
     @property
+    def model_type(self) -> str:
+        """By the name that transformers has for it."""
+        return self.base.config.model_type  # type: ignore[union-attr, return-value]
+
+    @property
     def device(self) -> torch.device:
         """Where the model takes its inputs."""
         return self.embed.weight.device

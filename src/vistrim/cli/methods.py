@@ -1,4 +1,4 @@
-"""``vistrim methods``: the capability table."""
+"""``vistrim methods``: the capability table, or what one model supports."""
 
 import json
 from dataclasses import asdict
@@ -8,6 +8,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from vistrim.cli.models import describe_model
+from vistrim.cli.support import facts_table, methods_table
 from vistrim.methods import list_methods
 from vistrim.methods.base import notation
 
@@ -19,9 +21,20 @@ NOTE = (
 
 
 def methods(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Say which methods run on this reference model, local directory or Hugging Face id; "
+            "only its config is read.",
+            metavar="NAME",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
 ) -> None:
     """List the trimming methods: where they act, their parameters, what they need, where they come from."""
+    if model is not None:
+        _show_support(model, as_json)
+        return
     found = list_methods()
     if as_json:
         typer.echo(json.dumps({"methods": [asdict(info) for info in found], "note": NOTE}))
@@ -40,3 +53,15 @@ def methods(
     console = Console(highlight=False)
     console.print(table)
     console.print(NOTE)
+
+
+def _show_support(model: str, as_json: bool) -> None:
+    """What a model supports."""
+    found = describe_model(model)
+    if as_json:
+        facts = asdict(found)
+        typer.echo(json.dumps({"methods": facts.pop("methods"), "model": facts}))
+        return
+    console = Console(highlight=False)
+    console.print(facts_table(found))
+    console.print(methods_table(found))

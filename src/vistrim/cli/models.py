@@ -36,10 +36,7 @@ def load_model(name: str, dtype: str, device: str) -> tuple[Any, Any]:
     LoadError
         See `vistrim.load`.
     """
-    # Their notes and warnings would surround the one line that says what went wrong.
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    huggingface_hub.logging.set_verbosity_error()
+    _silence()
     console = Console(stderr=True, highlight=False, markup=False)
     if is_local(name):
         with console.status(f"loading {name}"):
@@ -48,6 +45,25 @@ def load_model(name: str, dtype: str, device: str) -> tuple[Any, Any]:
     if console.is_terminal:
         console.print(f"loading {name} from huggingface.co or its cache on this machine")
     return vistrim.load(name, dtype=dtype, device=device)
+
+
+def describe_model(name: str) -> vistrim.ModelSupport:
+    """Find out what a model supports, from its config alone.
+
+    Raises
+    ------
+    LoadError, UnsupportedModelError
+        See `vistrim.describe_support`.
+    """
+    _silence()
+    return vistrim.describe_support(name)
+
+
+def _silence() -> None:
+    """Keep libraries quiet: their notes and warnings would surround the one line that says what went wrong."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    huggingface_hub.logging.set_verbosity_error()
 
 
 def identity(model: Any, processor: Any) -> dict[str, str]:

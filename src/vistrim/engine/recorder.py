@@ -9,6 +9,7 @@ import torch
 from transformers.cache_utils import Cache
 
 from vistrim.architectures import ModelSpec
+from vistrim.architectures.tested import TESTED
 from vistrim.core import costs
 from vistrim.core.layout import Picture
 from vistrim.engine.exits import GuideRecord
@@ -265,6 +266,11 @@ class Recorder:
             found.append(
                 f"short prompt ({self.past + self.prompt} tokens): fixed costs outweigh what trimming saves, "
                 "expect no speed-up"
+            )
+        if self.spec.model_type not in TESTED:
+            found.append(
+                f"model type {self.spec.model_type} is not in vistrim's tested families: compare its answers with "
+                "untrimmed ones"
             )
         return found
 
