@@ -69,7 +69,7 @@ def _check_layers(name: str, decoder: Any) -> None:
     for i, layer in enumerate(decoder.layers):
         kind = type(layer).__name__
         attention: Any = getattr(layer, "self_attn", None)
-        if not hasattr(attention, "config") or not _uses_interface(type(attention)):
+        if not hasattr(attention, "config") or not _uses_interface(type(attention).forward):
             raise UnsupportedModelError(
                 f"layer {i} of {name} ({kind}) has no self-attention over all tokens whose queries and keys can be read"
             )
@@ -81,9 +81,9 @@ def _check_layers(name: str, decoder: Any) -> None:
 
 
 @functools.cache
-def _uses_interface(attention: type[nn.Module]) -> bool:
-    """Whether such a module looks its kernel up in transformers' registry at every call."""
-    return "ALL_ATTENTION_FUNCTIONS" in inspect.getsource(attention.forward)
+def _uses_interface(forward: Any) -> bool:
+    """Whether an attention module with this forward pass looks its kernel up in transformers' registry every time."""
+    return "ALL_ATTENTION_FUNCTIONS" in inspect.getsource(forward)
 
 
 def decoder_shape(text: Any) -> DecoderShape:
