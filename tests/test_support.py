@@ -1,5 +1,6 @@
-"""What vistrim can do for a model is found out from its configuration alone."""
+"""What a config says about a model is what trimming the model then does."""
 
+import dataclasses
 import json
 
 import pytest
@@ -7,109 +8,130 @@ import torch
 import transformers
 
 import vistrim
-from tests.cli.invoke import vistrim as command
+from tests import tiny
+from tests.cli import checkpoint as builder
 from tests.families.refused import REFUSED
-from tests.families.zoo import FAMILIES
+from tests.families.zoo import FAMILIES, shared
+from vistrim import LoadError, UnsupportedModelError, describe_support, get_method, list_methods
+from vistrim.architectures import discover
 from vistrim.architectures.tested import TESTED
-
-SEVERAL = ["llava", "llava_next", "qwen2_5_vl", "gemma3", "internvl", "smolvlm", "llama4", "molmo2"]
-
-
-def checkpoint(config, path):
-    """A checkpoint without weights."""
-    config.save_pretrained(path)
-    return str(path)
+from vistrim.engine import recorder
 
 
-@pytest.mark.parametrize("name", SEVERAL)
-def test_methods_run_on_the_model_as_they_are_said_to(name, tmp_path):
-    family = FAMILIES[name]
-    said = vistrim.describe_support(checkpoint(family.config(), tmp_path))
-    model = family.build()
-    model.name_or_path = said.model
-    assert said.tested
-    assert not said.reason
-    assert said.architecture == type(model).__name__
-    assert [method.name for method in said.methods] == [info.name for info in vistrim.list_methods()]
-    for found in said.methods:
-        method = vistrim.get_method(found.name, **found.parameters)
-        if found.works:
-            vistrim.trim(model, method)
-        else:
-            with pytest.raises((vistrim.UnsupportedModelError, ValueError)) as error:
-                vistrim.trim(model, method)
-            assert str(error.value) == found.reason
+@pytest.mark.parametrize("name", FAMILIES)
+def test_it_agrees_with_the_model(name):
+    family, model = FAMILIES[name], shared(name)
+    config = family.config()
+    before = config.to_dict()
+    found, spec = describe_support(config), discover(model)
+    assert config.to_dict() == before
+    assert (found.model_type, found.tested) == (model.config.model_type, True)
+    assert found.layers == len(spec.layers)
+    assert {"image"} | ({"video"} if family.has_video and name != "internvl" else set()) <= set(found.modalities)
+    assert (found.grid, found.rope_axes) == (spec.images.grid, spec.rope_axes)
+    assert found.reads_tower == (spec.images.tower is not None)
+    cache = transformers.DynamicCache(config=spec.decoder.config).layers
+    assert [window is not None for window in found.windows] == [layer.is_sliding for layer in cache]
+    for method in found.methods:
+        refusal = None
+        try:
+            vistrim.trim(model, get_method(method.name))
+        except UnsupportedModelError as error:
+            refusal = error
+        except ValueError as error:
+            refusal = error
+        assert (method.runs == "yes") == (refusal is None)
+        assert bool(method.reason) == (refusal is not None)
+        assert "\n" not in method.reason
+        if method.runs == "no":
+            # What the model lacks is said first, also where trimming first asks for a file.
+            assert isinstance(refusal, UnsupportedModelError) or "file" in str(refusal)
 
 
-def test_facts(tmp_path):
-    said = vistrim.describe_support(checkpoint(FAMILIES["qwen2_5_vl"].config(), tmp_path))
-    assert said.rope_axes == 3
-    assert said.modalities == ("image", "video")
-    assert said.grid is None
-    assert said.reads_tower
-    by_name = {method.name: method for method in said.methods}
-    assert by_name["st3"].works
-    assert by_name["fastervlm"].parameters == {"positions": "original"}
-    gemma = vistrim.describe_support(checkpoint(FAMILIES["gemma3"].config(), tmp_path / "gemma"))
-    assert gemma.windows == (2, 16)
+def test_every_method_is_there():
+    found = describe_support(tiny.config())
+    assert [method.name for method in found.methods] == [info.name for info in list_methods()]
+    by_name = {method.name: method for method in found.methods}
+    assert by_name["st3"].runs == "yes"
+    assert by_name["sgl"].runs == "needs"
+    assert "guide" in by_name["sgl"].reason
+    assert "schedule" in by_name["gsearch"].reason
+    assert "file" in by_name["dyvte"].reason
 
 
-def test_no_weights_are_made(tmp_path):
-    """A model of 400 billion parameters is described on any machine."""
-    said = vistrim.describe_support(checkpoint(transformers.Llama4Config(), tmp_path))
-    assert said.layers == 48
-    assert said.heads == 40
+def test_methods_that_read_the_tower_are_refused_where_it_is_unknown():
+    by_name = {method.name: method for method in describe_support(FAMILIES["fuyu"].config()).methods}
+    for name in ("fastervlm", "vispruner", "vtc-cls", "hybrid", "quecc"):
+        assert by_name[name].runs == "no"
+        assert "vision tower" in by_name[name].reason
+    assert by_name["pool"].runs == "no"
+    assert by_name["pvtp"].runs == "yes"
 
 
-@pytest.mark.parametrize("name", ["mllama", "qwen3_5", "florence2"])
-def test_refused_models_say_why(name, tmp_path):
-    refused = REFUSED[name]
-    said = vistrim.describe_support(checkpoint(refused.config(), tmp_path))
-    with pytest.raises(vistrim.UnsupportedModelError) as error:
-        vistrim.trim(refused.build(), vistrim.ST3())
-    assert said.reason == str(error.value)
-    assert said.methods == ()
-    shown = command("methods", "--model", str(tmp_path))
-    assert shown.exit_code == 1
-    assert "cannot be trimmed" in shown.stdout
+@pytest.mark.parametrize("name", [name for name, case in REFUSED.items() if case.architecture is None])
+def test_refused_models_are_refused(name):
+    with pytest.raises(UnsupportedModelError) as refusal:
+        describe_support(REFUSED[name].config())
+    with pytest.raises(UnsupportedModelError) as expected:
+        vistrim.trim(REFUSED[name].build(), vistrim.FastV(1))
+    assert str(refusal.value) == str(expected.value)
 
 
-def test_command(tmp_path):
-    path = checkpoint(FAMILIES["qwen2_vl"].config(), tmp_path)
-    shown = command("methods", "--model", path)
-    assert shown.exit_code == 0
-    assert "Qwen2VLForConditionalGeneration" in shown.stdout
-    assert "positions=original" in shown.stdout
-    found = json.loads(command("methods", "--model", path, "--json").stdout)
-    assert found["rope_axes"] == 3
-    assert {method["name"] for method in found["methods"]} == {info.name for info in vistrim.list_methods()}
+def test_a_model_larger_than_any_memory():
+    """Its 70 billion weights would not fit; nothing of them is made."""
+    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}
+    found = describe_support(transformers.Qwen2_5_VLConfig(text_config={"rope_parameters": rope}))
+    assert (found.layers, found.hidden, found.heads, found.kv_heads) == (80, 8192, 64, 8)
+    assert found.rope_axes == 3
+    by_name = {method.name: method for method in found.methods}
+    assert by_name["fastervlm"].runs == "needs"
+    assert "positions" in by_name["fastervlm"].reason
 
 
-def test_command_on_a_reference_model():
-    found = json.loads(command("methods", "--model", "reference", "--json").stdout)
-    works = {method["name"]: method["works"] for method in found["methods"]}
-    # What was trained for it comes with it; a guide has to be named.
-    assert works["dyvte"]
-    assert not works["sgl"]
+def test_a_folder_needs_no_weights_and_is_searched_for_files(tmp_path):
+    builder.save(tmp_path / "tiny-llava")
+    (tmp_path / "tiny-llava" / "model.safetensors").unlink()
+    found = describe_support(tmp_path / "tiny-llava")
+    assert found.grid == (4, 4)
+    assert "tiny-llava" in found.model
+    assert "tiny-llava" in {method.name: method for method in found.methods}["dyvte"].reason
 
 
-@pytest.mark.parametrize(("model", "says"), [("no/such/folder", "no model directory"), ("refrence", "did you mean")])
-def test_a_model_that_is_not_there(model, says):
-    with pytest.raises(vistrim.LoadError, match=says):
-        vistrim.describe_support(model)
+def test_the_reference_models_have_what_they_come_with():
+    runs = {method.name: method.runs for method in describe_support("reference").methods}
+    assert runs["dyvte"] == "yes"
+    assert runs["quecc"] == "needs"
+    assert {m.name: m.runs for m in describe_support("reference-quecc-16").methods}["quecc"] == "yes"
 
 
-def test_tested_classes_are_those_of_the_tiny_models():
-    with torch.device("meta"):
-        make = transformers.AutoModelForImageTextToText.from_config
-        classes = {type(make(family.config())).__name__ for family in FAMILIES.values()}
-    assert classes == TESTED
+def test_what_cannot_be_loaded(tmp_path):
+    with pytest.raises(LoadError, match="no model directory"):
+        describe_support(str(tmp_path / "missing"))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    with pytest.raises(LoadError, match="does not answer questions about images"):
+        describe_support(tmp_path)
+    broken = tiny.config()
+    broken.text_config.num_attention_heads = 0
+    with pytest.raises(LoadError, match="cannot build a llava model"):
+        describe_support(broken)
+    with pytest.raises(LoadError, match="cannot build a llama model"):
+        describe_support(transformers.LlamaConfig())
 
 
-def test_a_class_that_was_not_tested_is_reported(monkeypatch):
-    monkeypatch.setattr("vistrim.architectures.discovery.TESTED", frozenset())
-    family = FAMILIES["llava"]
-    model = family.build()
-    with vistrim.trim(model, vistrim.FastV()) as run:
-        model.generate(**family.batch([family.sample()]), max_new_tokens=2)
-    assert any("not among the models that it was tested with" in warning for warning in run.report.warnings)
+def test_tested_types_are_those_of_the_tests():
+    assert list(TESTED) == sorted({shared(name).config.model_type for name in FAMILIES})
+
+
+def test_reports_of_untested_types_say_so(monkeypatch):
+    inputs = tiny.batch([tiny.sample(1, 9)])
+    with vistrim.trim(tiny.shared(), vistrim.PVTP(1, 2, 0.5)) as run:
+        tiny.generate(tiny.shared(), inputs, 2)
+        assert not any("tested families" in warning for warning in run.report.warnings)
+        monkeypatch.setattr(recorder, "TESTED", ("qwen2_vl",))
+        assert sum("llava is not in vistrim's tested families" in w for w in run.report.warnings) == 1
+
+
+def test_it_is_plain_data():
+    found = describe_support(tiny.config())
+    assert json.loads(json.dumps(dataclasses.asdict(found)))["layers"] == tiny.DEPTH
+    assert not any(isinstance(value, torch.Tensor) for value in vars(found).values())

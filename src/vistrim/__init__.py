@@ -35,7 +35,7 @@ from vistrim.methods import (
     get_method,
     list_methods,
 )
-from vistrim.support import ModelSupport, describe_support
+from vistrim.support import MethodSupport, ModelSupport, describe_support
 from vistrim.trimming import Trim, trim
 
 __version__ = "0.1.0"
@@ -55,6 +55,7 @@ __all__ = [
     "Hybrid",
     "LoadError",
     "Method",
+    "MethodSupport",
     "ModelSupport",
     "PSigmoid",
     "Pool",

@@ -59,6 +59,27 @@ def load(name_or_path: str | Path, *, dtype: torch.dtype | str = "auto", device:
     return _load_model(name, source, weights_dtype, where), processor
 
 
+def load_config(name_or_path: str | Path) -> Any:
+    """Load only the config of a model that reads images and text; nothing of its weights is fetched.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        As in `load`.
+
+    Returns
+    -------
+    PreTrainedConfig
+
+    Raises
+    ------
+    LoadError
+        If there is none, or it is no such model's. The message is one line and names the fix.
+    """
+    name = str(name_or_path)
+    return _read_config(name, _locate(name))
+
+
 def is_local(name_or_path: str | Path) -> bool:
     """Whether a model's files are on this machine by name: a reference model or an existing directory."""
     from vistrim import reference
@@ -140,26 +161,6 @@ def _locate(name: str) -> str:
     return name
 
 
-def read_config(name_or_path: str | Path) -> Any:
-    """Read the configuration of a model that reads images, without its weights.
-
-    Parameters
-    ----------
-    name_or_path : str or Path
-        As in `load`.
-
-    Returns
-    -------
-    PretrainedConfig
-
-    Raises
-    ------
-    LoadError
-        If there is no such model, it cannot be fetched, or does not read images.
-    """
-    return _read_config(str(name_or_path), _locate(str(name_or_path)))
-
-
 def _read_config(name: str, source: str) -> Any:
     try:
         # trust_remote_code=None would ask on the terminal, and take its answer from piped prompts.
@@ -233,6 +234,14 @@ def _load_error(name: str, part: str, error: Exception) -> LoadError:
         "weights": "fetch the checkpoint again, and check that its config.json belongs to it",
     }[part]
     return LoadError(f"cannot load the {part} of {name} ({_one_line(error)}): {fix}")
+
+
+def building_error(model_type: str, error: Exception) -> LoadError:
+    """Say in one line why a config makes no model; the modules of transformers raise any type of exception."""
+    return LoadError(
+        f"cannot build a {model_type} model from its config ({_one_line(error)}): check its config.json, and install "
+        "what it names"
+    )
 
 
 def _chain(error: BaseException) -> list[BaseException]:

@@ -1,142 +1,170 @@
-"""What vistrim can do for a model, found out from its configuration alone: no weight is fetched or made."""
+"""What vistrim can do with a model, found out from its config alone: no weights are fetched, and none are made."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass, replace
+import copy
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import AutoModelForImageTextToText
 from transformers.cache_utils import DynamicCache
 
 from vistrim.architectures import ModelSpec, discover
+from vistrim.architectures.tested import TESTED
+from vistrim.core.layout import Grid
+from vistrim.engine.fitting import check_grid, check_positions, vision_reads
+from vistrim.engine.structure import find_structures
 from vistrim.errors import UnsupportedModelError
-from vistrim.loading import read_config
-from vistrim.methods import get_method, list_methods
-from vistrim.methods.base import Method
-from vistrim.trimming import trim
+from vistrim.loading import building_error, load_config
+from vistrim.methods import Method, get_method, list_methods
+
+Runs = Literal["yes", "needs", "no"]
+"""Whether a method runs on a model: as it is by default, once it is given something, or not at all."""
 
 
 @dataclass(frozen=True)
 class MethodSupport:
-    """Whether a method runs on a model.
+    """Whether one method, with its default parameters, runs on a model.
 
     Attributes
     ----------
     name : str
-        The method.
-    works : bool
-        Whether it does, with its default parameters or with ``parameters``.
-    parameters : dict
-        What has to be set for it; empty if the defaults do.
+        The method's name.
+    stages : tuple of str
+        Where it acts.
+    runs : {"yes", "needs", "no"}
+        "needs": with another parameter, or once it is given a file or a guide.
     reason : str
-        Why it does not, with the fix; empty if it does.
+        Why not, or what it needs; empty if it runs.
     """
 
     name: str
-    works: bool
-    parameters: dict[str, Any]
+    stages: tuple[str, ...]
+    runs: Runs
     reason: str
 
 
 @dataclass(frozen=True)
 class ModelSupport:
-    """What vistrim can do for a model.
+    """What vistrim can do with a model.
 
     Attributes
     ----------
-    model, model_type, architecture : str
-        Name or path, type and class.
+    model : str
+        Its class, and where its config came from.
+    model_type : str
+        transformers' name for its family.
     tested : bool
-        Whether the family matrix (docs/support.md) covers the class.
-    reason : str
-        Why it cannot be trimmed; empty if it can. The fields below say nothing then.
+        Whether the family is one of those that vistrim's tests run through the whole engine.
     layers, hidden, heads, kv_heads : int
         Sizes of the decoder (of its first layer, where layers differ).
-    windows : tuple of int
-        Number of layers with a sliding window, and the shortest window in tokens; (0, 0) without.
     rope_axes : int
-        1, or 3 for M-RoPE.
+        1, or 3 for M-RoPE, whose positions have a time, a row and a column.
+    windows : tuple of int or None
+        For each layer: tokens that its attention looks back over; None: all.
+    longest : int or None
+        Tokens of the longest prompt with its answer; None: there is no limit.
     modalities : tuple of str
-        "image", "video".
+        What becomes visual tokens: "image", "video".
     grid : tuple of int or None
-        Rows and columns of an image's visual tokens; None: images have several sizes.
+        Rows and columns of the visual tokens of a picture; None: there are several sizes, or it is not known.
     reads_tower : bool
-        Whether methods can rank by what the vision tower attends to.
+        Whether methods that read the vision tower can run.
     methods : tuple of MethodSupport
-        One for each method.
+        All methods, in alphabetical order.
     """
 
     model: str
     model_type: str
-    architecture: str
-    tested: bool = False
-    reason: str = ""
-    layers: int = 0
-    hidden: int = 0
-    heads: int = 0
-    kv_heads: int = 0
-    windows: tuple[int, int] = (0, 0)
-    rope_axes: int = 1
-    modalities: tuple[str, ...] = ()
-    grid: tuple[int, int] | None = None
-    reads_tower: bool = False
-    methods: tuple[MethodSupport, ...] = ()
+    tested: bool
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    rope_axes: int
+    windows: tuple[int | None, ...]
+    longest: int | None
+    modalities: tuple[str, ...]
+    grid: Grid | None
+    reads_tower: bool
+    methods: tuple[MethodSupport, ...]
 
 
-def describe_support(name_or_path: str | Path) -> ModelSupport:
-    """Find out what vistrim can do for a model before its weights are downloaded.
+def describe_support(model: str | Path | Any) -> ModelSupport:
+    """Find out what a model supports before its weights are downloaded.
 
     Parameters
     ----------
-    name_or_path : str or Path
-        As in `vistrim.load`.
+    model : str, Path or PreTrainedConfig
+        What `vistrim.load` takes, of which only the config is read; or a config.
+
+    Returns
+    -------
+    ModelSupport
 
     Raises
     ------
     LoadError
-        If there is no such model, or it does not read images.
+        If there is no such config, or no model can be built from it.
+    UnsupportedModelError
+        If the model cannot be trimmed; the message gives the reason.
+
+    Examples
+    --------
+    >>> found = vistrim.describe_support("reference")
+    >>> [method.name for method in found.methods if method.runs == "yes"]
     """
-    config = read_config(name_or_path)
-    with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
-    about = ModelSupport(str(name_or_path), config.model_type, type(model).__name__)
-    try:
-        spec = discover(model)
-    except UnsupportedModelError as error:
-        return replace(about, reason=str(error))
-    windows = [layer.sliding_window for layer in DynamicCache(config=spec.decoder.config).layers if layer.is_sliding]
+    config = load_config(model) if isinstance(model, (str, Path)) else copy.deepcopy(model)
+    spec = discover(_without_weights(config))
     shape = spec.decoder_shape
-    return replace(
-        about,
-        tested=spec.is_tested,
+    return ModelSupport(
+        model=spec.name,
+        model_type=spec.model_type,
+        tested=spec.model_type in TESTED,
         layers=shape.layers,
         hidden=shape.hidden,
         heads=shape.heads,
         kv_heads=shape.kv_heads,
-        windows=(len(windows), min(windows, default=0)),
         rope_axes=spec.rope_axes,
+        windows=_windows(spec),
+        longest=spec.longest,
         modalities=tuple(spec.visual_token_ids),
         grid=spec.images.grid,
         reads_tower=spec.images.tower is not None,
-        methods=tuple(_method(model, spec, info.name) for info in list_methods()),
+        methods=tuple(_describe(get_method(info.name), spec) for info in list_methods()),
     )
 
 
-def _method(model: Any, spec: ModelSpec, name: str) -> MethodSupport:
-    method = get_method(name)
-    needed = {}
-    if spec.rope_axes > 1 and getattr(method, "positions", None) == "renumber":
-        needed = {"positions": "original"}
-        method = get_method(name, **needed)
-    reason = _refusal(model, method)
-    return MethodSupport(name, not reason, {} if reason else needed, reason)
-
-
-def _refusal(model: Any, method: Method) -> str:
+def _without_weights(config: Any) -> Any:
+    """A model whose parameters have shapes and no storage."""
     try:
-        trim(model, method)
-    except (UnsupportedModelError, ValueError) as error:
-        return str(error)
-    return ""
+        with torch.device("meta"):
+            return AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
+    except Exception as error:
+        raise building_error(config.model_type, error) from error
+
+
+def _windows(spec: ModelSpec) -> tuple[int | None, ...]:
+    layers = DynamicCache(config=spec.decoder.config).layers
+    return tuple(getattr(layer, "sliding_window", None) if layer.is_sliding else None for layer in layers)
+
+
+def _describe(method: Method, spec: ModelSpec) -> MethodSupport:
+    runs, reason = _runs(method, spec)
+    return MethodSupport(method.name, method.stages, runs, " ".join(reason.split()))
+
+
+def _runs(method: Method, spec: ModelSpec) -> tuple[Runs, str]:
+    try:
+        # What the model lacks is said before what the method lacks.
+        vision_reads(method, spec)
+        check_grid(method, spec)
+        check_positions(method, spec)
+        fitted = method.fitted(spec.facts)
+        vision_reads(fitted, spec)
+        find_structures(fitted, spec)
+    except UnsupportedModelError as error:
+        return "no", str(error)
+    except ValueError as error:
+        return "needs", str(error)
+    return "yes", ""

@@ -1,7 +1,10 @@
 import json
 
 import vistrim as library
-from tests.cli.invoke import vistrim
+from tests.cli.invoke import error_line, vistrim
+from tests.families.refused import REFUSED
+from tests.families.zoo import FAMILIES
+from vistrim import support
 from vistrim.methods.base import notation
 
 
@@ -34,3 +37,49 @@ def test_help_without_a_command():
     assert result.exit_code == 0
     assert "methods" in result.stdout
     assert "run" in result.stdout
+
+
+def test_what_a_model_supports(checkpoint):
+    result = vistrim("methods", "--model", checkpoint)
+    assert result.exit_code == 0
+    words = " ".join(result.stdout.split())
+    assert "llava (tested)" in words
+    assert "4 x 4 tokens" in words
+    for info in library.list_methods():
+        assert info.name in words
+
+
+def test_what_a_model_supports_as_json(checkpoint):
+    result = vistrim("methods", "--model", checkpoint, "--json")
+    assert result.exit_code == 0
+    answer = json.loads(result.stdout)
+    assert answer["model"]["model_type"] == "llava"
+    assert answer["model"]["grid"] == [4, 4]
+    assert [row["name"] for row in answer["methods"]] == [info.name for info in library.list_methods()]
+    runs = {row["name"]: row["runs"] for row in answer["methods"]}
+    assert (runs["st3"], runs["sgl"]) == ("yes", "needs")
+
+
+def test_windows_are_named_by_layer(tmp_path):
+    FAMILIES["gemma3"].config().save_pretrained(tmp_path)
+    result = vistrim("methods", "--model", str(tmp_path))
+    assert "16 tokens in layers 0, 2" in " ".join(result.stdout.split())
+
+
+def test_an_untested_family_is_called_one(checkpoint, monkeypatch):
+    monkeypatch.setattr(support, "TESTED", ())
+    words = " ".join(vistrim("methods", "--model", checkpoint).stdout.split())
+    assert "not among vistrim's tested families" in words
+
+
+def test_a_refused_model_fails_with_the_reason(tmp_path):
+    REFUSED["mllama"].config().save_pretrained(tmp_path)
+    result = vistrim("methods", "--model", str(tmp_path))
+    assert result.exit_code == 1
+    assert "no placeholder tokens" in error_line(result)
+
+
+def test_a_missing_model(tmp_path):
+    result = vistrim("methods", "--model", str(tmp_path / "missing"))
+    assert result.exit_code == 1
+    assert "no model directory" in error_line(result)

@@ -1,11 +1,11 @@
 """The decoder of a multimodal model: where it is, and whether tokens can be removed between its layers."""
 
+import functools
 import inspect
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from torch import nn
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from vistrim.architectures.spec import Rotary
@@ -68,7 +68,7 @@ def _check_layers(name: str, decoder: Any) -> None:
     for i, layer in enumerate(decoder.layers):
         kind = type(layer).__name__
         attention: Any = getattr(layer, "self_attn", None)
-        if not hasattr(attention, "config") or not _uses_interface(attention):
+        if not hasattr(attention, "config") or not _uses_interface(type(attention).forward):
             raise UnsupportedModelError(
                 f"layer {i} of {name} ({kind}) has no self-attention over all tokens whose queries and keys can be read"
             )
@@ -79,9 +79,10 @@ def _check_layers(name: str, decoder: Any) -> None:
             )
 
 
-def _uses_interface(attention: nn.Module) -> bool:
-    """Whether the module looks its kernel up in transformers' registry at every call."""
-    return "ALL_ATTENTION_FUNCTIONS" in inspect.getsource(type(attention).forward)
+@functools.cache
+def _uses_interface(forward: Any) -> bool:
+    """Whether an attention module with this forward pass looks its kernel up in transformers' registry every time."""
+    return "ALL_ATTENTION_FUNCTIONS" in inspect.getsource(forward)
 
 
 def decoder_shape(text: Any) -> DecoderShape:

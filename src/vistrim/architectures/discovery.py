@@ -10,7 +10,6 @@ from transformers.generation import GenerationMixin
 from vistrim.architectures.decoder import decoder_shape, find_decoder, longest, rope_axes, rotary_of
 from vistrim.architectures.families import CANNOT, VIDEOS_IN_PLACES_OF_IMAGES, images_of
 from vistrim.architectures.spec import ModelSpec
-from vistrim.architectures.tested import TESTED
 from vistrim.errors import UnsupportedModelError
 
 MODALITIES = ("image", "video")
@@ -43,7 +42,6 @@ def discover(model: nn.Module) -> ModelSpec:
         images=images_of(whole),
         visual_token_ids=visual_token_ids,
         decoder_shape=decoder_shape(decoder.config),
-        is_tested=type(model).__name__ in TESTED,
         longest=longest(decoder.config),
     )
 

@@ -171,8 +171,6 @@ class ModelSpec:
         Placeholder id in ``input_ids`` for each modality: "image", "video".
     decoder_shape : DecoderShape
         Sizes for the cost figures.
-    is_tested : bool
-        Whether the family matrix covers its class.
     longest : int or None
         Tokens of a sequence beyond which the decoder counts rows instead of positions; None: it never does.
     """
@@ -189,7 +187,6 @@ class ModelSpec:
     images: Images
     visual_token_ids: Mapping[str, int]
     decoder_shape: DecoderShape
-    is_tested: bool = True
     longest: int | None = None
 
     @property
@@ -205,6 +202,11 @@ class ModelSpec:
             device=str(self.device),
             dtype=self.dtype,
         )
+
+    @property
+    def model_type(self) -> str:
+        """By the name that transformers has for it."""
+        return self.base.config.model_type  # type: ignore[union-attr, return-value]
 
     @property
     def device(self) -> torch.device:

@@ -28,13 +28,6 @@ def check_loading(dtype: str, device: str) -> None:
         raise WrongUsageError(str(error)) from error
 
 
-def quiet_libraries() -> None:
-    """Silence notes and warnings of libraries, which would surround the one line that says what went wrong."""
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    huggingface_hub.logging.set_verbosity_error()
-
-
 def load_model(name: str, dtype: str, device: str) -> tuple[Any, Any]:
     """Load a model and its processor, with a spinner on standard error if that is a terminal.
 
@@ -43,7 +36,7 @@ def load_model(name: str, dtype: str, device: str) -> tuple[Any, Any]:
     LoadError
         See `vistrim.load`.
     """
-    quiet_libraries()
+    _silence()
     console = Console(stderr=True, highlight=False, markup=False)
     if is_local(name):
         with console.status(f"loading {name}"):
@@ -52,6 +45,25 @@ def load_model(name: str, dtype: str, device: str) -> tuple[Any, Any]:
     if console.is_terminal:
         console.print(f"loading {name} from huggingface.co or its cache on this machine")
     return vistrim.load(name, dtype=dtype, device=device)
+
+
+def describe_model(name: str) -> vistrim.ModelSupport:
+    """Find out what a model supports, from its config alone.
+
+    Raises
+    ------
+    LoadError, UnsupportedModelError
+        See `vistrim.describe_support`.
+    """
+    _silence()
+    return vistrim.describe_support(name)
+
+
+def _silence() -> None:
+    """Keep libraries quiet: their notes and warnings would surround the one line that says what went wrong."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    huggingface_hub.logging.set_verbosity_error()
 
 
 def identity(model: Any, processor: Any) -> dict[str, str]:

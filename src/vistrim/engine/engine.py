@@ -15,7 +15,7 @@ from vistrim.engine.cache_swap import make_trimmable
 from vistrim.engine.decode import Decode
 from vistrim.engine.deepstack import Merge, watch_features_of_layers
 from vistrim.engine.encodings import Encodings, awaited, encode_first, watch_encoder
-from vistrim.engine.fitting import check_positions, vision_reads
+from vistrim.engine.fitting import check_grid, check_positions, vision_reads
 from vistrim.engine.forward import Forward
 from vistrim.engine.generation import (
     GenerateCall,
@@ -65,6 +65,7 @@ class Engine:
         self.method = method = method.fitted(self.spec.facts)
         self.cuts = frozenset(method.prefill_layers(self.spec.decoder_shape.layers))
         self.vision_reads = vision_reads(method, self.spec)
+        check_grid(method, self.spec)
         check_positions(method, self.spec)
         self.structures = find_structures(method, self.spec)
         self.group = find_group(model)

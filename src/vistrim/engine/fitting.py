@@ -1,6 +1,7 @@
 """What a method asks of a model, checked before anything is installed."""
 
 from vistrim.architectures import ModelSpec
+from vistrim.architectures.pictures import unknown
 from vistrim.errors import UnsupportedModelError
 from vistrim.methods.base import Method
 from vistrim.methods.composition import Composition
@@ -33,6 +34,23 @@ def vision_reads(method: Method, spec: ModelSpec) -> tuple[tuple[int, ...], tupl
             f"have: {INSTEAD}"
         )
     return attention, states
+
+
+def check_grid(method: Method, spec: ModelSpec) -> None:
+    """Refuse a method that needs a grid of visual tokens, if this model's never form one, or it is not known.
+
+    Raises
+    ------
+    UnsupportedModelError
+        With other methods to use.
+    """
+    images = spec.images
+    formless = images.grid is None and (images.tokens is not None or images.shapes is unknown)
+    if method.needs_grid and formless:
+        raise UnsupportedModelError(
+            f"{method.name} needs a grid of visual tokens, and this model's form none that vistrim knows: "
+            "use uniform or random instead"
+        )
 
 
 def check_positions(method: Method, spec: ModelSpec) -> None:

@@ -135,7 +135,7 @@ def _check_attention(attention: Any, name: str) -> None:
     more |= {part for part in ("sinks", "attn_logit_softcapping") if getattr(attention, part, None) is not None}
     for norm in HEAD_NORMS:
         sizes = [p.numel() for p in getattr(attention, norm, nn.Identity()).parameters()]
-        if max(sizes, default=0) > attention.head_dim:
+        if sizes and max(sizes) > attention.head_dim:
             more.add(norm)
     if more:
         raise UnsupportedModelError(

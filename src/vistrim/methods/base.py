@@ -71,6 +71,8 @@ class Method:
     """Whether `select_input` is given the question embedding, for which the decoder reads the question first."""
     reads_vision: ClassVar[bool] = False
     """Whether `select_input` is given what the vision tower computed: see `vision_blocks` and `vision_states`."""
+    needs_grid: ClassVar[bool] = False
+    """Whether `select_input` needs images whose visual tokens form a grid."""
 
     def __str__(self) -> str:
         """Name and parameters in the notation of the command line, e.g. ``st3:ratio=0.3,stride=4``."""

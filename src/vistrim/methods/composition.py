@@ -59,6 +59,11 @@ class Composition(Method):
         """Whether the part before the decoder does."""
         return self._part("input").reads_vision
 
+    @property
+    def needs_grid(self) -> bool:  # type: ignore[override]
+        """Whether the part before the decoder does."""
+        return self._part("input").needs_grid
+
     def fitted(self, model: ModelFacts) -> "Composed":
         """Every part as it runs on the model."""
         return Composed(tuple(part.fitted(model) for part in self.parts))

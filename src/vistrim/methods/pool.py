@@ -33,6 +33,7 @@ class Pool(PerImage):
     summary = "Averages the visual tokens of each image over a smaller grid (baseline)"
     source = "baseline"
     needs = "a token grid"
+    needs_grid = True
 
     keep: int | float = 0.25
 

@@ -102,8 +102,7 @@ class Family:
     image_dim : int
         Dimension along which the images of one sample lie: 1 if the processor gives ``[samples, images, ...]``.
     join : callable, optional
-        Puts the media of several turns together as those of one prompt (by default, `concatenated` along
-        ``image_dim``).
+        Puts the media of several turns together as those of one prompt (by default, along ``image_dim``).
     has_video : bool
         Whether videos may be asked for.
     has_both : bool
