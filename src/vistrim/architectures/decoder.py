@@ -3,13 +3,11 @@
 import functools
 import inspect
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from vistrim.architectures.spec import Rotary
-from vistrim.core.costs import DecoderShape
 from vistrim.errors import UnsupportedModelError
 
 CACHE_LAYERS = (DynamicLayer, DynamicSlidingWindowLayer)
@@ -83,53 +81,6 @@ def _check_layers(name: str, decoder: Any) -> None:
 def _uses_interface(forward: Any) -> bool:
     """Whether an attention module with this forward pass looks its kernel up in transformers' registry every time."""
     return "ALL_ATTENTION_FUNCTIONS" in inspect.getsource(forward)
-
-
-def decoder_shape(text: Any) -> DecoderShape:
-    """Sizes of a decoder from its config."""
-    layers = [_shape(layer) for layer in getattr(text, "per_layer_config", None) or [text] * text.num_hidden_layers]
-    return replace(layers[0], layers=len(layers), each=tuple(layers) if len(set(layers)) > 1 else ())
-
-
-def _shape(text: Any) -> DecoderShape:
-    heads = text.num_attention_heads
-    latent = getattr(text, "kv_lora_rank", None)
-    return DecoderShape(
-        layers=1,
-        hidden=text.hidden_size,
-        intermediate=_active_neurons(text),
-        heads=heads,
-        kv_heads=getattr(text, "num_key_value_heads", None) or heads,
-        head_dim=_latent_head_dim(text) if latent else getattr(text, "head_dim", None) or text.hidden_size // heads,
-        projections=_latent_projections(text) if latent else None,
-    )
-
-
-def _latent_head_dim(text: Any) -> int:
-    """Mean width of a head's logits and values in multi-head latent attention."""
-    return (text.qk_nope_head_dim + text.qk_rope_head_dim + text.v_head_dim) // 2
-
-
-def _latent_projections(text: Any) -> int:
-    """Weights of the projections of multi-head latent attention (DeepSeek-V3)."""
-    query = text.num_attention_heads * (text.qk_nope_head_dim + text.qk_rope_head_dim)
-    key_and_value = text.num_attention_heads * (text.qk_nope_head_dim + text.v_head_dim)
-    rank, latent = text.q_lora_rank, text.kv_lora_rank
-    down_and_up = rank * (text.hidden_size + query) if rank else text.hidden_size * query
-    latents = text.hidden_size * (latent + text.qk_rope_head_dim) + latent * key_and_value
-    return down_and_up + latents + text.num_attention_heads * text.v_head_dim * text.hidden_size
-
-
-def _active_neurons(text: Any) -> int:
-    """Neurons of the feed-forward network that a token passes through: with experts, those of the chosen ones."""
-    experts = getattr(text, "num_experts_per_tok", None)
-    if experts is None:
-        return text.intermediate_size
-    own = getattr(text, "moe_intermediate_size", None) or text.intermediate_size
-    # ERNIE has other, smaller experts for images.
-    own = own if isinstance(own, int) else max(own)
-    shared = getattr(text, "n_shared_experts", None) or 0
-    return (experts + shared) * own
 
 
 def rotary_of(decoder: Any) -> Rotary:

@@ -7,8 +7,9 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.generation import GenerationMixin
 
-from vistrim.architectures.decoder import decoder_shape, find_decoder, longest, rope_axes, rotary_of
+from vistrim.architectures.decoder import find_decoder, longest, rope_axes, rotary_of
 from vistrim.architectures.families import CANNOT, VIDEOS_IN_PLACES_OF_IMAGES, images_of
+from vistrim.architectures.sizes import decoder_shape
 from vistrim.architectures.spec import ModelSpec
 from vistrim.errors import UnsupportedModelError
 
@@ -41,7 +42,7 @@ def discover(model: nn.Module) -> ModelSpec:
         embed=whole.get_input_embeddings(),
         images=images_of(whole),
         visual_token_ids=visual_token_ids,
-        decoder_shape=decoder_shape(decoder.config),
+        decoder_shape=decoder_shape(decoder),
         longest=longest(decoder.config),
     )
 

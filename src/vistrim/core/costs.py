@@ -27,8 +27,13 @@ class DecoderShape:
         Neurons of the feed-forward network (of the active experts, where there are some) and sizes of the attention: of
         every layer or, where layers differ, of the first.
     projections : int or None
-        Weights of all projections of the attention, where they are not those of queries, keys, values and output (as in
-        multi-head latent attention); ``head_dim`` is then the mean over logits and values.
+        Weights of all projections of the attention, where they are not those of queries, keys, values and output of
+        these heads (gates, multi-head latent attention; ``head_dim`` of the latter is the mean over logits and values).
+    feed_forward : int or None
+        Weights behind the attention that each token is multiplied with, where they are not three matrices of
+        ``intermediate`` neurons: routers, shared and chosen experts, two matrices.
+    cached : int or None
+        Numbers that the cache holds for a token, where they are not keys and values of all heads (latents).
     each : tuple of DecoderShape
         Where layers differ: the sizes of each.
     """
@@ -40,7 +45,24 @@ class DecoderShape:
     kv_heads: int
     head_dim: int
     projections: int | None = None
+    feed_forward: int | None = None
+    cached: int | None = None
     each: tuple[DecoderShape, ...] = ()
+
+    @property
+    def standard_projections(self) -> int:
+        """Weights of the projections to queries, keys and values, and of the output."""
+        return self.hidden * self.head_dim * 2 * (self.heads + self.kv_heads)
+
+    @property
+    def standard_feed_forward(self) -> int:
+        """Weights of a gated feed-forward network."""
+        return 3 * self.hidden * self.intermediate
+
+    @property
+    def cached_per_token(self) -> int:
+        """Numbers that the cache of a layer holds for a token."""
+        return 2 * self.kv_heads * self.head_dim if self.cached is None else self.cached
 
     def at(self, layer: int) -> DecoderShape:
         """Sizes of a layer."""
@@ -116,10 +138,9 @@ def structured_layer_flops(shape: DecoderShape, structure: LayerStructure, work:
 
 def layer_flops(shape: DecoderShape, rows: int, keys: int) -> int:
     """FLOPs of one decoder layer that computes ``rows`` tokens attending to ``keys`` tokens."""
-    if shape.projections is not None:
-        attention = 2 * rows * keys * shape.heads * shape.head_dim
-        return 2 * (rows * (shape.projections + 3 * shape.hidden * shape.intermediate) + attention)
-    return structured_layer_flops(shape, LayerStructure(), LayerWork(rows, 0, rows * keys))
+    weights = shape.standard_projections if shape.projections is None else shape.projections
+    weights += shape.standard_feed_forward if shape.feed_forward is None else shape.feed_forward
+    return 2 * (rows * weights + 2 * rows * keys * shape.heads * shape.head_dim)
 
 
 def prefill_flops(shape: DecoderShape, rows_per_layer: Sequence[int], past: Sequence[int] | None = None) -> int:

@@ -103,8 +103,9 @@ def _cache_costs(held: Sequence[int], prompt: int, untrimmed: UntrimmedCache) ->
     full = [untrimmed.tokens(prompt + step) for step in range(len(held))]
     return {
         "kv_mean": mean(a / b for a, b in zip(held, full, strict=True)),
-        "kv_bytes_peak": max(held) * untrimmed.bytes_per_token,
-        "kv_bytes_full": full[-1] * untrimmed.bytes_per_token,
+        # Where layers differ in size, a token counts as much as it does on average.
+        "kv_bytes_peak": max(held) * untrimmed.nbytes(prompt + len(held) - 1) / full[-1],
+        "kv_bytes_full": untrimmed.nbytes(prompt + len(held) - 1),
     }
 
 
