@@ -59,10 +59,11 @@ def test_vision_tower():
 
 
 def test_vision_tower_that_merges_tokens():
-    merging = VisionShape(2, 8, 16, tokens=None, projector=(32, 8), per_visual_token=4)
+    merging = VisionShape(2, 8, 16, tokens=None, projector=(32, 8))
     # 24 tokens in the tower, 6 behind it.
     blocks = 2 * 2 * 24 * (4 * 8 * 8 + 2 * 8 * 16 + 2 * 24 * 8)
-    assert vision_flops(merging, [Picture.of((2, 3))]) == blocks + 2 * 6 * 32 * 8
+    assert vision_flops(merging, [Picture.of((2, 3)), Picture.of((2, 3), patches=24)]) is None
+    assert vision_flops(merging, [Picture.of((2, 3), patches=24)]) == blocks + 2 * 6 * 32 * 8
 
 
 def test_layers_of_different_sizes():

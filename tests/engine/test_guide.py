@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from tests import guides, tiny
 from tests.engine.test_lifecycle import fingerprint
-from vistrim import PVTP, UnsupportedGenerationError, UnsupportedModelError, trim
+from tests.families.zoo import FAMILIES
+from vistrim import PVTP, SGL, FastV, UnsupportedGenerationError, UnsupportedModelError, trim
 from vistrim.architectures import discover
 from vistrim.core import scores as core_scores
 from vistrim.core.costs import decode_flops, prefill_flops
@@ -323,3 +324,19 @@ def test_scores_from_probabilities(probabilities):
         product = math.prod(row)
         assert score == pytest.approx((product ** (1 / len(row)) + product**2) / 2, rel=1e-3)
         assert 0 <= score <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "llava_next"])
+def test_guides_of_other_families(name):
+    """Their images differ in size, and what a guide's vision tower computes is counted with it."""
+    family = FAMILIES[name]
+    model, guide = family.build(), family.build(seed=1)
+    inputs = family.batch([family.sample(1, 9), family.sample(2, 14, seed=1)])
+    with trim(model, FastV()) as plain:
+        model.generate(**inputs, max_new_tokens=3, do_sample=False)
+    with trim(model, SGL(guide, exit_threshold=None)) as run:
+        model.generate(**inputs, max_new_tokens=3, do_sample=False)
+    assert run.report.prefill_flops < run.report.prefill_flops_full
+    shape = discover(guide).decoder_shape
+    decoder = sum(prefill_flops(shape, [tokens] * shape.layers) for tokens in run.report.prompt_tokens)
+    assert sum(run.report.method_flops) > plain.report.vision_flops + decoder

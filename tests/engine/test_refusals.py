@@ -7,6 +7,7 @@ import torch
 import transformers
 
 from tests import tiny
+from tests.families.zoo import FAMILIES, shared
 from vistrim import PVTP, ST3, FasterVLM, Uniform, UnsupportedGenerationError, UnsupportedModelError, trim
 
 SMALL = {
@@ -206,3 +207,54 @@ def test_part_of_a_model_that_was_compiled():
     model.get_decoder().compile()
     with pytest.raises(UnsupportedModelError, match="before compiling"):
         trim(model, ST3())
+
+
+def test_a_model_that_encodes_images_in_a_way_of_its_own():
+    class OwnWay(transformers.models.llava.modeling_llava.LlavaModel):
+        def forward(self, input_ids=None, pixel_values=None, mm_encoder_outputs=None, **kwargs):
+            features = super().get_image_features(pixel_values, return_dict=True)
+            embeddings = self.get_input_embeddings()(input_ids)
+            places = input_ids == self.config.image_token_id
+            embeddings[places] = torch.cat(list(features.pooler_output))
+            kwargs["inputs_embeds"] = embeddings
+            return self.language_model(**kwargs)
+
+    model, inputs = tiny.build(), tiny.batch([tiny.sample(1, 9)])
+    model.model.__class__ = OwnWay
+    with trim(model, ST3()), pytest.raises(UnsupportedGenerationError, match="in a way of its own"):
+        model(**inputs)
+
+
+def test_balancing_loss_of_experts():
+    family = FAMILIES["qwen3_vl_moe"]
+    model, inputs = shared("qwen3_vl_moe"), family.batch([family.sample()])
+    inputs["labels"] = inputs["input_ids"]
+    with trim(model, ST3()), pytest.raises(UnsupportedGenerationError, match="leave out `output_router_logits`"):
+        model(**inputs, output_router_logits=True)
+
+
+def test_attention_whose_source_is_not_to_be_had():
+    model = tiny.build()
+    made = {}
+    exec(
+        "class Attention(base):\n    def forward(self, *a, **k):\n        return None", {"base": torch.nn.Module}, made
+    )
+    attention = made["Attention"]()
+    attention.config = model.config.text_config
+    model.get_decoder().layers[1].self_attn = attention
+    with pytest.raises(UnsupportedModelError, match="layer 1 of LlavaForConditionalGeneration"):
+        trim(model, ST3())
+
+
+def test_attention_that_extends_that_of_transformers():
+    class Attention(transformers.models.llama.modeling_llama.LlamaAttention):
+        def forward(self, *args, **kwargs):
+            return super().forward(*args, **kwargs)
+
+    model = tiny.build()
+    for layer in model.get_decoder().layers:
+        layer.self_attn.__class__ = Attention
+    inputs = tiny.batch([tiny.sample(1, 9)])
+    with trim(model, ST3(1, 2, 0.5)) as run:
+        tiny.generate(model, inputs, 2)
+    assert run.report.prefill_flops < run.report.prefill_flops_full

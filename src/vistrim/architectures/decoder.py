@@ -66,9 +66,11 @@ def _check_layers(name: str, decoder: Any) -> None:
     for i, layer in enumerate(decoder.layers):
         kind = type(layer).__name__
         attention: Any = getattr(layer, "self_attn", None)
-        if not hasattr(attention, "config") or not _uses_interface(type(attention).forward):
+        kind_of_attention: Any = type(attention)
+        if not hasattr(attention, "config") or not _uses_interface(kind_of_attention):
             raise UnsupportedModelError(
-                f"layer {i} of {name} ({kind}) has no self-attention over all tokens whose queries and keys can be read"
+                f"layer {i} of {name} ({kind}) has no self-attention that looks its kernel up in transformers' "
+                "registry, where its queries and keys could be read"
             )
         empty = {argument for argument, setting in EMPTY_WITHOUT.items() if not getattr(config, setting, None)}
         if unknown := sorted(inspect.signature(type(layer).forward).parameters.keys() - LAYER_ARGUMENTS - empty):
@@ -78,9 +80,17 @@ def _check_layers(name: str, decoder: Any) -> None:
 
 
 @functools.cache
-def _uses_interface(forward: Any) -> bool:
-    """Whether an attention module with this forward pass looks its kernel up in transformers' registry every time."""
-    return "ALL_ATTENTION_FUNCTIONS" in inspect.getsource(forward)
+def _uses_interface(attention: Any) -> bool:
+    """Whether such an attention module looks its kernel up in transformers' registry at every call."""
+    for kind in attention.__mro__:
+        if "forward" in vars(kind):
+            try:
+                source = inspect.getsource(kind.forward)
+            except (OSError, TypeError):
+                return False
+            if "super().forward" not in source:
+                return "ALL_ATTENTION_FUNCTIONS" in source
+    return False
 
 
 def rotary_of(decoder: Any) -> Rotary:

@@ -26,8 +26,9 @@ def discover(model: nn.Module) -> ModelSpec:
     """
     _check_kind(model)
     whole: Any = model
-    if (reason := CANNOT.get(whole.config.model_type)) is not None:
-        raise UnsupportedModelError(f"{type(model).__name__} {reason}")
+    for kind in type(model).__mro__:
+        if kind.__name__ in CANNOT:
+            raise UnsupportedModelError(f"{type(model).__name__} {CANNOT[kind.__name__]}")
     visual_token_ids = _visual_token_ids(whole)
     decoder = find_decoder(whole)
     return ModelSpec(

@@ -57,9 +57,10 @@ FAMILIES: dict[str, Callable[[Any], Images]] = {
 
 
 CANNOT: dict[str, str] = {
-    "granite4_vision": "adds image features to its visual tokens between the layers, and cannot be told which are left",
+    "Granite4VisionForConditionalGeneration": "adds image features to its visual tokens between the layers, and cannot "
+    "be told which are left",
 }
-"""Model type to what such a model does that no structure shows, and that trimming would break."""
+"""Class to what such a model does that no structure shows, and that trimming would break."""
 
 
 VIDEOS_IN_PLACES_OF_IMAGES = ("glm4v", "glm4v_moe", "glm46v", "glm_ocr")

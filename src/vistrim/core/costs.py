@@ -77,12 +77,9 @@ class VisionShape:
     hidden: int
     intermediate: int
     tokens: int | None
-    """Tokens of every picture in the tower; None: what a picture says itself, or ``per_visual_token`` for each of its
-    visual tokens."""
+    """Tokens of every picture in the tower; None: what a picture says itself."""
     projector: tuple[int, ...]
     """Widths along the projector, input first: ``(1024, 4096, 4096)`` for LLaVA-1.5-7B."""
-    per_visual_token: int = 1
-    """Tokens in the tower that become one visual token."""
     gated: bool = False
     """Whether the feed-forward networks of the tower have three matrices instead of two."""
     gated_projector: bool = False
@@ -167,14 +164,19 @@ def decode_flops(shape: DecoderShape, past: int, steps: int) -> int:
     )
 
 
-def vision_flops(shape: VisionShape, pictures: Sequence[Picture]) -> int:
-    """FLOPs of encoding and projecting the pictures of a call (patch embedding not counted)."""
+def vision_flops(shape: VisionShape, pictures: Sequence[Picture]) -> int | None:
+    """FLOPs of encoding and projecting the pictures of a call (patch embedding not counted).
+
+    None if the size of a picture in the tower is not known.
+    """
     d, steps = shape.hidden, list(pairwise(shape.projector))
     matrices = 4 * d * d + (3 if shape.gated else 2) * d * shape.intermediate
     projector = sum(a * b for a, b in steps) + shape.beside_projector
     if shape.gated_projector:
         projector -= steps[1][0] * steps[1][1] // 2
-    sizes = [picture.patches or shape.tokens or shape.per_visual_token * picture.tokens for picture in pictures]
+    sizes = [n for picture in pictures if (n := picture.patches or shape.tokens) is not None]
+    if len(sizes) < len(pictures):
+        return None
     pairs = (shape.layers - shape.windowed) * (sum(sizes) ** 2 if shape.joint else sum(n * n for n in sizes))
     if shape.windowed:
         windows = sum(_window_pairs(*of, shape.window) for of in zip(pictures, sizes, strict=True))

@@ -113,10 +113,19 @@ def feature_lengths(output: Any) -> list[int]:
     return [n for entry in features for n in ([entry.shape[-2]] * entry.shape[:-2].numel())]
 
 
-def given_shapes(spec: ModelSpec, encoded: Mapping[str, Any]) -> dict[str, list[ImageShape]]:
-    """The same for features that were encoded elsewhere."""
-    return {
-        modality: spec.images.shapes(modality, {}, feature_lengths(output))
-        for modality, output in encoded.items()
-        if output is not None
-    }
+def given_shapes(
+    spec: ModelSpec, encoded: Mapping[str, Any], arguments: Mapping[str, Any]
+) -> dict[str, list[ImageShape]]:
+    """How features lie that were encoded elsewhere and given among the arguments of a call."""
+    known = {name: value for name, value in arguments.items() if value is not None}
+    found = {}
+    for modality, output in encoded.items():
+        if output is None:
+            continue
+        lengths = feature_lengths(output)
+        shapes = spec.images.shapes(modality, known, lengths)
+        # Sizes may be those of all turns, or of a prompt that beams repeat, and not of these features.
+        if sum(image.tokens for image in shapes) != sum(lengths):
+            shapes = spec.images.shapes(modality, {}, lengths)
+        found[modality] = shapes
+    return found

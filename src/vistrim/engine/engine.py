@@ -23,6 +23,7 @@ from vistrim.engine.generation import (
     begin_generation,
     check_kernel,
     check_length,
+    check_router_logits,
     refuse_continuous_batching,
 )
 from vistrim.engine.hooks import Call, Hooks
@@ -151,6 +152,7 @@ class Engine:
         return output
 
     def _note_head_call(self, call: Call) -> None:
+        check_router_logits(call, self.spec.decoder.config)
         self._thread.head_call = call
 
     def _forget_head_call(self, output: Any) -> None:
@@ -259,12 +261,11 @@ class Engine:
             return None
         # A look ahead at this layer must not go by the plan of the last.
         forward.plan = None
-        changed = forward.before_layer(i, args[0], kwargs)
+        hidden, others = (args[0], args[1:]) if args else (kwargs.pop("hidden_states"), ())
+        changed = forward.before_layer(i, hidden, kwargs)
         forward.plan = forward.plan_layer(i)
-        if changed is None:
-            return None
-        hidden, arguments = changed
-        return (hidden, *args[1:]), kwargs | arguments
+        hidden, arguments = changed if changed is not None else (hidden, {})
+        return (hidden, *others), kwargs | arguments
 
     def _left_of_pass(self) -> tuple[Tensor | None, Sequence[Merge]]:
         """What is left of this pass's tokens: see `vistrim.engine.deepstack.FindLeft`."""

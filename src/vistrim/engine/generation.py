@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,6 +135,20 @@ def begin_generation(call: GenerateCall, acts_in_decode: bool, longest: int | No
         drafts=setting("prompt_lookup_num_tokens") is not None,
         caches=setting("use_cache") is not False,
     )
+
+
+def check_router_logits(call: Mapping[str, Any], config: Any) -> None:
+    """Refuse the balancing loss of experts, which is made with a mask of all tokens.
+
+    Raises
+    ------
+    UnsupportedGenerationError
+        With the way out.
+    """
+    asked = call.get("output_router_logits")
+    asked = getattr(config, "output_router_logits", False) if asked is None else asked
+    if asked and call.get("labels") is not None:
+        refuse("the balancing loss of experts", "leave out `output_router_logits`, or `labels`")
 
 
 def check_length(tokens: int, longest: int | None) -> None:

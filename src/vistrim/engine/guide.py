@@ -181,7 +181,7 @@ class Guide:
         for whole, visual, pictures, read in zip(
             tokens.n_valid, tokens.n_visual, self._pictures(listener), steps, strict=True
         ):
-            spent = vision_flops(self.spec.images.cost, pictures) if self.spec.images.cost else 0
+            spent = vision_flops(self.spec.images.cost, pictures) or 0 if self.spec.images.cost else 0
             spent += prefill_flops(shape, [whole] * shape.layers) + decode_flops(shape, whole, read)
             if best is not None:
                 left = whole - visual + best.kept(visual)

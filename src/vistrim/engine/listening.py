@@ -14,8 +14,9 @@ from vistrim.architectures import ModelSpec
 from vistrim.core.raters import text_behind_images
 from vistrim.core.scores import AttentionRows, Softmax
 from vistrim.core.selection import gather_rows
-from vistrim.engine import hooks, tap
-from vistrim.engine.hooks import Call
+from vistrim.engine import tap
+from vistrim.engine.encodings import Encodings, watch_encoder
+from vistrim.engine.hooks import Call, Hooks, before
 from vistrim.engine.masks import visible_to_rows
 from vistrim.engine.prompt import Prompt, read_inputs, read_prompt
 from vistrim.engine.queries import QueryRows
@@ -39,6 +40,8 @@ class Listener:
     ----------
     prompt : Prompt
         What was read.
+    encodings : Encodings
+        How the visual tokens of its images lie.
     encoded : dict or None
         The encoded images, as transformers passes them to the model.
     received : Tensor
@@ -58,13 +61,17 @@ class Listener:
     def __init__(self, spec: ModelSpec, ends: Tensor) -> None:
         self.spec, self.ends = spec, ends
         self._thread = threading.get_ident()
+        self.encodings = Encodings()
         self._passes = self._seen = 0
 
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Hook into the model; it is left as it was, whatever happens."""
+        hooks = Hooks()
         with ExitStack() as undo:
-            undo.callback(hooks.before(self.spec.base, self._begin_forward).remove)
+            undo.callback(hooks.remove)
+            watch_encoder(self.spec, self._notes, hooks)
+            undo.callback(before(self.spec.base, self._begin_forward).remove)
             for attention in self.spec.attentions:
                 tap.install(attention, self._tap)
                 undo.callback(tap.remove, attention)
@@ -84,13 +91,17 @@ class Listener:
         self._passes, self._seen = self._passes + 1, self._seen + length
         if self._passes > 1:
             return
-        self.prompt = read_prompt(read_inputs(self.spec, call, None, 0), batch, 0, length, ids.device)
+        inputs = read_inputs(self.spec, call, None, 0).with_shapes(self.encodings.shapes)
+        self.prompt = read_prompt(inputs, batch, 0, length, ids.device)
         self.encoded = call.get("mm_encoder_outputs")
         tokens = self.prompt.tokens
         self._asking = QueryRows.of(text_behind_images(tokens.visual, tokens.valid), tokens, self.prompt)
         self.received = torch.zeros(batch, length, device=ids.device)
         self.going = torch.ones(batch, dtype=torch.bool, device=ids.device)
         self.lengths = torch.zeros(batch, dtype=torch.long, device=ids.device)
+
+    def _notes(self) -> Encodings | None:
+        return self.encodings if threading.get_ident() == self._thread else None
 
     def _tap(self) -> tap.Tap | None:
         # Other threads may use the model meanwhile.

@@ -7,12 +7,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.models.gemma.modeling_gemma import GemmaAttention
+from transformers.models.llama.modeling_llama import LlamaAttention
+from transformers.models.mistral.modeling_mistral import MistralAttention
+from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention
 
 from vistrim.core.scores import Softmax
 from vistrim.core.selection import gather_rows
 from vistrim.engine.hooks import Call
 
-PLAIN = ("LlamaAttention", "MistralAttention", "Qwen2Attention", "GemmaAttention")
+PLAIN = (LlamaAttention, MistralAttention, Qwen2Attention, GemmaAttention)
 """Attention whose queries and keys are projections with RoPE and nothing else: only those asked for are computed."""
 
 
@@ -54,7 +58,7 @@ def queries_and_keys(layer: Any, hidden: Tensor, arguments: Call, rows: Tensor) 
         How the layer makes weights of them.
     """
     attention = layer.self_attn
-    if type(attention).__name__ in PLAIN:
+    if type(attention) in PLAIN:
         return *_plain(layer, hidden, arguments["position_embeddings"], rows), Softmax(attention.scaling)
     try:
         # Its `forward` rather than itself: the hooks of this very forward pass sit on the call.

@@ -49,10 +49,21 @@ class PromptInputs:
     stays: Mapping[str, Tensor] = field(default_factory=dict)
 
     def with_shapes(self, encoded: Mapping[str, Sequence[ImageShape]]) -> PromptInputs:
-        """The same, once it is known how features that were encoded lie. Only what has features has places for them."""
+        """The same, once it is known how features that were encoded lie: only what has features has places for them.
+
+        Raises
+        ------
+        UnsupportedGenerationError
+            If images were given, and it is not known what became of them.
+        """
         shapes = {**self.shapes, **encoded}
         shapes |= {m: left_of(shapes[m], stays) for m, stays in self.stays.items() if m in shapes}
         places = {modality: found for modality, found in self.placeholders.items() if modality in shapes}
+        if self.placeholders and not places:
+            raise UnsupportedGenerationError(
+                "this model encodes its images in a way of its own (not by get_image_features), so that it is not "
+                "known which tokens are visual: encode them first and pass them as `mm_encoder_outputs`"
+            )
         return replace(self, shapes=shapes, placeholders=places)
 
     @cached_property
@@ -140,7 +151,7 @@ def read_inputs(spec: ModelSpec, inputs: Mapping[str, Any], labels: Tensor | Non
         )
     return PromptInputs(
         placeholders=_placeholders(spec, inputs) if has_images(inputs) else {},
-        shapes=given_shapes(spec, inputs.get("mm_encoder_outputs") or {}),
+        shapes=given_shapes(spec, inputs.get("mm_encoder_outputs") or {}, inputs),
         padding_mask=mask.bool() if mask is not None else None,
         labels=labels,
         drafted=drafted,

@@ -1,6 +1,6 @@
 """Greedy answers to a batch of items, untouched or trimmed, and what they cost."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any
 
@@ -47,7 +47,7 @@ def answer(
     inputs = inputs.to(model.device, dtype=model.dtype)
     prompts = inputs["attention_mask"].sum(1).tolist()
     generate = {"max_new_tokens": max_new_tokens, "do_sample": False, "num_beams": 1, "use_cache": True}
-    untrimmed = UntrimmedCache(spec)
+    untrimmed, vision = UntrimmedCache(spec), _vision_flops(spec, inputs, len(prompts))
     if method is None:
         sequences = model.generate(**inputs, **generate)
         visual = (
@@ -80,7 +80,7 @@ def answer(
             prefill_flops=flops[b],
             prefill_flops_full=_full_flops(spec, prompts[b]),
             method_flops=method_flops[b],
-            vision_flops=0 if exited[b] else _vision_flops(spec),
+            vision_flops=0 if exited[b] else vision,
             # The first pass is the prefill; the last token is never stored.
             **_cache_costs([0] * length if exited[b] else [step[b] for step in held[:length]], prompts[b], untrimmed),
             exited=exited[b],
@@ -89,10 +89,12 @@ def answer(
     ]
 
 
-def _vision_flops(spec: ModelSpec) -> int | None:
-    """FLOPs of encoding one image; None where images differ in size."""
-    grid, cost = spec.images.grid, spec.images.cost
-    return None if grid is None or cost is None else vision_flops(cost, [Picture.of(grid)])
+def _vision_flops(spec: ModelSpec, inputs: Mapping[str, Any], samples: int) -> int | None:
+    """FLOPs of encoding the image of a sample; None where images may differ in size, or be cut into tiles."""
+    grid, cost, pixels = spec.images.grid, spec.images.cost, inputs.get("pixel_values")
+    if grid is None or cost is None or pixels is None or pixels.dim() != 4 or len(pixels) != samples:
+        return None
+    return vision_flops(cost, [Picture.of(grid)])
 
 
 def _full_flops(spec: ModelSpec, length: int) -> int:
