@@ -37,7 +37,8 @@ def flash_attn_func(
     if softcap:
         logits = torch.tanh(logits / softcap) * softcap
     # How far a column lies behind the row's own.
-    behind = (torch.arange(rows)[:, None] + columns - rows) - torch.arange(columns)
+    place = torch.arange(columns, device=q.device)
+    behind = place[columns - rows :, None] - place
     left, right = window_size
     hidden = (behind < 0) & causal
     if left >= 0:

@@ -211,7 +211,13 @@ class ModelSpec:
     @property
     def device(self) -> torch.device:
         """Where the model takes its inputs."""
-        return self.embed.weight.device
+        device = self.embed.weight.device
+        if device.type != "meta":
+            return device
+        # Offloaded: accelerate brings the weights to where they are used, and only for that time.
+        hook = getattr(self.embed, "_hf_hook", None)
+        places = [getattr(one, "execution_device", None) for one in getattr(hook, "hooks", [hook])]
+        return next((torch.device(place) for place in places if place is not None), device)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -83,9 +83,10 @@ class Trimmable:
         """Columns that the tensors really have."""
         return 0 if self.logical == 0 else self.keys.shape[-2]
 
-    def columns(self) -> TokenMap:
-        """Map of all columns."""
-        tail = TokenMap.text(self.keys.shape[0], self.tail, self.logical - self.tail, self.keys.device)
+    def columns(self, device: torch.device | None = None) -> TokenMap:
+        """Map of all columns; on ``device``, if the layer has none yet (its own device may be another GPU)."""
+        device = self.tokens.slots.device if self.tokens is not None else device or self.keys.device
+        tail = TokenMap.text(self.keys.shape[0], self.tail, self.logical - self.tail, device)
         everything = tail if self.tokens is None else self.tokens.followed_by(tail)
         # A sliding window evicts from the front.
         evicted = everything.width - self.stored
@@ -101,7 +102,7 @@ class Trimmable:
     def keep(self, selection: Selection) -> None:
         """Evict the visual tokens that the selection, over the mapped columns, does not keep."""
         assert self.tokens is not None
-        behind = torch.arange(self.tokens.width, self.stored, device=self.keys.device)
+        behind = torch.arange(self.tokens.width, self.stored, device=self.tokens.slots.device)
         index, self.tokens = self.tokens.keep(selection)
         index = torch.cat([index, behind.expand(index.shape[0], -1)], 1)
         self.keys = gather_rows(self.keys, index, 0, 2)
@@ -119,7 +120,8 @@ class Trimmable:
                 )
             incoming = Incoming(key_states.shape[-2])
         if incoming.tokens is not None:
-            self.tokens = self.columns().followed_by(incoming.tokens) if self.logical else incoming.tokens
+            here = incoming.tokens.slots.device
+            self.tokens = self.columns(here).followed_by(incoming.tokens) if self.logical else incoming.tokens
             self.tail = self.logical + incoming.length
             new = incoming.initial or (0,) * len(incoming.tokens.n_visual)
             self.initial = add(self.initial, new) if self.initial else new
@@ -163,8 +165,8 @@ class Trimmable:
     def note_padding(self, mask: Tensor) -> None:
         """Take over the padding ``[batch, slots]`` of tokens that were cached before their model was trimmed."""
         if self.tokens is None and self.logical:
-            text = self.columns()
-            valid = mask.to(text.slots.device).gather(1, text.slots)
+            text = self.columns(mask.device)
+            valid = mask.gather(1, text.slots)
             n_invalid = tuple((~valid).sum(1).tolist())
             self.tokens = replace(text, valid=valid, n_invalid=n_invalid)
             self.tail = self.logical

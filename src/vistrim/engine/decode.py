@@ -136,7 +136,7 @@ class Decode(Forward):
     def _evict(self, layer: int, cached: Any, counts: Counts) -> None:
         held: TokenMap = cached.tokens
         if layer == 0:
-            scores = cached.scores
+            scores = cached.scores.to(held.slots.device)
         else:
             assert self.scores is not None
             assert self.scored is not None

@@ -232,7 +232,7 @@ class Engine:
         inputs = inputs.with_shapes(encodings.shapes if encodings is not None else {})
         if inputs.padding_mask is not None:
             for cached in layers:
-                cached.note_padding(inputs.padding_mask[:, :past])
+                cached.note_padding(inputs.padding_mask[:, :past].to(embeddings.device))
         # Without a cache, the later passes repeat the prefill and have to choose as it did.
         repeats = generation is not None and cache is None
         ranking = generation.ranking if generation is not None and repeats else None

@@ -21,7 +21,7 @@ from vistrim.engine.generation import GenerateCall, begin_generation
 from vistrim.engine.greedy import greedy_settings, inputs_of
 from vistrim.engine.listening import Listener
 from vistrim.engine.parallel import find_group
-from vistrim.engine.recorder import clock
+from vistrim.engine.recorder import clock, devices_of
 from vistrim.errors import UnsupportedModelError
 from vistrim.methods.views import Guidance
 
@@ -127,8 +127,8 @@ class Guide:
             raise UnsupportedModelError("the guide is in training mode, with dropout: call its eval() first")
         with self._lock:
             self.check_free()
-            device = self.spec.device
-            began = clock(device)
+            devices = devices_of(self.spec, self.spec.device)
+            began = clock(*devices)
             inputs, settings = inputs_of(call, self.spec), greedy_settings(call, self.model.generation_config)
             settings["output_logits"] = self.guidance.exit_threshold is not None
             listener, tokens, logits = self._generate(inputs, settings)
@@ -138,7 +138,7 @@ class Guide:
                 again = read_again(self.model, inputs["input_ids"], mask, listener.encoded, tokens, lengths, best)
                 confidence = log_probability(logits, tokens, lengths)
                 scores = exit_score(confidence, log_probability(again, tokens, lengths), lengths)
-            seconds = clock(device) - began
+            seconds = clock(*devices) - began
         return GuideAnswer(
             tokens=tokens,
             lengths=tuple(listener.lengths.tolist()),

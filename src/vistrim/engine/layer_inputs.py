@@ -47,9 +47,9 @@ class LayerInputs(Forward):
         cached = self.cache.layers[layer] if self.cache is not None else None
         if cached is None or not cached.logical:
             return self.tokens
-        held = cached.tokens
+        held, here = cached.tokens, self.tokens.slots.device
         return self.remember(
-            ("columns", id(held), cached.stored), held, lambda: cached.columns().followed_by(self.tokens)
+            ("columns", id(held), cached.stored), held, lambda: cached.columns(here).followed_by(self.tokens)
         )
 
     def arguments(self, layer: int, hidden: Tensor, kwargs: Call) -> Call:

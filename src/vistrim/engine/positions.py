@@ -136,6 +136,6 @@ def lowered_arguments(
         positions = positions - lowered.to(positions.device)
     if shift is not None:
         positions = positions - shift.tensor.to(positions.device)
-    # Padding may be in front of everything; its position is never used.
-    positions = positions.clamp(min=0)
+    # Padding may be in front of everything; its position is never used. Positions may come from another GPU.
+    positions = positions.clamp(min=0).to(hidden.device)
     return {"position_embeddings": rotary(hidden, positions), "position_ids": positions}

@@ -232,16 +232,18 @@ class Prefill(LayerInputs):
         self, query: Tensor, key: Tensor, mask: Tensor | None, softmax: Softmax, rows: Tensor
     ) -> AttentionRows:
         seen = self._seen(mask, rows, key)
-        rows = rows.to(query.device)
+        # Layers may be on other devices than what goes along with them.
+        counted = self.asking.counted.to(query.device) if self.asking.counted is not None else None
+        tables = (self.tables[0].to(query.device), self.tables[1].to(query.device)) if self.tables is not None else None
         width = self.tokens.width
         return self.of_all_heads(
-            AttentionRows(query, key, seen, softmax, width, rows, self.asking.counted, self.tables)
+            AttentionRows(query, key, seen, softmax, width, rows.to(query.device), counted, tables)
         )
 
     def _seen(self, mask: Tensor | None, rows: Tensor, key: Tensor) -> Tensor:
         """Columns that the rows may attend to, ``[batch, n, columns]`` bool."""
         mask = mask if self.windowed is None else self.windowed
-        return visible_to_rows(mask, rows.to(key.device), self.tokens.width, key.shape[2])
+        return visible_to_rows(mask, rows.to(key.device), self.tokens.width, key.shape[2]).to(key.device)
 
     def _note_window(self, cached: Any, ranks: bool) -> None:
         """Note whether a layer that ranks may not see all visual tokens."""

@@ -58,7 +58,8 @@ def queries_and_keys(layer: Any, hidden: Tensor, arguments: Call, rows: Tensor) 
         How the layer makes weights of them.
     """
     attention = layer.self_attn
-    if type(attention) in PLAIN:
+    # Elsewhere (on another GPU, or offloaded), whatever brings it here does so only where the whole layer is run.
+    if type(attention) in PLAIN and attention.q_proj.weight.device == hidden.device:
         return *_plain(layer, hidden, arguments["position_embeddings"], rows), Softmax(attention.scaling)
     try:
         # Its `forward` rather than itself: the hooks of this very forward pass sit on the call.
@@ -71,6 +72,7 @@ def queries_and_keys(layer: Any, hidden: Tensor, arguments: Call, rows: Tensor) 
 
 def _plain(layer: Any, hidden: Tensor, tables: tuple[Tensor, Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
     attention: Any = layer.self_attn
+    tables = (tables[0].to(hidden.device), tables[1].to(hidden.device))
     normed = layer.input_layernorm(hidden)
 
     def heads(projection: nn.Module, x: Tensor) -> Tensor:

@@ -22,11 +22,17 @@ SHORT_PROMPT = 128
 """Prompt tokens below which fixed costs per layer outweigh what trimming saves."""
 
 
-def clock(device: torch.device) -> float:
-    """Seconds, after the device has done all work given to it."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
+def clock(*devices: torch.device) -> float:
+    """Seconds, after the devices have done all work given to them."""
+    for device in devices:
+        if device.type not in ("cpu", "meta"):
+            torch.accelerator.synchronize(device)
     return time.perf_counter()
+
+
+def devices_of(spec: ModelSpec, first: torch.device) -> tuple[torch.device, ...]:
+    """The devices that a model's layers are on, and the one on which its inputs are."""
+    return tuple({first, *(parameter.device for layer in spec.layers for parameter in layer.parameters())})
 
 
 @dataclass
@@ -57,6 +63,7 @@ class Recorder:
     structured: dict[int, tuple[int, tuple[int, ...]]] = field(default_factory=dict)
     stages: list[tuple[int, TokenMap]] = field(default_factory=list)
     select_seconds: float = 0.0
+    devices: tuple[torch.device, ...] = field(init=False)
     prefill_began: float = field(init=False)
     prefill_ended: float | None = None
     ended: float = 0.0
@@ -73,7 +80,8 @@ class Recorder:
     kv_tokens_per_step: list[tuple[int, ...]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.prefill_began = clock(self.device)
+        self.devices = devices_of(self.spec, self.device)
+        self.prefill_began = clock(*self.devices)
 
     @property
     def in_prefill(self) -> bool:
@@ -129,14 +137,14 @@ class Recorder:
         if not self.in_prefill:
             yield
             return
-        began = clock(self.device)
+        began = clock(*self.devices)
         yield
-        self.select_seconds += clock(self.device) - began
+        self.select_seconds += clock(*self.devices) - began
 
     def end_forward(self, cache: Cache | None) -> None:
         """Note the cache after a forward pass."""
         if self.in_prefill:
-            self.prefill_ended = self.ended = clock(self.device)
+            self.prefill_ended = self.ended = clock(*self.devices)
         else:
             self.steps += 1
             self.ended = time.perf_counter()
@@ -154,7 +162,7 @@ class Recorder:
 
     def end_generation(self, new_tokens: int, cache: Cache | None) -> None:
         """Note the end of ``generate``."""
-        self.ended = clock(self.device)
+        self.ended = clock(*self.devices)
         self.generated = new_tokens
         if cache is not None:
             self.look_at(cache)
