@@ -6,12 +6,13 @@ INSTALLED := $(VENV)/.installed
 # Small tensors run fastest on one thread each; pytest-xdist uses the cores.
 TEST_THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help run test lint format bench support clean
+.PHONY: help run test test-slow lint format bench support clean
 
 help:
 	@echo "make run     set up and show the main job: one image, answered untouched and trimmed, with report and overlay"
-	@echo "make test    run the whole test suite"
-	@echo "make support  run the family matrix and write docs/support.md from its results"
+	@echo "make test    run the test suite"
+	@echo "make test-slow run what it leaves out: more kernels and methods in every model family"
+	@echo "make support run the family matrix and write docs/support.md from its results"
 	@echo "make lint    check style and types"
 	@echo "make format  fix style"
 	@echo "make bench   prefill speed-up at half the depth and a quarter of the width of LLaVA-1.5-7B"
@@ -32,7 +33,10 @@ run: $(INSTALLED)
 	$(BIN)/python -m benchmarks.prefill --layers 16 --hidden 1024 --repeats 3 --methods untouched "st3 balanced" "st3 compact"
 
 test: $(INSTALLED)
-	$(TEST_THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal
+	$(TEST_THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+test-slow: $(INSTALLED)
+	$(TEST_THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 support: $(INSTALLED)
 	$(TEST_THREADS) $(BIN)/python -m tests.families.support

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 from unittest.mock import patch
 
+import pytest
 import torch
 from torch import Tensor
 from transformers import DynamicCache
@@ -22,6 +23,7 @@ from vistrim.methods.per_image import PerImage
 TOLERANCE = 1e-4
 STEPS = 5
 ATTENTIONS = ("sdpa", "eager")
+each_attention = pytest.mark.parametrize("attention", ["sdpa", pytest.param("eager", marks=pytest.mark.slow)])
 BATCHES = {"one": 1, "padded": 3}
 
 

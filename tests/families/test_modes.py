@@ -21,7 +21,7 @@ PREFILL_ONLY = METHODS["pvtp"]
 CYCLE = (5, 6, 7)
 
 each_family = pytest.mark.parametrize("name", FAMILIES)
-each_method = pytest.mark.parametrize("method", METHODS)
+each_method = pytest.mark.parametrize("method", ["pvtp", pytest.param("st3", marks=pytest.mark.slow)])
 cell = pytest.mark.cell
 
 

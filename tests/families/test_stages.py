@@ -4,12 +4,12 @@ import pytest
 
 from tests.families.limits import tolerance
 from tests.families.matrix import (
-    ATTENTIONS,
     BATCHES,
     CASES,
     STEPS,
     TOLERANCE,
     answers,
+    each_attention,
     expected,
     follower,
     held_rows,
@@ -31,7 +31,7 @@ EVERY_CASE = [
 
 @pytest.mark.parametrize(("stage", "case"), EVERY_CASE)
 @pytest.mark.parametrize("batch", BATCHES)
-@pytest.mark.parametrize("attention", ATTENTIONS)
+@each_attention
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_stage_equals_the_reference(name, attention, batch, stage, case, record_property):
     model, samples = shared(name, attention), prompts(name)[: BATCHES[batch]]

@@ -5,7 +5,7 @@ import torch
 
 from tests.engine.test_keep_everything import KeepEverything
 from tests.engine.test_lifecycle import fingerprint
-from tests.families.matrix import ATTENTIONS, BATCHES, STEPS, held_rows, prompts, untouched
+from tests.families.matrix import BATCHES, STEPS, each_attention, held_rows, prompts, untouched
 from tests.families.zoo import FAMILIES, shared
 from tests.tiny import generate, logits
 from vistrim import trim
@@ -19,7 +19,7 @@ def state(model):
 
 @pytest.mark.cell(stage="nothing cut")
 @pytest.mark.parametrize("batch", BATCHES)
-@pytest.mark.parametrize("attention", ATTENTIONS)
+@each_attention
 @pytest.mark.parametrize("name", FAMILIES)
 def test_keeping_everything_is_bit_identical(name, attention, batch):
     model, samples = shared(name, attention), prompts(name)[: BATCHES[batch]]

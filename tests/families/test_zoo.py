@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers.vision_utils import get_vision_window_index
 
+from tests.families.matrix import each_attention
 from tests.families.zoo import FAMILIES, Family, Sample, shared
 from tests.families.zoo.family import IMAGE, VIDEO
 from tests.tiny import generate, logits
@@ -34,7 +35,7 @@ def prompts(family: Family) -> list[Sample]:
 
 
 @every_family
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@each_attention
 def test_a_padded_batch_equals_its_samples_alone(name, attention):
     family, model = FAMILIES[name], shared(name, attention)
     for samples in batches(family):
