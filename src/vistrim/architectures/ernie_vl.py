@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from vistrim.architectures.packed import PackedPictures, Patches, by_grid, frame_by_frame, in_squares
-from vistrim.architectures.spec import Images, VisionTower
+from vistrim.architectures.spec import Images
 from vistrim.core.layout import ImageShape
 
 
@@ -20,16 +20,7 @@ def images(model: Any) -> Images:
     blocks = tuple(tower.blocks)
     return Images(
         shapes=pictures.shapes,
-        tower=VisionTower(
-            blocks=blocks,
-            attentions=tuple(block.attn for block in blocks),
-            feature_block=len(blocks) - 1,
-            has_cls=False,
-            features=tower.ln,
-            arrange=pictures.arrange,
-            settings={},
-            packed=pictures.sizes,
-        ),
+        tower=pictures.tower(blocks, tower.ln),
     )
 
 

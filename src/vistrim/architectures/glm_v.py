@@ -4,7 +4,7 @@ from typing import Any
 
 from vistrim.architectures.packed import PackedPictures, by_grid, in_squares
 from vistrim.architectures.pictures import unknown
-from vistrim.architectures.spec import Images, VisionTower
+from vistrim.architectures.spec import Images
 from vistrim.core.costs import VisionShape
 
 TOWERS = ("glm4v_vision", "glm4v_moe_vision", "glm_ocr_vision")
@@ -20,16 +20,7 @@ def images(model: Any) -> Images:
     out, inner = vision.out_hidden_size, tower.merger.gate_proj.out_features
     return Images(
         shapes=pictures.shapes,
-        tower=VisionTower(
-            blocks=blocks,
-            attentions=tuple(block.attn for block in blocks),
-            feature_block=len(blocks) - 1,
-            has_cls=False,
-            features=tower.post_layernorm,
-            arrange=pictures.arrange,
-            settings={},
-            packed=pictures.sizes,
-        ),
+        tower=pictures.tower(blocks, tower.post_layernorm),
         cost=VisionShape(
             layers=vision.depth,
             hidden=vision.hidden_size,

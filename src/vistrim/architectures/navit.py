@@ -9,7 +9,7 @@ from torch.nn.functional import pad
 
 from vistrim.architectures.packed import PackedPictures, Patches, by_grid, in_rows, in_squares
 from vistrim.architectures.pictures import unknown
-from vistrim.architectures.spec import Images, VisionTower
+from vistrim.architectures.spec import Images
 from vistrim.core.costs import VisionShape
 from vistrim.core.layout import ImageShape, Picture
 
@@ -82,16 +82,7 @@ def _images(
     blocks = tuple(layers)
     return Images(
         shapes=pictures.shapes,
-        tower=VisionTower(
-            blocks=blocks,
-            attentions=tuple(getattr(block, attention) for block in blocks),
-            feature_block=len(blocks) - 1,
-            has_cls=False,
-            features=features,
-            arrange=pictures.arrange,
-            settings={},
-            packed=pictures.sizes,
-        ),
+        tower=pictures.tower(blocks, features, attention),
         cost=VisionShape(
             layers=len(blocks),
             hidden=vision.hidden_size,

@@ -1,13 +1,14 @@
 """Pictures of any size, one behind the other in one sequence of a vision tower: their grids, and who becomes what."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vistrim.architectures.pictures import unknown
+from vistrim.architectures.spec import VisionTower
 from vistrim.core.layout import ImageShape, Picture
 
 
@@ -94,6 +95,20 @@ class PackedPictures:
             found.append(mean.masked_fill(nobody, torch.nan))
             first += patches.total
         return torch.cat(found)
+
+    def tower(self, blocks: Iterable[Any], features: nn.Module, attention: str = "attn") -> VisionTower:
+        """Describe a tower whose last block's output, behind a norm or not, becomes ``features``."""
+        blocks = tuple(blocks)
+        return VisionTower(
+            blocks=blocks,
+            attentions=tuple(getattr(block, attention) for block in blocks),
+            feature_block=len(blocks) - 1,
+            has_cls=False,
+            features=features,
+            arrange=self.arrange,
+            settings={},
+            packed=self.sizes,
+        )
 
 
 def by_grid(merge: int) -> ReadPatches:

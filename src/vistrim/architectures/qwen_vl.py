@@ -8,7 +8,7 @@ from typing import Any
 
 from vistrim.architectures.packed import PackedPictures, by_grid, in_squares, in_windows
 from vistrim.architectures.pictures import unknown
-from vistrim.architectures.spec import Images, VisionTower
+from vistrim.architectures.spec import Images
 from vistrim.core.costs import VisionShape
 
 GATED = ("qwen2_5_vl_vision", "qwen2_5_omni_vision_encoder", "exaone4_5_vision")
@@ -33,16 +33,7 @@ def images(model: Any) -> Images:
     blocks = tuple(tower.blocks)
     return Images(
         shapes=pictures.shapes,
-        tower=VisionTower(
-            blocks=blocks,
-            attentions=tuple(block.attn for block in blocks),
-            feature_block=len(blocks) - 1,
-            has_cls=False,
-            features=blocks[-1],
-            arrange=pictures.arrange,
-            settings={},
-            packed=pictures.sizes,
-        ),
+        tower=pictures.tower(blocks, blocks[-1]),
         cost=_cost(vision, base),
     )
 
