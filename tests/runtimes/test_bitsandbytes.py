@@ -23,8 +23,8 @@ BITS = {
 }
 LAYERS = {"int8": "Linear8bitLt", "int8-all": "Linear8bitLt", "nf4": "Linear4bit"}
 EACH = pytest.mark.parametrize(("name", "bits"), [(name, bits) for name in NAMES for bits in BITS])
-# By default int8 keeps a column in 16 bits for all rows of a call if one row is large there. So a row's result depends on
-# its company, and the stock model itself differs by hundredths from its answers without a cache.
+# By default int8 keeps a column in 16 bits for all rows of a call if one row is large there. So the result of a row
+# depends on its company, and the stock model itself differs by hundredths from its answers without a cache.
 COMPARABLE = pytest.mark.parametrize(
     ("name", "bits"), [(name, bits) for name in NAMES for bits in BITS if bits != "int8"]
 )

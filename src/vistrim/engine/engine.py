@@ -5,12 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
 
 from vistrim.architectures import ModelSpec, discover
 from vistrim.architectures.spec import VisionTower
 from vistrim.engine import tap
+from vistrim.engine.adapters import without_adapter
 from vistrim.engine.cache_swap import make_trimmable
 from vistrim.engine.decode import Decode
 from vistrim.engine.deepstack import watch_features_of_layers
@@ -45,8 +45,8 @@ class Engine:
 
     Parameters
     ----------
-    model : PreTrainedModel
-        A multimodal model for generation.
+    model : PreTrainedModel or PeftModel
+        A multimodal model for generation, or an adapter around one.
     method : Method
         What to trim.
 
@@ -58,8 +58,8 @@ class Engine:
         If the method's parameters do not fit the model.
     """
 
-    def __init__(self, model: PreTrainedModel, method: Method) -> None:
-        self.model = model
+    def __init__(self, model: nn.Module, method: Method) -> None:
+        self.model = model = without_adapter(model)
         self.spec: ModelSpec = discover(model)
         self.notation = str(method)
         self.method = method = method.fitted(self.spec.facts)
