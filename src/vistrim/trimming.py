@@ -2,7 +2,7 @@
 
 from types import TracebackType
 
-from transformers import PreTrainedModel
+from torch import nn
 
 from vistrim.engine.engine import Engine
 from vistrim.engine.guided import GuidedEngine
@@ -15,13 +15,13 @@ class Trim:
 
     Attributes
     ----------
-    model : PreTrainedModel
+    model : PreTrainedModel or PeftModel
         The model.
     method : Method
         What is trimmed.
     """
 
-    def __init__(self, model: PreTrainedModel, method: Method) -> None:
+    def __init__(self, model: nn.Module, method: Method) -> None:
         self.model = model
         self.method = method
         self._engine = GuidedEngine(model, method) if method.ranks_by == "guide" else Engine(model, method)
@@ -68,13 +68,14 @@ class Trim:
         return self._engine.recorders[-1].report()
 
 
-def trim(model: PreTrainedModel, method: Method) -> Trim:
+def trim(model: nn.Module, method: Method) -> Trim:
     """Trim the visual tokens of a model.
 
     Parameters
     ----------
-    model : PreTrainedModel
-        A multimodal model for generation, from ``transformers``.
+    model : PreTrainedModel or PeftModel
+        A multimodal model for generation, from ``transformers``, or an adapter of ``peft`` around one that changes its
+        modules, such as LoRA.
     method : Method
         What to trim, for example ``vistrim.ST3()``.
 

@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
 
 from vistrim.architectures import ModelSpec, discover
 from vistrim.architectures.spec import VisionTower
 from vistrim.engine import tap
+from vistrim.engine.adapters import without_adapter
 from vistrim.engine.cache_swap import make_trimmable
 from vistrim.engine.decode import Decode
 from vistrim.engine.deepstack import Merge, watch_features_of_layers
@@ -46,8 +46,8 @@ class Engine:
 
     Parameters
     ----------
-    model : PreTrainedModel
-        A multimodal model for generation.
+    model : PreTrainedModel or PeftModel
+        A multimodal model for generation, or an adapter around one.
     method : Method
         What to trim.
 
@@ -59,8 +59,8 @@ class Engine:
         If the method's parameters do not fit the model.
     """
 
-    def __init__(self, model: PreTrainedModel, method: Method) -> None:
-        self.model = model
+    def __init__(self, model: nn.Module, method: Method) -> None:
+        self.model = model = without_adapter(model)
         self.spec: ModelSpec = discover(model)
         self.notation = str(method)
         self.method = method = method.fitted(self.spec.facts)

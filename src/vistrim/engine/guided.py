@@ -6,8 +6,7 @@ import functools
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
-from transformers import PreTrainedModel
+from torch import Tensor, nn
 
 from vistrim.architectures import ModelSpec
 from vistrim.engine.engine import Engine
@@ -35,7 +34,7 @@ class GuidedEngine(Engine):
         If the method's parameters, the guide among them, do not fit the model.
     """
 
-    def __init__(self, model: PreTrainedModel, method: Method) -> None:
+    def __init__(self, model: nn.Module, method: Method) -> None:
         super().__init__(model, method)
         assert self.method.guidance is not None
         self.threshold = self.method.guidance.exit_threshold

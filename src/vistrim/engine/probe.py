@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import chain
 from typing import Any
 
 import torch
@@ -59,7 +60,7 @@ def queries_and_keys(layer: Any, hidden: Tensor, arguments: Call, rows: Tensor) 
     """
     attention = layer.self_attn
     # Elsewhere (on another GPU, or offloaded), whatever brings it here does so only where the whole layer is run.
-    if type(attention) in PLAIN and attention.q_proj.weight.device == hidden.device:
+    if type(attention) in PLAIN and _is_on(hidden.device, attention):
         return *_plain(layer, hidden, arguments["position_embeddings"], rows), Softmax(attention.scaling)
     try:
         # Its `forward` rather than itself: the hooks of this very forward pass sit on the call.
@@ -68,6 +69,10 @@ def queries_and_keys(layer: Any, hidden: Tensor, arguments: Call, rows: Tensor) 
         query, key, softmax = reached.found
         return gather_rows(query, rows, 0, 2), key, softmax
     raise AssertionError(f"{type(layer).__name__} has run without calling its attention kernel")
+
+
+def _is_on(device: torch.device, module: nn.Module) -> bool:
+    return all(tensor.device == device for tensor in chain(module.parameters(), module.buffers()))
 
 
 def _plain(layer: Any, hidden: Tensor, tables: tuple[Tensor, Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
