@@ -43,7 +43,7 @@ MODES = (
     "forward pass",
     "padding on the right",
 )
-RIGHT, WRONG, NOT_RUN, NOTHING = "●", "✗", "?", "·"
+RIGHT, WRONG, NOT_RUN, NOTHING, REFUSED_MARK = "●", "✗", "?", "·", "–"
 
 HEAD = """\
 # Which models are supported, and how that was tested
@@ -61,9 +61,9 @@ trimming computes the right thing, not how well a checkpoint answers.
   **decode** (`vta`), **all together** (`st3`, and a composition of the three stages): logits of every step equal
   within 1e-4 those of transformers' own forward pass over the whole sequence, in which removed tokens are only hidden;
   tokens kept, cache lengths and bytes are as planned; all text is there.
-* **{right}** right, **{wrong}** wrong, **{nothing}** the family has no such thing, **{not_run}** not run. Four marks
-  stand for SDPA with one sample, SDPA with a left-padded batch of three (different numbers of images, one prompt
-  without any), and eager attention with the same two.
+* **{right}** right, **{wrong}** wrong, **{refused}** refused by vistrim, **{nothing}** the family has no such thing, or
+  transformers cannot do it, **{not_run}** not run. Four marks stand for SDPA with one sample, SDPA with a left-padded
+  batch of three (different numbers of images, one prompt without any), and eager attention with the same two.
 """
 
 
@@ -125,6 +125,7 @@ def page(results: Results) -> str:
         wrong=WRONG,
         not_run=NOT_RUN,
         nothing=NOTHING,
+        refused=REFUSED_MARK,
     )
     stages, stage_notes = _stages(results)
     modes, mode_notes = _modes(results, len(stage_notes))
@@ -196,9 +197,17 @@ def _modes(results: Results, numbered: int) -> tuple[str, list[str]]:
             )
             cells = [cell for (of, way, *_), cell in results.cells.items() if (of, way) == (name, mode)]
             mark = NOTHING if missing and not cells else _worst(cells)
-            row.append(mark + _numbers(cells, notes, numbered))
+            row.append(_excused(mark, cells) + _numbers(cells, notes, numbered))
         rows.append(row)
     return _table(("family", *MODES), rows), notes
+
+
+def _excused(mark: str, cells: Iterable[Cell]) -> str:
+    """The mark of a cell whose tests found that this cannot be done, and that it is said so."""
+    found = {note for cell in cells for note in cell.notes}
+    if mark == RIGHT and any(note.startswith("vistrim does not support") for note in found):
+        return REFUSED_MARK
+    return NOTHING if mark == RIGHT and any(note.startswith("transformers ") for note in found) else mark
 
 
 def _worst(cells: Sequence[Cell]) -> str:
