@@ -12,6 +12,7 @@ from vistrim.architectures.spec import VisionTower
 from vistrim.engine import tap
 from vistrim.engine.adapters import without_adapter
 from vistrim.engine.cache_swap import make_trimmable
+from vistrim.engine.compiled import check_eager
 from vistrim.engine.decode import Decode
 from vistrim.engine.deepstack import watch_features_of_layers
 from vistrim.engine.encodings import Encodings, watch_encoder
@@ -127,6 +128,7 @@ class Engine:
     def _generate(self, generate: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(generate)
         def checked(*args: Any, **kwargs: Any) -> Any:
+            self._check_eager()
             call = GenerateCall.of(self.model, generate, args, kwargs)
             generation = begin_generation(call, self.method.acts_in_decode, self.spec.longest)
             return self._run(call, generation, functools.partial(generate, *args, **kwargs))
@@ -149,13 +151,20 @@ class Engine:
         generation.end(output)
         return output
 
+    def _check_eager(self) -> None:
+        # Another module may have taken the place of a layer.
+        layers = self.spec.decoder.get_submodule("layers").children()
+        check_eager((self.model, self.spec.base, self.spec.decoder, *layers, *self.spec.attentions))
+
     def _note_head_call(self, call: Call) -> None:
+        self._check_eager()
         self._thread.head_call = call
 
     def _forget_head_call(self, output: Any) -> None:
         self._thread.head_call = None
 
     def _note_inputs(self, call: Call) -> None:
+        self._check_eager()
         check_kernel(self.spec.decoder.config)
         head, generation = self._thread.head_call or {}, self._thread.generation
         # A forward pass that checks n candidates asks for their logits and for those of the last sure token.
