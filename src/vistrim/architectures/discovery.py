@@ -48,9 +48,16 @@ def discover(model: nn.Module) -> ModelSpec:
     )
 
 
+def is_compiled(module: nn.Module) -> bool:
+    """Whether a module, or its forward pass alone, was compiled with torch.compile."""
+    own = vars(module)
+    whole = own.get("_compiled_call_impl") is not None or hasattr(module, "_orig_mod")
+    return whole or hasattr(own.get("forward"), "_torchdynamo_orig_callable")
+
+
 def _check_kind(model: nn.Module) -> None:
     name = type(model).__name__
-    if any(hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) is not None for m in model.modules()):
+    if any(map(is_compiled, model.modules())):
         raise UnsupportedModelError(
             "the model was compiled with torch.compile, whose graphs cannot follow changing token counts: "
             "pass the model as it was before compiling"

@@ -12,6 +12,7 @@ from vistrim.architectures.spec import VisionTower
 from vistrim.engine import tap
 from vistrim.engine.adapters import without_adapter
 from vistrim.engine.cache_swap import make_trimmable
+from vistrim.engine.compiled import check_eager
 from vistrim.engine.decode import Decode
 from vistrim.engine.deepstack import Merge, watch_features_of_layers
 from vistrim.engine.encodings import Encodings, awaited, encode_first, watch_encoder
@@ -129,6 +130,7 @@ class Engine:
     def _generate(self, generate: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(generate)
         def checked(*args: Any, **kwargs: Any) -> Any:
+            check_eager(self.model, self.spec)
             call = GenerateCall.of(self.model, generate, args, kwargs)
             generation = begin_generation(call, self.method.acts_in_decode, self.spec.longest)
             return self._run(call, generation, functools.partial(generate, *args, **kwargs))
@@ -152,6 +154,7 @@ class Engine:
         return output
 
     def _note_head_call(self, call: Call) -> None:
+        check_eager(self.model, self.spec)
         check_router_logits(call, self.spec.decoder.config)
         self._thread.head_call = call
 
@@ -159,6 +162,7 @@ class Engine:
         self._thread.head_call = None
 
     def _note_inputs(self, call: Call) -> None:
+        check_eager(self.model, self.spec)
         check_kernel(self.spec.decoder.config)
         head, generation = self._thread.head_call or {}, self._thread.generation
         # A forward pass that checks n candidates asks for their logits and for those of the last sure token.
