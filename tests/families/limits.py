@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.families.matrix import ATTENTIONS, TOLERANCE, prompts, untouched
+from tests.families.matrix import TOLERANCE, prompts, untouched
 from tests.families.zoo import FAMILIES, Sample, shared
 from tests.tiny import generate, logits
 
@@ -50,13 +50,9 @@ def tolerance(name: str) -> float:
     Larger only where the untouched model, too, computes something else in a batch (HunyuanOCR numbers the images of a
     batch, not of a sample).
     """
-    own = max(_difference_of_a_batch(name, attention) for attention in ATTENTIONS)
+    family, model = FAMILIES[name], shared(name)
+    together = untouched(name, "sdpa", "padded").logits
+    alone = [logits(generate(model, family.batch([s]), together.shape[1])) for s in prompts(name)]
+    own = float((together - torch.cat(alone)).abs().max())
     assert own <= 1e-3
     return TOLERANCE if own <= TOLERANCE else 5 * own
-
-
-def _difference_of_a_batch(name: str, attention: str) -> float:
-    family, model = FAMILIES[name], shared(name, attention)
-    together = untouched(name, attention, "padded").logits
-    alone = [logits(generate(model, family.batch([s]), together.shape[1])) for s in prompts(name)]
-    return float((together - torch.cat(alone)).abs().max())

@@ -21,7 +21,7 @@ from vistrim import PVTP, ST3, VTA, FastV, Method, PyramidDrop, Random, Uniform,
 from vistrim.methods.per_image import PerImage
 
 TOLERANCE = 1e-4
-STEPS = 5
+STEPS = 4
 ATTENTIONS = ("sdpa", "eager")
 each_attention = pytest.mark.parametrize("attention", ["sdpa", pytest.param("eager", marks=pytest.mark.slow)])
 BATCHES = {"one": 1, "padded": 3}

@@ -15,7 +15,7 @@ from tests.families.zoo import FAMILIES, Sample, shared
 from tests.tiny import generate, logits
 from vistrim import UnsupportedGenerationError, trim
 
-STEPS = 4
+STEPS = 3
 METHODS = {"pvtp": CASES["prefill"]["pvtp"], "st3": CASES["all"]["st3"]}
 PREFILL_ONLY = METHODS["pvtp"]
 CYCLE = (5, 6, 7)

@@ -41,7 +41,7 @@ def test_a_padded_batch_equals_its_samples_alone(name, attention):
     for samples in batches(family):
         together = logits(generate(model, family.batch(samples), 4))
         alone = torch.cat([logits(generate(model, family.batch([s]), 4)) for s in samples])
-        assert together.std() > 0.2
+        assert together.std() > 0.1
         # HunyuanOCR numbers the images of a whole batch, and makes positions of these numbers.
         allowed = 1e-3 if name == "hunyuan_vl" else TOLERANCE
         assert (together - alone).abs().max() <= allowed
