@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from transformers import LlamaConfig, LlavaForConditionalGeneration
 
-from tests import tiny
 from tests.cli import checkpoint as builder
 from tests.cli.invoke import error_line, vistrim
+from tests.families.refused import REFUSED
 from vistrim.cli.errors import WrongUsageError
 from vistrim.cli.prompts import read_prompts
 
@@ -163,11 +163,11 @@ def test_damaged_model(image, checkpoint, tmp_path):
 
 
 def test_model_that_the_engine_does_not_support(image, tmp_path):
-    tiny.build("gemma", head_dim=8).save_pretrained(tmp_path / "model")
+    REFUSED["qwen3_5"].build().save_pretrained(tmp_path / "model")
     builder.build_processor().save_pretrained(tmp_path / "model")
     result = vistrim("run", image, "-p", "what", "--model", str(tmp_path / "model"))
     assert result.exit_code == FAILED
-    assert "supported are llama" in error_line(result)
+    assert "linear or sparse attention" in error_line(result)
 
 
 def test_parameters_that_do_not_fit_the_model(image, checkpoint):
