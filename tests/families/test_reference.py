@@ -11,6 +11,9 @@ from tests.families.zoo.family import IMAGE, VIDEO
 from tests.oracle import Oracle, st3_schedule
 from tests.tiny import generate, logits
 
+# It tests what the other tests rest on, and no code of the package.
+pytestmark = pytest.mark.slow
+
 STEPS = 4
 SCHEDULES = {
     "pvtp": {"start": 1, "stride": 2, "ratio": 0.5},

@@ -9,6 +9,9 @@ from tests.families.zoo import FAMILIES, Family, Sample, shared
 from tests.families.zoo.family import IMAGE, VIDEO
 from tests.tiny import generate, logits
 
+# It tests what the other tests rest on, and no code of the package.
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-4
 
 
