@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
-from vistrim.architectures.llava import selected_features
+from vistrim.architectures.features import selected_features
 from vistrim.architectures.patches import mean_of_squares, widened
 from vistrim.architectures.pictures import frames_and_newline, of_one_grid, unknown
 from vistrim.architectures.spec import Arrange, Images, ReadShapes
@@ -65,7 +65,7 @@ def _describe(
     model: Any, mosaics: _Mosaics, video_shapes: ReadShapes = unknown, arrange_video: Arrange | None = None
 ) -> Images:
     config, vit = model.config, take_apart(model.base_model.vision_tower)
-    features = None if vit is None else selected_features(config, vit)
+    features = None if vit is None else selected_features(config, len(vit.blocks))
     if vit is None or features is None or features.skip != vit.has_cls:
         return Images(shapes=unknown)
     skip = features.skip

@@ -66,8 +66,7 @@ def _check_layers(name: str, decoder: Any) -> None:
     for i, layer in enumerate(decoder.layers):
         kind = type(layer).__name__
         attention: Any = getattr(layer, "self_attn", None)
-        kind_of_attention: Any = type(attention)
-        if not hasattr(attention, "config") or not _uses_interface(kind_of_attention):
+        if not hasattr(attention, "config") or not _uses_interface(attention.__class__):
             raise UnsupportedModelError(
                 f"layer {i} of {name} ({kind}) has no self-attention that looks its kernel up in transformers' "
                 "registry, where its queries and keys could be read"

@@ -5,41 +5,37 @@ from typing import Any
 
 import torch
 
+from vistrim.architectures.features import selected_features
 from vistrim.architectures.packed import PackedPictures, Patches, ReadPatches, in_rows
 from vistrim.architectures.pictures import unknown
 from vistrim.architectures.spec import Images, VisionTower
 from vistrim.core.costs import VisionShape
-
-FEATURE_SETTINGS = ("vision_feature_layer", "vision_feature_select_strategy")
 
 
 def images(model: Any) -> Images:
     """Describe what becomes of images in a model with Pixtral's tower."""
     config, base = model.config, model.base_model
     vision, text = config.vision_config, config.text_config
-    settings = {name: getattr(config, name) for name in FEATURE_SETTINGS if hasattr(config, name)}
-    if vision.model_type != "pixtral" or settings.get("vision_feature_select_strategy") == "default":
-        # "default" drops the first token as the class token, which this tower does not have.
+    features = selected_features(config, vision.num_hidden_layers)
+    # "default" drops the first token as the class token, which this tower does not have.
+    drops = getattr(config, "vision_feature_select_strategy", None) == "default"
+    if vision.model_type != "pixtral" or features is None or drops:
         return Images(shapes=unknown)
     merge = getattr(config, "spatial_merge_size", 1)
     pictures = PackedPictures(_by_size(vision.patch_size, merge), in_rows)
     tower = base.vision_encoder if hasattr(base, "vision_encoder") else base.vision_tower
     blocks = tuple(tower.transformer.layers)
-    layers = settings.get("vision_feature_layer", -1)
-    layers = (layers,) if isinstance(layers, int) else tuple(layers)
-    # Hidden states count from the embeddings: number 1 is the output of block 0.
-    feature_block = max(range(vision.num_hidden_layers + 1)[layer] for layer in layers) - 1
     merger = (vision.hidden_size * merge**2,) if hasattr(config, "spatial_merge_size") else ()
     return Images(
         shapes=pictures.shapes,
         tower=VisionTower(
             blocks=blocks,
             attentions=tuple(block.attention for block in blocks),
-            feature_block=feature_block,
+            feature_block=features.block,
             has_cls=False,
-            features=blocks[feature_block],
+            features=blocks[features.block],
             arrange=pictures.arrange,
-            settings=settings,
+            settings=features.settings,
             packed=pictures.sizes,
         ),
         cost=VisionShape(
@@ -47,7 +43,7 @@ def images(model: Any) -> Images:
             hidden=vision.hidden_size,
             intermediate=vision.intermediate_size,
             tokens=None,
-            projector=(*merger, vision.hidden_size * len(layers), text.hidden_size, text.hidden_size),
+            projector=(*merger, vision.hidden_size * features.layers, text.hidden_size, text.hidden_size),
             gated=True,
             # Flash attention is told where images end; other kernels compute all of the matrix.
             joint="flash" not in str(vision._attn_implementation),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vistrim.architectures.llava import selected_features
+from vistrim.architectures.features import selected_features
 from vistrim.architectures.patches import mean_of_squares
 from vistrim.architectures.pictures import of_latents, of_one_grid, of_squares, one_square_each, unknown
 from vistrim.architectures.spec import Images, ReadShapes
@@ -18,7 +18,7 @@ UNKNOWN = Images(shapes=unknown)
 def internvl(model: Any) -> Images:
     """InternVL and Qianfan-OCR: pixel shuffle behind a tower with a class token; tiles and frames are pictures."""
     config, vit = model.config, take_apart(model.base_model.vision_tower)
-    features = None if vit is None else selected_features(config, vit)
+    features = None if vit is None else selected_features(config, len(vit.blocks))
     if vit is None or features is None or features.layers > 1 or features.skip != vit.has_cls:
         return UNKNOWN
     cell = int(1 / config.downsample_ratio)
@@ -39,7 +39,7 @@ def internvl(model: Any) -> Images:
 def aya_vision(model: Any) -> Images:
     """Aya Vision: pixel shuffle and a gated projector; tiles are pictures."""
     config, vit = model.config, take_apart(model.base_model.vision_tower)
-    features = None if vit is None else selected_features(config, vit)
+    features = None if vit is None else selected_features(config, len(vit.blocks))
     if vit is None or features is None or features.layers > 1 or features.skip != vit.has_cls:
         return UNKNOWN
     cell, text = config.downsample_factor, config.text_config.hidden_size

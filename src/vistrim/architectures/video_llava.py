@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vistrim.architectures.llava import selected_features
+from vistrim.architectures.features import selected_features
 from vistrim.architectures.patches import one_to_one
 from vistrim.architectures.pictures import of_one_grid, unknown
 from vistrim.architectures.spec import Images
@@ -16,7 +16,7 @@ from vistrim.architectures.vit import take_apart
 def images(model: Any) -> Images:
     """Describe what becomes of images and videos in a Video-LLaVA model."""
     vit, film = take_apart(model.base_model.image_tower), take_apart(model.base_model.video_tower)
-    features = None if vit is None else selected_features(model.config, vit)
+    features = None if vit is None else selected_features(model.config, len(vit.blocks))
     if vit is None or film is None or features is None:
         return Images(shapes=unknown)
     skip = {"image": features.skip, "video": 0}
