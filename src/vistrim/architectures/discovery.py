@@ -51,7 +51,7 @@ def discover(model: nn.Module) -> ModelSpec:
 def is_compiled(module: nn.Module) -> bool:
     """Whether a module, or its forward pass alone, was compiled with torch.compile."""
     own = vars(module)
-    whole = own.get("_compiled_call_impl") is not None or hasattr(module, "_orig_mod")
+    whole = own.get("_compiled_call_impl") is not None or "_orig_mod" in own["_modules"]
     return whole or hasattr(own.get("forward"), "_torchdynamo_orig_callable")
 
 

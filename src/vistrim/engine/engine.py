@@ -162,7 +162,9 @@ class Engine:
         self._thread.head_call = None
 
     def _note_inputs(self, call: Call) -> None:
-        check_eager(self.model, self.spec)
+        if self._thread.head_call is None:
+            # Called without the head, which has been asked to check.
+            check_eager(self.model, self.spec)
         check_kernel(self.spec.decoder.config)
         head, generation = self._thread.head_call or {}, self._thread.generation
         # A forward pass that checks n candidates asks for their logits and for those of the last sure token.
@@ -265,11 +267,14 @@ class Engine:
             return None
         # A look ahead at this layer must not go by the plan of the last.
         forward.plan = None
-        hidden, others = (args[0], args[1:]) if args else (kwargs.pop("hidden_states"), ())
-        changed = forward.before_layer(i, hidden, kwargs)
+        changed = forward.before_layer(i, args[0] if args else kwargs["hidden_states"], kwargs)
         forward.plan = forward.plan_layer(i)
-        hidden, arguments = changed if changed is not None else (hidden, {})
-        return (hidden, *others), kwargs | arguments
+        if changed is None:
+            return None
+        hidden, arguments = changed
+        if not args:
+            return (), kwargs | arguments | {"hidden_states": hidden}
+        return (hidden, *args[1:]), kwargs | arguments
 
     def _left_of_pass(self) -> tuple[Tensor | None, Sequence[Merge]]:
         """What is left of this pass's tokens: see `vistrim.engine.deepstack.FindLeft`."""

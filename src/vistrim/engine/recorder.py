@@ -51,8 +51,7 @@ class Recorder:
     prompt: int = 0
     past: int = 0
     visual: tuple[int, ...] = ()
-    tokens: TokenMap | None = None
-    read: Prompt | None = None
+    source: Prompt | None = None
     prompt_tokens: tuple[int, ...] = ()
     question_tokens: tuple[int, ...] = ()
     encoded: tuple[Picture, ...] = ()
@@ -104,7 +103,7 @@ class Recorder:
         self.cached_full = [layer.full_length for layer in cache.layers] if cache is not None else [0] * depth
         self.visual, self.prompt_tokens = (0,) * batch, (length,) * batch
         if prompt is not None:
-            self.tokens, self.read = prompt.tokens, prompt
+            self.source = prompt
             self.visual = prompt.tokens.n_visual
             self.prompt_tokens = tuple(n - prompt.inputs.drafted for n in prompt.tokens.n_valid)
 
@@ -233,10 +232,10 @@ class Recorder:
         )
 
     def _stages(self) -> list[Stage]:
-        if self.tokens is None:
+        if self.source is None:
             return []
         # The n-th visual token of a sample is the one with n visual tokens in front of it.
-        number = self.tokens.visual.cumsum(1) - 1
+        number = self.source.tokens.visual.cumsum(1) - 1
         stages = []
         for layer, left in self.stages:
             numbers = number.gather(1, left.slots - self.past)
@@ -247,9 +246,9 @@ class Recorder:
         return stages
 
     def _grids(self) -> list[list[list[int] | None]]:
-        if self.read is None or not self.read.inputs.placeholders:
+        if self.source is None or not self.source.inputs.placeholders:
             return [[]] * self.batch
-        pictures = self.read.pictures
+        pictures = self.source.pictures
         grids = [[None if pictures.mixed else picture.grid for picture in own] for own in pictures.of_sample]
         return [[None if grid is None else list(grid) for grid in own] for own in grids]
 
