@@ -1,0 +1,1 @@
+"""Speed and memory, untouched against trimmed, next to what is possible at most."""
