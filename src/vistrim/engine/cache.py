@@ -6,15 +6,17 @@ decoding work unchanged; only the tensors shrink. transformers does the same for
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import DynamicSlidingWindowLayer
 
 from vistrim.core.selection import Selection, gather_rows
 from vistrim.core.structure import LayerStructure
+from vistrim.engine.growing import GrowingLayer
 from vistrim.engine.positions import Shift
 from vistrim.engine.tokens import TokenMap, add, take
 from vistrim.errors import UnsupportedGenerationError
@@ -48,6 +50,10 @@ class Incoming:
     lacking: LayerStructure | None = None
 
 
+GENERATED = Incoming(1)
+"""One generated token per sample."""
+
+
 class Trimmable:
     """Mixin for a dynamic cache layer. Class attributes are the state of a layer that never lost a token."""
 
@@ -77,6 +83,8 @@ class Trimmable:
 
     keys: Tensor
     values: Tensor
+    take_columns: Callable[[Tensor], None]
+    """Holds the columns ``[batch, columns]`` and no others."""
 
     @property
     def stored(self) -> int:
@@ -93,6 +101,11 @@ class Trimmable:
         return everything.without_first(evicted) if evicted else everything
 
     @property
+    def is_plain(self) -> bool:
+        """Whether a generated token may look at all columns, and has the position that the model gives it."""
+        return self.shift is None and (self.tokens is None or not any(self.tokens.n_invalid))
+
+    @property
     def held(self) -> tuple[int, ...]:
         """Real tokens stored per sample."""
         if self.tokens is None:
@@ -102,23 +115,26 @@ class Trimmable:
     def keep(self, selection: Selection) -> None:
         """Evict the visual tokens that the selection, over the mapped columns, does not keep."""
         assert self.tokens is not None
-        behind = torch.arange(self.tokens.width, self.stored, device=self.tokens.slots.device)
-        index, self.tokens = self.tokens.keep(selection)
-        index = torch.cat([index, behind.expand(index.shape[0], -1)], 1)
-        self.keys = gather_rows(self.keys, index, 0, 2)
-        self.values = gather_rows(self.values, index, 0, 2)
-        self.scores = None
-        self.is_trimmed = True
+        index, tokens = self.tokens.keep(selection)
+        generated = torch.arange(self.tokens.width, self.stored, device=index.device)
+        index = torch.cat([index, generated.expand(index.shape[0], -1)], 1)
+        self.take_columns(index)
+        self.tokens, self.scores, self.is_trimmed = tokens, None, True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         incoming, self.incoming = self.incoming, None
-        if incoming is None:
-            if self.is_trimmed:
-                raise UnsupportedGenerationError(
-                    "this KV cache was trimmed by vistrim and cannot be continued without it: "
-                    "generate inside `with vistrim.trim(...)`, or start a new cache"
-                )
-            incoming = Incoming(key_states.shape[-2])
+        if incoming is not None:
+            self._note(incoming)
+        elif self.is_trimmed:
+            raise UnsupportedGenerationError(
+                "this KV cache was trimmed by vistrim and cannot be continued without it: "
+                "generate inside `with vistrim.trim(...)`, or start a new cache"
+            )
+        self.logical += key_states.shape[-2] if incoming is None else incoming.length
+        return super().update(key_states, value_states, *args, **kwargs)  # type: ignore[misc]
+
+    def _note(self, incoming: Incoming) -> None:
+        """Take over what was announced, except for its length."""
         if incoming.tokens is not None:
             here = incoming.tokens.slots.device
             self.tokens = self.columns(here).followed_by(incoming.tokens) if self.logical else incoming.tokens
@@ -131,13 +147,7 @@ class Trimmable:
             self.shift = self.shift.and_then(incoming.shift) if self.shift else incoming.shift
         if incoming.lacking is not None:
             self.lacking = incoming.lacking
-        self.logical += incoming.length
         self.is_trimmed |= incoming.trimmed or incoming.lacking is not None
-        states = super().update(key_states, value_states, *args, **kwargs)  # type: ignore[misc]
-        self._tell_length()
-        if self.tokens is not None and self.stored < self.tokens.width + self.logical - self.tail:
-            self.tokens, self.tail = self.columns(), self.logical
-        return states
 
     def get_seq_length(self) -> int:
         return self.logical
@@ -173,7 +183,7 @@ class Trimmable:
 
     def reset(self) -> None:
         super().reset()  # type: ignore[misc]
-        for name in Trimmable.__annotations__.keys() - {"keys", "values"}:
+        for name in Trimmable.__annotations__.keys() - {"keys", "values", "take_columns"}:
             self.__dict__.pop(name, None)
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
@@ -209,7 +219,7 @@ class Trimmable:
         """Keep a base class that counts tokens itself in step."""
 
 
-class TrimmableLayer(Trimmable, DynamicLayer):
+class TrimmableLayer(Trimmable, GrowingLayer):
     """Full-attention layer."""
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
@@ -235,8 +245,23 @@ class TrimmableSlidingLayer(Trimmable, DynamicSlidingWindowLayer):
         return min(self.logical, self.sliding_window - 1)
 
     @property
+    def is_plain(self) -> bool:
+        return False
+
+    @property
     def evicts_next(self) -> bool:
         return self.logical + 1 >= self.sliding_window
+
+    def take_columns(self, index: Tensor) -> None:
+        """Hold the columns ``index`` ``[batch, columns]`` and no others."""
+        self.keys, self.values = gather_rows(self.keys, index, 0, 2), gather_rows(self.values, index, 0, 2)
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        states = super().update(key_states, value_states, *args, **kwargs)
+        self._tell_length()
+        if self.tokens is not None and self.stored < self.tokens.width + self.logical - self.tail:
+            self.tokens, self.tail = self.columns(), self.logical
+        return states
 
     def _tell_length(self) -> None:
         self.cumulative_length = self.logical

@@ -4,10 +4,11 @@ from typing import Any
 
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-from vistrim.engine.cache import Trimmable, TrimmableLayer, TrimmableSlidingLayer
+from vistrim.engine.cache import TrimmableLayer, TrimmableSlidingLayer
 from vistrim.errors import UnsupportedGenerationError
 
 _TRIMMABLE = {DynamicLayer: TrimmableLayer, DynamicSlidingWindowLayer: TrimmableSlidingLayer}
+_SWAPPED = frozenset(_TRIMMABLE.values())
 
 
 def check_cache(cache: object) -> None:
@@ -19,7 +20,7 @@ def check_cache(cache: object) -> None:
         For anything but a dynamic cache on the model's device.
     """
     kinds = {type(layer) for layer in cache.layers} if isinstance(cache, Cache) else {type(cache)}
-    known = {*_TRIMMABLE, *_TRIMMABLE.values()}
+    known = {*_TRIMMABLE, *_SWAPPED}
     if unknown := sorted(kind.__name__ for kind in kinds - known):
         raise UnsupportedGenerationError(
             f"vistrim cannot remove tokens from a cache made of {', '.join(unknown)}: "
@@ -47,9 +48,10 @@ def make_trimmable(cache: Cache, config: Any) -> None:
     UnsupportedGenerationError
         If the cache does not fit.
     """
-    check_cache(cache)
-    if cache.layers and all(isinstance(layer, Trimmable) for layer in cache.layers):
+    # A decoding step comes by here every time.
+    if _SWAPPED.issuperset(map(type, cache.layers)) and cache.layers and not getattr(cache, "offloading", False):
         return
+    check_cache(cache)
     # A cache made without the config does not know of sliding windows.
     model_layers = DynamicCache(config=config).layers
     cache.layers += model_layers[len(cache.layers) :]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import torch
 from torch import nn
 
@@ -20,7 +22,7 @@ def check_eager(model: nn.Module, spec: ModelSpec) -> None:
     """
     # Another module may have taken the place of a layer.
     layers = spec.decoder.get_submodule("layers").children()
-    modules = (model, spec.base, spec.decoder, *layers, *spec.attentions)
+    modules = chain((model, spec.base, spec.decoder), layers, spec.attentions)
     if torch.compiler.is_compiling() or any(map(is_compiled, modules)):
         _refuse()
 

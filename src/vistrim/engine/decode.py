@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vistrim.core.scores import AttentionRows, Softmax
-from vistrim.engine.cache import Incoming, refuse_cropping
+from vistrim.engine.cache import GENERATED, refuse_cropping
 from vistrim.engine.forward import Forward
 from vistrim.engine.hooks import Call
 from vistrim.engine.masks import decode_mask, visible
@@ -36,6 +36,8 @@ class Decode(Forward):
         Visual tokens per sample that this step cuts each layer's cache down to; None: it leaves the layer alone.
     ranks_layer_0 : bool
         Whether layer 0 is cut in the next step. It has no layer before it, so what it scores in this step ranks then.
+    evicts : bool
+        Whether this step cuts caches down, or ranks for the next one that does.
     scored : TokenMap or None
         The tokens that ``scores`` belongs to.
     slides : bool
@@ -44,6 +46,7 @@ class Decode(Forward):
 
     targets: list[Counts | None] = field(init=False)
     ranks_layer_0: bool = field(init=False)
+    evicts: bool = field(init=False, default=False)
     scored: TokenMap | None = field(init=False, default=None)
     slides: bool = False
 
@@ -58,24 +61,22 @@ class Decode(Forward):
             self.recorder.window_ended_annealing = True
         self.targets = [self._target(cached, i, step) for i, cached in enumerate(layers)]
         self.ranks_layer_0 = self._target(layers[0], 0, step + 1, self.targets[0]) is not None
-        if any(target is not None for target in self.targets):
+        cuts = any(target is not None for target in self.targets)
+        self.evicts = cuts or self.ranks_layer_0
+        if cuts:
             refuse_cropping(layers)
 
     def before_layer(self, layer: int, hidden: Tensor, kwargs: Call) -> tuple[Tensor, Call] | None:
         assert self.cache is not None
         cached = self.cache.layers[layer]
-        target = self.targets[layer]
-        if target is not None:
-            self._evict(layer, cached, target)
-        next_is_cut = layer + 1 < len(self.targets) and self.targets[layer + 1] is not None
-        self.tapped = layer if next_is_cut or (layer == 0 and self.ranks_layer_0) else None
-        self.slides = self.tapped is not None and cached.evicts_next
-        if self.slides:
-            # The oldest token is seen once more, and forgotten before the scores are read.
-            self.scored = cached.columns()
+        if self.evicts:
+            self._anneal(layer, cached)
         if not cached.is_trimmed:
             return None
-        cached.incoming = Incoming(1)
+        cached.incoming = GENERATED
+        mask = kwargs.get("attention_mask")
+        if mask is None and cached.is_plain:
+            return None
         changed: Call = {}
         if (shift := cached.shift) is not None:
             own, rotary = own_positions(kwargs), partial(self.spec.rotary, layer)
@@ -84,7 +85,6 @@ class Decode(Forward):
                 (kwargs["position_embeddings"], own),
                 lambda: lowered_arguments(rotary, hidden, own, torch.zeros_like(shift.tensor), None, shift),
             )
-        mask = kwargs.get("attention_mask")
         additive = mask.dtype if mask is not None and mask.dtype != torch.bool else None
         config: Any = self.spec.decoder.config
         if mask is None and config._attn_implementation == "eager":
@@ -97,6 +97,18 @@ class Decode(Forward):
             lambda: decode_mask(cached.tokens, cached.stored, self.past, window, additive, flat),
         )
         return hidden, changed
+
+    def _anneal(self, layer: int, cached: Any) -> None:
+        """Evict from a layer what is to go, and have it tapped if its scores are to rank others."""
+        target = self.targets[layer]
+        if target is not None:
+            self._evict(layer, cached, target)
+        next_is_cut = layer + 1 < len(self.targets) and self.targets[layer + 1] is not None
+        self.tapped = layer if next_is_cut or (layer == 0 and self.ranks_layer_0) else None
+        self.slides = self.tapped is not None and cached.evicts_next
+        if self.slides:
+            # The oldest token is seen once more, and forgotten before the scores are read.
+            self.scored = cached.columns()
 
     def plan_layer(self, layer: int) -> LayerPass | None:
         assert self.cache is not None
@@ -164,5 +176,6 @@ def aligned(scores: Tensor, scored: TokenMap, held: TokenMap, length: int) -> Te
     """
     scores = scores.to(held.slots.device)
     by_slot = scores.new_full((scores.shape[0], length + 1), NOT_HELD)
-    place = torch.where(scored.valid, scored.slots, length).to(scores.device)
+    place = torch.where(scored.valid, scored.slots, length) if any(scored.n_invalid) else scored.slots
+    place = place.to(scores.device)
     return by_slot.scatter_(1, place, scores).gather(1, held.slots)

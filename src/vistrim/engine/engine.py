@@ -154,7 +154,9 @@ class Engine:
         return output
 
     def _note_head_call(self, call: Call) -> None:
-        check_eager(self.model, self.spec)
+        if self._thread.generation is None:
+            # Of a call of `generate` it is known already.
+            check_eager(self.model, self.spec)
         check_router_logits(call, self.spec.decoder.config)
         self._thread.head_call = call
 
@@ -162,7 +164,7 @@ class Engine:
         self._thread.head_call = None
 
     def _note_inputs(self, call: Call) -> None:
-        if self._thread.head_call is None:
+        if self._thread.head_call is None and self._thread.generation is None:
             # Called without the head, which has been asked to check.
             check_eager(self.model, self.spec)
         check_kernel(self.spec.decoder.config)
@@ -268,7 +270,8 @@ class Engine:
         # A look ahead at this layer must not go by the plan of the last.
         forward.plan = None
         changed = forward.before_layer(i, args[0] if args else kwargs["hidden_states"], kwargs)
-        forward.plan = forward.plan_layer(i)
+        if self.structures[i] is not None:
+            forward.plan = forward.plan_layer(i)
         if changed is None:
             return None
         hidden, arguments = changed

@@ -287,8 +287,8 @@ def cache_bytes(cache: Cache) -> tuple[int, int]:
     held = full = 0
     for layer in cache.layers:
         # Gradient checkpointing keeps transformers from filling a cache that it was given.
-        if layer.stored:
+        if columns := layer.stored:
             size = layer.keys.nbytes + layer.values.nbytes
             held += size
-            full += size // layer.stored * layer.full_length
+            full += size // columns * layer.full_length
     return held, full

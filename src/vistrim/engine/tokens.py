@@ -93,7 +93,14 @@ class TokenMap:
             order = self._order(selection.behind)
             index, valid = kept_rows(keep.gather(1, order), counts)
             index = order.gather(1, index)
-        slots, places = self.slots.gather(1, index), self.places.gather(1, index)
+        fillers = any(count < index.shape[1] for count in counts)
+
+        def left(flags: Tensor) -> Tensor:
+            return flags.gather(1, index) & valid if fillers else flags.gather(1, index)
+
+        slots = self.slots.gather(1, index)
+        # Before anything has moved they are the same.
+        places = slots if self.places is self.slots else self.places.gather(1, index)
         if selection.behind is not None:
             places = torch.where(valid, places, 0).cummax(1).values
         merged = self.merged
@@ -108,8 +115,8 @@ class TokenMap:
             slots=slots,
             places=places,
             valid=valid,
-            visual=self.visual.gather(1, index) & valid,
-            merged=merged.gather(1, index) & valid,
+            visual=left(self.visual),
+            merged=left(merged),
             n_visual=selection.counts,
             n_invalid=tuple(index.shape[1] - n for n in counts),
             in_order=self.in_order and selection.behind is None,
