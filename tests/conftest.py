@@ -1,0 +1,11 @@
+"""What all tests have in common."""
+
+import pytest
+
+from vistrim.engine import growing
+
+
+@pytest.fixture(autouse=True)
+def small_caches_grow_as_large_ones_do(monkeypatch):
+    """Caches of tiny models are below the size from which room is kept in them; a large model's are not."""
+    monkeypatch.setattr(growing, "WORTH_ROOM", 0)
