@@ -13,9 +13,10 @@ BATCH = 2
 
 def subject(model: Any = None, sample: tiny.Sample | None = None, **settings: Any) -> Subject:
     model, sample = model or tiny.shared(), sample or tiny.sample(2, 9)
+    inputs = tiny.batch([sample] * BATCH)
     return Subject(
         model=model,
-        inputs=tiny.batch([sample] * BATCH),
+        inputs=inputs | {"pixel_values": inputs["pixel_values"].to(model.dtype)},
         visual_tokens=sample.visual,
         text_tokens=sample.text,
         weight_bytes=sum(p.nbytes for p in model.get_decoder().layers.parameters()),

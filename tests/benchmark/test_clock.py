@@ -1,8 +1,7 @@
 """Marks in time: where they lie, and that they disturb nothing."""
 
-from contextlib import nullcontext
-
 import gc
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -90,6 +89,8 @@ def test_the_answer_is_that_of_an_undisturbed_generate(monkeypatch, method):
 @pytest.mark.parametrize("method", METHODS, ids=str)
 def test_nothing_is_left_behind(method):
     model, inputs = tiny.build(), tiny.batch(tiny.RAGGED)
+    # transformers hooks into the vision tower on its first call.
+    model.generate(**inputs, do_sample=False, max_new_tokens=1)
     before = traces(model)
     timed(model, inputs, 3, method)
     assert traces(model) == before
@@ -107,10 +108,10 @@ def fails(*_):
 def test_no_cache_outlives_its_run():
     model, inputs = tiny.build(), tiny.batch(tiny.RAGGED)
     gc.collect()
-    before = sum(isinstance(thing, Cache) for thing in gc.get_objects())
+    before = sum(issubclass(type(thing), Cache) for thing in gc.get_objects())
     timed(model, inputs, 3, ST3(1, 2, 0.3, horizon=8))
     gc.collect()
-    assert sum(isinstance(thing, Cache) for thing in gc.get_objects()) == before
+    assert sum(issubclass(type(thing), Cache) for thing in gc.get_objects()) == before
 
 
 def test_answers_do_not_end_early():

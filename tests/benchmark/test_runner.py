@@ -1,15 +1,17 @@
 """Rounds: who runs when, what is written down, and what is refused."""
 
+import gc
 import json
-from contextlib import nullcontext
 from dataclasses import asdict, replace
 
 import pytest
 import torch
 
 from tests import guides, tiny
-from tests.benchmark.subjects import BATCH, subject, traces
-from vistrim import PVTP, SGL, ST3, FasterVLM, Random, UnsupportedModelError, trim
+from tests.benchmark import subjects
+from tests.benchmark.subjects import subject, traces
+from tests.families.zoo import FAMILIES
+from vistrim import PVTP, SGL, ST3, VTA, Random, compose, trim
 from vistrim.architectures import discover
 from vistrim.benchmark import runner
 from vistrim.benchmark.clock import BenchmarkError
@@ -17,11 +19,20 @@ from vistrim.benchmark.cost import untouched_cost
 from vistrim.benchmark.overhead import KEEP_EVERYTHING, KeepEverything
 from vistrim.benchmark.results import UNTOUCHED
 from vistrim.benchmark.runner import measure
+from vistrim.benchmark.subject import Subject
 from vistrim.benchmark.summary import summarize
 from vistrim.errors import ResumeError
 
 METHODS = {"st3": ST3(1, 2, 0.3, horizon=8), KEEP_EVERYTHING: KeepEverything()}
 NEW = 4
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_objects():
+    """Every run collects garbage, which takes long among the objects of all imported packages."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def lines(folder):
@@ -71,13 +82,26 @@ def test_who_keeps_everything_says_the_same_and_costs_the_same(monkeypatch, tmp_
     assert full | {"notation": KEEP_EVERYTHING} == kept
 
 
-@pytest.mark.parametrize("text", tiny.TEXTS)
-@pytest.mark.parametrize("window", [None, 12])
-def test_bytes_are_those_of_the_tensors(text, window):
-    if window is not None and text != "mistral":
-        pytest.skip("only Mistral has a sliding window")
-    model = tiny.build(text, **({"sliding_window": window} if window else {}))
-    measured, spec = subject(model), discover(model)
+def gemma():
+    """Layers with heads of several widths, some of them with a sliding window."""
+    family = FAMILIES["gemma4-bidirectional"]
+    sample = family.sample()
+    inputs = family.batch([sample, sample])
+    return Subject(family.build(), inputs, sample.visual, sample.text, weight_bytes=1, settings={})
+
+
+SUBJECTS = {
+    "llama": lambda: subject(tiny.build()),
+    "sliding window": lambda: subject(tiny.build("mistral", sliding_window=12)),
+    "half precision": lambda: subject(tiny.build("qwen2").to(torch.bfloat16)),
+    "layers that differ": gemma,
+}
+
+
+@pytest.mark.parametrize("kind", SUBJECTS)
+def test_bytes_are_those_of_the_tensors(kind):
+    measured = SUBJECTS[kind]()
+    model, spec = measured.model, discover(measured.model)
     for method in (None, *METHODS.values(), PVTP(1, 2, 0.5)):
         held = []
 
@@ -86,10 +110,10 @@ def test_bytes_are_those_of_the_tensors(text, window):
             held.append(sum(t.numel() * t.element_size() for layer in layers for t in (layer.keys, layer.values)))
 
         hook = model.register_forward_hook(count, with_kwargs=True)
-        run, cost = runner._run(measured, spec, "label", method, 0, NEW)
+        _, known = runner._run(measured, spec, "label", method, 0, NEW)
         hook.remove()
-        assert (cost or untouched_cost(measured, spec, NEW)).kv_bytes == held
-        assert len(held) == NEW == 1 + len(run.step_seconds)
+        assert (known or untouched_cost(measured, spec, NEW)).kv_bytes == held
+        assert len(held) == NEW
 
 
 def test_costs_come_from_the_report(tmp_path):
@@ -111,24 +135,30 @@ def test_costs_come_from_the_report(tmp_path):
     assert limits["step"].limit > 1
 
 
-@pytest.mark.parametrize("cut", range(1, 9))
-def test_a_benchmark_goes_on_where_it_was_cut_off(tmp_path, cut):
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of three rounds that nothing has interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    measure(subject(), METHODS, folder, repeat=3, new_tokens=2)
+    return folder
+
+
+@pytest.mark.parametrize("cut", [1, 3, 5, 8])
+def test_a_benchmark_goes_on_where_it_was_cut_off(whole, tmp_path, cut):
     def interrupt(records):
         if len(records.runs) == cut:
             raise KeyboardInterrupt
 
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    measure(subject(), METHODS, whole, repeat=3, new_tokens=2)
     with pytest.raises(KeyboardInterrupt):
-        measure(subject(), METHODS, broken, repeat=3, new_tokens=2, advance=interrupt)
-    before = lines(broken)
-    measure(subject(), METHODS, broken, repeat=3, new_tokens=2)
-    assert places(broken) == places(whole)
-    assert [line.keys() for line in lines(broken)] == [line.keys() for line in lines(whole)]
+        measure(subject(), METHODS, tmp_path, repeat=3, new_tokens=2, advance=interrupt)
+    before = lines(tmp_path)
+    measure(subject(), METHODS, tmp_path, repeat=3, new_tokens=2)
+    assert places(tmp_path) == places(whole)
+    assert [line.keys() for line in lines(tmp_path)] == [line.keys() for line in lines(whole)]
     kept = cut // 3 * 3
-    assert lines(broken)[:kept] == before[:kept]
+    assert lines(tmp_path)[:kept] == before[:kept]
     for name in ("costs.json", "settings.json"):
-        assert json.loads((broken / name).read_text()) == json.loads((whole / name).read_text())
+        assert json.loads((tmp_path / name).read_text()) == json.loads((whole / name).read_text())
 
 
 def test_nothing_runs_again_when_all_is_there_and_more_rounds_are_added(monkeypatch, tmp_path):
@@ -183,15 +213,14 @@ def test_a_guide_counts_as_selection(tmp_path):
     [
         (PVTP(start_layer=9), ValueError, "choose a smaller start_layer"),
         (SGL(), ValueError, "sgl needs a guide"),
-        (FasterVLM(), UnsupportedModelError, ""),
+        (compose(SGL(guides.shared(), exit_threshold=0.5), VTA()), BenchmarkError, "choose no exit_threshold"),
         (SGL(guides.shared(), exit_threshold=0.5), BenchmarkError, "choose no exit_threshold"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_runs(monkeypatch, tmp_path, method, error, says):
     monkeypatch.setattr(runner, "_run", None)
-    siglip = subject(tiny.shared(vision="siglip_vision_model"))
     with pytest.raises(error, match=says):
-        measure(siglip, {"random": Random(), "it": method}, tmp_path / "folder")
+        measure(subject(), {"random": Random(), "it": method}, tmp_path / "folder")
     assert not (tmp_path / "folder").exists()
 
 
@@ -210,6 +239,7 @@ def test_what_cannot_be_asked_for(tmp_path, options, says):
 
 def test_the_untouched_model_alone(tmp_path):
     model = tiny.build()
+    model.generate(**subject().inputs, do_sample=False, max_new_tokens=1)
     before = traces(model)
     records = measure(subject(model), {}, tmp_path, repeat=2, new_tokens=1)
     assert [(row.label, row.step, row.rounds) for row in summarize(records.runs, records.costs)] == [
@@ -220,12 +250,15 @@ def test_the_untouched_model_alone(tmp_path):
 
 
 @pytest.mark.parametrize(("device", "warmed"), [("cpu", [UNTOUCHED]), ("cuda", [UNTOUCHED, *METHODS])])
-def test_warm_up(monkeypatch, tmp_path, device, warmed):
+def test_an_accelerator_is_warmed_up_by_every_method(monkeypatch, tmp_path, device, warmed):
     model, ran = tiny.build(), []
+
+    def pretend(subject, spec, label, method, number, new_tokens):
+        ran.append((label, new_tokens))
+        return subjects.run(label, number, 0.1, 0.3, [0.1] * 3), subjects.cost(label)
+
     monkeypatch.setattr(type(model), "device", property(lambda self: torch.device(device)))
-    run = runner._run
-    monkeypatch.setattr(runner, "_run", lambda *args: ran.append((args[2], args[5])) or run(*args))
-    with nullcontext() if device == "cpu" else pytest.raises(RuntimeError):
-        measure(subject(model), METHODS, tmp_path, repeat=1, new_tokens=NEW)
-    assert ran[: len(warmed)] == [(label, 2) for label in warmed]
-    assert BATCH == 2
+    monkeypatch.setattr(runner, "_run", pretend)
+    records = measure(subject(model), METHODS, tmp_path, repeat=1, new_tokens=NEW)
+    assert ran == [(label, 2) for label in warmed] + [(label, NEW) for label in (UNTOUCHED, *METHODS)]
+    assert len(records.runs) == 3

@@ -68,6 +68,12 @@ def time_generation(
     ------
     BenchmarkError
         If the model generates another number of tokens.
+
+    Notes
+    -----
+    At every mark the devices are waited for. ``generate`` does so itself after each token, except on Apple's
+    accelerators, where a step takes a little longer here than it would otherwise. The engine waits around every cut
+    in prefill, which counts against the method.
     """
     marks = _Marks(devices)
     hooks = Hooks()
