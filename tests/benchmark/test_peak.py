@@ -54,3 +54,23 @@ def test_where_the_platform_does_not_tell_it_is_none(monkeypatch, tmp_path):
     assert watch_peak([torch.device("meta")])() is None
     monkeypatch.setattr(memory_peak, "_PROCESS", tmp_path)
     assert watch_peak(CPU)() is None
+
+
+@pytest.mark.parametrize("lines", ["VmRSS:\t 1000 kB\n", "VmRSS:\t 1000 kB\nVmHWM:\t 900000 kB\n"])
+def test_where_the_peak_cannot_be_reset_it_is_none(monkeypatch, tmp_path, lines):
+    (tmp_path / "clear_refs").touch()
+    (tmp_path / "status").write_text(lines)
+    monkeypatch.setattr(memory_peak, "_PROCESS", tmp_path)
+    assert watch_peak(CPU)() is None
+
+
+def test_on_cuda_it_is_what_tensors_take_on_all_devices(monkeypatch):
+    devices = [torch.device("cuda", 0), torch.device("cuda", 1)]
+    held, highest = {devices[0]: 100, devices[1]: 200}, {devices[0]: 999, devices[1]: 999}
+    monkeypatch.setattr(torch.cuda, "memory_allocated", held.__getitem__)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", highest.__getitem__)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: highest.update({device: held[device]}))
+    peak = watch_peak([*CPU, *devices])
+    assert peak() == 0
+    highest.update({devices[0]: 150, devices[1]: 270})
+    assert peak() == 120

@@ -10,6 +10,9 @@ _PROCESS = Path("/proc/self")
 _RESET_PEAK = "5"
 """What ``clear_refs`` takes to forget the largest resident size so far; see proc(5)."""
 
+_SLACK = 16 * 2**20
+"""Bytes by which the kernel's two figures may differ at the same moment: each core counts some pages by itself."""
+
 Peak = Callable[[], int | None]
 """Bytes held at most since the watch began, beyond what was held then; None where the platform does not tell."""
 
@@ -57,11 +60,14 @@ def _watch_process() -> Peak:
         (_PROCESS / "clear_refs").write_text(_RESET_PEAK)
     except OSError:
         return lambda: None
-    before = _resident("VmRSS")
+    before, highest = _resident("VmRSS"), _resident("VmHWM")
+    # Some sandboxes take the request and forget nothing.
+    if before is None or highest is None or highest - before > _SLACK:
+        return lambda: None
 
     def peak() -> int | None:
-        highest = _resident("VmHWM")
-        return None if highest is None or before is None else max(0, highest - before)
+        now = _resident("VmHWM")
+        return None if now is None else max(0, now - before)
 
     return peak
 
