@@ -12,7 +12,6 @@ import argparse
 import statistics
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,28 +24,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from benchmarks import shapes
 from benchmarks.record import record
 from vistrim import ST3, VTW, FastV, PyramidDrop, SparseVLM, trim
-from vistrim.core.selection import Selection, keep_top
+from vistrim.benchmark.overhead import KeepEverything
 from vistrim.methods.base import Method
-from vistrim.methods.views import LayerTokens
-
-
-@dataclass(frozen=True)
-class KeepEverything(Method):
-    """Scores wherever the balanced preset does, and keeps every token."""
-
-    name = "keep-everything"
-    summary = "Engine overhead"
-    stages = ("prefill",)
-    source = "benchmark"
-
-    def prefill_layers(self, depth: int) -> tuple[int, ...]:
-        """The layers at which the balanced preset cuts."""
-        return ST3.preset("balanced").prefill_layers(depth)
-
-    def select_prefill(self, layer: int, tokens: LayerTokens) -> Selection | None:
-        """Rank, and choose all."""
-        return keep_top(tokens.scores, tokens.visual, tokens.held)
-
 
 METHODS: dict[str, Method | None] = {
     "untouched": None,

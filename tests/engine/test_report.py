@@ -36,6 +36,7 @@ def test_bytes_equal_the_plan_and_the_tensors():
         assert s.untyped_storage().nbytes() <= s.nbytes // s.shape[2] * (s.shape[2] + room_for(s.shape[2]))
     assert report.kv_bytes_full == PER_TOKEN * tiny.DEPTH * (n + text + 7)
     assert report.kv_tokens_per_step == [[sum(planned) + tiny.DEPTH * (text + t)] for t in range(8)]
+    assert report.kv_bytes_per_step == [PER_TOKEN * held for (held,) in report.kv_tokens_per_step]
     shares = [(sum(planned) + 5 * (text + t)) / (5 * (n + text + t)) for t in range(8)]
     assert report.kv_fraction_mean == pytest.approx(sum(shares) / 8)
 
@@ -47,6 +48,7 @@ def test_annealing_lowers_the_bytes_step_by_step():
     kept = [n, *(method.tokens_kept(n, 0, t, tiny.DEPTH) for t in range(1, 8))]
     held = [k + text + t for t, k in enumerate(kept)]
     assert report.kv_tokens_per_step == [[tiny.DEPTH * h] for h in held]
+    assert report.kv_bytes_per_step == [tiny.DEPTH * PER_TOKEN * h for h in held]
     assert report.kv_bytes == tiny.DEPTH * PER_TOKEN * held[-1]
     assert report.kv_bytes_peak == tiny.DEPTH * PER_TOKEN * max(held)
     shares = [h / (n + text + t) for t, h in enumerate(held)]

@@ -72,11 +72,11 @@ class Recorder:
     window_hides_images: bool = False
     passes: int = 0
     held_bytes: int = 0
-    held_bytes_peak: int = 0
     full_bytes: int = 0
     shares: float = 0.0
     kv_tokens: list[tuple[int, ...]] = field(default_factory=list)
     kv_tokens_per_step: list[tuple[int, ...]] = field(default_factory=list)
+    kv_bytes_per_step: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.devices = devices_of(self.spec, self.device)
@@ -150,7 +150,7 @@ class Recorder:
         if cache is not None:
             self.passes += 1
             self.look_at(cache)
-            self.held_bytes_peak = max(self.held_bytes_peak, self.held_bytes)
+            self.kv_bytes_per_step.append(self.held_bytes)
             self.shares += self.held_bytes / self.full_bytes if self.full_bytes else 1.0
             self.kv_tokens_per_step.append(tuple(map(sum, zip(*self.kv_tokens, strict=True))))
 
@@ -185,8 +185,9 @@ class Recorder:
             visual_tokens_per_layer=[list(n) for n in self.visual_per_layer],
             kv_tokens_per_layer=[list(n) for n in self.kv_tokens],
             kv_tokens_per_step=[list(n) for n in self.kv_tokens_per_step],
+            kv_bytes_per_step=self.kv_bytes_per_step.copy(),
             kv_bytes=self.held_bytes,
-            kv_bytes_peak=self.held_bytes_peak,
+            kv_bytes_peak=max(self.kv_bytes_per_step, default=0),
             kv_bytes_full=self.full_bytes,
             kv_fraction_mean=share,
             prefill_flops=flops,

@@ -55,6 +55,8 @@ class TrimReport:
     kv_tokens_per_step : list of list of int
         Tokens in all layers' KV caches together after each forward pass, per pass and sample; the first pass is the
         prefill. Empty without a cache.
+    kv_bytes_per_step : list of int
+        Bytes of all keys and values after each forward pass, likewise.
     kv_bytes : int
         Bytes of all keys and values at the end.
     kv_bytes_peak : int
@@ -104,6 +106,7 @@ class TrimReport:
     visual_tokens_per_layer: list[list[int]]
     kv_tokens_per_layer: list[list[int]]
     kv_tokens_per_step: list[list[int]]
+    kv_bytes_per_step: list[int]
     kv_bytes: int
     kv_bytes_peak: int
     kv_bytes_full: int

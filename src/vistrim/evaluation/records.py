@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vistrim.errors import ResumeError
-from vistrim.files import append_lines, damaged_line, differences, read_lines, write_whole
+from vistrim.files import append_lines, claim_folder, damaged_line, read_lines, read_object, write_whole
 
 UNTOUCHED = "untouched"
 """Stands where a method's notation stands otherwise."""
@@ -110,9 +110,8 @@ class RecordFile:
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "samples.jsonl"
-        self._check(folder, settings)
+        claim_folder(self._path, settings)
         self._samples: dict[tuple[str, str], Sample] = {}
         self._failures: dict[tuple[str, str], Failure] = {}
         self._identities: dict[str, str] = self._read_identities()
@@ -157,28 +156,9 @@ class RecordFile:
                 self._samples[key] = record
                 self._failures.pop(key, None)
 
-    def _check(self, folder: Path, settings: dict[str, Any]) -> None:
-        path = folder / "settings.json"
-        if not path.exists():
-            if self._path.exists():
-                raise ResumeError(f"{folder} holds samples without settings.json: give another folder")
-            write_whole(path, json.dumps(settings, indent=2) + "\n")
-            return
-        try:
-            before = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
-            raise ResumeError(f"{path} is damaged: give another folder, or delete this one") from error
-        if differing := differences(before, settings):
-            raise ResumeError(
-                f"{folder} holds results with other settings ({differing}): give another folder, or delete this one"
-            )
-
     def _read_identities(self) -> dict[str, str]:
         path = self._path.with_name("methods.json")
-        try:
-            return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
-        except (ValueError, TypeError) as error:
-            raise ResumeError(f"{path} is damaged: give another folder, or delete this one") from error
+        return read_object(path) if path.exists() else {}
 
     def _load(self) -> None:
         for number, values in read_lines(self._path):

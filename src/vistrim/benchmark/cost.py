@@ -1,0 +1,52 @@
+"""What a generation computes and holds, with and without a method."""
+
+from vistrim.architectures import ModelSpec
+from vistrim.benchmark.results import UNTOUCHED, Cost
+from vistrim.benchmark.subject import Subject
+from vistrim.core import costs
+from vistrim.engine.report import TrimReport
+from vistrim.engine.untrimmed import UntrimmedCache
+
+
+def untouched_cost(subject: Subject, spec: ModelSpec, new_tokens: int) -> Cost:
+    """Cost of the untouched model, from its shape.
+
+    Parameters
+    ----------
+    subject : Subject
+        What is measured.
+    spec : ModelSpec
+        What `vistrim.architectures.discover` found in its model.
+    new_tokens : int
+        Tokens generated per sample; the last one is never stored.
+    """
+    shape, cache = spec.decoder_shape, UntrimmedCache(spec)
+    batch, prompt = subject.inputs["input_ids"].shape
+    return Cost(
+        notation=UNTOUCHED,
+        average_tokens=float(subject.visual_tokens),
+        prefill_flops=float(batch * costs.prefill_flops(shape, [prompt] * shape.layers)),
+        kv_bytes=[batch * cache.nbytes(prompt + step) for step in range(new_tokens)],
+        weight_bytes=subject.weight_bytes,
+        stages=0,
+    )
+
+
+def trimmed_cost(report: TrimReport, weight_bytes: int) -> Cost:
+    """Cost of a method, from the report on one of its runs.
+
+    Parameters
+    ----------
+    report : TrimReport
+        Of a generation on a batch of alike samples.
+    weight_bytes : int
+        See `vistrim.benchmark.subject.Subject`.
+    """
+    return Cost(
+        notation=report.method,
+        average_tokens=report.average_tokens,
+        prefill_flops=float(report.prefill_flops + sum(report.method_flops)),
+        kv_bytes=report.kv_bytes_per_step,
+        weight_bytes=weight_bytes,
+        stages=len(report.stages),
+    )

@@ -1,0 +1,28 @@
+"""What the untouched model computes and holds, from its shape, is what the engine measures when nothing is dropped."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.families.zoo import FAMILIES, shared
+from vistrim import trim
+from vistrim.architectures import discover
+from vistrim.benchmark.cost import trimmed_cost, untouched_cost
+from vistrim.benchmark.overhead import KeepEverything
+from vistrim.benchmark.subject import Subject
+
+NEW = 3
+
+
+@pytest.mark.parametrize(
+    "name", ["llava", "llava_next", "qwen2_5_vl", "internvl", "smolvlm", "mistral3-mistral4", "gemma3"]
+)
+def test_shape_and_measurement_agree(name):
+    family, model = FAMILIES[name], shared(name)
+    sample = family.sample()
+    subject = Subject(model, family.batch([sample, sample]), sample.visual, sample.text, 11, {})
+    with trim(model, KeepEverything()) as run:
+        model.generate(**subject.inputs, do_sample=False, max_new_tokens=NEW)
+    full = untouched_cost(subject, discover(model), NEW)
+    assert trimmed_cost(run.report, 11) == replace(full, notation=KeepEverything.name)
+    assert full.step_bytes == 11 + sum(full.kv_bytes[1:]) / 2
