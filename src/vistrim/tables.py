@@ -1,6 +1,6 @@
 """Tables of finished text, for the terminal and for Markdown."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 
@@ -35,5 +35,5 @@ class Table:
             yield [f"**{cell}**" if (i, j) in self.flagged else cell for j, cell in enumerate(row)]
 
 
-def _line(cells: list[str] | tuple[str, ...]) -> str:
+def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

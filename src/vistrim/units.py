@@ -11,6 +11,8 @@ def bytes_text(n: float) -> str:
 
 def seconds_text(seconds: float) -> str:
     """To three digits, below a second in milliseconds."""
+    if seconds == 0:
+        return "0 ms"
     # What would round to 1000 ms is a second.
     if abs(seconds) >= 0.9995:
         return f"{_three_digits(seconds)} s"

@@ -42,7 +42,7 @@ def time_parts(row: Row) -> dict[str, float]:
     rest = row.prefill - row.select
     steps = len(row.cost.kv_bytes) - 1
     return {
-        # A method that reads the vision tower selects while images are encoded: what does not fit into prefill was there.
+        # A method that reads the vision tower selects while images are encoded: what prefill has no room for was there.
         "encode": row.encode + min(0.0, rest),
         "select": row.select,
         "rest of prefill": max(0.0, rest),

@@ -34,6 +34,7 @@ trimmed time within each round, so that a machine that gets slower or faster mea
   fixed costs of a step outweigh what it reads
 * KV peak, KV mean, KV end: bytes of keys and values over the untouched model's: the largest of each, the mean of the
   ratios over the steps (prefill included), and after the last step
+* KV bytes, peak: the largest number of bytes held, for the whole batch
 * peak beyond the weights: most memory held during a run beyond what was held before it, largest of the rounds;
   unknown where the platform does not tell"""
 

@@ -62,7 +62,7 @@ def _times(rows: Sequence[Row]) -> Table:
 
 def _speedups(rows: Sequence[Row]) -> Table:
     columns = ("method", "encode", "prefill", "limit", "share", "decode", "limit", "share", "first token", "total")
-    lines = [
+    lines: list[tuple[str, ...]] = [
         (
             row.label,
             _ratio(row, "encode"),

@@ -12,9 +12,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vistrim.cli.drawing import drawn, table_console
-from vistrim.cli.errors import CommandError, WrongUsageError
+from vistrim.cli.errors import CommandError
 from vistrim.cli.models import check_loading, identity, load_model, prepare_trim
-from vistrim.cli.parsing import parse_method
+from vistrim.cli.parsing import parse_methods
 from vistrim.cli.tasks import TASKS_HELP, read_items
 from vistrim.environment import command_line
 from vistrim.errors import MissingPackageError
@@ -61,7 +61,7 @@ def evaluate_command(
     Example: vistrim eval --method st3 --method st3:preset=compact --method random:keep=0.4 --out results
     """
     # Everything cheap is checked before the model is loaded.
-    methods = _methods(method or ["st3"])
+    methods = parse_methods(method or ["st3"], {UNTOUCHED: None})
     asked = read_items(tasks, split, level, limit, seed, images)
     check_loading(dtype, device)
     if importlib.util.find_spec("matplotlib") is None:
@@ -94,17 +94,6 @@ def evaluate_command(
     else:
         _print(rows, out)
     _complain_about_failures(rows, out)
-
-
-def _methods(specs: Sequence[str]) -> dict[str, Method]:
-    labels = (" ".join(spec.split()) for spec in specs)
-    methods = {label: parse_method(label) for label in labels if label != UNTOUCHED}
-    by_notation: dict[str, str] = {}
-    for spec, method in methods.items():
-        other = by_notation.setdefault(str(method), spec)
-        if other != spec:
-            raise WrongUsageError(f"--method {spec} and {other} are the same: leave one out")
-    return methods
 
 
 def _run(
