@@ -29,7 +29,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     """
     names = short_names([row.label for row in rows], LONGEST_LABEL)
     heights = (1.5 + 0.6 * max(1, len(rows) - 1), 3 + 0.12 * len(rows), 1.5 + 0.4 * len(rows))
-    figure = Figure(figsize=(10, sum(heights)), layout="constrained")
+    figure = Figure(figsize=(12, sum(heights)), layout="constrained")
     speedups, held, times = figure.subplots(3, 1, height_ratios=heights)
     _draw_speedups(speedups, [row for row in rows if row.label != UNTOUCHED], names)
     _draw_kv(held, rows, names)
@@ -72,7 +72,7 @@ def _draw_speedups(axes: Any, rows: Sequence[Row], names: dict[str, str]) -> Non
                 fontsize="small",
                 color="red" if round(found.ratio, 2) < 1 else "black",
             )
-    axes.set_xlim(0, 1.2 * max(ends))
+    axes.set_xlim(0, 1.25 * max(ends))
     _methods_axis(axes, rows, names)
     axes.set_xlabel("times as fast as untouched")
     axes.set_title("speed-up (bar) and what it could be at most (mark); red: slower")
@@ -82,14 +82,17 @@ def _draw_speedups(axes: Any, rows: Sequence[Row], names: dict[str, str]) -> Non
 def _draw_kv(axes: Any, rows: Sequence[Row], names: dict[str, str]) -> None:
     largest = max(max(row.cost.kv_bytes) for row in rows)
     size, unit = (_GIB, "GiB") if largest >= _GIB else (_MIB, "MiB")
-    others = [row for row in rows if row.label != UNTOUCHED]
-    styles = {row.label: (f"C{i % 10}", _LINES[i // 10 % len(_LINES)]) for i, row in enumerate(others)}
-    for row in rows:
-        color, line = styles.get(row.label, ("gray", "--"))
+    trimmed = [row for row in rows if row.label != UNTOUCHED]
+    drawn = [
+        # Ever thinner, so that none hides another that holds the same.
+        *((row, f"C{i % 10}", _LINES[i // 10 % len(_LINES)], 4.5 - 3 * i / len(rows)) for i, row in enumerate(trimmed)),
+        *((row, "black", "--", 1) for row in rows if row.label == UNTOUCHED),
+    ]
+    for row, color, line, width in drawn:
         values = [n / size for n in row.cost.kv_bytes]
         # A line of one point would not be seen.
         marker = "o" if len(values) == 1 else None
-        axes.plot(range(len(values)), values, color=color, linestyle=line, marker=marker, label=names[row.label])
+        axes.plot(values, color=color, linestyle=line, linewidth=width, marker=marker, label=names[row.label])
     axes.set_ylim(bottom=0)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("decoding steps after prefill")

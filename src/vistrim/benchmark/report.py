@@ -36,7 +36,8 @@ trimmed time within each round, so that a machine that gets slower or faster mea
   ratios over the steps (prefill included), and after the last step
 * KV bytes, peak: the largest number of bytes held, for the whole batch
 * peak beyond the weights: most memory held during a run beyond what was held before it, largest of the rounds;
-  unknown where the platform does not tell"""
+  unknown where the platform does not tell
+* in the picture, long names lose their parameters; those that would be the same are numbered in the tables' order"""
 
 RANDOM_WEIGHTS = (
     "The weights are random: time and memory are those of a model of this shape, the answers mean nothing, and so do "

@@ -22,7 +22,7 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     Returns
     -------
     list of Table
-        None is wider than 140 characters with labels of up to 40; what is slower than the untouched model is flagged.
+        Narrow enough for 140 columns of a terminal; what is slower than the untouched model is flagged.
     """
     return [_times(rows), _speedups(rows), _memory(rows)]
 
