@@ -31,20 +31,21 @@ class Bench:
         self.asked.append(wanted)
         return Subject(SimpleNamespace(), {}, 576, 64, 1000, {"dtype": "float32", "device": "cpu"})
 
-    def measure(self, subject, methods, repeat, folder, advance):
+    def measure(self, subject, methods, folder, *, repeat, new_tokens, advance):
         self.asked.append((methods, repeat))
+        assert new_tokens == self.asked[0].new_tokens
         if self.fails is not None:
             raise self.fails
         folder.mkdir(parents=True, exist_ok=True)
         rows = self.rows(methods)
         found = runs(rows, repeat)
-        costs = {row.label: row.cost for row in rows}
-        for done in range(1, len(found) + 1):
-            advance(found[:done], costs)
-        return found, costs
+        for done in range(len(found) + 1):
+            records = SimpleNamespace(runs=found[:done], costs={row.label: row.cost for row in rows[:done]})
+            advance(records)
+        return records
 
     def summarize(self, runs, costs):
-        return self.rows([label for label in costs if label != UNTOUCHED])
+        return self.rows([label for label in costs if label != UNTOUCHED]) if costs else []
 
     @staticmethod
     def rows(labels):

@@ -1,6 +1,5 @@
 """How far a benchmark is."""
 
-from collections import Counter
 from collections.abc import Collection, Sequence
 
 from vistrim.benchmark.results import Run
@@ -12,12 +11,14 @@ def progress_line(runs: Sequence[Run], labels: Collection[str], repeat: int) -> 
     Parameters
     ----------
     runs : sequence of Run
-        Finished ones, at least one.
+        Finished ones.
     labels : collection of str
         All that run in each round, the untouched model included.
     repeat : int
         Rounds.
     """
+    if not runs:
+        return f"round 1 of {repeat}: warming up"
     last = runs[-1]
     return (
         f"round {last.round + 1} of {repeat}: {last.method} done, run {len(runs)} of {repeat * len(labels)}, "
@@ -25,17 +26,11 @@ def progress_line(runs: Sequence[Run], labels: Collection[str], repeat: int) -> 
     )
 
 
-def complete_rounds(runs: Sequence[Run], labels: Collection[str]) -> int:
-    """Rounds in which everything has run."""
-    counts = Counter(run.method for run in runs)
-    return min(counts[label] for label in labels)
-
-
 def seconds_left(runs: Sequence[Run], labels: Collection[str], repeat: int) -> float:
     """Seconds of the runs that are missing, each as long as its method's so far, or as all others if it has none."""
     times = {label: [run.total_seconds for run in runs if run.method == label] for label in labels}
     usual = _mean([run.total_seconds for run in runs])
-    return sum((repeat - len(known)) * (_mean(known) if known else usual) for known in times.values())
+    return sum(max(0, repeat - len(known)) * (_mean(known) if known else usual) for known in times.values())
 
 
 def _mean(values: Sequence[float]) -> float:

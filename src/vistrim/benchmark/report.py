@@ -18,7 +18,8 @@ rotates from round to round. Times are medians over the rounds; a speed-up is th
 trimmed time within each round, so that a machine that gets slower or faster meanwhile does not distort it.
 
 * tokens: visual tokens per layer and sample in prefill, mean over layers
-* encode: vision tower and projector
+* encode: vision tower and projector; 0 ms in a model that encodes images inside its own forward pass, where it counts
+  as prefill
 * select: a method's own work up to the first token, that of its guide included; it is a part of encode and prefill
 * per cut: select over prefill, divided by the number of cuts
 * prefill: from the encoded images to the first token, select included

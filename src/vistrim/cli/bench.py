@@ -120,7 +120,7 @@ def bench(
         subject = _subject(wanted)
         for chosen in methods.values():
             prepare_trim(subject.model, chosen)
-        rows, runs = _measured(subject, methods, repeat, out)
+        rows, runs = _measured(subject, methods, repeat, new_tokens, out)
     # matplotlib takes a while to import: not for commands that draw nothing.
     from vistrim.benchmark.report import write
 
@@ -147,15 +147,24 @@ def _subject(wanted: Wanted) -> Subject:
         return subject
 
 
-def _measured(subject: Subject, methods: dict[str, Method], repeat: int, out: Path) -> tuple[list[Row], Sequence[Run]]:
+def _measured(
+    subject: Subject, methods: dict[str, Method], repeat: int, new_tokens: int, out: Path
+) -> tuple[list[Row], Sequence[Run]]:
     """Let the benchmark run, or go on, and show what is known meanwhile."""
     try:
         with live_tables((UNTOUCHED, *methods), repeat, parts.summarize) as advance:
-            runs, costs = parts.measure(subject, methods, repeat, out, advance)
+            records = parts.measure(
+                subject,
+                methods,
+                out,
+                repeat=repeat,
+                new_tokens=new_tokens,
+                advance=lambda so_far: advance(so_far.runs, so_far.costs),
+            )
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped: the same command goes on from here")
         raise
-    return parts.summarize(runs, costs), runs
+    return parts.summarize(records.runs, records.costs), records.runs
 
 
 def _settings(wanted: Wanted, subject: Subject, repeat: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from vistrim.benchmark.progress import complete_rounds, progress_line
+from vistrim.benchmark.progress import progress_line
 from vistrim.benchmark.results import Cost, Row, Run
 from vistrim.benchmark.tables import tables
 from vistrim.cli.drawing import drawn
@@ -28,12 +28,12 @@ def live_tables(
     repeat : int
         Rounds.
     summarize : callable
-        Rows of runs and costs; asked once a round is complete.
+        Rows of runs and costs; none as long as too little is known.
 
     Yields
     ------
     callable
-        To be told all finished runs and all costs after each run.
+        To be told all finished runs and all known costs, whenever there are more.
     """
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
@@ -43,8 +43,9 @@ def live_tables(
     with Live(console=console, auto_refresh=False, transient=True) as live:
 
         def advance(runs: Sequence[Run], costs: Mapping[str, Cost]) -> None:
-            known = tables(summarize(runs, costs)) if complete_rounds(runs, labels) else []
+            rows = summarize(runs, costs)
             # The line comes first: a low terminal cuts off what comes last.
-            live.update(Group(Text(progress_line(runs, labels, repeat)), *map(drawn, known)), refresh=True)
+            line = Text(progress_line(runs, labels, repeat))
+            live.update(Group(line, *map(drawn, tables(rows) if rows else [])), refresh=True)
 
         yield advance
