@@ -29,7 +29,7 @@ class Bench:
 
     def make_subject(self, wanted):
         self.asked.append(wanted)
-        return Subject(SimpleNamespace(), {}, 576, 64, 1000, {"dtype": "float32", "device": "cpu"})
+        return Subject(SimpleNamespace(), {}, 576, 64, 1000, {"visual_tokens": 576, "device": "cpu"})
 
     def measure(self, subject, methods, folder, *, repeat, new_tokens, advance):
         self.asked.append((methods, repeat))
@@ -74,7 +74,13 @@ def test_tables_and_files(bench, tmp_path):
     found = json.loads((out / "results.json").read_text())
     assert [row["label"] for row in found["methods"]] == ["untouched", "keep-everything", "st3"]
     assert all(len(row["runs"]) == 5 for row in found["methods"])
-    assert found["settings"]["visual_tokens"] == 576
+    assert found["settings"] == {
+        "model": "reference",
+        "visual_tokens": 576,
+        "device": "cpu",
+        "weight_bytes": 1000,
+        "repeat": 5,
+    }
     assert (out / "results.png").read_bytes().startswith(b"\x89PNG")
     assert "**0.90x slower**" in (out / "results.md").read_text()
 

@@ -4,7 +4,6 @@ import importlib.util
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +12,6 @@ import typer
 from rich.console import Console
 
 import vistrim.benchmark
-from vistrim import reference
 from vistrim.benchmark.results import UNTOUCHED, Row, Run
 from vistrim.benchmark.subject import Subject, Wanted
 from vistrim.benchmark.tables import notes, tables
@@ -124,8 +122,8 @@ def bench(
     # matplotlib takes a while to import: not for commands that draw nothing.
     from vistrim.benchmark.report import write
 
-    random_weights = model in parts.SHAPES and model not in reference.NAMES
-    found = write(out, rows, runs, _settings(wanted, subject, repeat), command_line(), random_weights=random_weights)
+    settings = {"model": model, **subject.settings, "weight_bytes": subject.weight_bytes, "repeat": repeat}
+    found = write(out, rows, runs, settings, command_line(), random_weights=model in parts.SHAPES)
     if as_json:
         typer.echo(json.dumps(found))
     else:
@@ -165,16 +163,6 @@ def _measured(
         Console(stderr=True).print("stopped: the same command goes on from here")
         raise
     return parts.summarize(records.runs, records.costs), records.runs
-
-
-def _settings(wanted: Wanted, subject: Subject, repeat: int) -> dict[str, Any]:
-    asked = {name: value for name, value in asdict(wanted).items() if value is not None}
-    really = {
-        "visual_tokens": subject.visual_tokens,
-        "text_tokens": subject.text_tokens,
-        "weight_bytes": subject.weight_bytes,
-    }
-    return {**asked, **subject.settings, **really, "repeat": repeat}
 
 
 def _print(rows: Sequence[Row], out: Path) -> None:
