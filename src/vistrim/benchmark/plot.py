@@ -85,7 +85,7 @@ def _draw_kv(axes: Any, rows: Sequence[Row], names: dict[str, str]) -> None:
     trimmed = [row for row in rows if row.label != UNTOUCHED]
     drawn = [
         # Ever thinner, so that none hides another that holds the same.
-        *((row, f"C{i % 10}", _LINES[i // 10 % len(_LINES)], 4.5 - 3 * i / len(rows)) for i, row in enumerate(trimmed)),
+        *((row, f"C{i % 10}", _LINES[i // 10 % len(_LINES)], 7 - 5 * i / len(rows)) for i, row in enumerate(trimmed)),
         *((row, "black", "--", 1) for row in rows if row.label == UNTOUCHED),
     ]
     for row, color, line, width in drawn:

@@ -98,8 +98,9 @@ def _method(row: Row, runs: Sequence[Run]) -> dict[str, Any]:
 def _markdown(rows: Sequence[Row], found: dict[str, Any]) -> str:
     environment = found["environment"]
     where = (
-        f"{environment['accelerator'] or environment['processor']}, {environment['threads']} of {environment['cores']} "
-        f"cores, torch {environment['torch']}, transformers {environment['transformers']}, {environment['date']}"
+        f"{environment['accelerator'] or environment['processor']}, {environment['cores']} cores, "
+        f"{environment['threads']} threads, torch {environment['torch']}, transformers {environment['transformers']}, "
+        f"{environment['date']}"
     )
     parts = [
         f"# Speed and memory of {found['settings']['model']}, untouched and trimmed",

@@ -25,7 +25,9 @@ from vistrim.errors import MissingPackageError
 from vistrim.methods import Method
 
 KEEP_EVERYTHING = "keep-everything"
-MEMORY_ADVICE = "use less --batch, --visual-tokens or --new-tokens, --dtype bfloat16, or fewer --layers"
+MEMORY_ADVICE = (
+    "use less --batch, --visual-tokens or --new-tokens, --dtype bfloat16, or fewer --layers of a named shape"
+)
 
 # The parts that make the model and measure: make_subject, SHAPES, KeepEverything, measure and summarize.
 parts: Any = vistrim.benchmark
@@ -86,7 +88,7 @@ def bench(
 ) -> None:
     """Measure the untouched model against trimming methods, in turns: time of each phase, KV cache, memory.
 
-    Every speed-up stands next to what FLOPs and bytes allow at most.
+    Speed-ups of prefill and decoding stand next to what FLOPs and bytes allow at most.
 
     Example: vistrim bench --model llava-1.5-7b --layers 8 --method st3 --method st3:preset=compact --out results
     """
