@@ -25,9 +25,7 @@ from vistrim.errors import MissingPackageError
 from vistrim.methods import Method
 
 KEEP_EVERYTHING = "keep-everything"
-MEMORY_ADVICE = (
-    "use less --batch, --visual-tokens or --new-tokens, --dtype bfloat16, or fewer --layers of a named shape"
-)
+MEMORY_ADVICE = "use less --batch, --visual-tokens or --new-tokens, --dtype bfloat16, or fewer --layers (named shapes)"
 
 # The parts that make the model and measure: make_subject, SHAPES, KeepEverything, measure and summarize.
 parts: Any = vistrim.benchmark
