@@ -24,9 +24,9 @@ from vistrim import SGL, TrimReport, load, trim
 from vistrim.evaluation.answering import answer
 from vistrim.evaluation.scoring import score
 from vistrim.evaluation.summary import GROUPS
-from vistrim.evaluation.tables import Table
 from vistrim.prompting import format_prompts
 from vistrim.reference.items import Item, items
+from vistrim.tables import Table
 
 RATES = [i / 10 for i in range(11)]
 """Exit rates that are shown."""

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from vistrim import __version__
+from vistrim.cli.bench import bench
 from vistrim.cli.calibrate import app as calibrate
 from vistrim.cli.errors import OneLineErrors
 from vistrim.cli.eval import evaluate_command
@@ -17,6 +18,7 @@ app = typer.Typer(cls=OneLineErrors, add_completion=False, pretty_exceptions_ena
 app.command()(run)
 app.command()(methods)
 app.command("eval")(evaluate_command)
+app.command()(bench)
 app.add_typer(calibrate, name="calibrate")
 
 

@@ -2,7 +2,8 @@
 
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import typer
@@ -29,6 +30,23 @@ class WrongUsageError(CommandError):
     """The command cannot be carried out as it was given."""
 
     exit_code = WRONG_USAGE
+
+
+@contextmanager
+def memory_advice(advice: str) -> Iterator[None]:
+    """Say what helps a command whose options are not those of ``run`` where memory runs out.
+
+    Raises
+    ------
+    CommandError
+        In place of what Python or torch raises then.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise CommandError(f"out of memory: {advice}") from error
 
 
 class OneLineErrors(TyperGroup):

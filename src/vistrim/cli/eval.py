@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,23 +10,20 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table as RichTable
-from rich.text import Text
 
-from vistrim.cli.errors import CommandError, WrongUsageError
+from vistrim.cli.drawing import drawn, table_console
+from vistrim.cli.errors import CommandError
 from vistrim.cli.models import check_loading, identity, load_model, prepare_trim
-from vistrim.cli.parsing import parse_method
+from vistrim.cli.parsing import parse_methods
 from vistrim.cli.tasks import TASKS_HELP, read_items
 from vistrim.environment import command_line
 from vistrim.errors import MissingPackageError
 from vistrim.evaluation import RecordFile, Row, evaluate, summarize
 from vistrim.evaluation.records import UNTOUCHED
-from vistrim.evaluation.tables import Table, notes, tables
+from vistrim.evaluation.tables import notes, tables
 from vistrim.methods import Method
 from vistrim.reference.items import Item
 from vistrim.reference.scenes import LEVELS, SPLITS
-
-PIPE_WIDTH = 140
 
 
 def evaluate_command(
@@ -65,7 +61,7 @@ def evaluate_command(
     Example: vistrim eval --method st3 --method st3:preset=compact --method random:keep=0.4 --out results
     """
     # Everything cheap is checked before the model is loaded.
-    methods = _methods(method or ["st3"])
+    methods = parse_methods(method or ["st3"], {UNTOUCHED: None})
     asked = read_items(tasks, split, level, limit, seed, images)
     check_loading(dtype, device)
     if importlib.util.find_spec("matplotlib") is None:
@@ -100,17 +96,6 @@ def evaluate_command(
     _complain_about_failures(rows, out)
 
 
-def _methods(specs: Sequence[str]) -> dict[str, Method]:
-    labels = (" ".join(spec.split()) for spec in specs)
-    methods = {label: parse_method(label) for label in labels if label != UNTOUCHED}
-    by_notation: dict[str, str] = {}
-    for spec, method in methods.items():
-        other = by_notation.setdefault(str(method), spec)
-        if other != spec:
-            raise WrongUsageError(f"--method {spec} and {other} are the same: leave one out")
-    return methods
-
-
 def _run(
     model: Any,
     processor: Any,
@@ -140,24 +125,14 @@ def _run(
 
 
 def _print(rows: Sequence[Row], out: Path) -> None:
-    # A pipe has no width of its own.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    console = table_console()
     for table in tables(rows):
-        console.print(_rich(table))
+        console.print(drawn(table))
         console.print()
     for line in notes(rows):
         console.print(line, markup=False)
     written = f"written: {out / 'results.json'}, results.md, results.png, samples.jsonl"
     console.print(written, markup=False, soft_wrap=True)
-
-
-def _rich(table: Table) -> RichTable:
-    drawn = RichTable(title=table.title, title_justify="left")
-    for number, column in enumerate(table.columns):
-        drawn.add_column(column, justify="right" if number else "left", no_wrap=bool(number), overflow="fold")
-    for row in table.rows:
-        drawn.add_row(*map(Text, row))
-    return drawn
 
 
 def _complain_about_failures(rows: Sequence[Row], out: Path) -> None:

@@ -36,7 +36,7 @@ def load_model(name: str, dtype: str, device: str) -> tuple[Any, Any]:
     LoadError
         See `vistrim.load`.
     """
-    _silence()
+    silence_libraries()
     console = Console(stderr=True, highlight=False, markup=False)
     if is_local(name):
         with console.status(f"loading {name}"):
@@ -55,11 +55,11 @@ def describe_model(name: str) -> vistrim.ModelSupport:
     LoadError, UnsupportedModelError
         See `vistrim.describe_support`.
     """
-    _silence()
+    silence_libraries()
     return vistrim.describe_support(name)
 
 
-def _silence() -> None:
+def silence_libraries() -> None:
     """Keep libraries quiet: their notes and warnings would surround the one line that says what went wrong."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()

@@ -2,7 +2,7 @@
 
 import re
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -60,6 +60,32 @@ def parse_method(spec: str, settings: Sequence[str] = (), preset: str | None = N
         return replace(method.preset(preset), **values)
     except ValueError as error:
         raise WrongUsageError(str(error)) from error
+
+
+def parse_methods(specs: Sequence[str], named: Mapping[str, Method | None]) -> dict[str, Method]:
+    """Build several methods, by the label under which each was asked for.
+
+    Parameters
+    ----------
+    specs : sequence of str
+        As `parse_method` takes them, or a name in ``named``.
+    named : Mapping
+        What some labels stand for; those of None are left out.
+
+    Raises
+    ------
+    WrongUsageError
+        See `parse_method`; and if two are the same method.
+    """
+    labels = (" ".join(spec.split()) for spec in specs)
+    found = {label: named[label] if label in named else parse_method(label) for label in labels}
+    methods = {label: method for label, method in found.items() if method is not None}
+    by_notation: dict[str, str] = {}
+    for label, method in methods.items():
+        other = by_notation.setdefault(str(method), label)
+        if other != label:
+            raise WrongUsageError(f"--method {label} and {other} are the same: leave one out")
+    return methods
 
 
 def _pairs(settings: Sequence[str]) -> dict[str, str]:

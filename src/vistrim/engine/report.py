@@ -8,6 +8,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from vistrim.units import bytes_text
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -177,8 +179,8 @@ class TrimReport:
             lines.append(("decode", f"{1e3 * self.decode_seconds_per_token:.1f} ms per token"))
         if self.kv_fraction_mean is not None:
             lines += [
-                ("KV cache at the end", f"{_bytes(self.kv_bytes)} of {_bytes(self.kv_bytes_full)}"),
-                ("  peak", _bytes(self.kv_bytes_peak)),
+                ("KV cache at the end", f"{bytes_text(self.kv_bytes)} of {bytes_text(self.kv_bytes_full)}"),
+                ("  peak", bytes_text(self.kv_bytes_peak)),
                 ("  mean of untrimmed", f"{100 * self.kv_fraction_mean:.1f} %"),
             ]
         return [*lines, ("generated tokens", str(self.generated_tokens))]
@@ -225,13 +227,6 @@ class TrimReport:
 
 def _each(values: list[int]) -> str:
     return str(values[0]) if len(set(values)) == 1 and values else ", ".join(map(str, values)) or "none"
-
-
-def _bytes(n: int) -> str:
-    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
-        if n >= size:
-            return f"{n / size:.2f} {unit}"
-    return f"{n} bytes"
 
 
 def _flops(n: int) -> str:

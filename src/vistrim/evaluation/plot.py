@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from vistrim.evaluation.records import UNTOUCHED
 from vistrim.evaluation.summary import GROUPS, Row
+from vistrim.labels import without_parameters
 
 _MARKERS = "os^Dv<>ph8XP*d"
 MOST_ENTRIES = 24
@@ -70,9 +71,4 @@ def legend_names(rows: Sequence[Row]) -> dict[str, str]:
     """Name of each row in the legend: its label, or where there are too many its method and positions alone."""
     if len(rows) <= MOST_ENTRIES:
         return {row.label: row.label for row in rows}
-    names = {}
-    for row in rows:
-        parts = row.label.split("+")
-        name = "+".join(part.split(":")[0] for part in parts)
-        names[row.label] = f"{name}, original positions" if "positions=original" in row.label else name
-    return names
+    return {row.label: without_parameters(row.label) for row in rows}

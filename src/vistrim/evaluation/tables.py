@@ -1,26 +1,9 @@
 """The tables of an evaluation, for the terminal and as Markdown."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from vistrim.evaluation.summary import GROUPS, Figures, Interval, Row
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of finished text."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: list[tuple[str, ...]]
-
-    def markdown(self) -> str:
-        """As Markdown; the first column is text, the others are numbers."""
-        align = ["---", *["---:"] * (len(self.columns) - 1)]
-        lines = [self.columns, align, *self.rows]
-        cells = (f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
-        return "\n".join([f"### {self.title}", "", *cells])
-
+from vistrim.tables import Table
 
 COLUMNS = ("method", "accuracy", "retained [95 %]", "agree", "tokens", "FLOPs", "KV mean", "KV peak")
 ALL_COLUMNS = (*COLUMNS, "exited", "items", "errors")

@@ -1,0 +1,176 @@
+"""``vistrim bench``: what trimming gains in time and memory, next to what it could gain at most."""
+
+import importlib.util
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+
+import vistrim.benchmark
+from vistrim.benchmark.results import UNTOUCHED, Row, Run
+from vistrim.benchmark.subject import Subject, Wanted
+from vistrim.benchmark.tables import notes, tables
+from vistrim.cli.bench_live import live_tables
+from vistrim.cli.drawing import drawn, table_console
+from vistrim.cli.errors import WrongUsageError, memory_advice
+from vistrim.cli.models import check_loading, prepare_trim, silence_libraries
+from vistrim.cli.parsing import parse_methods
+from vistrim.environment import command_line
+from vistrim.errors import MissingPackageError
+from vistrim.methods import Method
+
+KEEP_EVERYTHING = "keep-everything"
+MEMORY_ADVICE = "use less --batch, --visual-tokens or --new-tokens, --dtype bfloat16, or fewer --layers (named shapes)"
+
+# The parts that make the model and measure: make_subject, SHAPES, KeepEverything, measure and summarize.
+parts: Any = vistrim.benchmark
+
+
+def bench(
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Named shape with random weights, made on the fly (llava-1.5-7b, llava-1.5-13b, llava-next-7b, "
+            "qwen2.5-vl-7b, internvl3-8b, smolvlm-2b), reference model, local directory or Hugging Face id.",
+            metavar="NAME",
+        ),
+    ] = "reference",
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Trimming method, see `vistrim methods`; repeatable. keep-everything (the engine ranks and drops "
+            "nothing: its overhead) and st3 by default; 'untouched' for none.",
+            metavar="NAME[:KEY=VALUE,...][+...]",
+        ),
+    ] = None,
+    layers: Annotated[
+        int | None, typer.Option(min=1, help="Decoder layers of a named shape; the real model's by default.")
+    ] = None,
+    hidden: Annotated[
+        int | None, typer.Option(min=1, help="Width of a named shape's decoder; the real model's by default.")
+    ] = None,
+    distinct_layers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Decoder layers of a named shape with weights of their own; the others use the same again, which "
+            "saves memory. All by default.",
+        ),
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Samples generated at once.")] = 1,
+    visual_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Visual tokens per sample; those of one usual picture by default.")
+    ] = None,
+    text_tokens: Annotated[int, typer.Option(min=1, help="All other tokens of each prompt.")] = 64,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Tokens generated per sample.")] = 32,
+    dtype: Annotated[
+        str, typer.Option(help="auto (the checkpoint's own), float32, bfloat16 or float16.", metavar="NAME")
+    ] = "auto",
+    attn: Annotated[
+        str, typer.Option(help="Attention kernel: sdpa, eager, flash_attention_2, ...", metavar="NAME")
+    ] = "sdpa",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...", metavar="NAME")] = "auto",
+    repeat: Annotated[int, typer.Option(min=1, help="Rounds, in each of which every method runs once.")] = 5,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads of torch; all that it takes by itself by default.")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder of runs and results; an interrupted benchmark goes on from it.")
+    ] = Path("vistrim-bench"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead of the tables.")] = False,
+) -> None:
+    """Measure the untouched model against trimming methods, in turns: time of each phase, KV cache, memory.
+
+    Speed-ups of prefill and decoding stand next to what FLOPs and bytes allow at most.
+
+    Example: vistrim bench --model llava-1.5-7b --layers 8 --method st3 --method st3:preset=compact --out results
+    """
+    # Everything cheap is checked before the model is made.
+    methods = parse_methods(
+        method or [KEEP_EVERYTHING, "st3"], {UNTOUCHED: None, KEEP_EVERYTHING: parts.KeepEverything()}
+    )
+    check_loading(dtype, device)
+    _check_folder(out)
+    if importlib.util.find_spec("matplotlib") is None:
+        raise MissingPackageError("the picture needs matplotlib; run `pip install 'vistrim[eval]'`")
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+    wanted = Wanted(
+        model=model,
+        layers=layers,
+        hidden=hidden,
+        distinct_layers=distinct_layers,
+        batch=batch,
+        visual_tokens=visual_tokens,
+        text_tokens=text_tokens,
+        new_tokens=new_tokens,
+        dtype=dtype,
+        attn=attn,
+        device=device,
+    )
+    with memory_advice(MEMORY_ADVICE):
+        subject = _subject(wanted)
+        for chosen in methods.values():
+            prepare_trim(subject.model, chosen)
+        rows, runs = _measured(subject, methods, repeat, new_tokens, out)
+    # matplotlib takes a while to import: not for commands that draw nothing.
+    from vistrim.benchmark.report import write
+
+    settings = {"model": model, **subject.settings, "weight_bytes": subject.weight_bytes, "repeat": repeat}
+    found = write(out, rows, runs, settings, command_line(), random_weights=model in parts.SHAPES)
+    if as_json:
+        typer.echo(json.dumps(found))
+    else:
+        _print(rows, out)
+
+
+def _check_folder(out: Path) -> None:
+    place = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not place.is_dir():
+        raise WrongUsageError(f"--out {out}: {place} is a file; give a folder")
+    if not os.access(place, os.W_OK):
+        raise WrongUsageError(f"--out {out}: {place} cannot be written to; give another folder")
+
+
+def _subject(wanted: Wanted) -> Subject:
+    silence_libraries()
+    with Console(stderr=True, highlight=False, markup=False).status(f"making {wanted.model}"):
+        subject: Subject = parts.make_subject(wanted)
+        return subject
+
+
+def _measured(
+    subject: Subject, methods: dict[str, Method], repeat: int, new_tokens: int, out: Path
+) -> tuple[list[Row], Sequence[Run]]:
+    """Let the benchmark run, or go on, and show what is known meanwhile."""
+    try:
+        with live_tables((UNTOUCHED, *methods), repeat, parts.summarize) as advance:
+            records = parts.measure(
+                subject,
+                methods,
+                out,
+                repeat=repeat,
+                new_tokens=new_tokens,
+                advance=lambda so_far: advance(so_far.runs, so_far.costs),
+            )
+    except KeyboardInterrupt:
+        Console(stderr=True).print("stopped: the same command goes on from here")
+        raise
+    return parts.summarize(records.runs, records.costs), records.runs
+
+
+def _print(rows: Sequence[Row], out: Path) -> None:
+    console = table_console()
+    for table in tables(rows):
+        console.print(drawn(table))
+        console.print()
+    for line in notes(rows):
+        console.print(line, markup=False)
+    written = f"written: {out / 'results.json'}, results.md, results.png"
+    console.print(written, markup=False, soft_wrap=True)
