@@ -156,8 +156,8 @@ def test_generations_are_the_same_with_and_without_room(way, attention, monkeypa
         torch.manual_seed(0)
         with trim(tiny.shared(attention=attention), method) as run:
             outputs.append(tiny.generate(tiny.shared(attention=attention), tiny.batch(samples), 12, **GENERATIONS[way]))
-        outputs[-1] = outputs[-1].sequences, outputs[-1].scores, run.report.kv_tokens_per_step, run.report.kv_bytes
-    (sequences, scores, *held), (other_sequences, other_scores, *other_held) = outputs
+        outputs[-1] = outputs[-1].sequences, outputs[-1].logits, run.report.kv_tokens_per_step, run.report.kv_bytes
+    (sequences, logits, *held), (other_sequences, other_logits, *other_held) = outputs
     assert torch.equal(sequences, other_sequences)
-    assert all(torch.equal(a, b) for a, b in zip(scores, other_scores, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(logits, other_logits, strict=True))
     assert held == other_held
