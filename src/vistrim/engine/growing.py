@@ -28,6 +28,11 @@ def behind(room: Room | None, held: Tensor, new: Tensor) -> Room:
     return Room.holding(held, new)
 
 
+def whole(room: Room | None, held: Tensor) -> Tensor:
+    """Return the tensor that has ``held`` in its first columns: the one with the room, or itself."""
+    return room.buffer if room is not None and room.used is held else held
+
+
 @dataclass(frozen=True)
 class Room:
     """A tensor with room, and the view of it that is in use.
@@ -93,7 +98,7 @@ class GrowingLayer(DynamicLayer):
         if not self.is_initialized or self.keys.nbytes < WORTH_ROOM or torch.is_grad_enabled():
             self.room = None
             return super().update(key_states, value_states, *args, **kwargs)
-        keys, values = self.room if self.room is not None and self.owner == id(self) else (None, None)
+        keys, values = self._own_room()
         self._use(behind(keys, self.keys, key_states), behind(values, self.values, value_states))
         return self.keys, self.values
 
@@ -104,9 +109,15 @@ class GrowingLayer(DynamicLayer):
         if with_room:
             # It is copied along with them, from any column.
             index = pad(index, (0, room_for(columns)))
-        self.keys, self.values = gather_rows(self.keys, index, 0, 2), gather_rows(self.values, index, 0, 2)
+        keys, values = self._own_room()
+        # Out of the whole buffer, whose rows lie one behind the other: of a part they would first be copied together.
+        self.keys = gather_rows(whole(keys, self.keys), index, 0, 2)
+        self.values = gather_rows(whole(values, self.values), index, 0, 2)
         if with_room:
             self._use(Room.of(self.keys, columns), Room.of(self.values, columns))
+
+    def _own_room(self) -> tuple[Room | None, Room | None]:
+        return self.room if self.room is not None and self.owner == id(self) else (None, None)
 
     def _use(self, keys: Room, values: Room) -> None:
         self.room, self.owner = (keys, values), id(self)
