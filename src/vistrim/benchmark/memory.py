@@ -104,7 +104,7 @@ def _tower(model: Any, inputs: Mapping[str, Tensor]) -> int:
     neurons = (3 if cost.gated else 2) * cost.intermediate
     size = model.dtype.itemsize
     each = cost.tokens or patches // max(1, len(inputs["input_ids"]))
-    heads = getattr(vision, "num_attention_heads", None) or vision.num_heads  # type: ignore[union-attr]
+    heads = getattr(vision, "num_attention_heads", None) or getattr(vision, "num_heads", 1)
     kept = 0 if getattr(model.config, "vision_feature_layer", -1) == -1 else cost.layers + 1
     rows = patches * ((6 + kept) * cost.hidden + neurons) * size
     return held + rows + _scores(vision, patches * each * heads, size)

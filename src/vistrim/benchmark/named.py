@@ -10,7 +10,8 @@ from transformers import AutoModelForImageTextToText
 from vistrim.benchmark.inputs import make_inputs
 from vistrim.benchmark.memory import Needs, needs
 from vistrim.benchmark.scaling import check_memory
-from vistrim.benchmark.shapes import SHAPES, Shape
+from vistrim.benchmark.shape import Shape
+from vistrim.benchmark.shapes import SHAPES
 from vistrim.benchmark.subject import Wanted
 from vistrim.benchmark.weights import empty_model, fill, generate_to_the_end
 from vistrim.errors import BenchmarkError
