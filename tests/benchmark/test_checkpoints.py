@@ -70,7 +70,7 @@ def test_prompts_beyond_the_context_are_refused():
 def test_what_does_not_fit_is_refused_before_it_is_loaded(monkeypatch):
     monkeypatch.setattr("vistrim.benchmark.checkpoints.load", lambda *args, **kwargs: pytest.fail("loaded"))
     monkeypatch.setattr(memory, "free_bytes", lambda device: 12 << 20)
-    with pytest.raises(BenchmarkError, match="reference-small needs .* use --batch") as refused:
+    with pytest.raises(BenchmarkError, match=r"reference-small needs .* use --batch") as refused:
         make_subject(wanted(batch=16))
     fits = int(str(refused.value).rsplit("--batch ", 1)[1])
     monkeypatch.undo()

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,7 +8,7 @@ from tests.benchmark.small import small
 from vistrim.benchmark import memory, named
 from vistrim.benchmark.making import make_subject
 from vistrim.benchmark.memory import GIB, needs
-from vistrim.benchmark.named import _needs_of
+from vistrim.benchmark.named import _needs_of, _smaller
 from vistrim.benchmark.shapes import SHAPES
 from vistrim.benchmark.subject import Wanted
 from vistrim.errors import BenchmarkError
@@ -41,41 +42,47 @@ def suggestions(error):
         yield {key.replace("-", "_"): int(value) for key, value in re.findall(r"--([\w-]+) (\d+)", option)}
 
 
-@pytest.mark.usefixtures("stop_before_weights")
 @pytest.mark.parametrize(
-    ("wanted", "gib"),
+    ("wanted", "gib", "names"),
     [
-        (Wanted("llava-1.5-7b", device="cpu"), 22),
-        (Wanted("llava-1.5-13b", device="cpu", batch=4), 8),
-        (Wanted("qwen2.5-vl-7b", device="cpu"), 1),
-        (Wanted("internvl3-8b", device="cpu", dtype="bfloat16", batch=32), 20),
-        (Wanted("llava-next-7b", device="cpu", batch=4, attn="eager"), 0.3),
+        (small(layers=4, hidden=1024, visual_tokens=2304, batch=8), 2, {"batch", "layers", "hidden"}),
+        (
+            small("qwen2.5-vl-7b", layers=6, hidden=1792, batch=64),
+            4.3,
+            {"batch", "distinct_layers", "layers", "hidden"},
+        ),
+        (small("internvl3-8b", layers=4, hidden=1024, dtype="bfloat16"), 0.78, {"distinct_layers", "layers", "hidden"}),
+        (small("llava-next-7b", layers=4, hidden=1024, batch=4), 0.1, {"batch distinct_layers hidden layers"}),
     ],
 )
-def test_what_does_not_fit_is_refused_with_what_does(monkeypatch, wanted, gib):
+def test_what_does_not_fit_is_refused_with_the_largest_that_does(monkeypatch, wanted, gib, names):
     have(monkeypatch, gib)
-    with pytest.raises(BenchmarkError, match="weights .*KV cache .*activations .* GiB free") as refused:
+    with pytest.raises(BenchmarkError, match=r"weights .*KV cache .*activations .* GiB free") as refused:
         make_subject(wanted)
     found = list(suggestions(refused.value))
-    assert found
-    steps = {"hidden": SHAPES[wanted.model].head_dim}
+    assert {" ".join(sorted(changes)) for changes in found} == names
+    dtype = torch.float32 if wanted.dtype == "auto" else torch.bfloat16
+    needed = _needs_of(SHAPES[wanted.model], dtype)
     for changes in found:
-        smaller = Wanted(**{**vars(wanted), **changes})
-        with pytest.raises(EnoughError):
-            make_subject(smaller)
-        if len(changes) == 1:
-            # It is the largest.
-            (name, value) = changes.popitem()
-            with pytest.raises(BenchmarkError):
-                make_subject(Wanted(**{**vars(wanted), name: value + steps.get(name, 1)}))
+        assert needed(replace(wanted, **changes)).total <= gib * GIB
+        # Of several changes, only the last was searched.
+        name = max(changes, key=[*_smaller(SHAPES[wanted.model], wanted)].index)
+        larger = changes[name] + (SHAPES[wanted.model].head_dim if name == "hidden" else 1)
+        assert needed(replace(wanted, **{**changes, name: larger})).total > gib * GIB
 
 
 @pytest.mark.usefixtures("stop_before_weights")
-def test_full_size_passes_where_there_is_room_and_where_nothing_tells(monkeypatch):
-    for gib in (40, None):
-        have(monkeypatch, gib)
-        with pytest.raises(EnoughError):
-            make_subject(Wanted("llava-1.5-7b", device="cpu"))
+def test_full_size_passes_where_there_is_room(monkeypatch):
+    have(monkeypatch, 40)
+    with pytest.raises(EnoughError):
+        make_subject(Wanted("llava-1.5-7b", device="cpu"))
+
+
+@pytest.mark.usefixtures("stop_before_weights")
+def test_everything_passes_where_nothing_tells(monkeypatch):
+    have(monkeypatch, None)
+    with pytest.raises(EnoughError):
+        make_subject(small())
 
 
 def test_nothing_fits_into_nothing(monkeypatch):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vistrim.architectures import discover
+from vistrim.architectures import ModelSpec, discover
 from vistrim.benchmark.weights import shared_parameters
 
 MARGIN = 1.1
@@ -70,7 +70,8 @@ def needs(model: Any, inputs: Mapping[str, Tensor], new_tokens: int, distinct_la
     UnsupportedModelError
         If the model cannot be trimmed.
     """
-    shape = discover(model).decoder_shape
+    spec = discover(model)
+    shape = spec.decoder_shape
     batch, prompt = inputs["input_ids"].shape
     size = model.dtype.itemsize
     shared = {} if distinct_layers is None else shared_parameters(model, distinct_layers)
@@ -78,22 +79,22 @@ def needs(model: Any, inputs: Mapping[str, Tensor], new_tokens: int, distinct_la
     return Needs(
         weights=sum(parameter.nbytes for parameter in model.parameters() if id(parameter) not in shared),
         cache=batch * (prompt + new_tokens) * (sum(cached) + max(cached)),
-        activations=max(_decoder(model, batch, prompt), _tower(model, inputs)),
+        activations=max(_decoder(spec, batch, prompt), _tower(spec, inputs)),
     )
 
 
-def _decoder(model: Any, batch: int, prompt: int) -> int:
+def _decoder(spec: ModelSpec, batch: int, prompt: int) -> int:
     """Residual, normalised states, queries, keys, values and what is attended; three rows of neurons; logits."""
-    spec = discover(model)
-    shape, size = spec.decoder_shape, model.dtype.itemsize
+    shape, size = spec.decoder_shape, spec.dtype.itemsize
     rows = batch * prompt * (6 * shape.hidden + 3 * shape.intermediate) * size
     logits = batch * spec.embed.num_embeddings * (size + 4)
     return rows + logits + _scores(spec.decoder.config, batch * shape.heads * prompt**2, size)
 
 
-def _tower(model: Any, inputs: Mapping[str, Tensor]) -> int:
+def _tower(spec: ModelSpec, inputs: Mapping[str, Tensor]) -> int:
     """The same for all patches of all pictures, every block's output where the model asks for it, and the pixels."""
-    cost, vision = discover(model).images.cost, getattr(model.config, "vision_config", None)
+    config: Any = spec.base.config
+    cost, vision = spec.images.cost, getattr(config, "vision_config", None)
     pixels = [tensor for name, tensor in inputs.items() if name.startswith("pixel_values")]
     held = sum(tensor.nbytes for tensor in pixels)
     patch = getattr(vision, "patch_size", None)
@@ -102,10 +103,10 @@ def _tower(model: Any, inputs: Mapping[str, Tensor]) -> int:
     side = patch if isinstance(patch, int) else patch[0]
     patches = sum(tensor.numel() for tensor in pixels) // (3 * side**2 * getattr(vision, "temporal_patch_size", 1))
     neurons = (3 if cost.gated else 2) * cost.intermediate
-    size = model.dtype.itemsize
+    size = spec.dtype.itemsize
     each = cost.tokens or patches // max(1, len(inputs["input_ids"]))
-    heads = getattr(vision, "num_attention_heads", None) or getattr(vision, "num_heads", 1)
-    kept = 0 if getattr(model.config, "vision_feature_layer", -1) == -1 else cost.layers + 1
+    heads = getattr(vision, "num_attention_heads", 0) or getattr(vision, "num_heads", 1)
+    kept = 0 if getattr(config, "vision_feature_layer", -1) == -1 else cost.layers + 1
     rows = patches * ((6 + kept) * cost.hidden + neurons) * size
     return held + rows + _scores(vision, patches * each * heads, size)
 

@@ -13,7 +13,7 @@ from vistrim.benchmark.scaling import check_memory
 from vistrim.benchmark.shape import Shape
 from vistrim.benchmark.shapes import SHAPES
 from vistrim.benchmark.subject import Wanted
-from vistrim.benchmark.weights import empty_model, fill, generate_to_the_end
+from vistrim.benchmark.weights import empty_model, fill, generate_to_the_end, use_kernel
 from vistrim.errors import BenchmarkError
 from vistrim.loading import resolve_dtype
 
@@ -52,9 +52,9 @@ def make_named(wanted: Wanted, device: torch.device) -> tuple[Any, dict[str, Ten
         dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
     length = pictures.tokens + wanted.text_tokens + wanted.new_tokens
 
+    check_memory(wanted, device, _needs_of(shape, dtype), _smaller(shape, wanted))
     config = shape.config(wanted.layers, wanted.hidden, pictures, length)
     model = empty_model(config, dtype, wanted.attn)
-    check_memory(wanted, device, _needs_of(shape, dtype), _smaller(shape, wanted))
     inputs = make_inputs(config, shape.family, pictures, wanted.batch, wanted.text_tokens, device)
     fill(model, wanted.distinct_layers or layers, device)
     generate_to_the_end(model, PAD)
@@ -70,7 +70,7 @@ def _needs_of(shape: Shape, dtype: torch.dtype) -> Any:
         config = shape.config(layers, hidden, pictures, pictures.tokens + length)
         with torch.device("meta"):
             model = AutoModelForImageTextToText.from_config(config, dtype=dtype)
-        model.set_attn_implementation(attn)
+        use_kernel(model, attn)
         return model, pictures
 
     def needed(wanted: Wanted) -> Needs:
