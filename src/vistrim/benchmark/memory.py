@@ -28,7 +28,8 @@ class Needs:
     cache : int
         Keys and values of prompts and answers, and one layer's again, which is copied while it grows.
     activations : int
-        The larger of what a decoder layer takes in prefill and what the vision tower takes for all pictures at once.
+        The larger of what a decoder layer takes in prefill and what the vision tower takes for all pictures at once,
+        and what is held of the pictures.
     """
 
     weights: int
@@ -75,40 +76,42 @@ def needs(model: Any, inputs: Mapping[str, Tensor], new_tokens: int, distinct_la
     batch, prompt = inputs["input_ids"].shape
     size = model.dtype.itemsize
     shared = {} if distinct_layers is None else shared_parameters(model, distinct_layers)
+    tower, held = _tower(spec, inputs)
     cached = [shape.at(layer).cached_per_token * size for layer in range(shape.layers)]
     return Needs(
         weights=sum(parameter.nbytes for parameter in model.parameters() if id(parameter) not in shared),
         cache=batch * (prompt + new_tokens) * (sum(cached) + max(cached)),
-        activations=max(_decoder(spec, batch, prompt), _tower(spec, inputs)),
+        activations=held + max(tower, _decoder(spec, batch, prompt)),
     )
 
 
 def _decoder(spec: ModelSpec, batch: int, prompt: int) -> int:
-    """Residual, normalised states, queries, keys, values and what is attended; three rows of neurons; logits."""
+    """Eight rows of hidden states (embeddings, features, residual, queries, ...), three of neurons; logits."""
     shape, size = spec.decoder_shape, spec.dtype.itemsize
-    rows = batch * prompt * (6 * shape.hidden + 3 * shape.intermediate) * size
+    rows = batch * prompt * (8 * shape.hidden + 3 * shape.intermediate) * size
     logits = batch * spec.embed.num_embeddings * (size + 4)
     return rows + logits + _scores(spec.decoder.config, batch * shape.heads * prompt**2, size)
 
 
-def _tower(spec: ModelSpec, inputs: Mapping[str, Tensor]) -> int:
-    """The same for all patches of all pictures, every block's output where the model asks for it, and the pixels."""
+def _tower(spec: ModelSpec, inputs: Mapping[str, Tensor]) -> tuple[int, int]:
+    """What the tower takes while it runs, and what is held behind it: pixels, and block outputs where asked for."""
     config: Any = spec.base.config
     cost, vision = spec.images.cost, getattr(config, "vision_config", None)
     pixels = [tensor for name, tensor in inputs.items() if name.startswith("pixel_values")]
-    held = sum(tensor.nbytes for tensor in pixels)
+    # Models make a copy, of their own number type or without empty pictures.
+    held = 2 * sum(tensor.nbytes for name, tensor in inputs.items() if name.startswith("pixel"))
     patch = getattr(vision, "patch_size", None)
     if cost is None or patch is None:
-        return held
+        return 0, held
     side = patch if isinstance(patch, int) else patch[0]
     patches = sum(tensor.numel() for tensor in pixels) // (3 * side**2 * getattr(vision, "temporal_patch_size", 1))
-    neurons = (3 if cost.gated else 2) * cost.intermediate
     size = spec.dtype.itemsize
     each = cost.tokens or patches // max(1, len(inputs["input_ids"]))
     heads = getattr(vision, "num_attention_heads", 0) or getattr(vision, "num_heads", 1)
-    kept = 0 if getattr(config, "vision_feature_layer", -1) == -1 else cost.layers + 1
-    rows = patches * ((6 + kept) * cost.hidden + neurons) * size
-    return held + rows + _scores(vision, patches * each * heads, size)
+    rows = patches * (8 * cost.hidden + (3 if cost.gated else 2) * cost.intermediate) * size
+    if getattr(config, "vision_feature_layer", -1) != -1:
+        held += patches * (cost.layers + 1) * cost.hidden * size
+    return rows + _scores(vision, patches * each * heads, size), held
 
 
 def _scores(config: Any, pairs: int, size: int) -> int:
