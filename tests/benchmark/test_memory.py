@@ -45,7 +45,7 @@ def suggestions(error):
 @pytest.mark.parametrize(
     ("wanted", "gib", "names"),
     [
-        (small(layers=4, hidden=1024, visual_tokens=2304, batch=8), 2, {"batch", "layers", "hidden"}),
+        (small(layers=4, hidden=1024, visual_tokens=2304, batch=8), 2.4, {"batch", "layers", "hidden"}),
         (
             small("qwen2.5-vl-7b", layers=6, hidden=1792, batch=64),
             4.3,
