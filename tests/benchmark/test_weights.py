@@ -4,6 +4,7 @@ import torch
 import vistrim
 from tests.benchmark.small import small
 from vistrim.benchmark.making import make_subject
+from vistrim.benchmark.shapes import SHAPES
 from vistrim.benchmark.weights import BLOCK
 from vistrim.errors import BenchmarkError, LoadError
 
@@ -76,6 +77,17 @@ def test_number_type_of_weights(asked, got):
     model = make_subject(small(dtype=asked)).model
     assert {parameter.dtype for parameter in model.parameters()} == {got}
     assert all(tensor.device.type == "cpu" for tensor in (*model.parameters(), *model.buffers()))
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_shape_generates_in_bfloat16(name):
+    subject = make_subject(small(name, dtype="bfloat16"))
+    assert subject.inputs["pixel_values"].dtype == torch.bfloat16
+    with vistrim.trim(subject.model, vistrim.PVTP()) as run:
+        subject.model.generate(**subject.inputs, max_new_tokens=2)
+    assert run.report.visual_tokens == [subject.visual_tokens]
+    with torch.no_grad():
+        assert subject.model(**subject.inputs, logits_to_keep=1).logits.isfinite().all()
 
 
 def test_unknown_kernel_number_type_and_model_are_refused():

@@ -58,7 +58,8 @@ def make_named(wanted: Wanted, device: torch.device) -> tuple[Any, dict[str, Ten
     inputs = make_inputs(config, shape.family, pictures, wanted.batch, wanted.text_tokens, device)
     fill(model, wanted.distinct_layers or layers, device)
     generate_to_the_end(model, PAD)
-    return model, inputs, pictures.description
+    cast = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in inputs.items()}
+    return model, cast, pictures.description
 
 
 def _needs_of(shape: Shape, dtype: torch.dtype) -> Any:
