@@ -15,7 +15,7 @@ help:
 	@echo "make support run the family matrix and write docs/support.md from its results"
 	@echo "make lint    check style and types"
 	@echo "make format  fix style"
-	@echo "make bench   prefill speed-up at half the depth and a quarter of the width of LLaVA-1.5-7B"
+	@echo "make bench   speed and memory at half the depth and a quarter of the width of LLaVA-1.5-7B"
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -30,7 +30,9 @@ run: $(INSTALLED)
 	$(BIN)/vistrim run examples/images/scene-3.png --prompt "$(PROMPT)" --compare --overlay overlay.png
 	@echo
 	@echo "The reference model is tiny: its steps are mostly fixed cost. The same method on random weights of larger size:"
-	$(BIN)/python -m benchmarks.prefill --layers 16 --hidden 1024 --repeats 3 --methods untouched "st3 balanced" "st3 compact"
+	rm -rf build/run
+	$(BIN)/vistrim bench --model llava-1.5-7b --layers 16 --hidden 1024 --new-tokens 8 --repeat 3 \
+		--method st3 --method st3:preset=compact --out build/run
 
 test: $(INSTALLED)
 	$(TEST_THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
@@ -51,7 +53,9 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 bench: $(INSTALLED)
-	$(BIN)/python -m benchmarks.prefill --layers 16 --hidden 1024
+	rm -rf build/bench
+	$(BIN)/vistrim bench --model llava-1.5-7b --layers 16 --hidden 1024 --method keep-everything --method st3 \
+		--method st3:preset=compact --method fastv --method pyramiddrop --out build/bench
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks import shapes
+from benchmarks import llava
 from benchmarks.record import record
 from vistrim import ST3
 
@@ -25,7 +25,7 @@ from vistrim import ST3
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    shapes.add_options(parser)
+    llava.add_options(parser)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path)
@@ -40,8 +40,7 @@ def main() -> None:
     runs = {"untouched": untouched} | {f"st3 {p}": rows(ST3.preset(p)) for p in ("balanced", "compact")}
     # Several layers in turn, so that no weights stay in the processor's cache.
     distinct = min(4, options.layers)
-    config = shapes.llava_7b_config(distinct, options.hidden)
-    decoder = shapes.build(config, torch.float32, distinct).model.language_model
+    decoder = llava.make(options, distinct).model.get_decoder()
     turn = 0
 
     @torch.no_grad()

@@ -23,7 +23,7 @@ from rich.progress import track
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from benchmarks import shapes
+from benchmarks import llava
 from benchmarks.record import record
 from vistrim import YOPO, trim
 
@@ -38,7 +38,7 @@ text, and only the heads and the layers act in it.
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    shapes.add_options(parser)
+    llava.add_options(parser)
     parser.set_defaults(layers=4)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--new-tokens", type=int, default=4, help="decoding steps")
@@ -48,12 +48,12 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
 
-    config = shapes.llava_7b_config(options.layers, options.hidden)
-    dtype = getattr(torch, options.dtype)
-    model = shapes.build(config, dtype, options.layers)
-    ids = shapes.prompt(options.visual_tokens, options.text_tokens)
-    features = torch.randn(options.visual_tokens, options.hidden, generator=torch.Generator().manual_seed(1)).to(dtype)
-    methods = cuts(options.layers, config.text_config.num_attention_heads)
+    subject = llava.make(options, options.layers, options.dtype)
+    model, ids = subject.model, subject.inputs["input_ids"]
+    # Only the decoder is measured.
+    noise = torch.Generator().manual_seed(1)
+    features = torch.randn(options.visual_tokens, options.hidden, generator=noise).to(model.dtype)
+    methods = cuts(options.layers, model.config.text_config.num_attention_heads)
 
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in methods}
     reports: dict[str, Any] = {}

@@ -27,3 +27,7 @@ class PromptError(VistrimError):
 
 class ResumeError(VistrimError):
     """What was left unfinished belongs to other settings, or is damaged."""
+
+
+class BenchmarkError(VistrimError):
+    """What a benchmark is asked to measure cannot be made, measured, or put into memory."""

@@ -80,6 +80,27 @@ def load_config(name_or_path: str | Path) -> Any:
     return _read_config(name, _locate(name))
 
 
+def load_processor(name_or_path: str | Path) -> Any:
+    """Load only the processor of a model, its tokenizer padding on the left; nothing of the weights is fetched.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        As in `load`.
+
+    Returns
+    -------
+    ProcessorMixin
+
+    Raises
+    ------
+    LoadError
+        If there is none, or it lacks a part. The message is one line and names the fix.
+    """
+    name = str(name_or_path)
+    return _load_processor(name, _locate(name))
+
+
 def is_local(name_or_path: str | Path) -> bool:
     """Whether a model's files are on this machine by name: a reference model or an existing directory."""
     from vistrim import reference

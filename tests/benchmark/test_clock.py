@@ -13,8 +13,9 @@ from tests.families.zoo import FAMILIES
 from vistrim import SGL, ST3, trim
 from vistrim.architectures import discover
 from vistrim.benchmark import clock
-from vistrim.benchmark.clock import BenchmarkError, time_generation
+from vistrim.benchmark.clock import time_generation
 from vistrim.benchmark.overhead import KeepEverything
+from vistrim.errors import BenchmarkError
 
 CPU = (torch.device("cpu"),)
 METHODS = [None, ST3(1, 2, 0.3, horizon=8), KeepEverything()]

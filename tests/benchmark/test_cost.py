@@ -21,8 +21,10 @@ def test_shape_and_measurement_agree(name):
     family, model = FAMILIES[name], shared(name)
     sample = family.sample()
     subject = Subject(model, family.batch([sample, sample]), sample.visual, sample.text, 11, {})
-    with trim(model, KeepEverything()) as run:
+    method, spec = KeepEverything(), discover(model)
+    with trim(model, method) as run:
         model.generate(**subject.inputs, do_sample=False, max_new_tokens=NEW)
-    full = untouched_cost(subject, discover(model), NEW)
-    assert trimmed_cost(run.report, 11) == replace(full, notation=KeepEverything.name)
+    full, asked = untouched_cost(subject, spec, NEW), len(method.prefill_layers(spec.decoder_shape.layers))
+    assert asked > 0
+    assert trimmed_cost(run.report, method, spec, 11) == replace(full, notation=method.name, stages=asked)
     assert full.step_bytes == 11 + sum(full.kv_bytes[1:]) / 2

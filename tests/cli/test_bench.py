@@ -13,19 +13,14 @@ from tests.cli.invoke import error_line, vistrim
 from vistrim.benchmark.results import UNTOUCHED
 from vistrim.benchmark.subject import Subject
 from vistrim.cli import bench as command
-from vistrim.methods import Random
 
 
 @dataclass
 class Bench:
     """The parts that make a model and measure, and what they were asked."""
 
-    SHAPES: tuple[str, ...] = ("llava-1.5-7b",)
     asked: list[Any] = field(default_factory=list)
     fails: BaseException | None = None
-
-    def KeepEverything(self):  # noqa: N802
-        return Random(keep=1.0)
 
     def make_subject(self, wanted):
         self.asked.append(wanted)
@@ -55,7 +50,8 @@ class Bench:
 @pytest.fixture
 def parts(monkeypatch):
     fake = Bench()
-    monkeypatch.setattr(command, "parts", fake)
+    for name in ("make_subject", "measure", "summarize"):
+        monkeypatch.setattr(command, name, getattr(fake, name))
     monkeypatch.setattr(command, "prepare_trim", lambda model, method: None)
     return fake
 

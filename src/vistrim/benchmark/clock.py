@@ -14,11 +14,7 @@ from torch import Tensor
 from vistrim.architectures import ModelSpec
 from vistrim.engine.hooks import Hooks
 from vistrim.engine.recorder import clock
-from vistrim.errors import VistrimError
-
-
-class BenchmarkError(VistrimError):
-    """A generation cannot be measured."""
+from vistrim.errors import BenchmarkError
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from vistrim.benchmark.subject import Subject
 from vistrim.core import costs
 from vistrim.engine.report import TrimReport
 from vistrim.engine.untrimmed import UntrimmedCache
+from vistrim.methods import Method
 
 
 def untouched_cost(subject: Subject, spec: ModelSpec, new_tokens: int) -> Cost:
@@ -32,21 +33,26 @@ def untouched_cost(subject: Subject, spec: ModelSpec, new_tokens: int) -> Cost:
     )
 
 
-def trimmed_cost(report: TrimReport, weight_bytes: int) -> Cost:
+def trimmed_cost(report: TrimReport, method: Method, spec: ModelSpec, weight_bytes: int) -> Cost:
     """Cost of a method, from the report on one of its runs.
 
     Parameters
     ----------
     report : TrimReport
         Of a generation on a batch of alike samples.
+    method : Method
+        What was trimmed.
+    spec : ModelSpec
+        What `vistrim.architectures.discover` found in the model.
     weight_bytes : int
         See `vistrim.benchmark.subject.Subject`.
     """
+    layers = method.fitted(spec.facts).prefill_layers(spec.decoder_shape.layers)
     return Cost(
         notation=report.method,
         average_tokens=report.average_tokens,
         prefill_flops=float(report.prefill_flops + sum(report.method_flops)),
         kv_bytes=report.kv_bytes_per_step,
         weight_bytes=weight_bytes,
-        stages=len(report.stages),
+        stages=len(layers) + ("input" in method.stages),
     )

@@ -69,7 +69,7 @@ class Cost:
     weight_bytes : int
         Bytes of weights that a decoding step reads.
     stages : int
-        Cuts in prefill, those before the decoder included.
+        Times that the method is asked in prefill: before the decoder, and before layers of it.
     """
 
     notation: str

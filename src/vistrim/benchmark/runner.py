@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from vistrim.architectures import ModelSpec, discover
-from vistrim.benchmark.clock import BenchmarkError, time_generation
+from vistrim.benchmark.clock import time_generation
 from vistrim.benchmark.cost import trimmed_cost, untouched_cost
 from vistrim.benchmark.memory_peak import watch_peak
 from vistrim.benchmark.records import RunFile
 from vistrim.benchmark.results import UNTOUCHED, Cost, Run
 from vistrim.benchmark.subject import Subject
 from vistrim.environment import stamp
+from vistrim.errors import BenchmarkError
 from vistrim.evaluation.identity import identity
 from vistrim.methods import Method
 from vistrim.trimming import trim
@@ -166,4 +167,6 @@ def _run(
         step_seconds=times.steps,
         peak_bytes=peak_bytes,
     )
-    return run, trimmed_cost(report, subject.weight_bytes) if report is not None else None
+    if report is None or method is None:
+        return run, None
+    return run, trimmed_cost(report, method, spec, subject.weight_bytes)

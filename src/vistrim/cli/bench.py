@@ -5,15 +5,19 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
 from rich.console import Console
 
-import vistrim.benchmark
+from vistrim.benchmark.making import make_subject
+from vistrim.benchmark.overhead import KEEP_EVERYTHING, KeepEverything
 from vistrim.benchmark.results import UNTOUCHED, Row, Run
+from vistrim.benchmark.runner import measure
+from vistrim.benchmark.shapes import SHAPES
 from vistrim.benchmark.subject import Subject, Wanted
+from vistrim.benchmark.summary import summarize
 from vistrim.benchmark.tables import notes, tables
 from vistrim.cli.bench_live import live_tables
 from vistrim.cli.drawing import drawn, table_console
@@ -24,19 +28,15 @@ from vistrim.environment import command_line
 from vistrim.errors import MissingPackageError
 from vistrim.methods import Method
 
-KEEP_EVERYTHING = "keep-everything"
 MEMORY_ADVICE = "use less --batch, --visual-tokens or --new-tokens, --dtype bfloat16, or fewer --layers (named shapes)"
-
-# The parts that make the model and measure: make_subject, SHAPES, KeepEverything, measure and summarize.
-parts: Any = vistrim.benchmark
 
 
 def bench(
     model: Annotated[
         str,
         typer.Option(
-            help="Named shape with random weights, made on the fly (llava-1.5-7b, llava-1.5-13b, llava-next-7b, "
-            "qwen2.5-vl-7b, internvl3-8b, smolvlm-2b), reference model, local directory or Hugging Face id.",
+            help=f"Named shape with random weights, made on the fly ({', '.join(SHAPES)}), reference model, local "
+            "directory or Hugging Face id.",
             metavar="NAME",
         ),
     ] = "reference",
@@ -91,9 +91,7 @@ def bench(
     Example: vistrim bench --model llava-1.5-7b --layers 8 --method st3 --method st3:preset=compact --out results
     """
     # Everything cheap is checked before the model is made.
-    methods = parse_methods(
-        method or [KEEP_EVERYTHING, "st3"], {UNTOUCHED: None, KEEP_EVERYTHING: parts.KeepEverything()}
-    )
+    methods = parse_methods(method or [KEEP_EVERYTHING, "st3"], {UNTOUCHED: None, KEEP_EVERYTHING: KeepEverything()})
     check_loading(dtype, device)
     _check_folder(out)
     if importlib.util.find_spec("matplotlib") is None:
@@ -123,7 +121,7 @@ def bench(
     from vistrim.benchmark.report import write
 
     settings = {"model": model, **subject.settings, "weight_bytes": subject.weight_bytes, "repeat": repeat}
-    found = write(out, rows, runs, settings, command_line(), random_weights=model in parts.SHAPES)
+    found = write(out, rows, runs, settings, command_line(), random_weights=model in SHAPES)
     if as_json:
         typer.echo(json.dumps(found))
     else:
@@ -141,8 +139,7 @@ def _check_folder(out: Path) -> None:
 def _subject(wanted: Wanted) -> Subject:
     silence_libraries()
     with Console(stderr=True, highlight=False, markup=False).status(f"making {wanted.model}"):
-        subject: Subject = parts.make_subject(wanted)
-        return subject
+        return make_subject(wanted)
 
 
 def _measured(
@@ -150,8 +147,8 @@ def _measured(
 ) -> tuple[list[Row], Sequence[Run]]:
     """Let the benchmark run, or go on, and show what is known meanwhile."""
     try:
-        with live_tables((UNTOUCHED, *methods), repeat, parts.summarize) as advance:
-            records = parts.measure(
+        with live_tables((UNTOUCHED, *methods), repeat, summarize) as advance:
+            records = measure(
                 subject,
                 methods,
                 out,
@@ -162,7 +159,7 @@ def _measured(
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped: the same command goes on from here")
         raise
-    return parts.summarize(records.runs, records.costs), records.runs
+    return summarize(records.runs, records.costs), records.runs
 
 
 def _print(rows: Sequence[Row], out: Path) -> None:

@@ -1,0 +1,158 @@
+"""Checkpoints as subjects: their own weights, noise for pictures, and a text of exactly the length asked for."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import AutoModelForImageTextToText
+
+from vistrim.architectures import discover
+from vistrim.benchmark.memory import Needs, needs
+from vistrim.benchmark.pictures import impossible
+from vistrim.benchmark.scaling import check_memory
+from vistrim.benchmark.subject import Wanted
+from vistrim.benchmark.weights import generate_to_the_end, use_kernel
+from vistrim.errors import BenchmarkError
+from vistrim.loading import building_error, load, load_config, load_processor, resolve_dtype
+from vistrim.prompting import check_context, format_prompts
+
+WIDTH, HEIGHT = 1024, 768
+"""Pixels of a picture, before the processor takes it."""
+FILLERS = (" describe", " the", " picture", " a", ".")
+"""Words that make a text longer; between them, they reach any length with every tokenizer known."""
+
+
+def make_from_checkpoint(wanted: Wanted, device: torch.device) -> tuple[Any, dict[str, Tensor], str]:
+    """Load a checkpoint and make prompts for it, with its own processor.
+
+    Parameters
+    ----------
+    wanted : Wanted
+        ``model`` is what `vistrim.load` takes.
+    device : torch.device
+        Where it will be.
+
+    Returns
+    -------
+    model : PreTrainedModel
+    inputs : dict of str to Tensor
+    pictures : str
+        What each sample is shown, in words.
+
+    Raises
+    ------
+    BenchmarkError
+        If it is to be scaled, if its processor makes no such prompt, or if there is too little memory.
+    LoadError, UnsupportedModelError, PromptError
+        If it cannot be loaded or trimmed, or the prompt outgrows its context.
+    """
+    scaled = [name for name in ("layers", "hidden", "distinct_layers") if getattr(wanted, name) is not None]
+    if scaled:
+        names = " and ".join(f"--{name.replace('_', '-')}" for name in scaled)
+        raise BenchmarkError(f"{wanted.model} is a checkpoint, which cannot be scaled: leave out {names}")
+    processor = load_processor(wanted.model)
+    config = load_config(wanted.model)
+    dtype = resolve_dtype(wanted.dtype)
+    if not isinstance(dtype, torch.dtype):
+        dtype = config.dtype or config.get_text_config().dtype or torch.float32
+    sized = _without_weights(config, dtype, wanted.attn)
+
+    inputs, pictures = _prompts(sized, processor, wanted)
+    check_context(sized, inputs, wanted.new_tokens)
+    check_memory(wanted, device, _needs_of(sized, inputs), {"batch": range(1, wanted.batch)})
+    model, _ = load(wanted.model, dtype=wanted.dtype, device=str(device))
+    use_kernel(model, wanted.attn)
+    pad = processor.tokenizer.pad_token_id
+    generate_to_the_end(model, processor.tokenizer.eos_token_id or 0 if pad is None else pad)
+    return model, dict(inputs.to(device, dtype=model.dtype)), pictures
+
+
+def _without_weights(config: Any, dtype: torch.dtype, attn: str) -> Any:
+    try:
+        with torch.device("meta"):
+            model = AutoModelForImageTextToText.from_config(config, dtype=dtype, trust_remote_code=False)
+    except Exception as error:
+        raise building_error(config.model_type, error) from error
+    use_kernel(model, attn)
+    return model
+
+
+def _needs_of(sized: Any, inputs: Any) -> Callable[[Wanted], Needs]:
+    batch = len(inputs["input_ids"])
+
+    def needed(wanted: Wanted) -> Needs:
+        # All samples are alike, so that the tensors of fewer are as much smaller.
+        fewer = {name: tensor[: len(tensor) * wanted.batch // batch] for name, tensor in inputs.items()}
+        return needs(sized, fewer, wanted.new_tokens)
+
+    return needed
+
+
+def _prompts(sized: Any, processor: Any, wanted: Wanted) -> tuple[Any, str]:
+    placeholders = torch.tensor([*discover(sized).visual_token_ids.values()])
+    generator = torch.Generator().manual_seed(0)
+
+    def visual_tokens(inputs: Any) -> int:
+        return int(torch.isin(inputs["input_ids"][0], placeholders).sum())
+
+    def shown(count: int) -> list[Image.Image]:
+        noise = torch.randint(256, (count, HEIGHT, WIDTH, 3), generator=generator, dtype=torch.uint8)
+        return [Image.fromarray(pixels.numpy()) for pixels in noise]
+
+    one = visual_tokens(format_prompts(processor, [""], [shown(1)]))
+    visual = wanted.visual_tokens or one
+    if visual % one:
+        below = visual // one * one
+        raise impossible(visual, {below, below + one}, f"{one} for each picture")
+    count = visual // one
+    example = shown(count)
+
+    def length(text: str) -> int:
+        inputs = format_prompts(processor, [text], [example])
+        return inputs["input_ids"].shape[1] - visual_tokens(inputs)
+
+    text = text_of(wanted.text_tokens, length)
+    inputs = format_prompts(processor, [text] * wanted.batch, [shown(count) for _ in range(wanted.batch)])
+    if visual_tokens(inputs) != visual:
+        raise BenchmarkError(
+            f"{count} pictures make {visual_tokens(inputs)} visual tokens of {wanted.model}, not {visual}: use "
+            f"--visual-tokens {one}"
+        )
+    return inputs, f"{count} of {HEIGHT} x {WIDTH} pixels, as the processor takes them"
+
+
+def text_of(tokens: int, length: Callable[[str], int]) -> str:
+    """Make a text with which a prompt has exactly so many tokens beside its visual ones.
+
+    Parameters
+    ----------
+    tokens : int
+        Wanted.
+    length : callable
+        Tokens of the prompt with a text, the visual ones not counted.
+
+    Raises
+    ------
+    BenchmarkError
+        If the prompt has more without any text, or its tokenizer does not stop there.
+    """
+    text, have = "", length("")
+    if have > tokens:
+        raise BenchmarkError(f"the prompt has {have} tokens without any question: use --text-tokens {have} or more")
+
+    for filler in FILLERS:
+        # As often as fits: at most once for each token that is missing.
+        low, high = 0, tokens - have
+        while low < high:
+            middle = (low + high + 1) // 2
+            if length(text + filler * middle) <= tokens:
+                low = middle
+            else:
+                high = middle - 1
+        text += filler * low
+        have = length(text)
+        if have == tokens:
+            return text
+    raise BenchmarkError(f"no text of exactly {tokens} tokens was found for this tokenizer: use --text-tokens {have}")

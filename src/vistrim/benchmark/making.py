@@ -1,0 +1,79 @@
+"""Make the subject of a benchmark, from a named shape or a checkpoint."""
+
+from typing import Any
+
+import torch
+
+from vistrim.architectures import discover
+from vistrim.benchmark.checkpoints import make_from_checkpoint
+from vistrim.benchmark.named import make_named
+from vistrim.benchmark.shapes import SHAPES
+from vistrim.benchmark.subject import Subject, Wanted
+from vistrim.benchmark.weights import step_bytes
+from vistrim.errors import BenchmarkError
+from vistrim.loading import is_local, resolve_device
+
+
+def make_subject(wanted: Wanted) -> Subject:
+    """Make what a benchmark measures; memory is checked before any weight is made or read.
+
+    Parameters
+    ----------
+    wanted : Wanted
+        A named shape (``SHAPES``) gets random weights; its dtype "auto" is bfloat16 on an accelerator and float32 on
+        the CPU. Any other model is loaded with `vistrim.load`, and shown noise.
+
+    Returns
+    -------
+    Subject
+        Its model generates greedily, and to the end.
+
+    Raises
+    ------
+    BenchmarkError
+        If there is no such shape, prompt or attention kernel, or too little memory; says what there is instead.
+    LoadError
+        If a checkpoint, dtype or device is not to be had.
+    UnsupportedModelError
+        If a checkpoint cannot be trimmed.
+
+    Examples
+    --------
+    >>> subject = make_subject(Wanted("llava-1.5-7b", layers=8, hidden=1024))
+    >>> subject.model.generate(**subject.inputs, max_new_tokens=4)
+    """
+    _check(wanted)
+    device = resolve_device(wanted.device)
+    make = make_named if wanted.model in SHAPES else make_from_checkpoint
+    model, inputs, pictures = make(wanted, device)
+    spec = discover(model)
+    placeholders = torch.tensor([*spec.visual_token_ids.values()], device=device)
+    visual = int(torch.isin(inputs["input_ids"][0], placeholders).sum())
+    text = inputs["input_ids"].shape[1] - visual
+    settings: dict[str, Any] = {
+        "model": wanted.model,
+        "layers": spec.decoder_shape.layers,
+        "hidden": spec.decoder_shape.hidden,
+        "distinct_layers": min(wanted.distinct_layers or spec.decoder_shape.layers, spec.decoder_shape.layers),
+        "batch": wanted.batch,
+        "visual_tokens": visual,
+        "text_tokens": text,
+        "new_tokens": wanted.new_tokens,
+        "pictures": pictures,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "attn": wanted.attn,
+        "device": str(device),
+    }
+    return Subject(model, inputs, visual, text, step_bytes(model), settings)
+
+
+def _check(wanted: Wanted) -> None:
+    for name in ("layers", "hidden", "distinct_layers", "batch", "visual_tokens", "text_tokens", "new_tokens"):
+        value = getattr(wanted, name)
+        if value is not None and value < 1:
+            raise BenchmarkError(f"{name.replace('_', ' ')} must be at least 1, not {value}")
+    if wanted.model not in SHAPES and "/" not in wanted.model and not is_local(wanted.model):
+        raise BenchmarkError(
+            f"no model called {wanted.model!r}: use {', '.join(SHAPES)}, reference, a local directory or a Hugging "
+            "Face id such as llava-hf/llava-1.5-7b-hf"
+        )

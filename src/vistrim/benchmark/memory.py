@@ -1,0 +1,131 @@
+"""What a run needs in memory, and what there is."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vistrim.architectures import ModelSpec, discover
+from vistrim.benchmark.weights import shared_parameters
+
+MARGIN = 1.1
+"""Factor for what is not counted."""
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Bytes that the untouched model takes at most.
+
+    Attributes
+    ----------
+    weights : int
+        All parameters; tensors that layers share count once.
+    cache : int
+        Keys and values of prompts and answers, and one layer's again, which is copied while it grows.
+    activations : int
+        The larger of what a decoder layer takes in prefill and what the vision tower takes for all pictures at once,
+        and what is held of the pictures.
+    """
+
+    weights: int
+    cache: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """All of it, with the margin."""
+        return round(MARGIN * (self.weights + self.cache + self.activations))
+
+    def __str__(self) -> str:
+        parts = (("weights", self.weights), ("KV cache", self.cache), ("activations", self.activations))
+        named = ", ".join(f"{name} {gib(size)}" for name, size in parts)
+        return f"{gib(self.total)} GiB ({named}, {MARGIN - 1:.0%} more to be safe)"
+
+
+def gib(size: int) -> str:
+    """Bytes in GiB."""
+    return f"{size / GIB:.1f}" if size >= GIB else f"{size / GIB:.3f}"
+
+
+def needs(model: Any, inputs: Mapping[str, Tensor], new_tokens: int, distinct_layers: int | None = None) -> Needs:
+    """Find out what generating with a model needs.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        With or without storage.
+    inputs : mapping of str to Tensor
+        Of ``generate``, with or without storage.
+    new_tokens : int
+        Tokens generated per sample.
+    distinct_layers : int, optional
+        Layers and blocks that will have weights of their own.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If the model cannot be trimmed.
+    """
+    spec = discover(model)
+    shape = spec.decoder_shape
+    batch, prompt = inputs["input_ids"].shape
+    size = model.dtype.itemsize
+    shared = {} if distinct_layers is None else shared_parameters(model, distinct_layers)
+    tower, held = _tower(spec, inputs)
+    cached = [shape.at(layer).cached_per_token * size for layer in range(shape.layers)]
+    return Needs(
+        weights=sum(parameter.nbytes for parameter in model.parameters() if id(parameter) not in shared),
+        cache=batch * (prompt + new_tokens) * (sum(cached) + max(cached)),
+        activations=held + max(tower, _decoder(spec, batch, prompt)),
+    )
+
+
+def _decoder(spec: ModelSpec, batch: int, prompt: int) -> int:
+    """Eight rows of hidden states (embeddings, features, residual, queries, ...), three of neurons; logits."""
+    shape, size = spec.decoder_shape, spec.dtype.itemsize
+    rows = batch * prompt * (8 * shape.hidden + 3 * shape.intermediate) * size
+    logits = batch * spec.embed.num_embeddings * (size + 4)
+    return rows + logits + _scores(spec.decoder.config, batch * shape.heads * prompt**2, size)
+
+
+def _tower(spec: ModelSpec, inputs: Mapping[str, Tensor]) -> tuple[int, int]:
+    """What the tower takes while it runs, and what is held behind it: pixels, and block outputs where asked for."""
+    config: Any = spec.base.config
+    cost, vision = spec.images.cost, getattr(config, "vision_config", None)
+    pixels = [tensor for name, tensor in inputs.items() if name.startswith("pixel_values")]
+    # Models make a copy, of their own number type or without empty pictures.
+    held = 2 * sum(tensor.nbytes for name, tensor in inputs.items() if name.startswith("pixel"))
+    patch = getattr(vision, "patch_size", None)
+    if cost is None or patch is None:
+        return 0, held
+    side = patch if isinstance(patch, int) else patch[0]
+    patches = sum(tensor.numel() for tensor in pixels) // (3 * side**2 * getattr(vision, "temporal_patch_size", 1))
+    size = spec.dtype.itemsize
+    each = cost.tokens or patches // max(1, len(inputs["input_ids"]))
+    heads = getattr(vision, "num_attention_heads", 0) or getattr(vision, "num_heads", 1)
+    rows = patches * (8 * cost.hidden + (3 if cost.gated else 2) * cost.intermediate) * size
+    if getattr(config, "vision_feature_layer", -1) != -1:
+        held += patches * (cost.layers + 1) * cost.hidden * size
+    return rows + _scores(vision, patches * each * heads, size), held
+
+
+def _scores(config: Any, pairs: int, size: int) -> int:
+    """Logits, softmax in float32 and its copy: only eager attention has them."""
+    return pairs * (2 * size + 4) if config._attn_implementation == "eager" else 0
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Memory that a device has left; None where nothing tells."""
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
+    info = Path("/proc/meminfo")
+    if device.type != "cpu" or not info.exists():
+        return None
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", info.read_text(), re.MULTILINE)
+    return int(found[1]) * 1024 if found else None

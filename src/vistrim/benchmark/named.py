@@ -1,0 +1,94 @@
+"""Models of a named shape with random weights, and their prompts."""
+
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForImageTextToText
+
+from vistrim.benchmark.inputs import make_inputs
+from vistrim.benchmark.memory import Needs, needs
+from vistrim.benchmark.scaling import check_memory
+from vistrim.benchmark.shape import Shape
+from vistrim.benchmark.shapes import SHAPES
+from vistrim.benchmark.subject import Wanted
+from vistrim.benchmark.weights import empty_model, fill, generate_to_the_end, use_kernel
+from vistrim.errors import BenchmarkError
+from vistrim.loading import resolve_dtype
+
+PAD = 0
+
+
+def make_named(wanted: Wanted, device: torch.device) -> tuple[Any, dict[str, Tensor], str]:
+    """Make a model of a named shape.
+
+    Parameters
+    ----------
+    wanted : Wanted
+        ``model`` is a name in ``SHAPES``.
+    device : torch.device
+        Where it will be.
+
+    Returns
+    -------
+    model : PreTrainedModel
+    inputs : dict of str to Tensor
+    pictures : str
+        What each sample is shown, in words.
+
+    Raises
+    ------
+    BenchmarkError
+        If there is no such prompt, size or attention kernel, or too little memory.
+    """
+    shape = SHAPES[wanted.model]
+    layers = wanted.layers or shape.layers
+    if wanted.distinct_layers is not None and wanted.distinct_layers > layers:
+        raise BenchmarkError(f"there are {layers} layers: use at most that many distinct layers")
+    pictures = shape.family.show(wanted.visual_tokens or shape.family.usual)
+    dtype = resolve_dtype(wanted.dtype)
+    if not isinstance(dtype, torch.dtype):
+        dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+    length = pictures.tokens + wanted.text_tokens + wanted.new_tokens
+
+    check_memory(wanted, device, _needs_of(shape, dtype), _smaller(shape, wanted))
+    config = shape.config(wanted.layers, wanted.hidden, pictures, length)
+    model = empty_model(config, dtype, wanted.attn)
+    inputs = make_inputs(config, shape.family, pictures, wanted.batch, wanted.text_tokens, device)
+    fill(model, wanted.distinct_layers or layers, device)
+    generate_to_the_end(model, PAD)
+    cast = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in inputs.items()}
+    return model, cast, pictures.description
+
+
+def _needs_of(shape: Shape, dtype: torch.dtype) -> Any:
+    """The function that says what a version of a shape needs; its models have no storage at all."""
+
+    @cache
+    def sized(layers: int | None, hidden: int | None, visual: int | None, length: int, attn: str) -> Any:
+        pictures = shape.family.show(visual or shape.family.usual)
+        config = shape.config(layers, hidden, pictures, pictures.tokens + length)
+        with torch.device("meta"):
+            model = AutoModelForImageTextToText.from_config(config, dtype=dtype)
+        use_kernel(model, attn)
+        return model, pictures
+
+    def needed(wanted: Wanted) -> Needs:
+        length = wanted.text_tokens + wanted.new_tokens
+        model, pictures = sized(wanted.layers, wanted.hidden, wanted.visual_tokens, length, wanted.attn)
+        nowhere = torch.device("meta")
+        inputs = make_inputs(model.config, shape.family, pictures, wanted.batch, wanted.text_tokens, nowhere)
+        return needs(model, inputs, wanted.new_tokens, wanted.distinct_layers or wanted.layers or shape.layers)
+
+    return needed
+
+
+def _smaller(shape: Shape, wanted: Wanted) -> dict[str, range]:
+    layers, hidden = wanted.layers or shape.layers, wanted.hidden or shape.hidden
+    return {
+        "batch": range(1, wanted.batch),
+        "distinct_layers": range(1, wanted.distinct_layers or layers),
+        "layers": range(max(2, wanted.distinct_layers or 2), layers),
+        "hidden": range(shape.head_dim, hidden, shape.head_dim),
+    }

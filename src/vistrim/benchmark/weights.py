@@ -1,0 +1,137 @@
+"""Models with random weights, made in place: no initialisation that is overwritten, no copy."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from torch import Tensor, nn
+from transformers import AutoModelForImageTextToText, GenerationConfig, PreTrainedConfig
+
+from vistrim.errors import BenchmarkError
+
+BLOCK = 16_777_213
+"""Random numbers drawn; a prime, so that no matrix repeats a row. Weights are stretches of them."""
+
+
+def empty_model(config: PreTrainedConfig, dtype: torch.dtype, attn: str) -> Any:
+    """A model in evaluation mode whose parameters have sizes and no storage; its buffers are real.
+
+    Parameters
+    ----------
+    config : PreTrainedConfig
+        Its sizes.
+    dtype : torch.dtype
+        Of the parameters.
+    attn : str
+        Attention kernel of the decoder, and of the vision tower where that has it.
+
+    Raises
+    ------
+    BenchmarkError
+        If there is no such kernel, or the model cannot use it.
+    """
+    with init_empty_weights(include_buffers=False):
+        model = AutoModelForImageTextToText.from_config(config, dtype=dtype)
+    use_kernel(model, attn)
+    return model.eval()
+
+
+def use_kernel(model: Any, attn: str) -> None:
+    """Set the attention kernel of the decoder, and of the vision tower where that has it.
+
+    Raises
+    ------
+    BenchmarkError
+        If there is no such kernel, or the model cannot use it.
+    """
+    try:
+        model.set_attn_implementation(attn)
+    except (ValueError, ImportError) as error:
+        reason = " ".join(str(error).split())
+        raise BenchmarkError(f"attention kernel {attn!r} cannot be used: choose sdpa or eager ({reason})") from error
+    if model.get_decoder().config._attn_implementation != attn:
+        raise BenchmarkError(f"{type(model).__name__} has no attention kernel {attn!r}: choose sdpa or eager")
+
+
+def stacks(model: Any) -> list[Sequence[nn.Module]]:
+    """The decoder layers, and the blocks of the vision tower: the longest list of modules outside the decoder."""
+    decoder = model.get_decoder()
+    inside = set(map(id, decoder.modules()))
+    lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and id(m) not in inside]
+    return [decoder.layers, *([max(lists, key=len)] if lists else [])]
+
+
+def shared_parameters(model: Any, distinct_layers: int) -> dict[int, nn.Parameter]:
+    """Which parameters are another's tensor, once only so many layers and blocks have weights of their own.
+
+    Returns
+    -------
+    dict of int to nn.Parameter
+        ``id`` of a parameter to the one in its place, of the layer that lends its weights.
+    """
+    return {
+        id(parameter): stack[number % distinct_layers].get_parameter(name)
+        for stack in stacks(model)
+        for number, layer in enumerate(stack)
+        if number >= distinct_layers
+        for name, parameter in layer.named_parameters()
+    }
+
+
+def fill(model: Any, distinct_layers: int, device: torch.device, seed: int = 0) -> None:
+    """Give an empty model random weights on a device.
+
+    Matrices have a standard deviation of one over the root of their fan-in, norms and scales are one and biases zero,
+    so that hidden states neither vanish nor explode.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        As `empty_model` makes it.
+    distinct_layers : int
+        Decoder layers, and blocks of the vision tower, with weights of their own; the others use the same tensors
+        again, in turn. Every layer still computes everything; only memory changes.
+    device : torch.device
+        Where the model will be.
+    seed : int
+        Of the random numbers.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    block = torch.randn(BLOCK, generator=generator).to(device, model.dtype)
+    shared = shared_parameters(model, distinct_layers)
+    made: dict[int, nn.Parameter] = {}
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            source = shared.get(id(parameter), parameter)
+            if id(source) not in made:
+                start = int(torch.randint(BLOCK, (), generator=generator))
+                made[id(source)] = nn.Parameter(_random(source, name, block, start))
+            module.register_parameter(name, made[id(source)])
+    model.to(device)
+
+
+def _random(like: Tensor, name: str, block: Tensor, start: int) -> Tensor:
+    weights = torch.empty(like.shape, dtype=block.dtype, device=block.device)
+    if like.dim() < 2:
+        return weights.fill_(0.0 if name.endswith("bias") else 1.0)
+    flat, done = weights.view(-1), 0
+    while done < len(flat):
+        stretch = block[start : start + len(flat) - done]
+        torch.mul(stretch, like[0].numel() ** -0.5, out=flat[done : done + len(stretch)])
+        done, start = done + len(stretch), 0
+    return weights
+
+
+def generate_to_the_end(model: Any, pad: int) -> None:
+    """Let ``generate`` be greedy and run to the length asked for, whatever the model says."""
+    model.generation_config = GenerationConfig(pad_token_id=pad, do_sample=False)
+
+
+def step_bytes(model: Any) -> int:
+    """Bytes of weights that a decoding step reads: decoder layers each time they run, final norm and output head."""
+    decoder = model.get_decoder()
+    read = [*decoder.layers, model.get_output_embeddings()]
+    if isinstance(norm := getattr(decoder, "norm", None), nn.Module):
+        read.append(norm)
+    return sum(parameter.nbytes for module in read for parameter in module.parameters())

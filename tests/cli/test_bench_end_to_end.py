@@ -1,0 +1,65 @@
+"""The command ``vistrim bench`` on a tiny checkpoint, from end to end."""
+
+import json
+
+import pytest
+
+from tests.cli.invoke import error_line, vistrim
+
+METHODS = ("--method", "keep-everything", "--method", "uniform:keep=4", "--method", "st3:interval=2")
+SMALL = ("--text-tokens", "12", "--new-tokens", "4", "--repeat", "2", "--batch", "2")
+
+
+def bench(checkpoint, out, *arguments):
+    return vistrim("bench", "--model", checkpoint, "--out", str(out), *SMALL, *METHODS, *arguments)
+
+
+def test_files_hold_what_was_measured(checkpoint, tmp_path):
+    result = bench(checkpoint, tmp_path)
+    assert result.exit_code == 0, result.stderr
+    for text in ("Time, medians of 2 rounds", "uniform:keep=4", "results.json"):
+        assert text in result.stdout
+    found = json.loads((tmp_path / "results.json").read_text())
+    rows = {row["label"]: row for row in found["methods"]}
+    assert list(rows) == ["untouched", "keep-everything", "uniform:keep=4", "st3:interval=2"]
+    assert all(len(row["runs"]) == 2 and len(row["runs"][0]["step_seconds"]) == 3 for row in rows.values())
+    full, kept, few = (rows[label]["cost"] for label in ("untouched", "keep-everything", "uniform:keep=4"))
+    assert kept["kv_bytes"] == full["kv_bytes"]
+    assert kept["prefill_flops"] == full["prefill_flops"]
+    assert few["average_tokens"] == 4
+    assert max(few["kv_bytes"]) < min(full["kv_bytes"])
+    assert rows["uniform:keep=4"]["speedups"]["prefill"]["limit"] > 1
+    assert (found["settings"]["batch"], found["settings"]["new_tokens"], found["random_weights"]) == (2, 4, False)
+    assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
+    assert "| uniform:keep=4 |" in (tmp_path / "results.md").read_text()
+
+
+def test_a_second_run_measures_nothing_again_and_more_rounds_only_add(checkpoint, tmp_path, monkeypatch):
+    first = bench(checkpoint, tmp_path)
+    runs = (tmp_path / "runs.jsonl").read_text()
+    with monkeypatch.context() as patched:
+        patched.setattr("vistrim.benchmark.runner.time_generation", lambda *_: pytest.fail("measured again"))
+        assert bench(checkpoint, tmp_path).stdout == first.stdout
+    assert bench(checkpoint, tmp_path, "--repeat", "3").exit_code == 0
+    assert (tmp_path / "runs.jsonl").read_text().startswith(runs)
+    assert len((tmp_path / "runs.jsonl").read_text().splitlines()) == 3 * 4
+
+
+def test_other_settings_are_not_mixed_in(checkpoint, tmp_path):
+    bench(checkpoint, tmp_path)
+    result = bench(checkpoint, tmp_path, "--new-tokens", "5")
+    assert result.exit_code == 1
+    assert "new_tokens" in error_line(result)
+
+
+def test_what_the_model_lacks_is_refused(checkpoint, tmp_path):
+    result = bench(checkpoint, tmp_path / "out", "--method", "st3:start_layer=99")
+    assert result.exit_code == 2
+    assert "start_layer" in error_line(result)
+    assert not (tmp_path / "out").exists()
+
+
+def test_unknown_models_are_refused_with_the_shapes(tmp_path):
+    result = vistrim("bench", "--model", "llava-9", "--out", str(tmp_path / "out"))
+    assert result.exit_code == 1
+    assert "llava-1.5-7b" in error_line(result)
