@@ -35,8 +35,14 @@ class LayerInputs(Forward):
     renumbering: Renumbering | None = None
 
     @property
+    def places(self) -> Tensor:
+        """Which tokens of this pass the rows are, ``[batch, rows]`` long."""
+        slots = self.tokens.slots
+        return self.remember("places", slots, lambda: slots - self.past) if self.past else slots
+
+    @property
     def rows(self) -> Tensor | None:
-        return self.tokens.slots - self.past if self.trimmed else None
+        return self.places if self.trimmed else None
 
     @property
     def drops_positions(self) -> bool:
@@ -57,7 +63,6 @@ class LayerInputs(Forward):
         changed: Call = {}
         cached = self.cache.layers[layer] if self.cache is not None else None
         tables = kwargs["position_embeddings"]
-        rows = self.tokens.slots - self.past
         earlier = cached.shift if cached is not None else None
         if self.renumbering is not None or earlier is not None:
             own = own_positions(kwargs)
@@ -65,11 +70,13 @@ class LayerInputs(Forward):
             changed |= self.remember(
                 ("lowered", id(tables), id(own), earlier.amounts if earlier is not None else None),
                 (tables, own),
-                lambda: lowered_arguments(partial(self.spec.rotary, layer), hidden, own, rows, lowered, earlier),
+                lambda: lowered_arguments(partial(self.spec.rotary, layer), hidden, own, self.places, lowered, earlier),
             )
         elif self.trimmed:
             alive = tables, *(kwargs.get(name) for name in PER_TOKEN)
-            changed |= self.remember(("arguments", *map(id, alive)), alive, lambda: compact_arguments(kwargs, rows))
+            changed |= self.remember(
+                ("arguments", *map(id, alive)), alive, lambda: compact_arguments(kwargs, self.places)
+            )
         structured = self.structures[layer]
         maps = self.flash and structured is not None and structured.brings_kernel
         if self.trimmed or (cached is not None and cached.is_trimmed) or maps:

@@ -125,8 +125,9 @@ class Prefill(LayerInputs):
                 rows = self.asking.among(self.tokens)
                 self.attention = self._attention(gather_rows(query, rows, 0, 2), key, mask, softmax, rows)
             if layer == 0 and self.cache is not None and self.method.acts_in_decode:
-                rows = QueryRows.last_of(self.prompt).among(self.tokens)
-                row, seen = gather_rows(query, rows, 0, 2), self._seen(mask, rows, key)
+                last = QueryRows.last_of(self.prompt)
+                rows = last.among(self.tokens)
+                row, seen = gather_rows(query, rows, 0, 2), self._seen(mask, last, rows, key)
                 asking = AttentionRows(row, key, seen, softmax, key.shape[2], rows.to(key.device))
                 self.cache.layers[0].scores = self.of_all_heads(asking).received()
 
@@ -135,7 +136,7 @@ class Prefill(LayerInputs):
             return hidden
         if self.cache is not None:
             refuse_cropping(self.cache.layers)
-        return restore_length(hidden, self.tokens.slots - self.past, self.tokens.valid, self.length)
+        return restore_length(hidden, self.places, self.tokens.valid, self.length)
 
     def _enter(self, hidden: Tensor, kwargs: Call) -> Tensor:
         """Let the method choose what enters the decoder, and which text asks later on."""
@@ -231,7 +232,7 @@ class Prefill(LayerInputs):
     def _attention(
         self, query: Tensor, key: Tensor, mask: Tensor | None, softmax: Softmax, rows: Tensor
     ) -> AttentionRows:
-        seen = self._seen(mask, rows, key)
+        seen = self._seen(mask, self.asking, rows, key)
         # Layers may be on other devices than what goes along with them.
         counted = self.asking.counted.to(query.device) if self.asking.counted is not None else None
         tables = (self.tables[0].to(query.device), self.tables[1].to(query.device)) if self.tables is not None else None
@@ -240,9 +241,11 @@ class Prefill(LayerInputs):
             AttentionRows(query, key, seen, softmax, width, rows.to(query.device), counted, tables)
         )
 
-    def _seen(self, mask: Tensor | None, rows: Tensor, key: Tensor) -> Tensor:
-        """Columns that the rows may attend to, ``[batch, n, columns]`` bool."""
+    def _seen(self, mask: Tensor | None, asking: QueryRows, rows: Tensor, key: Tensor) -> Tensor | None:
+        """Columns that the asking rows may attend to, ``[batch, n, columns]`` bool; None: all."""
         mask = mask if self.windowed is None else self.windowed
+        if mask is None and asking.from_end == 1:
+            return None
         return visible_to_rows(mask, rows.to(key.device), self.tokens.width, key.shape[2]).to(key.device)
 
     def _note_window(self, cached: Any, ranks: bool) -> None:
