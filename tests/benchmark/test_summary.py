@@ -1,5 +1,7 @@
 """Medians, ratios and limits of runs made by hand."""
 
+from statistics import median
+
 import pytest
 
 from tests.benchmark.subjects import cost, run
@@ -43,6 +45,8 @@ def test_speedups_are_medians_of_the_ratios_within_rounds():
         "step": 1.5,
         "total": pytest.approx(38 / 24),
     }
+    assert all(speedup.ratio == median(speedup.rounds) for speedup in found.values())
+    assert all(len(speedup.rounds) == 3 for speedup in found.values())
     assert rows()[UNTOUCHED].speedups == {}
 
 

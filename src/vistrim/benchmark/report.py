@@ -26,7 +26,8 @@ trimmed time within each round, so that a machine that gets slower or faster mea
 * decode, per token: one decoding step of the whole batch, mean over the steps of a run
 * first token: encode and prefill
 * total: the whole generation
-* slower: a speed-up below 1; nothing is clamped
+* slower: a speed-up below 1, however little; nothing is clamped. The ratio of each round is in results.json: where they
+  lie on both sides of 1, the difference is noise
 * limit of prefill: the untouched model's decoder FLOPs in prefill over the method's, those of its own networks included
 * limit of decode: the bytes that a step has to read at least, weights and KV cache, mean over the steps: the untouched
   model's over the method's

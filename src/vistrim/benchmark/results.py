@@ -96,10 +96,13 @@ class Speedup:
         Median of the ratios within each round.
     limit : float or None
         What the ratio of FLOPs (prefill) or bytes (decoding) allows; None: no limit is stated for this phase.
+    rounds : tuple of float
+        The ratio in each round.
     """
 
     ratio: float
     limit: float | None = None
+    rounds: tuple[float, ...] = ()
 
     @property
     def share(self) -> float | None:

@@ -65,5 +65,5 @@ def _speedups(label: str, rounds: Sequence[Mapping[str, Run]], costs: Mapping[st
         pairs = [(seconds(one[UNTOUCHED]), seconds(one[label])) for one in rounds]
         ratios = [before / after for before, after in pairs if before and after]
         if ratios:
-            speedups[phase] = Speedup(median(ratios), limits.get(phase))
+            speedups[phase] = Speedup(median(ratios), limits.get(phase), tuple(ratios))
     return speedups
