@@ -96,6 +96,20 @@ def claim_folder(data: Path, settings: Mapping[str, Any]) -> None:
             raise ResumeError(f"{folder} holds {data.name} without settings.json: give another folder")
         write_whole(path, json.dumps(settings, indent=2) + "\n")
         return
+    check_folder(data, settings)
+
+
+def check_folder(data: Path, settings: Mapping[str, Any]) -> None:
+    """See that what is in a file of results, if there is any, was made with these settings; there may be others.
+
+    Raises
+    ------
+    ResumeError
+        See `claim_folder`.
+    """
+    folder, path = data.parent, data.with_name("settings.json")
+    if not path.exists():
+        return
     # JSON knows no tuples, so that what was read is compared with what would be read again.
     if differing := differences(read_object(path), json.loads(json.dumps(settings))):
         raise ResumeError(

@@ -1,7 +1,10 @@
-"""Shorter names of methods, where a picture has no room for all parameters."""
+"""Labels of runs: of the untouched model, and shorter ones of methods, where there is no room for all parameters."""
 
 from collections import Counter
 from collections.abc import Sequence
+
+UNTOUCHED = "untouched"
+"""Stands where a method's notation stands otherwise."""
 
 
 def without_parameters(label: str) -> str:

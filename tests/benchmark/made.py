@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from vistrim.benchmark.results import UNTOUCHED, Cost, Row, Run, Speedup
+from vistrim.benchmark.results import Cost, Row, Run, Speedup
+from vistrim.labels import UNTOUCHED
 
 MIB = 1 << 20
 

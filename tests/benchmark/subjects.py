@@ -5,8 +5,9 @@ from typing import Any
 import torch
 
 from tests import tiny
-from vistrim.benchmark.results import UNTOUCHED, Cost, Run
+from vistrim.benchmark.results import Cost, Run
 from vistrim.benchmark.subject import Subject
+from vistrim.labels import UNTOUCHED
 
 BATCH = 2
 

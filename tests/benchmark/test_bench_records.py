@@ -6,8 +6,8 @@ import pytest
 
 from tests.benchmark.subjects import cost, run
 from vistrim.benchmark.records import RunFile
-from vistrim.benchmark.results import UNTOUCHED
 from vistrim.errors import ResumeError
+from vistrim.labels import UNTOUCHED
 
 LABELS = [UNTOUCHED, "st3"]
 SETTINGS = {"model": "tiny", "shape": (1, 2)}

@@ -10,7 +10,7 @@ from vistrim.errors import BenchmarkError, LoadError, PromptError
 
 
 def wanted(**changes):
-    return Wanted("reference-small", **({"text_tokens": 40, "new_tokens": 4, "device": "cpu"} | changes))
+    return Wanted(**({"model": "reference-small", "text_tokens": 40, "new_tokens": 4, "device": "cpu"} | changes))
 
 
 @pytest.mark.parametrize("text", [33, 40, 64])
@@ -27,6 +27,12 @@ def test_prompts_have_exactly_the_tokens_asked_for(text):
     # Noise has a short answer: generation goes on behind it.
     assert output.shape[1] == ids.shape[1] + 12
     assert run.report.visual_tokens == [subject.visual_tokens] * 2
+
+
+def test_other_weights_are_told_apart():
+    small, large = (make_subject(wanted(model=name)).settings["weights"] for name in ("reference-small", "reference"))
+    assert small != large
+    assert small == make_subject(wanted()).settings["weights"]
 
 
 def test_more_visual_tokens_are_more_pictures():

@@ -122,6 +122,7 @@ def test_the_subject_says_what_it_is():
         "visual_tokens": 1752,
         "text_tokens": 20,
         "new_tokens": 5,
+        "shape_of": "llava-hf/llava-v1.6-vicuna-7b-hf",
         "pictures": "1 of 336 x 672 pixels: 3 tiles = 1728 patches, and 24 newlines",
         "dtype": "float32",
         "attn": "sdpa",

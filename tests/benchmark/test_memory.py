@@ -123,3 +123,20 @@ def test_free_memory_of_this_machine():
     free = memory.free_bytes(torch.device("cpu"))
     assert free is None or free > 0
     assert memory.free_bytes(torch.device("meta")) is None
+
+
+@pytest.mark.parametrize(
+    ("names", "limit", "left"),
+    [
+        (("memory.max", "memory.current", "memory.stat"), "1000", [700]),
+        (("memory.max", "memory.current", "memory.stat"), "max", []),
+        (("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"), "1000", [700]),
+    ],
+)
+def test_what_a_container_has_left(names, limit, left, tmp_path):
+    """Of 1000 bytes 400 are in use, 100 of them by files that can be read again."""
+    assert memory.left_in_container(tmp_path) == []
+    for name, text in zip(names, (f"{limit}\n", "400\n", "active_file 7\ninactive_file 100\n"), strict=True):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert memory.left_in_container(tmp_path) == left

@@ -5,8 +5,8 @@ import ctypes
 import pytest
 import torch
 
-from vistrim.benchmark import memory_peak
-from vistrim.benchmark.memory_peak import watch_peak
+from vistrim.benchmark import peak
+from vistrim.benchmark.peak import watch_peak
 
 CPU = [torch.device("cpu")]
 MB = 10**6
@@ -52,7 +52,7 @@ def test_freed_memory_that_the_allocator_holds_hides_nothing():
 
 def test_where_the_platform_does_not_tell_it_is_none(monkeypatch, tmp_path):
     assert watch_peak([torch.device("meta")])() is None
-    monkeypatch.setattr(memory_peak, "_PROCESS", tmp_path)
+    monkeypatch.setattr(peak, "_PROCESS", tmp_path)
     assert watch_peak(CPU)() is None
 
 
@@ -60,7 +60,7 @@ def test_where_the_platform_does_not_tell_it_is_none(monkeypatch, tmp_path):
 def test_where_the_peak_cannot_be_reset_it_is_none(monkeypatch, tmp_path, lines):
     (tmp_path / "clear_refs").touch()
     (tmp_path / "status").write_text(lines)
-    monkeypatch.setattr(memory_peak, "_PROCESS", tmp_path)
+    monkeypatch.setattr(peak, "_PROCESS", tmp_path)
     assert watch_peak(CPU)() is None
 
 

@@ -16,11 +16,11 @@ from vistrim.architectures import discover
 from vistrim.benchmark import runner
 from vistrim.benchmark.cost import untouched_cost
 from vistrim.benchmark.overhead import KEEP_EVERYTHING, KeepEverything
-from vistrim.benchmark.results import UNTOUCHED
 from vistrim.benchmark.runner import measure
 from vistrim.benchmark.subject import Subject
 from vistrim.benchmark.summary import summarize
 from vistrim.errors import BenchmarkError, ResumeError
+from vistrim.labels import UNTOUCHED
 
 METHODS = {"st3": ST3(1, 2, 0.3, horizon=8), KEEP_EVERYTHING: KeepEverything()}
 NEW = 4

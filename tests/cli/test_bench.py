@@ -10,9 +10,9 @@ import torch
 
 from tests.benchmark.made import runs, trimmed, untouched
 from tests.cli.invoke import error_line, vistrim
-from vistrim.benchmark.results import UNTOUCHED
 from vistrim.benchmark.subject import Subject
 from vistrim.cli import bench as command
+from vistrim.labels import UNTOUCHED
 
 
 @dataclass
@@ -75,7 +75,7 @@ def test_tables_and_files(bench, tmp_path):
         "visual_tokens": 576,
         "device": "cpu",
         "weight_bytes": 1000,
-        "repeat": 5,
+        "rounds": 3,
     }
     assert (out / "results.png").read_bytes().startswith(b"\x89PNG")
     assert "**0.90x slower**" in (out / "results.md").read_text()

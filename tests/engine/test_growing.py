@@ -1,6 +1,8 @@
 """Cache layers with room hold what transformers' own do, bit for bit, and write without copying."""
 
 import copy
+import pickle
+import weakref
 
 import pytest
 import torch
@@ -92,16 +94,46 @@ def test_taking_columns_holds_these_and_grows_on():
     assert torch.equal(layer.keys, torch.cat([wanted, new[0]], 2))
 
 
-@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+def pickled(layer):
+    return pickle.loads(pickle.dumps(layer))
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickled])
 @torch.no_grad()
-def test_a_copy_and_its_original_go_on_apart(copied):
+def test_copies_and_their_original_go_on_apart(copied):
     first = filled()
-    second = copied(first)
     old = first.keys.clone()
-    for layer, seed in ((first, 5), (second, 6), (first, 7), (second, 8)):
-        layer.update(*states(1, seed))
-    for layer, seeds in ((first, (5, 7)), (second, (6, 8))):
-        assert torch.equal(layer.keys, torch.cat([old, *(states(1, seed)[0] for seed in seeds)], 2))
+    copies = [first, copied(first), copied(first)]
+    copies.append(copied(copies[1]))
+    for turn in range(2):
+        for number, layer in enumerate(copies):
+            layer.update(*states(1, 10 * turn + number))
+    for number, layer in enumerate(copies):
+        assert torch.equal(layer.keys, torch.cat([old, states(1, number)[0], states(1, 10 + number)[0]], 2))
+
+
+@pytest.mark.parametrize("action", ["reorder", "repeat", "select"])
+@torch.no_grad()
+def test_what_was_replaced_is_not_held_on_to(action):
+    layer = filled()
+    keys, values = (weakref.ref(room.buffer) for room in layer.room)
+    ACTIONS[action](layer, 0)
+    assert keys() is None
+    assert values() is None
+
+
+@torch.no_grad()
+def test_other_number_types_and_batches_go_as_in_the_stock_layer():
+    stock, layer = DynamicLayer(), GrowingLayer()
+    for one in (stock, layer):
+        one.update(*(state.bfloat16() for state in states(40)))
+        one.update(*(state.bfloat16() for state in states(1, seed=1)))
+        one.update(*states(1, seed=2))
+    assert layer.keys.dtype == stock.keys.dtype == torch.float32
+    assert torch.equal(layer.keys, stock.keys)
+    with pytest.raises(RuntimeError):
+        layer.update(*states(1, batch=1))
+    assert torch.equal(layer.keys, stock.keys)
 
 
 def test_what_autograd_has_saved_is_not_written_to():
@@ -151,13 +183,15 @@ def test_generations_are_the_same_with_and_without_room(way, attention, monkeypa
     samples = [tiny.sample(2, 9)] if way == "prompt lookup" else tiny.RAGGED
     method = PVTP(1, 2, 0.5) if way == "prompt lookup" else compose(PVTP(1, 2, 0.5), VTA("linear", 8, 0.0))
     outputs = []
-    for worth in (0, 1 << 40):
+    # Always, never, and from the middle of an answer on or up to it.
+    for worth in (0, 1 << 40, 3 * 30 * 64):
         monkeypatch.setattr(growing, "WORTH_ROOM", worth)
         torch.manual_seed(0)
         with trim(tiny.shared(attention=attention), method) as run:
             outputs.append(tiny.generate(tiny.shared(attention=attention), tiny.batch(samples), 12, **GENERATIONS[way]))
         outputs[-1] = outputs[-1].sequences, outputs[-1].logits, run.report.kv_tokens_per_step, run.report.kv_bytes
-    (sequences, logits, *held), (other_sequences, other_logits, *other_held) = outputs
-    assert torch.equal(sequences, other_sequences)
-    assert all(torch.equal(a, b) for a, b in zip(logits, other_logits, strict=True))
-    assert held == other_held
+    sequences, logits, *held = outputs[0]
+    for other_sequences, other_logits, *other_held in outputs[1:]:
+        assert torch.equal(sequences, other_sequences)
+        assert all(torch.equal(a, b) for a, b in zip(logits, other_logits, strict=True))
+        assert held == other_held

@@ -131,6 +131,8 @@ def test_cache_objects(method):
                 tiny.generate(model, inputs, past_key_values=cache)
             with pytest.raises(UnsupportedGenerationError, match=name):
                 model(**inputs, past_key_values=cache)
+        with pytest.raises(UnsupportedGenerationError, match="tuple"):
+            model(**inputs, past_key_values=((torch.zeros(1, 2, 3, 8),) * 2,))
 
 
 def test_attention_kernel_chosen_inside_the_context():

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from vistrim.evaluation.records import UNTOUCHED, Failure, Sample
+from vistrim.evaluation.records import Failure, Sample
+from vistrim.labels import UNTOUCHED
 
 
 def sample(item: str, method: str = UNTOUCHED, **changed: Any) -> Sample:

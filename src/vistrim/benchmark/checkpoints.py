@@ -15,6 +15,7 @@ from vistrim.benchmark.scaling import check_memory
 from vistrim.benchmark.subject import Wanted
 from vistrim.benchmark.weights import generate_to_the_end, use_kernel
 from vistrim.errors import BenchmarkError
+from vistrim.evaluation.records import fingerprint
 from vistrim.loading import building_error, load, load_config, load_processor, resolve_dtype
 from vistrim.prompting import check_context, format_prompts
 
@@ -24,7 +25,7 @@ FILLERS = (" describe", " the", " picture", " a", ".")
 """Words that make a text longer; between them, they reach any length with every tokenizer known."""
 
 
-def make_from_checkpoint(wanted: Wanted, device: torch.device) -> tuple[Any, dict[str, Tensor], str]:
+def make_from_checkpoint(wanted: Wanted, device: torch.device) -> tuple[Any, dict[str, Tensor], dict[str, str]]:
     """Load a checkpoint and make prompts for it, with its own processor.
 
     Parameters
@@ -38,8 +39,8 @@ def make_from_checkpoint(wanted: Wanted, device: torch.device) -> tuple[Any, dic
     -------
     model : PreTrainedModel
     inputs : dict of str to Tensor
-    pictures : str
-        What each sample is shown, in words.
+    details : dict of str to str
+        What tells its weights from others, whose results must not be mixed with theirs; what each sample is shown.
 
     Raises
     ------
@@ -61,12 +62,15 @@ def make_from_checkpoint(wanted: Wanted, device: torch.device) -> tuple[Any, dic
 
     inputs, pictures = _prompts(sized, processor, wanted)
     check_context(sized, inputs, wanted.new_tokens)
-    check_memory(wanted, device, _needs_of(sized, inputs), {"batch": range(1, wanted.batch)})
+    # What quantised weights take is not known before they are loaded.
+    if getattr(config, "quantization_config", None) is None:
+        check_memory(wanted, device, _needs_of(sized, inputs), {"batch": range(1, wanted.batch)})
     model, _ = load(wanted.model, dtype=wanted.dtype, device=str(device))
     use_kernel(model, wanted.attn)
     pad = processor.tokenizer.pad_token_id
     generate_to_the_end(model, processor.tokenizer.eos_token_id or 0 if pad is None else pad)
-    return model, dict(inputs.to(device, dtype=model.dtype)), pictures
+    details = {"weights": fingerprint(model, processor), "pictures": pictures}
+    return model, dict(inputs.to(device, dtype=model.dtype)), details
 
 
 def _without_weights(config: Any, dtype: torch.dtype, attn: str) -> Any:

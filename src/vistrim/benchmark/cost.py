@@ -1,11 +1,12 @@
 """What a generation computes and holds, with and without a method."""
 
 from vistrim.architectures import ModelSpec
-from vistrim.benchmark.results import UNTOUCHED, Cost
+from vistrim.benchmark.results import Cost
 from vistrim.benchmark.subject import Subject
 from vistrim.core import costs
 from vistrim.engine.report import TrimReport
 from vistrim.engine.untrimmed import UntrimmedCache
+from vistrim.labels import UNTOUCHED
 from vistrim.methods import Method
 
 
@@ -47,12 +48,14 @@ def trimmed_cost(report: TrimReport, method: Method, spec: ModelSpec, weight_byt
     weight_bytes : int
         See `vistrim.benchmark.subject.Subject`.
     """
-    layers = method.fitted(spec.facts).prefill_layers(spec.decoder_shape.layers)
+    # What a tower or a guide takes is no matter of cuts.
+    elsewhere = method.reads_vision or method.ranks_by == "guide"
+    layers = () if elsewhere else method.fitted(spec.facts).prefill_layers(spec.decoder_shape.layers)
     return Cost(
         notation=report.method,
         average_tokens=report.average_tokens,
         prefill_flops=float(report.prefill_flops + sum(report.method_flops)),
         kv_bytes=report.kv_bytes_per_step,
         weight_bytes=weight_bytes,
-        stages=len(layers) + ("input" in method.stages),
+        stages=len(layers) + ("input" in method.stages and not elsewhere),
     )

@@ -45,7 +45,7 @@ def make_subject(wanted: Wanted) -> Subject:
     _check(wanted)
     device = resolve_device(wanted.device)
     make = make_named if wanted.model in SHAPES else make_from_checkpoint
-    model, inputs, pictures = make(wanted, device)
+    model, inputs, details = make(wanted, device)
     spec = discover(model)
     placeholders = torch.tensor([*spec.visual_token_ids.values()], device=device)
     visual = int(torch.isin(inputs["input_ids"][0], placeholders).sum())
@@ -59,7 +59,7 @@ def make_subject(wanted: Wanted) -> Subject:
         "visual_tokens": visual,
         "text_tokens": text,
         "new_tokens": wanted.new_tokens,
-        "pictures": pictures,
+        **details,
         "dtype": str(model.dtype).removeprefix("torch."),
         "attn": wanted.attn,
         "device": str(device),

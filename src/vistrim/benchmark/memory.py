@@ -19,7 +19,7 @@ GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Needs:
-    """Bytes that the untouched model takes at most.
+    """Bytes that the untouched model takes at most; what methods need besides, such as a guide, is not among them.
 
     Attributes
     ----------
@@ -120,7 +120,7 @@ def _scores(config: Any, pairs: int, size: int) -> int:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that a device has left; None where nothing tells."""
+    """Memory that a device, or the container that this process runs in, has left; None where nothing tells."""
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
@@ -128,4 +128,24 @@ def free_bytes(device: torch.device) -> int | None:
     if device.type != "cpu" or not info.exists():
         return None
     found = re.search(r"^MemAvailable:\s+(\d+) kB", info.read_text(), re.MULTILINE)
-    return int(found[1]) * 1024 if found else None
+    if found is None:
+        return None
+    return min([int(found[1]) * 1024, *left_in_container(Path("/sys/fs/cgroup"))])
+
+
+def left_in_container(group: Path) -> list[int]:
+    """What control groups (version 2, else 1) leave of their limit; empty where there is none."""
+    found = []
+    for limit, used, details in (
+        ("memory.max", "memory.current", "memory.stat"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+    ):
+        try:
+            most, now = (group / limit).read_text().strip(), int((group / used).read_text())
+            statistics = dict(line.split() for line in (group / details).read_text().splitlines())
+        except (OSError, ValueError):
+            continue
+        # Files that were read are in memory only until it is needed.
+        if most.isdigit():
+            found.append(int(most) - now + int(statistics.get("inactive_file", 0)))
+    return found

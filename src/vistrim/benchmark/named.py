@@ -20,7 +20,7 @@ from vistrim.loading import resolve_dtype
 PAD = 0
 
 
-def make_named(wanted: Wanted, device: torch.device) -> tuple[Any, dict[str, Tensor], str]:
+def make_named(wanted: Wanted, device: torch.device) -> tuple[Any, dict[str, Tensor], dict[str, str]]:
     """Make a model of a named shape.
 
     Parameters
@@ -34,8 +34,8 @@ def make_named(wanted: Wanted, device: torch.device) -> tuple[Any, dict[str, Ten
     -------
     model : PreTrainedModel
     inputs : dict of str to Tensor
-    pictures : str
-        What each sample is shown, in words.
+    details : dict of str to str
+        The checkpoint with these sizes, and what each sample is shown, in words.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def make_named(wanted: Wanted, device: torch.device) -> tuple[Any, dict[str, Ten
     fill(model, wanted.distinct_layers or layers, device)
     generate_to_the_end(model, PAD)
     cast = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in inputs.items()}
-    return model, cast, pictures.description
+    return model, cast, {"shape_of": shape.source, "pictures": pictures.description}
 
 
 def _needs_of(shape: Shape, dtype: torch.dtype) -> Any:

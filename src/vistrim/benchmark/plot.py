@@ -6,8 +6,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from vistrim.benchmark.results import UNTOUCHED, Row
-from vistrim.labels import short_names
+from vistrim.benchmark.results import Row
+from vistrim.labels import UNTOUCHED, short_names
 
 LONGEST_LABEL = 32
 """Characters of a method's label beyond which its parameters are left out."""

@@ -10,6 +10,9 @@ from vistrim.benchmark.results import Cost, Run
 from vistrim.errors import ResumeError
 from vistrim.files import append_lines, claim_folder, damaged_line, read_lines, read_object, replace_lines, write_whole
 
+RUNS = "runs.jsonl"
+"""Name of the file in its folder."""
+
 
 class RunFile:
     """The runs of a benchmark, one JSON line each, and what each method costs.
@@ -40,7 +43,7 @@ class RunFile:
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], labels: Sequence[str]) -> None:
-        self._path, self._costs_path, self._labels = folder / "runs.jsonl", folder / "costs.json", labels
+        self._path, self._costs_path, self._labels = folder / RUNS, folder / "costs.json", labels
         claim_folder(self._path, settings)
         found = self._read_runs()
         self.runs = [run for one in complete_rounds(found, labels) for run in one.values()]

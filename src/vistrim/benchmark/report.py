@@ -21,19 +21,20 @@ trimmed time within each round, so that a machine that gets slower or faster mea
 * encode: vision tower and projector; 0 ms in a model that encodes images inside its own forward pass, where it counts
   as prefill
 * select: a method's own work up to the first token, that of its guide included; it is a part of encode and prefill
-* per cut: select over prefill, divided by the number of cuts
+* per cut: select over prefill, divided by the number of cuts, for methods that cut by the decoder's own attention
 * prefill: from the encoded images to the first token, select included
 * decode, per token: one decoding step of the whole batch, mean over the steps of a run
 * first token: encode and prefill
 * total: the whole generation
-* slower: a speed-up below 1, however little; nothing is clamped. The ratio of each round is in results.json: where they
-  lie on both sides of 1, the difference is noise
+* slower: a speed-up that is below 1 as it is printed; nothing is clamped. The ratio of each round is in results.json:
+  where they lie on both sides of 1, the difference is noise
 * limit of prefill: the untouched model's decoder FLOPs in prefill over the method's, those of its own networks included
 * limit of decode: the bytes that a step has to read at least, weights and KV cache, mean over the steps: the untouched
   model's over the method's
 * share: speed-up over limit. In prefill it falls short of 100 % where matrix products of few rows have fixed costs. In
-  decode it may exceed 100 %, because stock caches also copy what they hold at each step, and falls short where the
-  fixed costs of a step outweigh what it reads
+  decode it may exceed 100 %, because transformers' own cache copies all that it holds at each step and that of a
+  trimmed model grows in place (what this alone gains, without any trimming, is the row keep-everything); it falls short
+  where the fixed costs of a step outweigh what it reads
 * KV peak, KV mean, KV end: bytes of keys and values over the untouched model's: the largest of each, the mean of the
   ratios over the steps (prefill included), and after the last step
 * KV bytes, peak: the largest number of bytes held, for the whole batch
@@ -98,8 +99,9 @@ def _method(row: Row, runs: Sequence[Run]) -> dict[str, Any]:
 
 def _markdown(rows: Sequence[Row], found: dict[str, Any]) -> str:
     environment = found["environment"]
+    on_processor = str(found["settings"].get("device", "cpu")).startswith("cpu")
     where = (
-        f"{environment['accelerator'] or environment['processor']}, {environment['cores']} cores, "
+        f"{environment['processor' if on_processor else 'accelerator']}, {environment['cores']} cores, "
         f"{environment['threads']} threads, torch {environment['torch']}, transformers {environment['transformers']}, "
         f"{environment['date']}"
     )

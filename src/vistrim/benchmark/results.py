@@ -2,9 +2,6 @@
 
 from dataclasses import dataclass, field
 
-UNTOUCHED = "untouched"
-"""Label of the runs without any method."""
-
 
 @dataclass(frozen=True)
 class Run:
@@ -69,7 +66,8 @@ class Cost:
     weight_bytes : int
         Bytes of weights that a decoding step reads.
     stages : int
-        Times that the method is asked in prefill: before the decoder, and before layers of it.
+        Times that the method is asked in prefill, before the decoder and before layers of it; 0 where it goes by a
+        vision tower or a guide, whose time is no matter of cuts.
     """
 
     notation: str

@@ -9,14 +9,16 @@ from typing import Any
 from vistrim.architectures import ModelSpec, discover
 from vistrim.benchmark.clock import time_generation
 from vistrim.benchmark.cost import trimmed_cost, untouched_cost
-from vistrim.benchmark.memory_peak import watch_peak
-from vistrim.benchmark.records import RunFile
-from vistrim.benchmark.results import UNTOUCHED, Cost, Run
-from vistrim.benchmark.subject import Subject
+from vistrim.benchmark.peak import watch_peak
+from vistrim.benchmark.records import RUNS, RunFile
+from vistrim.benchmark.results import Cost, Run
+from vistrim.benchmark.subject import Subject, Wanted
 from vistrim.environment import stamp
 from vistrim.errors import BenchmarkError
-from vistrim.evaluation.identity import identity
+from vistrim.files import check_folder
+from vistrim.labels import UNTOUCHED
 from vistrim.methods import Method
+from vistrim.methods.identity import identity
 from vistrim.trimming import trim
 
 WARM_UP_TOKENS = 2
@@ -123,13 +125,34 @@ def _check(subject: Subject, spec: ModelSpec, label: str, method: Method) -> Non
         )
 
 
-def _settings(subject: Subject, spec: ModelSpec, methods: Mapping[str, Method], new_tokens: int) -> dict[str, Any]:
+def check_resumed(folder: Path, wanted: Wanted, methods: Mapping[str, Method]) -> None:
+    """Refuse a folder of another benchmark before a model is made, as far as that can be told.
+
+    Raises
+    ------
+    ResumeError
+        See `measure`.
+    """
+    names = ("model", "layers", "hidden", "batch", "visual_tokens", "text_tokens", "new_tokens", "attn")
+    asked = {name: value for name in names if (value := getattr(wanted, name)) is not None}
+    check_folder(folder / RUNS, {**_conditions(), **asked, "methods": _notations(methods)})
+
+
+def _conditions() -> dict[str, Any]:
     environment = stamp()
+    return {name: environment[name] for name in CONDITIONS}
+
+
+def _notations(methods: Mapping[str, Method]) -> dict[str, str]:
+    return {label: str(method) for label, method in methods.items()}
+
+
+def _settings(subject: Subject, spec: ModelSpec, methods: Mapping[str, Method], new_tokens: int) -> dict[str, Any]:
     return {
-        **{name: environment[name] for name in CONDITIONS},
+        **_conditions(),
         **subject.settings,
         "new_tokens": new_tokens,
-        "methods": {label: str(method) for label, method in methods.items()},
+        "methods": _notations(methods),
         # Methods that are written alike may have other files or another guide.
         "identities": {label: identity(method, spec.facts) for label, method in methods.items()},
     }

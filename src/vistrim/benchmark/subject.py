@@ -62,7 +62,8 @@ class Subject:
         Per sample, as they really are.
     weight_bytes : int
         Bytes of weights that a decoding step reads: decoder layers (those that share tensors count each time), final
-        norm and output head.
+        norm and output head. All experts of a mixture count, of which a step at batch 1 reads a few: the limit of
+        decoding is then too low.
     settings : dict
         What distinguishes this subject from others, as plain Python objects for ``results.json``.
     """

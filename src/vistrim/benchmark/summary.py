@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 
 from vistrim.benchmark.records import complete_rounds
-from vistrim.benchmark.results import UNTOUCHED, Cost, Row, Run, Speedup
+from vistrim.benchmark.results import Cost, Row, Run, Speedup
+from vistrim.labels import UNTOUCHED
 
 PHASES: dict[str, Callable[[Run], float | None]] = {
     "encode": lambda run: run.encode_seconds,

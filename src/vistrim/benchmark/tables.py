@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from vistrim.benchmark.results import UNTOUCHED, Row, Speedup
+from vistrim.benchmark.results import Row, Speedup
+from vistrim.labels import UNTOUCHED
 from vistrim.tables import Table
 from vistrim.units import bytes_text, seconds_text
 

@@ -91,7 +91,8 @@ def fill(model: Any, distinct_layers: int, device: torch.device, seed: int = 0) 
         As `empty_model` makes it.
     distinct_layers : int
         Decoder layers, and blocks of the vision tower, with weights of their own; the others use the same tensors
-        again, in turn. Every layer still computes everything; only memory changes.
+        again, in turn. Every layer still computes everything; only memory changes, as long as the distinct layers
+        together are larger than the processor's caches.
     device : torch.device
         Where the model will be.
     seed : int

@@ -13,8 +13,8 @@ from rich.console import Console
 
 from vistrim.benchmark.making import make_subject
 from vistrim.benchmark.overhead import KEEP_EVERYTHING, KeepEverything
-from vistrim.benchmark.results import UNTOUCHED, Row, Run
-from vistrim.benchmark.runner import measure
+from vistrim.benchmark.results import Row, Run
+from vistrim.benchmark.runner import check_resumed, measure
 from vistrim.benchmark.shapes import SHAPES
 from vistrim.benchmark.subject import Subject, Wanted
 from vistrim.benchmark.summary import summarize
@@ -26,6 +26,7 @@ from vistrim.cli.models import check_loading, prepare_trim, silence_libraries
 from vistrim.cli.parsing import parse_methods
 from vistrim.environment import command_line
 from vistrim.errors import MissingPackageError
+from vistrim.labels import UNTOUCHED
 from vistrim.methods import Method
 
 MEMORY_ADVICE = "use less --batch, --visual-tokens or --new-tokens, --dtype bfloat16, or fewer --layers (named shapes)"
@@ -44,7 +45,7 @@ def bench(
         list[str] | None,
         typer.Option(
             help="Trimming method, see `vistrim methods`; repeatable. keep-everything (the engine ranks and drops "
-            "nothing: its overhead) and st3 by default; 'untouched' for none.",
+            "nothing: what it takes and gains by itself) and st3 by default; 'untouched' for none.",
             metavar="NAME[:KEY=VALUE,...][+...]",
         ),
     ] = None,
@@ -58,8 +59,8 @@ def bench(
         int | None,
         typer.Option(
             min=1,
-            help="Decoder layers of a named shape with weights of their own; the others use the same again, which "
-            "saves memory. All by default.",
+            help="Decoder layers of a named shape (and blocks of its tower) with weights of their own; the others use "
+            "the same again, which saves memory. Together they should exceed the processor's caches. All by default.",
         ),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Samples generated at once.")] = 1,
@@ -69,7 +70,12 @@ def bench(
     text_tokens: Annotated[int, typer.Option(min=1, help="All other tokens of each prompt.")] = 64,
     new_tokens: Annotated[int, typer.Option(min=1, help="Tokens generated per sample.")] = 32,
     dtype: Annotated[
-        str, typer.Option(help="auto (the checkpoint's own), float32, bfloat16 or float16.", metavar="NAME")
+        str,
+        typer.Option(
+            help="auto (a checkpoint's own; of a named shape float32 on the CPU and bfloat16 elsewhere), float32, "
+            "bfloat16 or float16.",
+            metavar="NAME",
+        ),
     ] = "auto",
     attn: Annotated[
         str, typer.Option(help="Attention kernel: sdpa, eager, flash_attention_2, ...", metavar="NAME")
@@ -112,6 +118,7 @@ def bench(
         attn=attn,
         device=device,
     )
+    check_resumed(out, wanted, methods)
     with memory_advice(MEMORY_ADVICE):
         subject = _subject(wanted)
         for chosen in methods.values():
@@ -120,7 +127,7 @@ def bench(
     # matplotlib takes a while to import: not for commands that draw nothing.
     from vistrim.benchmark.report import write
 
-    settings = {"model": model, **subject.settings, "weight_bytes": subject.weight_bytes, "repeat": repeat}
+    settings = {"model": model, **subject.settings, "weight_bytes": subject.weight_bytes, "rounds": rows[0].rounds}
     found = write(out, rows, runs, settings, command_line(), random_weights=model in SHAPES)
     if as_json:
         typer.echo(json.dumps(found))

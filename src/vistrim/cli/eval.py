@@ -19,8 +19,8 @@ from vistrim.cli.tasks import TASKS_HELP, read_items
 from vistrim.environment import command_line
 from vistrim.errors import MissingPackageError
 from vistrim.evaluation import RecordFile, Row, evaluate, summarize
-from vistrim.evaluation.records import UNTOUCHED
 from vistrim.evaluation.tables import notes, tables
+from vistrim.labels import UNTOUCHED
 from vistrim.methods import Method
 from vistrim.reference.items import Item
 from vistrim.reference.scenes import LEVELS, SPLITS

@@ -19,7 +19,8 @@ def check_cache(cache: object) -> None:
     UnsupportedGenerationError
         For anything but a dynamic cache on the model's device.
     """
-    kinds = {type(layer) for layer in cache.layers} if isinstance(cache, Cache) else {type(cache)}
+    layers = getattr(cache, "layers", None)
+    kinds = {type(cache)} if layers is None else {type(layer) for layer in layers}
     known = {*_TRIMMABLE, *_SWAPPED}
     if unknown := sorted(kind.__name__ for kind in kinds - known):
         raise UnsupportedGenerationError(
@@ -49,7 +50,8 @@ def make_trimmable(cache: Cache, config: Any) -> None:
         If the cache does not fit.
     """
     # A decoding step comes by here every time.
-    if _SWAPPED.issuperset(map(type, cache.layers)) and cache.layers and not getattr(cache, "offloading", False):
+    layers = getattr(cache, "layers", None)
+    if layers and _SWAPPED.issuperset(map(type, layers)) and not getattr(cache, "offloading", False):
         return
     check_cache(cache)
     # A cache made without the config does not know of sliding windows.

@@ -5,9 +5,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from vistrim.evaluation.records import UNTOUCHED
 from vistrim.evaluation.summary import GROUPS, Row
-from vistrim.labels import without_parameters
+from vistrim.labels import UNTOUCHED, without_parameters
 
 _MARKERS = "os^Dv<>ph8XP*d"
 MOST_ENTRIES = 24

@@ -10,9 +10,6 @@ from typing import Any
 from vistrim.errors import ResumeError
 from vistrim.files import append_lines, claim_folder, damaged_line, read_lines, read_object, write_whole
 
-UNTOUCHED = "untouched"
-"""Stands where a method's notation stands otherwise."""
-
 
 @dataclass(frozen=True)
 class Answer:

@@ -6,7 +6,8 @@ from statistics import mean
 
 import numpy as np
 
-from vistrim.evaluation.records import UNTOUCHED, Failure, RecordFile, Sample
+from vistrim.evaluation.records import Failure, RecordFile, Sample
+from vistrim.labels import UNTOUCHED
 from vistrim.methods import Method
 from vistrim.reference.easy_vqa import TASK as EASY_VQA
 from vistrim.reference.items import Item

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vistrim.methods import Method
+from vistrim.methods.base import Method
 from vistrim.methods.views import ModelFacts
 
 

@@ -11,7 +11,7 @@ from tests.methods.routers import random_routers, save
 from vistrim import SGL, ST3, DyVTE, GSearch, Uniform, compose
 from vistrim.architectures import discover
 from vistrim.evaluation import RecordFile, ResumeError, evaluate
-from vistrim.evaluation.identity import identity
+from vistrim.methods.identity import identity
 from vistrim.reference.items import items
 
 SMALL = {"num_hidden_layers": 2}
