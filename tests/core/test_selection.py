@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vistrim.core import selection
 from vistrim.core.selection import gather_rows, keep_top, kept_rows
 
 
@@ -59,7 +60,9 @@ def test_kept_rows_are_in_order_and_aligned_to_the_right(keep):
         ((3, 1, 6, 7), 0, 3),
     ],
 )
-def test_gather_rows_equals_a_loop(shape, batch_dim, seq_dim):
+@pytest.mark.parametrize("few", [0, 1000])
+def test_gather_rows_equals_a_loop(shape, batch_dim, seq_dim, few, monkeypatch):
+    monkeypatch.setattr(selection, "FEW", few)
     x = torch.randn(shape)
     index = torch.randint(0, 7, (3, 4))
     got = gather_rows(x, index, batch_dim, seq_dim)
