@@ -20,7 +20,7 @@ from vistrim.benchmark.subject import Subject, Wanted
 from vistrim.benchmark.summary import summarize
 from vistrim.benchmark.tables import notes, tables
 from vistrim.cli.bench_live import live_tables
-from vistrim.cli.drawing import drawn, table_console
+from vistrim.cli.drawing import print_tables
 from vistrim.cli.errors import WrongUsageError, memory_advice
 from vistrim.cli.models import check_loading, prepare_trim, silence_libraries
 from vistrim.cli.parsing import parse_methods
@@ -132,7 +132,7 @@ def bench(
     if as_json:
         typer.echo(json.dumps(found))
     else:
-        _print(rows, out)
+        print_tables(tables(rows), [*notes(rows), f"written: {out / 'results.json'}, results.md, results.png"])
 
 
 def _check_folder(out: Path) -> None:
@@ -167,14 +167,3 @@ def _measured(
         Console(stderr=True).print("stopped: the same command goes on from here")
         raise
     return summarize(records.runs, records.costs), records.runs
-
-
-def _print(rows: Sequence[Row], out: Path) -> None:
-    console = table_console()
-    for table in tables(rows):
-        console.print(drawn(table))
-        console.print()
-    for line in notes(rows):
-        console.print(line, markup=False)
-    written = f"written: {out / 'results.json'}, results.md, results.png"
-    console.print(written, markup=False, soft_wrap=True)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from vistrim.cli.drawing import drawn, table_console
+from vistrim.cli.drawing import print_tables
 from vistrim.cli.errors import CommandError
 from vistrim.cli.models import check_loading, identity, load_model, prepare_trim
 from vistrim.cli.parsing import parse_methods
@@ -92,7 +92,9 @@ def evaluate_command(
     if as_json:
         typer.echo(json.dumps(found))
     else:
-        _print(rows, out)
+        print_tables(
+            tables(rows), [*notes(rows), f"written: {out / 'results.json'}, results.md, results.png, samples.jsonl"]
+        )
     _complain_about_failures(rows, out)
 
 
@@ -122,17 +124,6 @@ def _run(
         except KeyboardInterrupt:
             progress.console.print("stopped: the same command goes on from here")
             raise
-
-
-def _print(rows: Sequence[Row], out: Path) -> None:
-    console = table_console()
-    for table in tables(rows):
-        console.print(drawn(table))
-        console.print()
-    for line in notes(rows):
-        console.print(line, markup=False)
-    written = f"written: {out / 'results.json'}, results.md, results.png, samples.jsonl"
-    console.print(written, markup=False, soft_wrap=True)
 
 
 def _complain_about_failures(rows: Sequence[Row], out: Path) -> None:
