@@ -61,6 +61,11 @@ class Placed(torch.Tensor):
     def __invert__(self) -> Tensor:
         return torch.bitwise_not(self)
 
+    def copy_(self, new: Tensor, non_blocking: bool = False) -> Tensor:
+        # Copies may come from anywhere.
+        self.inner.copy_(value(new))
+        return self
+
     def nonzero(self) -> Tensor:
         return Placed(self.inner.nonzero(), self.place)
 
