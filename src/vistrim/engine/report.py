@@ -60,7 +60,7 @@ class TrimReport:
     kv_bytes_per_step : list of int
         Bytes of all keys and values after each forward pass, likewise.
     kv_bytes : int
-        Bytes of all keys and values at the end.
+        Bytes of all keys and values at the end, without the room that large caches keep behind them to grow (3 %).
     kv_bytes_peak : int
         Largest number of bytes held after any forward pass.
     kv_bytes_full : int
