@@ -54,7 +54,13 @@ def test_the_answer_streams_and_an_interrupt_ends_it_quietly(image, checkpoint):
     primary, terminal = pty.openpty()
     command = [*COMMAND, "run", image, "-p", "what", "--model", checkpoint, "--max-new-tokens", "480"]
     process = subprocess.Popen(
-        command, env=ENVIRONMENT | {"TERM": "xterm"}, stdin=terminal, stdout=terminal, stderr=terminal
+        command,
+        env=ENVIRONMENT | {"TERM": "xterm"},
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        # Where the tests run in the background, a shell has them ignore interrupts, and so would the child.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     os.close(terminal)
     shown = _read_until(primary, lambda text: text.count(" w") >= 3)
