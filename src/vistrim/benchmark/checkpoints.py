@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
 from vistrim.architectures import discover
+from vistrim.benchmark.inputs import visual_tokens
 from vistrim.benchmark.memory import Needs, needs
 from vistrim.benchmark.pictures import impossible
 from vistrim.benchmark.scaling import check_memory
@@ -95,17 +96,14 @@ def _needs_of(sized: Any, inputs: Any) -> Callable[[Wanted], Needs]:
 
 
 def _prompts(sized: Any, processor: Any, wanted: Wanted) -> tuple[Any, str]:
-    placeholders = torch.tensor([*discover(sized).visual_token_ids.values()])
+    spec = discover(sized)
     generator = torch.Generator().manual_seed(0)
-
-    def visual_tokens(inputs: Any) -> int:
-        return int(torch.isin(inputs["input_ids"][0], placeholders).sum())
 
     def shown(count: int) -> list[Image.Image]:
         noise = torch.randint(256, (count, HEIGHT, WIDTH, 3), generator=generator, dtype=torch.uint8)
         return [Image.fromarray(pixels.numpy()) for pixels in noise]
 
-    one = visual_tokens(format_prompts(processor, [""], [shown(1)]))
+    one = visual_tokens(spec, format_prompts(processor, [""], [shown(1)])["input_ids"])
     visual = wanted.visual_tokens or one
     if visual % one:
         below = visual // one * one
@@ -115,14 +113,13 @@ def _prompts(sized: Any, processor: Any, wanted: Wanted) -> tuple[Any, str]:
 
     def length(text: str) -> int:
         inputs = format_prompts(processor, [text], [example])
-        return inputs["input_ids"].shape[1] - visual_tokens(inputs)
+        return inputs["input_ids"].shape[1] - visual_tokens(spec, inputs["input_ids"])
 
     text = text_of(wanted.text_tokens, length)
     inputs = format_prompts(processor, [text] * wanted.batch, [shown(count) for _ in range(wanted.batch)])
-    if visual_tokens(inputs) != visual:
+    if (made := visual_tokens(spec, inputs["input_ids"])) != visual:
         raise BenchmarkError(
-            f"{count} pictures make {visual_tokens(inputs)} visual tokens of {wanted.model}, not {visual}: use "
-            f"--visual-tokens {one}"
+            f"{count} pictures make {made} visual tokens of {wanted.model}, not {visual}: use --visual-tokens {one}"
         )
     return inputs, f"{count} of {HEIGHT} x {WIDTH} pixels, as the processor takes them"
 

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vistrim.architectures import ModelSpec
 from vistrim.benchmark.pictures import Family, Pictures
 from vistrim.errors import BenchmarkError
 
@@ -12,6 +13,11 @@ FIRST_WORD, WORDS = 1000, 20_000
 """Ids of ordinary words in every vocabulary: special tokens lie outside."""
 MIN_TEXT = 2
 """A token in front of the pictures, and one behind them."""
+
+
+def visual_tokens(spec: ModelSpec, ids: Tensor) -> int:
+    """Visual tokens of the first of the prompts ``[batch, tokens]``."""
+    return int(torch.isin(ids[0], torch.tensor([*spec.visual_token_ids.values()], device=ids.device)).sum())
 
 
 def make_inputs(

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-import torch
-
 from vistrim.architectures import discover
 from vistrim.benchmark.checkpoints import make_from_checkpoint
+from vistrim.benchmark.inputs import visual_tokens
 from vistrim.benchmark.named import make_named
 from vistrim.benchmark.shapes import SHAPES
 from vistrim.benchmark.subject import Subject, Wanted
@@ -47,8 +46,7 @@ def make_subject(wanted: Wanted) -> Subject:
     make = make_named if wanted.model in SHAPES else make_from_checkpoint
     model, inputs, details = make(wanted, device)
     spec = discover(model)
-    placeholders = torch.tensor([*spec.visual_token_ids.values()], device=device)
-    visual = int(torch.isin(inputs["input_ids"][0], placeholders).sum())
+    visual = visual_tokens(spec, inputs["input_ids"])
     text = inputs["input_ids"].shape[1] - visual
     settings: dict[str, Any] = {
         "model": wanted.model,
