@@ -66,8 +66,15 @@ def answers(output, inputs):
 
 
 @EACH
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("samples", [tiny.RAGGED, tiny.SAME_LENGTH], ids=["ragged", "same"])
+@pytest.mark.parametrize(
+    ("samples", "attention"),
+    [
+        pytest.param(tiny.RAGGED, "sdpa", id="ragged-sdpa"),
+        pytest.param(tiny.SAME_LENGTH, "eager", id="same-eager"),
+        pytest.param(tiny.RAGGED, "eager", id="ragged-eager", marks=pytest.mark.slow),
+        pytest.param(tiny.SAME_LENGTH, "sdpa", id="same-sdpa", marks=pytest.mark.slow),
+    ],
+)
 def test_batch_equals_its_samples_alone(name, samples, attention):
     model, inputs = tiny.shared("llama", attention), tiny.batch(samples)
     with trim(model, METHODS[name]) as run:

@@ -7,6 +7,7 @@ from tests import tiny
 from tests.engine.test_against_oracle import TOLERANCE
 from tests.methods import rules
 from tests.methods.dense import ORIGINAL, RENUMBER, Dense, Rule
+from tests.methods.prompts import kernels_and_prompts
 from vistrim import VTCCLS, VTW, FasterVLM, FastV, PyramidDrop, SparseVLM, VisPruner, trim
 
 NEW_TOKENS = 4
@@ -111,10 +112,7 @@ def run(model, method, samples, rule, oracle_model):
     return trimmed.report, alone
 
 
-@pytest.mark.parametrize(
-    ("attention", "samples"),
-    [*(("sdpa", samples) for samples in SAMPLES), ("eager", "ragged"), ("eager", "same-length")],
-)
+@pytest.mark.parametrize(("attention", "samples"), kernels_and_prompts(SAMPLES))
 @pytest.mark.parametrize("name", CASES)
 def test_equals_the_reference(name, samples, attention):
     method, rule = CASES[name]
@@ -172,7 +170,7 @@ MANY_IMAGES = [tiny.sample(4, 12, seed=5), tiny.sample(6, 8, seed=6)]
 
 @pytest.mark.parametrize("positions", BOTH)
 @pytest.mark.parametrize("counts", [(12, 5), (8, 1), (0.3, 3)])
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("attention", ["sdpa", pytest.param("eager", marks=pytest.mark.slow)])
 def test_several_clusters(counts, positions, attention):
     """Two or three clusters at a time, and tokens merged before among them, also as centres behind later tokens."""
     method, rule = sparse("1.5", (0, 2), counts, positions)

@@ -8,7 +8,7 @@ import torch
 from tests import tiny
 from tests.methods.dense import Dense
 from tests.methods.exit_rules import DyVTE as Rule
-from tests.methods.prompts import BATCHES
+from tests.methods.prompts import BATCHES, kernels_and_prompts
 from tests.methods.test_against_dense import run, two_turns
 from vistrim import DyVTE
 from vistrim.architectures import discover
@@ -73,10 +73,7 @@ def method_for(model, name, folder):
     return DyVTE(str(path))
 
 
-@pytest.mark.parametrize(
-    ("attention", "prompts"),
-    [*(("sdpa", prompts) for prompts in BATCHES), ("eager", "ragged"), ("eager", "same-length")],
-)
+@pytest.mark.parametrize(("attention", "prompts"), kernels_and_prompts(BATCHES))
 @pytest.mark.parametrize("name", ROUTERS)
 def test_equals_the_reference(name, prompts, attention, tmp_path):
     model = tiny.shared("llama", attention)

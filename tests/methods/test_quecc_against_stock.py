@@ -6,7 +6,7 @@ import torch
 from tests import tiny
 from tests.engine.test_against_oracle import TOLERANCE
 from tests.methods.compressor_rules import compress, follow
-from tests.methods.prompts import BATCHES
+from tests.methods.prompts import BATCHES, kernels_and_prompts
 from tests.methods.test_against_dense import NEW_TOKENS, answers
 from tests.methods.test_compressor_reference import Compressor
 from vistrim import QueCC, trim
@@ -90,7 +90,7 @@ def run(model, oracle_model, samples, stride, folder):
 
 @pytest.mark.parametrize(
     ("attention", "prompts"),
-    [*(("sdpa", prompts) for prompts in PROMPTS), ("eager", "ragged"), ("eager", "same-length")],
+    kernels_and_prompts(PROMPTS),
 )
 @pytest.mark.parametrize("stride", [2, 4])
 def test_equals_the_stock_model(stride, prompts, attention, tmp_path):

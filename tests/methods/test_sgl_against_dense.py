@@ -9,7 +9,7 @@ import torch
 from tests import tiny
 from tests.methods.dense import Dense
 from tests.methods.guided_rules import ask, sgl
-from tests.methods.prompts import BATCHES
+from tests.methods.prompts import BATCHES, kernels_and_prompts
 from tests.methods.test_against_dense import NEW_TOKENS, assert_equal, assert_stages
 from vistrim import SGL, trim
 
@@ -65,7 +65,7 @@ def run(model, guide, eager_guide, prompts, **options):
 
 @pytest.mark.parametrize(
     ("attention", "prompts"),
-    [*(("sdpa", prompts) for prompts in BATCHES), ("eager", "ragged")],
+    kernels_and_prompts(BATCHES, eager=("ragged",)),
 )
 @pytest.mark.parametrize("name", CASES)
 def test_equals_the_reference(name, prompts, attention):

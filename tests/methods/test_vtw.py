@@ -25,7 +25,10 @@ def by_brute_force(model, prompts, first_layer, positions):
 
 
 @pytest.mark.parametrize("positions", ["original", "renumber"])
-@pytest.mark.parametrize(("text", "attention"), [("llama", "sdpa"), ("llama", "eager"), ("qwen2", "sdpa")])
+@pytest.mark.parametrize(
+    ("text", "attention"),
+    [("llama", "sdpa"), pytest.param("llama", "eager", marks=pytest.mark.slow), ("qwen2", "sdpa")],
+)
 @pytest.mark.parametrize("first_layer", [1, 3])
 def test_equals_brute_force(text, attention, positions, first_layer):
     model = tiny.shared(text, attention)

@@ -213,7 +213,9 @@ def test_leaving_restores_the_model():
     assert fingerprint(model) == before
 
 
-@EACH
+@pytest.mark.parametrize(
+    "cut", [CUTS["counted together"], *(pytest.param(cut, marks=pytest.mark.slow) for cut in CUTS.values())]
+)
 def test_flops_equal_a_count_of_the_matrix_products(cut):
     model, samples = tiny.shared("llama", "eager"), tiny.RAGGED
     counts = []

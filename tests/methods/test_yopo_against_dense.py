@@ -5,7 +5,7 @@ import torch
 
 from tests import tiny
 from tests.methods import structure_rules
-from tests.methods.prompts import BATCHES
+from tests.methods.prompts import BATCHES, kernels_and_prompts
 from tests.methods.test_against_dense import run, two_turns
 from vistrim import YOPO
 
@@ -48,10 +48,7 @@ def case(name):
     return YOPO(heads=heads, **options), structure_rules.YOPO(active, **options)
 
 
-@pytest.mark.parametrize(
-    ("attention", "prompts"),
-    [*(("sdpa", prompts) for prompts in PROMPTS), ("eager", "ragged"), ("eager", "same-length")],
-)
+@pytest.mark.parametrize(("attention", "prompts"), kernels_and_prompts(PROMPTS))
 @pytest.mark.parametrize("name", CASES)
 def test_equals_the_reference(name, prompts, attention):
     method, rule = case(name)

@@ -110,6 +110,7 @@ def test_a_compressor_starts_as_the_mean_of_each_blocks_projected_features(proce
     assert functional.cosine_similarity(made, expected, dim=-1).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_the_command_goes_on_and_exports_what_quecc_loads(exported, tmp_path, monkeypatch):
     monkeypatch.setattr("vistrim.reference.validation.MAX_NEW_TOKENS", 2)
     monkeypatch.setattr("vistrim.reference.train_quecc.RECIPE", [replace(s, images=2, described=0.0) for s in RECIPE])

@@ -6,6 +6,7 @@ import transformers
 from transformers import BitsAndBytesConfig
 
 from tests.engine.test_keep_everything import KeepEverything
+from tests.families.depth import slow_beside
 from tests.families.reference import MaskedReference
 from tests.families.test_reference import follow
 from tests.families.zoo import FAMILIES, shared
@@ -22,11 +23,12 @@ BITS = {
     "nf4": BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32),
 }
 LAYERS = {"int8": "Linear8bitLt", "int8-all": "Linear8bitLt", "nf4": "Linear4bit"}
-EACH = pytest.mark.parametrize(("name", "bits"), [(name, bits) for name in NAMES for bits in BITS])
+QUICK = ("llava", "qwen3_vl")
+EACH = pytest.mark.parametrize(("name", "bits"), slow_beside(QUICK, [(name, bits) for name in NAMES for bits in BITS]))
 # By default int8 keeps a column in 16 bits for all rows of a call if one row is large there. So the result of a row
 # depends on its company, and the stock model itself differs by hundredths from its answers without a cache.
 COMPARABLE = pytest.mark.parametrize(
-    ("name", "bits"), [(name, bits) for name in NAMES for bits in BITS if bits != "int8"]
+    ("name", "bits"), slow_beside(QUICK, [(name, bits) for name in NAMES for bits in BITS if bits != "int8"])
 )
 STEPS = 5
 

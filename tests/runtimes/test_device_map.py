@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from tests import guides, tiny
+from tests.families.depth import slow_beside
 from tests.families.zoo import FAMILIES, shared
 from tests.runtimes import flash_kernels
 from tests.runtimes.devices import several_devices
@@ -105,7 +106,7 @@ def placed(name, layers):
     return _dispatched[name, layers]
 
 
-@pytest.mark.parametrize(("name", "method", "layers"), CASES)
+@pytest.mark.parametrize(("name", "method", "layers"), slow_beside(["llava"], CASES))
 def test_two_gpus(name, method, layers, gpus):
     family, model = FAMILIES[name], placed(name, layers)
     inputs = family.batch(prompts(family))
@@ -179,7 +180,7 @@ def offloaded(name, way, folder):
 WAYS = ("all on disk", "all in memory", "half on disk")
 
 
-@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "qwen3_vl", "gemma3", "internvl"])
+@pytest.mark.parametrize("name", slow_beside(["llava"], ["llava", "qwen2_5_vl", "qwen3_vl", "gemma3", "internvl"]))
 @pytest.mark.parametrize("way", WAYS)
 def test_offloaded_weights(name, way, tmp_path):
     family, model = FAMILIES[name], offloaded(name, way, tmp_path)

@@ -8,6 +8,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from tests import guides, tiny
 from tests.engine.test_keep_everything import KeepEverything
+from tests.families.depth import slow_beside
 from tests.families.turns import next_turn
 from tests.families.zoo import FAMILIES, Family, shared
 from tests.runtimes import flash_kernels
@@ -49,7 +50,9 @@ NAMES = ["llava", "llava_next-sliding", "llava_onevision", "qwen2_5_vl", "qwen3_
 CASES = [(name, method) for name in NAMES for method in METHODS] + [("llava", method) for method in LLAVA_METHODS]
 # Each family with a method that anneals and one that merges, and each method with one family.
 SOME_CASES = [(name, method) for name, method in CASES if name == "llava" or method in ("st3", "sparsevlm")]
-EACH_OF_SOME = pytest.mark.parametrize(("name", "method"), SOME_CASES)
+# One family of 1-D RoPE, and those whose layers FlashAttention treats in another way than SDPA.
+QUICK = ("llava", "llava_next-sliding", "paligemma")
+EACH_OF_SOME = pytest.mark.parametrize(("name", "method"), slow_beside(QUICK, SOME_CASES))
 BOTH_WAYS = [("paligemma", method) for method in METHODS]
 """To FlashAttention, whatever PaliGemma reads in one pass looks both ways: to SDPA only the first prompt does."""
 
@@ -102,7 +105,7 @@ def both(name, method, work):
     assert [report.kv_bytes for report in reports] == [report.kv_bytes for report in expected]
 
 
-@pytest.mark.parametrize("name", [*NAMES, "paligemma", "paligemma-gemma2"])
+@pytest.mark.parametrize("name", slow_beside(QUICK, [*NAMES, "paligemma", "paligemma-gemma2"]))
 @pytest.mark.parametrize("samples", [slice(1, 2), slice(3)], ids=["one", "padded"])
 def test_keeping_everything_changes_no_bit(name, samples):
     family, model = FAMILIES[name], flash(name)
@@ -113,7 +116,7 @@ def test_keeping_everything_changes_no_bit(name, samples):
     assert torch.equal(logits(untouched), logits(output))
 
 
-@pytest.mark.parametrize(("name", "method"), CASES + BOTH_WAYS)
+@pytest.mark.parametrize(("name", "method"), slow_beside(QUICK, CASES + BOTH_WAYS))
 @pytest.mark.parametrize("samples", [slice(1, 2), slice(3)], ids=["one", "padded"])
 def test_it_equals_sdpa(name, method, samples):
     family = FAMILIES[name]
@@ -145,7 +148,9 @@ def test_two_turns(name, method, images):
     both(name, method, talk)
 
 
-@pytest.mark.parametrize(("name", "method"), [case for case in CASES if case[0] in ("llava", "qwen2_5_vl")])
+@pytest.mark.parametrize(
+    ("name", "method"), slow_beside(QUICK, [case for case in CASES if case[0] in ("llava", "qwen2_5_vl")])
+)
 def test_prompt_lookup(name, method):
     if method_called(method).acts_in_decode:
         method = "fastv"

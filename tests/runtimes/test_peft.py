@@ -9,6 +9,7 @@ import transformers
 
 from tests.engine.test_keep_everything import KeepEverything
 from tests.engine.test_lifecycle import fingerprint
+from tests.families.depth import slow_beside
 from tests.families.turns import next_turn
 from tests.families.zoo import FAMILIES, shared
 from tests.tiny import generate, logits
@@ -66,7 +67,7 @@ def assert_equal(found, expected):
     assert found[1] == expected[1]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", slow_beside(["llava", "qwen3_vl"], NAMES))
 @pytest.mark.parametrize("kind", ADAPTERS)
 def test_it_equals_the_merged_model(name, kind):
     model, inputs = adapted(name, kind), prompts(FAMILIES[name])
@@ -78,7 +79,7 @@ def test_it_equals_the_merged_model(name, kind):
         assert found[1] != trimmed(shared(name), inputs, method)[1]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", slow_beside(["llava", "qwen3_vl"], NAMES))
 @pytest.mark.parametrize("kind", ["lora", "causal-lm"])
 def test_keeping_everything_changes_no_bit(name, kind):
     model, inputs = adapted(name, kind), prompts(FAMILIES[name])
