@@ -1,4 +1,4 @@
-"""Which cells of the family matrix are part of every run, and which are left to ``make test-slow`` and ``make support``.
+"""Which cells of the family matrix every run has, and which are left to ``make test-slow`` and ``make support``.
 
 Families that differ in structure run whole. For the others, what could break is that a part is not found or a tensor is
 not cut: a method that keeps everything, ST³ and one composition on a padded batch show that.
