@@ -7,9 +7,9 @@ alone; what is there already is not measured again, so that the same command goe
 import argparse
 import gc
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from transformers import DynamicCache
 from transformers.utils import is_flash_attn_2_available
 
 from studies.gpu import device_methods
-from studies.gpu.results import Deadline, environment, read, write
+from studies.gpu.cells import Cells, difference, is_lost, short, summary
+from studies.gpu.results import Deadline, OutOfTimeError, environment, read, write
 from studies.gpu.told import CacheLog, Kept, ToldReference, kept_in_prefill
 from tests.engine.test_keep_everything import KeepEverything
 from tests.families.matrix import CASES, Case, answers, held_rows, pictures_noted
@@ -48,6 +49,7 @@ FIRST = (
     "llava-siglip",
 )
 """In this order; then all others, as far as there is time."""
+FLASH = "flash_attention_2"
 STEPS = 4
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 ALL_CASES = {name: case for cases in CASES.values() for name, case in cases.items()}
@@ -69,6 +71,7 @@ class Bench:
     """A family's model on the device, and its twin that the reference runs on."""
 
     name: str
+    label: str
     model: Any
     reference: Any
     dtype: torch.dtype
@@ -102,30 +105,7 @@ class Bench:
 
     def as_type(self, dtype: torch.dtype) -> "Bench":
         """The same models with weights of another type; the reference still computes in float32."""
-        return Bench(self.name, self.model.to(dtype), self.reference.to(dtype).float(), dtype)
-
-
-class Cells:
-    """The table, one cell after another."""
-
-    def __init__(self, path: Path, found: dict[str, Any]) -> None:
-        self._path, self._found = path, found
-
-    def add(self, family: str, dtype: torch.dtype, check: str, **values: Any) -> None:
-        cell = {"family": family, "dtype": str(dtype).removeprefix("torch."), "check": check, **values}
-        self._found["cells"].append(cell)
-        write(self._path, self._found)
-
-    def compared(self, family: str, dtype: torch.dtype, check: str, worst: float, allowed: float, **more: Any) -> None:
-        # NaN is never within what is allowed.
-        passed = bool(worst <= allowed) and not any(more.get("wrong", ()))
-        self.add(family, dtype, check, passed=passed, worst=worst, allowed=allowed, **more)
-
-
-def difference(found: Tensor, expected: Tensor) -> float:
-    """Largest difference, as a share of the largest expected logit."""
-    found, expected = found.double().cpu(), expected.double().cpu()
-    return float((found - expected).abs().max() / expected.abs().max())
+        return Bench(self.name, self.label, self.model.to(dtype), self.reference.to(dtype).float(), dtype)
 
 
 def follow(reference: MaskedReference, answer: tuple[int, ...], sample: Sample) -> Tensor:
@@ -142,7 +122,7 @@ def check_untouched(bench: Bench, cells: Cells) -> float:
         for b, (answer, sample) in enumerate(zip(answers(first, inputs), bench.samples, strict=True))
     )
     same = torch.equal(logits(first), logits(again))
-    cells.add(bench.name, bench.dtype, "untouched", passed=None, worst=own, repeatable=same)
+    cells.add(bench.label, bench.dtype, "untouched", passed=None, worst=own, repeatable=same)
     return own
 
 
@@ -163,7 +143,7 @@ def check_everything_kept(bench: Bench, cells: Cells) -> None:
             "left_behind": any(after.get(key) != value for key, value in usual.items()),
         }
         worst = difference(logits(output), logits(stock))
-        cells.compared(bench.name, bench.dtype, f"keep-everything, {label}", worst, 0.0, wrong=_true(wrong))
+        cells.compared(bench.label, bench.dtype, f"keep-everything, {label}", worst, 0.0, wrong=_true(wrong))
 
 
 def check_case(bench: Bench, label: str, stock_error: float, cells: Cells) -> None:
@@ -192,7 +172,7 @@ def check_case(bench: Bench, label: str, stock_error: float, cells: Cells) -> No
         "device": _elsewhere(bench, output),
     }
     allowed = EXACT if bench.dtype == torch.float32 else max(ROUNDING[bench.dtype], TIMES_STOCK * stock_error)
-    cells.compared(bench.name, bench.dtype, f"{label}, padded", worst, allowed, wrong=_true(wrong))
+    cells.compared(bench.label, bench.dtype, f"{label}, padded", worst, allowed, wrong=_true(wrong))
 
 
 def check_padded_against_alone(bench: Bench, stock_error: float, cells: Cells) -> None:
@@ -214,7 +194,7 @@ def check_padded_against_alone(bench: Bench, stock_error: float, cells: Cells) -
             wrong["kept"] |= any(kept) and kept != [(stage.layer, stage.kept[b]) for stage in of_batch.stages]
     allowed = EXACT if bench.dtype == torch.float32 else max(ROUNDING[bench.dtype], TIMES_STOCK * stock_error)
     values = {"wrong": _true(wrong), "steps": compared, "of_steps": STEPS * len(bench.samples)}
-    cells.compared(bench.name, bench.dtype, f"{method.name}, padded against alone", worst, allowed, **values)
+    cells.compared(bench.label, bench.dtype, f"{method.name}, padded against alone", worst, allowed, **values)
 
 
 def check_memory(bench: Bench, cells: Cells) -> None:
@@ -233,7 +213,7 @@ def check_memory(bench: Bench, cells: Cells) -> None:
     before = held()
     with trim(bench.model, method):
         generate(bench.model, inputs, STEPS)
-    cells.compared(bench.name, bench.dtype, "bytes held afterwards", float(abs(held() - before)), 0.0)
+    cells.compared(bench.label, bench.dtype, "bytes held afterwards", float(abs(held() - before)), 0.0)
 
 
 def _reference(bench: Bench, case: Case, told: Kept, pictures: Any, padding: int) -> MaskedReference:
@@ -307,39 +287,22 @@ def _true(wrong: dict[str, bool]) -> list[str]:
 
 def check_family(name: str, device: str, cells: Cells, attention: str = "sdpa") -> None:
     """All checks of a family; one that ends in an error does not stop the others."""
-    family = FAMILIES[name]
-    bench = Bench(name, family.build(attention).to(device), family.build("eager").to(device), torch.float32)
-    for dtype in DTYPES:
+    family, is_flash = FAMILIES[name], attention != "sdpa"
+    model, reference = family.build(attention).to(device), family.build("eager").to(device)
+    bench = Bench(name, f"{name}, {attention}" if is_flash else name, model, reference, torch.float32)
+    # FlashAttention only knows half precision.
+    for dtype in DTYPES[is_flash:]:
         bench = bench if dtype == torch.float32 else bench.as_type(dtype)
-        stock_error = _guarded(bench, cells, "untouched", lambda b=bench: check_untouched(b, cells))
+        do = partial(cells.guarded, bench.label, dtype)
+        stock_error = do("untouched", partial(check_untouched, bench, cells))
         if stock_error is None:
             continue
-        _guarded(bench, cells, "keep-everything", lambda b=bench: check_everything_kept(b, cells))
+        do("keep-everything", partial(check_everything_kept, bench, cells))
         for case in CASES_OF[dtype]:
-            _guarded(bench, cells, case, lambda b=bench, c=case, e=stock_error: check_case(b, c, e, cells))
-        _guarded(bench, cells, "alone", lambda b=bench, e=stock_error: check_padded_against_alone(b, e, cells))
+            do(case, partial(check_case, bench, case, stock_error, cells))
+        do("padded against alone", partial(check_padded_against_alone, bench, stock_error, cells))
         if dtype == torch.float32:
-            _guarded(bench, cells, "memory", lambda b=bench: check_memory(b, cells))
-
-
-def _guarded(bench: Bench, cells: Cells, check: str, work: Callable[[], Any]) -> Any:
-    try:
-        return work()
-    except Exception as error:
-        if _is_lost(error):
-            raise
-        where = traceback.format_exception(error)[-4:]
-        cells.add(bench.name, bench.dtype, check, passed=False, error=_short(error), where="".join(where)[-1500:])
-        return None
-
-
-def _is_lost(error: BaseException) -> bool:
-    """Whether the device can no longer be used by this process."""
-    return "device-side assert" in str(error) or "illegal memory access" in str(error)
-
-
-def _short(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            do("bytes held afterwards", partial(check_memory, bench, cells))
 
 
 def run(device: str, out: Path, seconds: float, commit: str | None, names: tuple[str, ...] | None = None) -> None:
@@ -352,8 +315,8 @@ def run(device: str, out: Path, seconds: float, commit: str | None, names: tuple
     # Caches of tiny models are below the size from which room is kept in them; a large model's are not.
     growing.WORTH_ROOM = 0
     installed = is_flash_attn_2_available()
-    found["attention"] = {"sdpa": "checked", "flash_attention_2": "checked" if installed else "not installed"}
-    cells = Cells(path, found)
+    found["attention"] = {"sdpa": "checked", FLASH: "checked" if installed else "not installed"}
+    cells = Cells(path, found, deadline)
     for name, work in _work(device, installed, cells, names):
         if name in found["families"]:
             continue
@@ -366,9 +329,11 @@ def run(device: str, out: Path, seconds: float, commit: str | None, names: tuple
         try:
             work()
             found["families"][name] = "done"
+        except OutOfTimeError:
+            found["families"][name] = "no time"
         except Exception as error:
-            found["families"][name] = _short(error)
-            if _is_lost(error):
+            found["families"][name] = short(error)
+            if is_lost(error):
                 write(path, found)
                 raise
         print(f"{name}: {found['families'][name]} in {time.monotonic() - began:.1f} s", flush=True)
@@ -385,23 +350,8 @@ def _work(
         yield name, lambda name=name: check_family(name, device, cells)
         if i == 5 or (i + 1 == len(names) and i < 5):
             yield "all methods", lambda: device_methods.check(device, cells)
-
-
-def summary(found: dict[str, Any]) -> str:
-    """What was checked, what was worst in each number type, and what is wrong."""
-    cells = found["cells"]
-    lines = []
-    for dtype in dict.fromkeys(cell["dtype"] for cell in cells):
-        own = [cell for cell in cells if cell["dtype"] == dtype and cell["passed"] is not None]
-        families = {cell["family"] for cell in own}
-        good = sum(cell["passed"] for cell in own)
-        worst = max((cell.get("worst", 0.0) for cell in own), default=0.0)
-        lines.append(f"{dtype}: {good} of {len(own)} checks of {len(families)} families passed, worst {worst:.2e}")
-    for cell in cells:
-        if cell["passed"] is False:
-            why = cell.get("error") or f"worst {cell['worst']:.2e} of {cell['allowed']:.2e}, wrong {cell.get('wrong')}"
-            lines.append(f"FAILED {cell['family']} {cell['dtype']} {cell['check']}: {why}")
-    return "\n".join(lines)
+        if flash and i < 4:
+            yield f"{name}, {FLASH}", lambda name=name: check_family(name, device, cells, FLASH)
 
 
 def main() -> None:

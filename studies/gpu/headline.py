@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from studies.gpu.results import Deadline, environment, write
+from studies.gpu.results import Deadline, OutOfTimeError, environment, write
 from vistrim import PVTP, ST3, VTA, FastV, Method, VisPruner
 from vistrim.benchmark.making import make_subject
 from vistrim.benchmark.overhead import KEEP_EVERYTHING, KeepEverything
@@ -42,10 +42,6 @@ NEW_TOKENS = 32
 COMMAND = (
     "vistrim bench --model {model} --batch {batch} --repeat {rounds} --new-tokens {new} --device {device} {methods}"
 )
-
-
-class OutOfTimeError(Exception):
-    """The time of the study is up."""
 
 
 def run(

@@ -12,6 +12,10 @@ from vistrim.environment import stamp
 from vistrim.files import write_whole
 
 
+class OutOfTimeError(Exception):
+    """The time of a study is up."""
+
+
 class Deadline:
     """A moment after which nothing new is begun."""
 
