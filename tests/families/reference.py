@@ -104,12 +104,16 @@ class MaskedReference:
     def _run(self, turn: Sample, new: set[int], ranking: int) -> Tensor:
         self.turns.append(turn)
         self.visual |= new
-        inputs = self.family.batch([self.family.joined(self.turns)])
-        running = _Pass(self, self.length - len(turn.ids), new, ranking)
+        inputs = placed(self.family.batch([self.family.joined(self.turns)]), self.model)
+        running = self.new_pass(self.length - len(turn.ids), new, ranking)
         with running.watching(), _left_as_it_was(self.model):
             logits = self.model(**inputs, use_cache=False).logits
         self.scores0 = running.scores[0]
         return logits[0, -1]
+
+    def new_pass(self, first: int, new: set[int], ranking: int) -> "Pass":
+        """A forward pass over the conversation so far."""
+        return Pass(self, first, new, ranking)
 
     def window(self, at: int) -> int | None:
         """How far a layer looks back."""
@@ -119,7 +123,7 @@ class MaskedReference:
 
 
 @dataclass
-class _Pass:
+class Pass:
     """One forward pass over the conversation so far, of which the rows from ``first`` on are new."""
 
     of: MaskedReference
@@ -156,7 +160,7 @@ class _Pass:
 
     def _read(self, attention: Any, args: tuple[Any, ...], output: tuple[Any, ...]) -> None:
         weights = output[1]
-        self.scores.append(weights[0].float().mean(0)[self.ranking])
+        self.scores.append(weights[0].float().mean(0)[self.ranking].cpu())
 
     def _remaining(self, at: int, hidden: Tensor, look_ahead: Callable[[], Tensor]) -> set[int]:
         """The prompt's visual tokens that this layer sees, of those that the layer before saw."""
@@ -204,14 +208,22 @@ class _Pass:
         if mask is None:
             seen = torch.ones(length, length, dtype=torch.bool).tril()
         else:
-            seen = (mask if mask.dtype == torch.bool else mask >= 0)[0, 0].clone()
+            seen = (mask if mask.dtype == torch.bool else mask >= 0)[0, 0].cpu().clone()
         seen[: self.first, : self.first] = self.of.seen[at]
         seen[: self.first, self.first :] = False
         seen[self.first :, sorted(self.of.visual - self.of.cache[at])] = False
         # A removed token is not computed any more; its row must only be finite.
         seen.fill_diagonal_(True)
         self.of.seen[at] = seen
-        return torch.zeros(1, 1, length, length).masked_fill(~seen, torch.finfo(hidden.dtype).min).to(hidden.dtype)
+        return torch.zeros(1, 1, length, length).masked_fill(~seen, torch.finfo(hidden.dtype).min).to(hidden)
+
+
+def placed(inputs: dict[str, Tensor], model: Any) -> dict[str, Tensor]:
+    """Inputs on the device of a model, and those that are no whole numbers in its number type."""
+    return {
+        name: tensor.to(model.device, model.dtype if tensor.is_floating_point() else tensor.dtype)
+        for name, tensor in inputs.items()
+    }
 
 
 def _top(rows: Collection[int], score: Tensor, count: int) -> set[int]:

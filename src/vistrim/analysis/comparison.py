@@ -9,8 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from vistrim.engine.recorder import clock
 from vistrim.engine.report import TrimReport
+from vistrim.engine.timing import clock
 from vistrim.methods import Method
 from vistrim.trimming import trim
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vistrim.architectures import ModelSpec
 from vistrim.engine.hooks import Hooks
-from vistrim.engine.recorder import clock
+from vistrim.engine.timing import clock
 from vistrim.errors import BenchmarkError
 
 
@@ -68,8 +68,8 @@ def time_generation(
     Notes
     -----
     At every mark the devices are waited for. ``generate`` does so itself after each token, except on Apple's
-    accelerators, where a step takes a little longer here than it would otherwise. The engine waits around every cut
-    in prefill, which counts against the method.
+    accelerators, where a step takes a little longer here than it would otherwise. Except on a single CUDA device, the
+    engine waits around every cut in prefill, too, which counts against the method.
     """
     marks = _Marks(devices)
     hooks = Hooks()

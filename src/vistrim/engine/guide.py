@@ -21,7 +21,8 @@ from vistrim.engine.generation import GenerateCall, begin_generation
 from vistrim.engine.greedy import greedy_settings, inputs_of
 from vistrim.engine.listening import Listener
 from vistrim.engine.parallel import find_group
-from vistrim.engine.recorder import clock, devices_of
+from vistrim.engine.recorder import devices_of
+from vistrim.engine.timing import clock
 from vistrim.errors import UnsupportedModelError
 from vistrim.methods.views import Guidance
 

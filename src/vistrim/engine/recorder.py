@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -15,19 +15,12 @@ from vistrim.core.layout import Picture
 from vistrim.engine.exits import GuideRecord
 from vistrim.engine.prompt import Prompt
 from vistrim.engine.report import Stage, TrimReport
+from vistrim.engine.timing import Stopwatch, clock
 from vistrim.engine.tokens import TokenMap
 from vistrim.methods.base import Method
 
 SHORT_PROMPT = 128
 """Prompt tokens below which fixed costs per layer outweigh what trimming saves."""
-
-
-def clock(*devices: torch.device) -> float:
-    """Seconds, after the devices have done all work given to them."""
-    for device in devices:
-        if device.type not in ("cpu", "meta"):
-            torch.accelerator.synchronize(device)
-    return time.perf_counter()
 
 
 def devices_of(spec: ModelSpec, first: torch.device) -> tuple[torch.device, ...]:
@@ -61,7 +54,7 @@ class Recorder:
     visual_per_layer: list[tuple[int, ...]] = field(default_factory=list)
     structured: dict[int, tuple[int, tuple[int, ...]]] = field(default_factory=dict)
     stages: list[tuple[int, TokenMap]] = field(default_factory=list)
-    select_seconds: float = 0.0
+    selection: Stopwatch = field(init=False)
     devices: tuple[torch.device, ...] = field(init=False)
     prefill_began: float = field(init=False)
     prefill_ended: float | None = None
@@ -80,6 +73,7 @@ class Recorder:
 
     def __post_init__(self) -> None:
         self.devices = devices_of(self.spec, self.device)
+        self.selection = Stopwatch(self.devices)
         self.prefill_began = clock(*self.devices)
 
     @property
@@ -132,13 +126,9 @@ class Recorder:
 
     @contextmanager
     def selecting(self) -> Iterator[None]:
-        """Time a piece of the selection; only the prefill is timed, so that decoding never waits for the device."""
-        if not self.in_prefill:
+        """Time a piece of the selection; in decoding nothing is timed, and the device never waited for."""
+        with self.selection.running() if self.in_prefill else nullcontext():
             yield
-            return
-        began = clock(*self.devices)
-        yield
-        self.select_seconds += clock(*self.devices) - began
 
     def end_forward(self, cache: Cache | None) -> None:
         """Note the cache after a forward pass."""
@@ -197,7 +187,7 @@ class Recorder:
             vision_flops=costs.vision_flops(self.spec.images.cost, self.encoded) if self.spec.images.cost else None,
             prefill_seconds=prefill_ended - self.prefill_began,
             decode_seconds_per_token=(self.ended - prefill_ended) / decoded if decoded else None,
-            select_seconds=self.select_seconds,
+            select_seconds=self.selection.seconds,
             generated_tokens=self.generated or self.steps,
             stages=self._stages(),
             image_grids=self._grids(),

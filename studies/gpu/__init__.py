@@ -1,0 +1,1 @@
+"""Correctness, speed and a profile on one CUDA device."""
