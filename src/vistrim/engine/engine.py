@@ -34,7 +34,7 @@ from vistrim.engine.prompt import Prompt, read_inputs, read_prompt
 from vistrim.engine.question import read_question
 from vistrim.engine.recorder import Recorder
 from vistrim.engine.records import Records
-from vistrim.engine.releases import CACHE, recomputes_layers, with_cache_renamed
+from vistrim.engine.releases import CACHE, check_runs, recomputes_layers, with_cache_renamed
 from vistrim.engine.structure import RowSplit, check_call, check_heads, find_structures
 from vistrim.engine.thread_state import ThreadState
 from vistrim.engine.vision import VisionRecord, check_features, watch
@@ -64,6 +64,7 @@ class Engine:
     def __init__(self, model: nn.Module, method: Method) -> None:
         self.model = model = without_adapter(model)
         self.spec: ModelSpec = discover(model)
+        check_runs(self.spec.model_type)
         self.notation = str(method)
         self.method = method = method.fitted(self.spec.facts)
         self.cuts = frozenset(method.prefill_layers(self.spec.decoder_shape.layers))

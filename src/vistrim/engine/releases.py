@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import transformers
 
-from vistrim.errors import UnsupportedReleaseError
+from vistrim.errors import UnsupportedModelError, UnsupportedReleaseError
 
 OLDEST, NEWEST = (5, 23), (5, 24)
 """First and last minor release that the test suite runs with; pyproject.toml declares the same range."""
@@ -38,6 +38,32 @@ def check_release() -> None:
         raise UnsupportedReleaseError(
             f"transformers {transformers.__version__} is installed, and this version of vistrim was tested with "
             f"{OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]} only: pip install '{REQUIREMENT}'"
+        )
+
+
+FAULTS = {
+    ("5.24.0", "llama4"): "each forward pass ends in an AttributeError (image_outputs)",
+}
+"""Release and model type to why transformers itself cannot run the model, trimmed or not."""
+
+
+def check_runs(model_type: str) -> None:
+    """Refuse a model that the installed transformers release itself cannot run.
+
+    Parameters
+    ----------
+    model_type : str
+        As in the model's config.
+
+    Raises
+    ------
+    UnsupportedModelError
+        With the reason and the way out.
+    """
+    if (fault := FAULTS.get((transformers.__version__, model_type))) is not None:
+        raise UnsupportedModelError(
+            f"transformers {transformers.__version__} itself cannot run {model_type}, {fault}: "
+            f"pip install '{REQUIREMENT},!={transformers.__version__}'"
         )
 
 
