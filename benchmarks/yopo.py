@@ -26,6 +26,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from benchmarks import llava
 from benchmarks.record import record
 from vistrim import YOPO, trim
+from vistrim.engine.releases import CACHE
 
 WINDOW, KEPT_HEADS, FFN = 5, 0.75, 0.5
 UNTOUCHED = "untouched"
@@ -93,10 +94,10 @@ def run(
     encoded = {"image": BaseModelOutputWithPooling(pooler_output=[features])}
     with trim(model, method) if method else nullcontext() as trimmed:
         began = time.perf_counter()
-        cache = model(input_ids=ids, mm_encoder_outputs=encoded, use_cache=True, logits_to_keep=1).past_key_values
+        cache = model(input_ids=ids, mm_encoder_outputs=encoded, use_cache=True, logits_to_keep=1)[CACHE]
         prefilled = time.perf_counter()
         for token in range(new_tokens):
-            model(input_ids=torch.tensor([[10 + token]]), past_key_values=cache, use_cache=True)
+            model(input_ids=torch.tensor([[10 + token]]), **{CACHE: cache}, use_cache=True)
         ended = time.perf_counter()
     return (prefilled - began, (ended - prefilled) / max(1, new_tokens)), trimmed.report if trimmed else None
 

@@ -7,7 +7,13 @@
 """
 
 from vistrim.engine.report import TrimReport
-from vistrim.errors import LoadError, UnsupportedGenerationError, UnsupportedModelError, VistrimError
+from vistrim.errors import (
+    LoadError,
+    UnsupportedGenerationError,
+    UnsupportedModelError,
+    UnsupportedReleaseError,
+    VistrimError,
+)
 from vistrim.loading import load
 from vistrim.methods import (
     PVTP,
@@ -68,6 +74,7 @@ __all__ = [
     "Uniform",
     "UnsupportedGenerationError",
     "UnsupportedModelError",
+    "UnsupportedReleaseError",
     "VisPruner",
     "VistrimError",
     "compose",

@@ -13,6 +13,7 @@ from vistrim.architectures import ModelSpec, discover
 from vistrim.architectures.tested import TESTED
 from vistrim.core.layout import Grid
 from vistrim.engine.fitting import check_grid, check_positions, vision_reads
+from vistrim.engine.releases import check_runs
 from vistrim.engine.structure import find_structures
 from vistrim.errors import UnsupportedModelError
 from vistrim.loading import building_error, load_config
@@ -116,6 +117,7 @@ def describe_support(model: str | Path | Any) -> ModelSupport:
     """
     config = load_config(model) if isinstance(model, (str, Path)) else copy.deepcopy(model)
     spec = discover(_without_weights(config))
+    check_runs(spec.model_type)
     shape = spec.decoder_shape
     return ModelSupport(
         model=spec.name,

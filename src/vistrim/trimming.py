@@ -6,6 +6,7 @@ from torch import nn
 
 from vistrim.engine.engine import Engine
 from vistrim.engine.guided import GuidedEngine
+from vistrim.engine.releases import check_release
 from vistrim.engine.report import TrimReport
 from vistrim.methods.base import Method
 
@@ -87,6 +88,8 @@ def trim(model: nn.Module, method: Method) -> Trim:
 
     Raises
     ------
+    UnsupportedReleaseError
+        If the installed transformers release is none that vistrim was tested with.
     UnsupportedModelError
         If the model's structure cannot be trimmed correctly.
     ValueError
@@ -109,6 +112,7 @@ def trim(model: nn.Module, method: Method) -> Trim:
     ...     output = model.generate(**inputs, max_new_tokens=64)
     >>> print(run.report)
     """
+    check_release()
     if not isinstance(method, Method):
         raise TypeError(
             f"method must be a method object such as vistrim.ST3(), not {method!r}: "

@@ -19,6 +19,7 @@ from vistrim.benchmark.overhead import KEEP_EVERYTHING, KeepEverything
 from vistrim.benchmark.runner import measure
 from vistrim.benchmark.subject import Subject
 from vistrim.benchmark.summary import summarize
+from vistrim.engine.releases import CACHE
 from vistrim.errors import BenchmarkError, ResumeError
 from vistrim.labels import UNTOUCHED
 
@@ -106,7 +107,7 @@ def test_bytes_are_those_of_the_tensors(kind):
         held = []
 
         def count(module, args, kwargs, output, held=held):
-            layers = output.past_key_values.layers
+            layers = output[CACHE].layers
             held.append(sum(t.numel() * t.element_size() for layer in layers for t in (layer.keys, layer.values)))
 
         hook = model.register_forward_hook(count, with_kwargs=True)

@@ -6,6 +6,7 @@ import torch
 from tests import tiny
 from tests.oracle import Oracle, st3_schedule
 from vistrim import PVTP, ST3, VTA, trim
+from vistrim.engine.releases import CACHE
 
 TOLERANCE = 1e-4
 
@@ -52,7 +53,7 @@ def assert_equal(output, inputs, samples, schedule, text, **oracle_options):
         expected = follow(oracle, sample, answer)
         assert (got[b] - expected).abs().max() <= TOLERANCE
         lengths.append(oracle.kv_lengths())
-    stored = [layer.keys.shape[-2] for layer in output.past_key_values.layers]
+    stored = [layer.keys.shape[-2] for layer in output[CACHE].layers]
     return stored, lengths
 
 

@@ -8,6 +8,7 @@ from tests import tiny
 from tests.engine.test_against_oracle import TOLERANCE, follow
 from tests.oracle import Oracle, st3_schedule
 from vistrim import PVTP, ST3, VTA, Uniform, trim
+from vistrim.engine.releases import CACHE
 
 PREFILL_ONLY = PVTP(1, 2, 0.5), {"start": 1, "stride": 2, "ratio": 0.5}
 BOTH = (
@@ -108,7 +109,7 @@ def test_second_turn_on_the_returned_cache(method, schedule, images, attention):
     follow_up = tiny.Sample(unread + more.ids, more.pixels)
     expected = follow(oracle, follow_up, answers(second, turn)[0])
     assert (tiny.logits(second)[0] - expected).abs().max() <= TOLERANCE
-    assert [layer.keys.shape[-2] for layer in second.past_key_values.layers] == oracle.kv_lengths()
+    assert [layer.keys.shape[-2] for layer in second[CACHE].layers] == oracle.kv_lengths()
     assert len(run.reports) == 2
 
 
@@ -138,7 +139,7 @@ def test_cache_made_by_the_user(method, schedule):
     inputs = tiny.batch([sample])
     for cache in (DynamicCache(), DynamicCache(config=model.config.text_config)):
         with trim(model, method):
-            output = tiny.generate(model, inputs, past_key_values=cache)
+            output = tiny.generate(model, inputs, **{CACHE: cache})
         expected = follow(oracle_for(schedule), sample, answers(output, inputs)[0])
         assert (tiny.logits(output)[0] - expected).abs().max() <= TOLERANCE
 
@@ -148,7 +149,7 @@ def test_mask_that_is_wider_than_the_prompt():
     with torch.no_grad(), trim(model, PVTP(1, 2, 0.5)):
         expected = model(**inputs).logits[:, -1]
         inputs["attention_mask"] = torch.nn.functional.pad(inputs["attention_mask"], (0, 5))
-        wide = model(**inputs, past_key_values=DynamicCache()).logits[:, -1]
+        wide = model(**inputs, **{CACHE: DynamicCache()}).logits[:, -1]
     assert (wide - expected).abs().max() <= TOLERANCE
 
 
@@ -342,7 +343,7 @@ def test_interleaved_generations_do_not_mix():
         for _ in range(4):
             for steps in outputs:
                 token = steps[-1].logits[:, -1:].argmax(-1)
-                steps.append(model(input_ids=token, past_key_values=steps[-1].past_key_values))
+                steps.append(model(input_ids=token, **{CACHE: steps[-1][CACHE]}))
     for one, steps in zip(expected, outputs, strict=True):
         logits = torch.stack([step.logits[:, -1] for step in steps], 1)
         assert (logits - tiny.logits(one)).abs().max() <= 1e-5

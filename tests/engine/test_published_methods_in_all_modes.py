@@ -29,6 +29,7 @@ from vistrim import (
     compose,
     trim,
 )
+from vistrim.engine.releases import CACHE
 from vistrim.methods.keep_rates import KeepRates
 
 HEADS = ((True,) * 4, (False, True, True, False), (False,) * 4, (True, False) * 2, (True,) * 4)
@@ -56,7 +57,7 @@ def read_out(model, method, sample, answer):
         output = model(**tiny.batch([sample]), use_cache=True)
         logits = [output.logits[0, -1]]
         for token in answer[:-1]:
-            output = model(input_ids=torch.tensor([[token]]), past_key_values=output.past_key_values)
+            output = model(input_ids=torch.tensor([[token]]), **{CACHE: output[CACHE]})
             logits.append(output.logits[0, -1])
     return torch.stack(logits)
 
@@ -253,7 +254,7 @@ def test_a_custom_gap_in_the_positions_is_closed():
         for positions in (plain, gap):
             output = model(**inputs, position_ids=positions, use_cache=True)
             next_one = positions[:, -1:] + 1
-            output = model(input_ids=torch.tensor([[7]]), position_ids=next_one, past_key_values=output.past_key_values)
+            output = model(input_ids=torch.tensor([[7]]), position_ids=next_one, **{CACHE: output[CACHE]})
             logits.append(output.logits)
     assert (logits[0] - logits[1]).abs().max() <= 1e-5
 

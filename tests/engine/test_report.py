@@ -9,6 +9,7 @@ from rich.console import Console
 from tests import tiny
 from vistrim import PVTP, ST3, VTA, VTW, Uniform, compose, trim
 from vistrim.engine.growing import room_for
+from vistrim.engine.releases import CACHE
 
 KV_HEADS, HEAD_DIM, FLOAT = 2, 8, 4
 PER_TOKEN = 2 * KV_HEADS * HEAD_DIM * FLOAT
@@ -29,7 +30,7 @@ def test_bytes_equal_the_plan_and_the_tensors():
     assert report.visual_tokens_per_layer == [[p] for p in planned]
     assert report.kv_tokens_per_layer == [[p + text + 7] for p in planned]
     assert report.kv_bytes == PER_TOKEN * sum(p + text + 7 for p in planned)
-    states = [s for layer in output.past_key_values.layers for s in (layer.keys, layer.values)]
+    states = [s for layer in output[CACHE].layers for s in (layer.keys, layer.values)]
     assert report.kv_bytes == report.kv_bytes_peak == sum(s.nbytes for s in states)
     # Nothing else is kept alive behind them but room for a few more tokens.
     for s in states:
@@ -131,7 +132,7 @@ def test_prompt_lookup_counts_the_prompt_and_the_answer():
     )
     assert report.prompt_tokens == [len(sample.ids)]
     assert report.generated_tokens == 24
-    assert report.kv_tokens_per_layer == [[layer.keys.shape[-2]] for layer in output.past_key_values.layers]
+    assert report.kv_tokens_per_layer == [[layer.keys.shape[-2]] for layer in output[CACHE].layers]
 
 
 def test_images_are_encoded_once_for_all_beams():
@@ -144,7 +145,7 @@ def test_loop_by_hand_after_generate_has_a_report_of_its_own():
     model = tiny.shared()
     with torch.no_grad(), trim(model, PVTP(1, 2, 0.5)) as run:
         output = tiny.generate(model, tiny.batch([tiny.sample(1, 9)]), 2)
-        model(input_ids=torch.tensor([[5]]), past_key_values=output.past_key_values)
+        model(input_ids=torch.tensor([[5]]), **{CACHE: output[CACHE]})
     assert [report.generated_tokens for report in run.reports] == [2, 0]
 
 

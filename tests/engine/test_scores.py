@@ -9,6 +9,7 @@ from tests import tiny
 from tests.engine.test_keep_everything import KeepEverything
 from vistrim import VTA, trim
 from vistrim.core.selection import Selection
+from vistrim.engine.releases import CACHE
 
 
 class Spy(KeepEverything):
@@ -79,7 +80,7 @@ def test_decode_scores_equal_eager_attention_weights(attention):
             input_ids=token,
             attention_mask=mask,
             position_ids=torch.tensor([[len(sample.ids)]]),
-            past_key_values=prompt.past_key_values,
+            **{CACHE: prompt[CACHE]},
             output_attentions=True,
         )
     weights = step.attentions[0][0, :, -1].mean(0)[:-1]

@@ -9,6 +9,7 @@ from tests.engine.test_against_oracle import TOLERANCE, follow
 from tests.engine.test_generation_modes import EACH, answers
 from tests.oracle import Oracle, st3_schedule
 from vistrim import FastV, UnsupportedGenerationError, trim
+from vistrim.engine.releases import CACHE
 
 
 @EACH
@@ -46,7 +47,7 @@ def test_sliding_window_with_a_plain_cache(method, schedule, attention):
     inputs = tiny.batch([sample])
     model = tiny.build("mistral", attention, sliding_window=24)
     with trim(model, method):
-        output = tiny.generate(model, inputs, past_key_values=DynamicCache())
+        output = tiny.generate(model, inputs, **{CACHE: DynamicCache()})
     oracle = Oracle(tiny.build("mistral", "eager", sliding_window=24), st3_schedule(**schedule))
     expected = follow(oracle, sample, answers(output, inputs)[0])
     assert (tiny.logits(output)[0] - expected).abs().max() <= TOLERANCE

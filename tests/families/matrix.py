@@ -18,6 +18,7 @@ from tests.families.zoo.family import IMAGE, VIDEO
 from tests.oracle import Schedule, keep_all, st3_schedule
 from tests.tiny import generate, logits
 from vistrim import PVTP, ST3, VTA, FastV, Method, PyramidDrop, Random, Uniform, compose
+from vistrim.engine.releases import CACHE
 from vistrim.methods.per_image import PerImage
 
 TOLERANCE = 1e-4
@@ -142,7 +143,7 @@ class Untouched:
 @cache
 def untouched(name: str, attention: str, batch: str) -> Untouched:
     output = generate(shared(name, attention), FAMILIES[name].batch(prompts(name)[: BATCHES[batch]]), STEPS)
-    layers = output.past_key_values.layers
+    layers = output[CACHE].layers
     sizes = [layer.keys.nbytes + layer.values.nbytes for layer in layers]
     columns = tuple(size // layer.keys.shape[-2] for size, layer in zip(sizes, layers, strict=True))
     return Untouched(logits(output), columns, sum(sizes))

@@ -14,6 +14,7 @@ from tests.families.turns import next_turn
 from tests.families.zoo import FAMILIES, Sample, shared
 from tests.tiny import generate, logits
 from vistrim import UnsupportedGenerationError, trim
+from vistrim.engine.releases import CACHE
 
 STEPS = 3
 METHODS = {"pvtp": CASES["prefill"]["pvtp"], "st3": CASES["all"]["st3"]}
@@ -110,7 +111,7 @@ def test_a_second_turn(name, method, images):
     more = Sample([answer[-1], *more.ids], more.media)
     expected = follow(reference, answers(second, turn)[0], more)
     assert (logits(second)[0] - expected).abs().max() <= TOLERANCE
-    assert [layer.keys.shape[-2] for layer in second.past_key_values.layers] == list(map(len, reference.held()))
+    assert [layer.keys.shape[-2] for layer in second[CACHE].layers] == list(map(len, reference.held()))
     assert [report.visual_tokens for report in run.reports] == [[sample.visual], [more.visual]]
 
 

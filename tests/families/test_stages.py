@@ -21,6 +21,7 @@ from tests.families.matrix import (
 from tests.families.zoo import FAMILIES, shared
 from tests.tiny import generate, logits
 from vistrim import trim
+from vistrim.engine.releases import CACHE
 
 EVERY_CASE = [
     pytest.param(stage, case, id=f"{stage}-{case}", marks=pytest.mark.cell(stage=stage))
@@ -50,7 +51,7 @@ def test_a_stage_equals_the_reference(name, attention, batch, stage, case, recor
         assert any("outgrew the model's sliding window" in warning for warning in run.report.warnings)
         record_property("nothing", "every layer has a sliding window, and one that is full forgets by itself")
     _check_prefill(run.report, samples, rows)
-    _check_cache(run.report, output.past_key_values.layers, samples, rows, stock, follower(name, CASES[stage][case]))
+    _check_cache(run.report, output[CACHE].layers, samples, rows, stock, follower(name, CASES[stage][case]))
 
 
 def _check_prefill(report, samples, rows):

@@ -23,6 +23,7 @@ from vistrim import (
     compose,
     trim,
 )
+from vistrim.engine.releases import CACHE
 
 N = tiny.TOKENS_PER_IMAGE
 
@@ -95,7 +96,7 @@ def test_stages_with_different_positions(method):
         by_token = tiny.follow_up(alone, inputs, more)
         for n in range(alone.sequences.shape[1], by_token["input_ids"].shape[1] + 1):
             part = {name: by_token[name][:, :n] for name in ("input_ids", "attention_mask")}
-            step = tiny.generate(model, part | {"past_key_values": by_token["past_key_values"]}, 1)
+            step = tiny.generate(model, part | {CACHE: by_token[CACHE]}, 1)
     assert torch.equal(cached.sequences, repeated.sequences)
     assert (tiny.logits(cached) - tiny.logits(repeated)).abs().max() <= TOLERANCE
     assert (tiny.logits(turn)[:, 0] - tiny.logits(step)[:, 0]).abs().max() <= TOLERANCE

@@ -21,6 +21,7 @@ from vistrim import (
     get_method,
     trim,
 )
+from vistrim.engine.releases import CACHE
 
 
 def test_a_forward_pass_by_hand_is_refused():
@@ -43,7 +44,7 @@ def test_a_later_turn_is_refused():
     model, inputs = tiny.shared(), tiny.batch(tiny.RAGGED)
     with trim(model, sgl()):
         first = tiny.generate(model, inputs)
-        with pytest.raises(UnsupportedGenerationError, match="the whole conversation without `past_key_values`"):
+        with pytest.raises(UnsupportedGenerationError, match=f"the whole conversation without `{CACHE}`"):
             tiny.generate(model, tiny.follow_up(first, inputs, torch.tensor([[5, 6]] * 3)))
 
 

@@ -23,6 +23,7 @@ from vistrim import (
 )
 from vistrim.architectures import discover
 from vistrim.cli.parsing import parse_method
+from vistrim.engine.releases import CACHE
 from vistrim.methods.parts import save_part
 
 HEADS = (
@@ -234,7 +235,7 @@ def test_keys_and_values_of_inactive_heads_are_not_computed():
     visual = torch.tensor(sample.ids) == tiny.IMAGE
     for normalise in ("attended", "all"):
         with trim(model, YOPO(heads=HEADS, normalise=normalise)) as run:
-            cache = tiny.generate(model, tiny.batch([sample]), 1).past_key_values
+            cache = tiny.generate(model, tiny.batch([sample]), 1)[CACHE]
         for heads, layer in zip(HEADS, cache.layers, strict=True):
             used = torch.tensor(heads).view(2, 2).any(1)
             is_zero = [(x[0][:, visual] == 0).all(2).all(1) for x in (layer.keys, layer.values)]

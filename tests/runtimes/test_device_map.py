@@ -25,6 +25,7 @@ from vistrim import (
     VisPruner,
     trim,
 )
+from vistrim.engine.releases import CACHE
 
 TOLERANCE = 1e-4
 FIRST, SECOND = "cuda:0", "cuda:1"
@@ -138,7 +139,7 @@ def test_two_turns_on_two_gpus(method, begun, gpus):
             mask = torch.cat([inputs["attention_mask"], torch.ones(2, grown, dtype=torch.long, device=ids.device)], 1)
             pixels = torch.cat([s.media["pixel_values"] for s in new]).to(ids.device)
             turn = {"input_ids": ids, "attention_mask": mask, "pixel_values": pixels}
-            found.append(logits(generate(model, turn, 4, past_key_values=first.past_key_values)).cpu())
+            found.append(logits(generate(model, turn, 4, **{CACHE: first[CACHE]})).cpu())
     assert (found[0] - found[1]).abs().max() <= TOLERANCE
 
 

@@ -12,6 +12,7 @@ from tests.families.turns import next_turn
 from tests.families.zoo import FAMILIES, shared
 from tests.tiny import generate, logits
 from vistrim import ST3, PyramidDrop, SparseVLM, trim
+from vistrim.engine.releases import CACHE
 
 NAMES = ["llava", "qwen2_5_vl", "qwen3_vl", "gemma3", "internvl"]
 EVERY_FAMILY = pytest.mark.parametrize("name", NAMES)
@@ -121,7 +122,7 @@ def test_a_copied_cache_goes_its_own_way(name, method):
         other = copy.deepcopy(first)
         assert torch.equal(turn(first, news[0]), expected[0])
         assert torch.equal(turn(other, news[1]), expected[1])
-        lengths = [[layer.get_seq_length() for layer in o.past_key_values.layers] for o in (first, other)]
+        lengths = [[layer.get_seq_length() for layer in o[CACHE].layers] for o in (first, other)]
     assert lengths[0] != lengths[1]
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from vistrim.core.schedules import share_of
 from vistrim.core.selection import Selection, keep_top
 from vistrim.engine.engine import Engine
+from vistrim.engine.releases import CACHE
 from vistrim.methods.base import Method
 from vistrim.methods.views import InputTokens
 
@@ -107,7 +108,7 @@ def read_again(
                 input_ids=answers[:, :-1],
                 attention_mask=torch.cat([mask, (number < lengths[:, None] - 1).to(mask.dtype)], 1),
                 position_ids=place[:, -1:] + 1 + number,
-                past_key_values=prompt.past_key_values,
+                **{CACHE: prompt[CACHE]},
             )
             logits += answer.logits.unbind(1)
     finally:

@@ -34,6 +34,7 @@ from vistrim.engine.prompt import Prompt, read_inputs, read_prompt
 from vistrim.engine.question import read_question
 from vistrim.engine.recorder import Recorder
 from vistrim.engine.records import Records
+from vistrim.engine.releases import CACHE, check_runs, recomputes_layers, with_cache_renamed
 from vistrim.engine.structure import RowSplit, check_call, check_heads, find_structures
 from vistrim.engine.thread_state import ThreadState
 from vistrim.engine.vision import VisionRecord, check_features, watch
@@ -63,6 +64,7 @@ class Engine:
     def __init__(self, model: nn.Module, method: Method) -> None:
         self.model = model = without_adapter(model)
         self.spec: ModelSpec = discover(model)
+        check_runs(self.spec.model_type)
         self.notation = str(method)
         self.method = method = method.fitted(self.spec.facts)
         self.cuts = frozenset(method.prefill_layers(self.spec.decoder_shape.layers))
@@ -131,6 +133,7 @@ class Engine:
         @functools.wraps(generate)
         def checked(*args: Any, **kwargs: Any) -> Any:
             check_eager(self.model, self.spec)
+            kwargs = with_cache_renamed(kwargs)
             call = GenerateCall.of(self.model, generate, args, kwargs)
             generation = begin_generation(call, self.method.acts_in_decode, self.spec.longest)
             return self._run(call, generation, functools.partial(generate, *args, **kwargs))
@@ -187,7 +190,7 @@ class Engine:
     def _begin_forward(self, call: Call) -> None:
         embeddings = call["inputs_embeds"] if call.get("inputs_embeds") is not None else call["input_ids"]
         batch, length = embeddings.shape[:2]
-        cache = call["past_key_values"] = self._cache(call)
+        cache = call[CACHE] = self._cache(call)
         past = cache.get_seq_length() if cache is not None else 0
         check_length(past + length, self.spec.longest)
         recorder, is_new = self._records.of(self._thread.generation_of(cache), embeddings, cache)
@@ -214,10 +217,9 @@ class Engine:
     def _cache(self, call: Call) -> Cache | None:
         """Return the cache that the decoder is to use, with layers that can forget tokens."""
         decoder: Any = self.spec.decoder
-        cache = call.get("past_key_values")
+        cache = call.get(CACHE)
         use_cache = call["use_cache"] if call.get("use_cache") is not None else decoder.config.use_cache
-        # While it recomputes layers for the gradient, transformers does without a cache.
-        recomputes = decoder.training and decoder.is_activation_checkpointing
+        recomputes = recomputes_layers(decoder)
         if any(self.structures):
             check_call(call, decoder.config, recomputes)
         if cache is None and use_cache and not recomputes:

@@ -16,6 +16,7 @@ from vistrim.engine.encodings import Encodings
 from vistrim.engine.exits import GuideRecord
 from vistrim.engine.flash import is_flash, sliding_windows
 from vistrim.engine.recorder import Recorder
+from vistrim.engine.releases import CACHE
 from vistrim.errors import UnsupportedGenerationError
 
 ATTENTION_KERNELS = ("sdpa", "eager")
@@ -53,6 +54,11 @@ class GenerateCall:
     def input_ids(self) -> Tensor | None:
         """``[batch, tokens]`` long."""
         return self.arguments.get("input_ids", self.arguments.get("inputs"))
+
+    @property
+    def cache(self) -> Any:
+        """The cache that was given; None: ``generate`` makes one."""
+        return self.arguments.get(CACHE)
 
     def setting(self, name: str) -> Any:
         """A generation setting, from wherever it is set first; None if it is not."""
@@ -124,8 +130,8 @@ def begin_generation(call: GenerateCall, acts_in_decode: bool, longest: int | No
     setting, ids = call.setting, call.input_ids
     check_kernel(call.text_config)
     _check_cache_settings(setting, acts_in_decode)
-    if (cache := call.arguments.get("past_key_values")) is not None:
-        check_cache(cache)
+    if call.cache is not None:
+        check_cache(call.cache)
     _check_loop(setting, acts_in_decode, call.text_config)
     if ids is not None and longest is not None:
         new = setting("max_new_tokens")

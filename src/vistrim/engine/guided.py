@@ -15,6 +15,7 @@ from vistrim.engine.generation import GenerateCall, Generation, refuse
 from vistrim.engine.guide import Guide, GuideAnswer
 from vistrim.engine.prompt import has_images
 from vistrim.engine.recorder import Recorder
+from vistrim.engine.releases import CACHE
 from vistrim.methods.base import Method
 
 
@@ -113,10 +114,10 @@ def _stream(streamer: Any, call: GenerateCall, answer: GuideAnswer) -> None:
 def _check_inputs(call: GenerateCall) -> None:
     """Refuse inputs that the guide cannot be given too."""
     given = call.arguments
-    if given.get("past_key_values") is not None and given["past_key_values"].get_seq_length():
+    if call.cache is not None and call.cache.get_seq_length():
         refuse(
             "a guide in a later turn, whose cache of the earlier turns it does not have",
-            "pass the whole conversation without `past_key_values`",
+            f"pass the whole conversation without `{CACHE}`",
         )
     if given.get("inputs_embeds") is not None or call.input_ids is None:
         refuse("a guide with `inputs_embeds`, which are the model's own", "pass `input_ids` and `pixel_values`")
@@ -149,7 +150,7 @@ def _check_exits(call: GenerateCall) -> None:
         "beams or several answers": (beams, "pass num_beams=1 and num_return_sequences=1"),
         "a returned dictionary": (setting("return_dict_in_generate"), "leave out `return_dict_in_generate`"),
         "a streamer for several samples": (several, "generate for one sample at a time"),
-        "a cache of the caller's": (given.get("past_key_values") is not None, "leave out `past_key_values`"),
+        "a cache of the caller's": (call.cache is not None, f"leave out `{CACHE}`"),
         "stop strings": (setting("stop_strings"), "leave out `stop_strings`"),
         "a watermark": (setting("watermarking_config"), "leave out `watermarking_config`"),
         "a time limit": (setting("max_time"), "leave out `max_time`"),

@@ -8,6 +8,8 @@ from typing import Any
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from vistrim.engine.releases import with_cache_renamed
+
 Call = dict[str, Any]
 """Arguments of a call, by name."""
 
@@ -18,9 +20,9 @@ def before(module: nn.Module, hook: Callable[[Call], Any]) -> RemovableHandle:
     signature = inspect.signature(type(module).forward)
 
     def pre_hook(module: nn.Module, args: tuple[Any, ...], kwargs: Call) -> tuple[tuple[()], Call]:
-        call = dict(kwargs)
+        call = with_cache_renamed(kwargs)
         if args:
-            call = dict(signature.bind(module, *args, **kwargs).arguments)
+            call = dict(signature.bind(module, *args, **call).arguments)
             del call["self"]
             call |= call.pop("kwargs", {})
         hook(call)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.cache_utils import Cache
 from transformers.models.gemma.modeling_gemma import GemmaAttention
 from transformers.models.llama.modeling_llama import LlamaAttention
 from transformers.models.mistral.modeling_mistral import MistralAttention
@@ -64,11 +65,15 @@ def queries_and_keys(layer: Any, hidden: Tensor, arguments: Call, rows: Tensor) 
         return *_plain(layer, hidden, arguments["position_embeddings"], rows), Softmax(attention.scaling)
     try:
         # Its `forward` rather than itself: the hooks of this very forward pass sit on the call.
-        layer.forward(hidden, **(arguments | {"past_key_values": None, "use_cache": False}))
+        layer.forward(hidden, **(_without_cache(arguments) | {"use_cache": False}))
     except _Reached as reached:
         query, key, softmax = reached.found
         return gather_rows(query, rows, 0, 2), key, softmax
     raise AssertionError(f"{type(layer).__name__} has run without calling its attention kernel")
+
+
+def _without_cache(arguments: Call) -> Call:
+    return {name: None if isinstance(value, Cache) else value for name, value in arguments.items()}
 
 
 def _is_on(device: torch.device, module: nn.Module) -> bool:
