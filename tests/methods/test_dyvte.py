@@ -109,7 +109,7 @@ def test_what_is_no_router_of_the_model_is_refused(tmp_path):
         with pytest.raises(ValueError, match=message):
             trim(model, method)
 
-    refused(DyVTE(), "none beside the model's weights: make one with `vistrim calibrate dyvte`")
+    refused(DyVTE(), "none in vistrim/ beside its weights: make one with `vistrim calibrate dyvte`")
     refused(DyVTE(str(tmp_path / "no.safetensors")), "there is no file .*no.safetensors")
     deeper = DecoderShape(9, *list(vars(facts.decoder).values())[1:])
     for name, other, message in (
