@@ -20,7 +20,6 @@ from tests.tiny import generate, logits
 from vistrim import PVTP, ST3, VTA, FastV, Method, PyramidDrop, Random, Uniform, compose
 from vistrim.methods.per_image import PerImage
 
-TOLERANCE = 1e-4
 STEPS = 4
 ATTENTIONS = ("sdpa", "eager")
 each_attention = pytest.mark.parametrize("attention", ["sdpa", pytest.param("eager", marks=pytest.mark.slow)])

@@ -5,6 +5,7 @@ import torch
 import transformers
 from transformers import BitsAndBytesConfig
 
+from tests.closeness import close
 from tests.engine.test_keep_everything import KeepEverything
 from tests.families.reference import MaskedReference
 from tests.families.test_reference import follow
@@ -14,7 +15,6 @@ from tests.oracle import st3_schedule
 from tests.tiny import generate, logits
 from vistrim import ST3, YOPO, FastV, PyramidDrop, UnsupportedModelError, trim
 
-TOLERANCE = 1e-4
 NAMES = ["llava", "qwen2_5_vl", "qwen3_vl", "gemma3", "internvl"]
 BITS = {
     "int8": BitsAndBytesConfig(load_in_8bit=True),
@@ -72,7 +72,7 @@ def test_it_equals_the_masked_reference(name, bits, quantised):
     schedule = st3_schedule(start=1, stride=1, ratio=0.3, decay="cosine", horizon=7, floor=0.1)
     reference = MaskedReference(family, model, schedule)
     expected = follow(reference, answer, sample)
-    assert (logits(output)[0] - expected).abs().max() <= TOLERANCE
+    assert close(logits(output)[0], expected)
     if name != "gemma3":
         # Whose windows evict on their own.
         assert [n[0] for n in run.report.kv_tokens_per_layer] == reference.kv_lengths()
