@@ -5,13 +5,13 @@ import copy
 import peft
 import pytest
 import torch
-import transformers
 
 from tests.closeness import close
 from tests.engine.test_keep_everything import KeepEverything
 from tests.engine.test_lifecycle import fingerprint
 from tests.families.turns import next_turn
 from tests.families.zoo import FAMILIES, shared
+from tests.runtimes import few_bits
 from tests.tiny import generate, logits
 from vistrim import ST3, YOPO, FastV, PyramidDrop, SparseVLM, UnsupportedModelError, trim
 
@@ -199,16 +199,9 @@ def test_an_adapter_that_is_put_in_while_the_model_is_trimmed():
     assert close(found, expected)
 
 
-def test_on_quantised_weights(tmp_path):
+def test_on_quantised_weights():
     """QLoRA."""
-    shared("llava").save_pretrained(tmp_path)
-    bits = transformers.BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32
-    )
-    base = transformers.AutoModelForImageTextToText.from_pretrained(
-        tmp_path, quantization_config=bits, dtype=torch.float32
-    )
-    base.generation_config = shared("llava").generation_config
+    base = few_bits.load("llava", "nf4")
     inputs = prompts(FAMILIES["llava"])
     without = trimmed(base, inputs, METHODS["pyramiddrop"])
     torch.manual_seed(5)
