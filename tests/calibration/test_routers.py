@@ -7,6 +7,7 @@ from PIL import Image
 
 from tests import tiny
 from tests.cli.checkpoint import build_processor
+from tests.closeness import close
 from vistrim import VTW, trim
 from vistrim.calibration.exits import agreement, exits, teacher_forced
 from vistrim.calibration.routers import ITEMS_PER_FILE, collect, train_routers
@@ -48,11 +49,11 @@ def test_exits_equal_running_the_model_without_the_image_from_there_on(processor
             for logits, name in ((full, "entropy_full"), (without, "entropy_without")):
                 value = found[name][b] if name == "entropy_full" else found[name][b, layer]
                 expected = torch.nn.functional.cross_entropy(logits[b, :-1][of_answer], right)
-                assert value.item() == pytest.approx(expected.item(), abs=1e-4)
+                assert close(value, expected)
             first, image = of_answer.nonzero()[0].item(), (inputs["input_ids"][b] == tiny.IMAGE).nonzero().max().item()
             words = untouched.hidden_states[layer + 1][b, image + 1 : first + 1]
             summary = torch.cat([words[:-1].mean(0), words[-1]])
-            assert torch.allclose(found["summary"][b, layer], summary, atol=1e-4)
+            assert close(found["summary"][b, layer], summary)
 
 
 def test_a_batch_equals_its_samples_alone(processor):
@@ -60,7 +61,7 @@ def test_a_batch_equals_its_samples_alone(processor):
     together = exits(model, processor, items)
     for b, item in enumerate(items):
         for name, value in exits(model, processor, [item]).items():
-            assert torch.allclose(together[name][b], value[0], atol=1e-4)
+            assert close(together[name][b], value[0])
 
 
 def test_answers_are_the_labels(processor):
@@ -91,7 +92,7 @@ def test_an_interrupted_collection_goes_on(processor, tmp_path, monkeypatch):
     assert kept[0].stat().st_mtime_ns == changed
     assert advanced == [ITEMS_PER_FILE, 3]
     assert found["summary"].shape == (len(items), tiny.DEPTH - 1, 64)
-    assert torch.allclose(found["summary"][-3:], exits(model, processor, items[-3:])["summary"], atol=1e-5)
+    assert close(found["summary"][-3:], exits(model, processor, items[-3:])["summary"])
     # Another model's measurements are others.
     monkeypatch.setattr("vistrim.calibration.routers.exits", lambda *_: (_ for _ in ()).throw(RuntimeError("measured")))
     collect(model, processor, items, tmp_path, "weights", 64)

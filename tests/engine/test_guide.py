@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import guides, tiny
+from tests.closeness import close
 from tests.engine.test_lifecycle import fingerprint
 from tests.families.zoo import FAMILIES
 from vistrim import PVTP, SGL, FastV, UnsupportedGenerationError, UnsupportedModelError, trim
@@ -56,7 +57,7 @@ def compare(answer, guide, samples, ends=(), new_tokens=NEW_TOKENS):
         received = guides.received(guide, sample, expected)
         found = answer.received[b, width - len(sample.ids) :]
         visual = torch.tensor(sample.ids) == tiny.IMAGE
-        assert torch.allclose(found.double()[visual], received[visual], atol=1e-4)
+        assert close(found.double()[visual], received[visual])
     assert answer.prompt_tokens == tuple(len(s.ids) for s in samples)
     assert answer.images == tuple(len(s.pixels) for s in samples)
 
@@ -108,7 +109,7 @@ def test_exit_scores_equal_brute_force(attention, samples):
         if sample.ids[-1] == tiny.IMAGE:
             continue
         expected = guides.exit_score(eager, sample, guides.greedy(eager, sample, NEW_TOKENS, (end,)))
-        assert score == pytest.approx(expected, abs=1e-5)
+        assert close(score, expected)
 
 
 def test_a_prompt_that_ends_with_an_image_is_read_again_with_its_last_token():
@@ -123,7 +124,7 @@ def test_a_prompt_that_ends_with_an_image_is_read_again_with_its_last_token():
     read_again = logits.log_softmax(-1).gather(1, torch.tensor(given)[:, None]).sum().exp()
     plain = guides.Dense(eager).follow(sample.ids, sample.pixels, given)
     confidence = plain.log_softmax(-1).gather(1, torch.tensor(given)[:, None]).mean().exp()
-    assert answer.exit_scores[0] == pytest.approx(float(confidence + read_again) / 2, abs=1e-5)
+    assert close(answer.exit_scores[0], (confidence + read_again) / 2)
 
 
 def test_a_batch_equals_its_samples():
@@ -131,10 +132,10 @@ def test_a_batch_equals_its_samples():
     together = ask(guides.shared(), tiny.RAGGED, 0.5, eos_token_id=end)
     for b, sample in enumerate(tiny.RAGGED):
         alone = ask(guides.shared(), [sample], 0.5, eos_token_id=end)
-        assert together.exit_scores[b] == pytest.approx(alone.exit_scores[0], abs=1e-6)
+        assert close(together.exit_scores[b], alone.exit_scores[0])
         assert together.flops[b] == alone.flops[0]
         width = alone.received.shape[1]
-        assert torch.allclose(together.received[b, -width:], alone.received[0], atol=1e-5)
+        assert close(together.received[b, -width:], alone.received[0])
 
 
 def test_never_more_than_a_few_rows_of_attention_at_once(monkeypatch):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests import tiny
+from tests.closeness import close
 from tests.engine.test_keep_everything import KeepEverything
 from vistrim import VTA, trim
 from vistrim.core.selection import Selection
@@ -34,7 +35,7 @@ def test_prefill_scores_equal_eager_attention_weights(text, attention):
     assert sorted(spy.seen) == list(range(1, tiny.DEPTH))
     for layer, scores in spy.seen.items():
         expected = weights[layer - 1][:, :, -1].float().mean(1)
-        assert (scores - expected).abs().max() <= 1e-5
+        assert close(scores, expected)
 
 
 class DecodeSpy(VTA):
@@ -67,7 +68,7 @@ def test_decode_scores_equal_eager_attention_weights(attention):
         token = output.sequences[:, len(sample.ids) : len(sample.ids) + 1]
     first = spy.seen[0, 1]
     expected = prompt.attentions[0][:, :, -1].mean(1)
-    assert (first.scores - expected).abs().max() <= 1e-5
+    assert close(first.scores, expected)
     kept0 = first.scores.masked_fill(~first.visual, 2.0).argsort(1, descending=True)[:, :-1].sort(1).values
     # Layer 1: one visual token is gone from layer 0; that one ranks lowest, the others by their weights there.
     second = spy.seen[1, 1]
@@ -85,4 +86,4 @@ def test_decode_scores_equal_eager_attention_weights(attention):
         )
     weights = step.attentions[0][0, :, -1].mean(0)[:-1]
     others = [i for i in range(len(sample.ids)) if i != gone]
-    assert (second.scores[0, others] - weights[others]).abs().max() <= 1e-5
+    assert close(second.scores[0, others], weights[others])

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.families.matrix import TOLERANCE, prompts, untouched
+from tests.closeness import ROUNDING, error
+from tests.families.matrix import prompts, untouched
 from tests.families.zoo import FAMILIES, Sample, shared
 from tests.tiny import generate, logits
 
@@ -45,7 +46,7 @@ def to_repeat(name: str, record_property: Callable[[str, Any], None]) -> tuple[S
 
 @cache
 def tolerance(name: str) -> float:
-    """Allowed difference from the reference, which reads each sample alone.
+    """Allowed `error` against the reference, which reads each sample alone.
 
     Larger only where the untouched model, too, computes something else in a batch (HunyuanOCR numbers the images of a
     batch, not of a sample).
@@ -53,6 +54,7 @@ def tolerance(name: str) -> float:
     family, model = FAMILIES[name], shared(name)
     together = untouched(name, "sdpa", "padded").logits
     alone = [logits(generate(model, family.batch([s]), together.shape[1])) for s in prompts(name)]
-    own = float((together - torch.cat(alone)).abs().max())
+    own = error(together, torch.cat(alone))
     assert own <= 1e-3
-    return TOLERANCE if own <= TOLERANCE else 5 * own
+    usual = ROUNDING[torch.float32]
+    return usual if own <= usual else 5 * own

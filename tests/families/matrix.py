@@ -21,7 +21,6 @@ from vistrim import PVTP, ST3, VTA, FastV, Method, PyramidDrop, Random, Uniform,
 from vistrim.engine.releases import CACHE
 from vistrim.methods.per_image import PerImage
 
-TOLERANCE = 1e-4
 STEPS = 4
 ATTENTIONS = ("sdpa", "eager")
 each_attention = pytest.mark.parametrize("attention", ["sdpa", pytest.param("eager", marks=pytest.mark.slow)])

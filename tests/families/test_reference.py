@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from tests.closeness import close
 from tests.families.reference import MaskedReference
-from tests.families.test_zoo import TOLERANCE, every_family
+from tests.families.test_zoo import every_family
 from tests.families.turns import next_turn
 from tests.families.zoo import FAMILIES, Family, Sample, shared
 from tests.families.zoo.family import IMAGE, VIDEO
@@ -44,7 +45,7 @@ def test_keeping_all_equals_stock_generation(name):
     for sample in prompts(family):
         answer, expected = answered(family, model, sample)
         reference = MaskedReference(family, model)
-        assert (follow(reference, answer, sample) - expected).abs().max() <= TOLERANCE
+        assert close(follow(reference, answer, sample), expected)
         assert reference.kv_lengths() == [len(sample.ids) + STEPS - 1] * len(reference.layers)
 
 
@@ -66,7 +67,7 @@ def test_a_second_turn_equals_stock_generation(name, images):
         # The last token of an answer is read with what comes behind it.
         new = Sample([answer[-1], *new.ids], new.media)
         got = follow(reference, second.sequences[0, -STEPS:].tolist(), new)
-        assert (got - logits(second)[0]).abs().max() <= TOLERANCE
+        assert close(got, logits(second)[0])
 
 
 @every_family
@@ -122,7 +123,7 @@ def test_what_does_not_enter_has_no_influence(name):
         reference = MaskedReference(family, model, enters=lambda features, rows: ())
         steps.append(follow(reference, [5, 6, 7], Sample(sample.ids, media)))
         assert reference.kv_lengths() == [sample.text + 2] * len(reference.layers)
-    assert (steps[0] - steps[1]).abs().max() <= 1e-5
+    assert close(steps[0], steps[1])
 
 
 @pytest.mark.parametrize("plan", SCHEDULES)
@@ -133,9 +134,9 @@ def test_it_equals_the_other_reference_for_llava(plan):
         answer, _ = answered(family, model, sample)
         mine, oracle = MaskedReference(family, model, schedule), Oracle(model, schedule)
         expected = follow(oracle, answer, sample.ids, sample.media.get("pixel_values"))
-        assert (follow(mine, answer, sample) - expected).abs().max() <= 1e-5
+        assert close(follow(mine, answer, sample), expected)
         assert mine.kv_lengths() == oracle.kv_lengths()
         again = family.sample(1, 5, seed=3)
         expected = oracle.prefill(again.ids, again.media["pixel_values"], protected=range(6, 9))
-        assert (mine.prefill(again, protected=range(6, 9)) - expected).abs().max() <= 1e-5
+        assert close(mine.prefill(again, protected=range(6, 9)), expected)
         assert mine.kv_lengths() == oracle.kv_lengths()

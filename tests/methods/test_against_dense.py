@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests import tiny
-from tests.engine.test_against_oracle import TOLERANCE
+from tests.closeness import close
 from tests.methods import rules
 from tests.methods.dense import ORIGINAL, RENUMBER, Dense, Rule
 from tests.methods.prompts import kernels_and_prompts
@@ -91,7 +91,7 @@ def assert_equal(output, inputs, report, prompts, oracles):
         expected = oracle.follow(prompt.ids, prompt.pixels, answer)
         assert_stages(report, b, oracle)
         assert [n[b] for n in report.kv_tokens_per_layer] == oracle.kv_lengths
-        assert (tiny.logits(output)[b] - expected).abs().max() <= TOLERANCE
+        assert close(tiny.logits(output)[b], expected)
     cuts = {layer for oracle in oracles for layer in oracle.cuts}
     assert [stage.layer for stage in report.stages] == sorted(cuts)
 
@@ -320,4 +320,4 @@ def test_the_reference_without_a_cut_is_the_model():
         for positions in BOTH:
             oracle = Dense(model, Rule(positions=positions))
             expected = oracle.follow(sample.ids, sample.pixels, answers(output, inputs)[0])
-            assert (tiny.logits(output)[0] - expected).abs().max() <= TOLERANCE
+            assert close(tiny.logits(output)[0], expected)

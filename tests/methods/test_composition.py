@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from tests import tiny
-from tests.engine.test_against_oracle import TOLERANCE, follow
+from tests.closeness import close
+from tests.engine.test_against_oracle import follow
 from tests.oracle import Oracle, st3_schedule
 from vistrim import (
     PVTP,
@@ -67,7 +68,7 @@ def test_three_stages_equal_the_reference(samples, attention, whole):
     for b, sample in enumerate(samples):
         oracle = EnteredCounts(tiny.shared("llama", "eager"), of_the_entered, enters=evenly(N // 2))
         answer = output.sequences[b, inputs["input_ids"].shape[1] :].tolist()
-        assert (tiny.logits(output)[b] - follow(oracle, sample, answer)).abs().max() <= TOLERANCE
+        assert close(tiny.logits(output)[b], follow(oracle, sample, answer))
         assert [n[b] for n in run.report.kv_tokens_per_layer] == oracle.kv_lengths()
 
 
@@ -98,8 +99,8 @@ def test_stages_with_different_positions(method):
             part = {name: by_token[name][:, :n] for name in ("input_ids", "attention_mask")}
             step = tiny.generate(model, part | {CACHE: by_token[CACHE]}, 1)
     assert torch.equal(cached.sequences, repeated.sequences)
-    assert (tiny.logits(cached) - tiny.logits(repeated)).abs().max() <= TOLERANCE
-    assert (tiny.logits(turn)[:, 0] - tiny.logits(step)[:, 0]).abs().max() <= TOLERANCE
+    assert close(tiny.logits(cached), tiny.logits(repeated))
+    assert close(tiny.logits(turn)[:, 0], tiny.logits(step)[:, 0])
 
 
 def test_every_part_acts():

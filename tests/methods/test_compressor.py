@@ -4,10 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests.closeness import close
 from tests.methods.compressors import compressed
 from vistrim.core.compressor import Compressor, CompressorShape, recorded_blocks, token_places
-
-TOLERANCE = 1e-5
 
 
 @st.composite
@@ -35,7 +34,7 @@ def test_each_image_has_a_token_for_every_block_and_question(shape, seed):
     for image in range(2):
         for question in range(3):
             alone = network(features[[image]], states[[image]], questions[[image]][:, [question]])
-            assert (alone[0, 0] - made[image, question]).abs().max() <= TOLERANCE
+            assert close(alone[0, 0], made[image, question])
 
 
 @given(shapes(), st.integers(0, 100), st.data())
@@ -65,7 +64,7 @@ def test_equals_the_formulas(stride, tmp_path):
     path = tmp_path / "part.safetensors"
     save_file(network.state_dict(), path)
     expected = compressed(str(path), features[0], states[0], questions[0, 0], 6, 2)
-    assert (network(features, states, questions)[0, 0] - expected).abs().max() <= TOLERANCE
+    assert close(network(features, states, questions)[0, 0], expected)
 
 
 @given(shapes())

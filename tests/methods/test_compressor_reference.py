@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tests import tiny
-from tests.engine.test_against_oracle import TOLERANCE
+from tests.closeness import close
 from tests.methods import compressor_rules, masked
 from tests.methods.masked import Reading
 from tests.methods.prompts import TEXT_BETWEEN, TEXT_ONLY
@@ -86,7 +86,7 @@ def test_compressor(stride, heads, vision):
     x_plus = torch.cat([states[level] for level in levels], -1)
     expected = compressor(states[eager.config.vision_feature_layer], x_plus, read)
     assert got.shape == (2, (4 // stride) ** 2, 32)
-    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+    assert close(got, expected)
 
 
 @pytest.mark.parametrize("prompt", [*tiny.RAGGED, TEXT_BETWEEN, TEXT_ONLY])
@@ -100,4 +100,4 @@ def test_reading_an_answer_to_embedded_images(prompt):
     reading = Reading.of(model, prompt, ANSWER)
     expected = masked.logits(model, reading, lambda layer: reading.causal)
     got = compressor_rules.follow(model, prompt, images, ANSWER)
-    assert (got - expected).abs().max() <= TOLERANCE
+    assert close(got, expected)

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from tests import tiny
-from tests.engine.test_against_oracle import TOLERANCE, follow
+from tests.closeness import close
+from tests.engine.test_against_oracle import follow
 from tests.oracle import Oracle
 from vistrim import PVTP, GSearch, PSigmoid, Uniform, compose, trim
 from vistrim.architectures import discover
@@ -56,7 +57,7 @@ def test_equals_the_oracle(method, rates, samples, text):
     for b, sample in enumerate(samples):
         oracle = Oracle(tiny.shared(text, "eager"), counted(rates))
         answer = output.sequences[b, inputs["input_ids"].shape[1] :].tolist()
-        assert (tiny.logits(output)[b] - follow(oracle, sample, answer)).abs().max() <= TOLERANCE
+        assert close(tiny.logits(output)[b], follow(oracle, sample, answer))
         assert [n[b] for n in run.report.kv_tokens_per_layer] == oracle.kv_lengths()
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests import tiny
-from tests.engine.test_against_oracle import TOLERANCE
+from tests.closeness import close
 from tests.methods.compressor_rules import compress, follow
 from tests.methods.prompts import BATCHES, kernels_and_prompts
 from tests.methods.test_against_dense import NEW_TOKENS, answers
@@ -81,7 +81,7 @@ def run(model, oracle_model, samples, stride, folder):
         if sample.visual:
             images = compress(oracle_model, weights, sample.pixels, question(sample), LEVELS, stride, HEADS)
         expected = follow(oracle_model, sample, images, answer)
-        assert (tiny.logits(output)[b] - expected).abs().max() <= TOLERANCE
+        assert close(tiny.logits(output)[b], expected)
         visual = len(images) * (4 // stride) ** 2
         report = trimmed.report
         assert [n[b] for n in report.visual_tokens_per_layer] == [visual] * tiny.DEPTH

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests import tiny
-from tests.engine.test_against_oracle import TOLERANCE
+from tests.closeness import close
 from tests.methods import masked
 from tests.methods.dense import Dense
 from tests.methods.masked import Reading
@@ -96,7 +96,7 @@ def test_structure(prompt, name):
     reading = Reading.of(eager, prompt, ANSWER)
     expected = simulated(eager, reading, active, **options)
     dense = Dense(eager, YOPO(active.tolist(), **options))
-    assert (dense.follow(prompt.ids, prompt.pixels, ANSWER) - expected).abs().max() <= TOLERANCE
+    assert close(dense.follow(prompt.ids, prompt.pixels, ANSWER), expected)
     text, visual = len(reading.embeddings) - len(reading.visual), len(reading.visual)
     left = [visual if layer < options.get("layer", tiny.DEPTH) else 0 for layer in range(tiny.DEPTH)]
     assert dense.kv_lengths == [text + n for n in left]

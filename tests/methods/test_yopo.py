@@ -6,7 +6,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests import tiny
-from tests.engine.test_against_oracle import TOLERANCE
+from tests.closeness import close
 from tests.engine.test_lifecycle import fingerprint, used_model
 from tests.methods.structural import Structural
 from vistrim import (
@@ -62,7 +62,7 @@ def check(model, method, samples, steps=4, **reference):
     for b, sample in enumerate(samples):
         dense = Structural(model, **reference)
         expected = dense.follow(sample.ids, sample.pixels, answers(output, inputs)[b])
-        assert (tiny.logits(output)[b] - expected).abs().max() <= TOLERANCE
+        assert close(tiny.logits(output)[b], expected)
     return run.report
 
 
@@ -102,7 +102,7 @@ def test_second_turn(cut, images):
     dense, answer = Structural(model, **cut), answers(first, inputs)[0]
     dense.follow(sample.ids, sample.pixels, answer)
     expected = dense.follow(answer[-1:] + more.ids, more.pixels, answers(second, turn)[0])
-    assert (tiny.logits(second)[0] - expected).abs().max() <= TOLERANCE
+    assert close(tiny.logits(second)[0], expected)
 
 
 @pytest.mark.parametrize("cut", TOGETHER)
@@ -116,7 +116,7 @@ def test_removed_tokens_leave_holes_in_the_grid(cut, samples):
         gone = set(rows) - {rows[i] for i in run.report.stages[0].kept[b]}
         expected = Structural(model, **cut, gone=gone).follow(sample.ids, sample.pixels, answers(output, inputs)[b])
         assert gone
-        assert (tiny.logits(output)[b] - expected).abs().max() <= TOLERANCE
+        assert close(tiny.logits(output)[b], expected)
 
 
 def keep_best(dense, layers, scores, count, end):
@@ -179,7 +179,7 @@ def test_gradients():
     dense.read(sample.ids, sample.pixels)
     dense.logits().square().sum().backward()
     for a, p in zip(found, wanted, strict=True):
-        assert (a - p.grad).abs().max() <= 1e-4 * max(1.0, p.grad.abs().max())
+        assert close(a, p.grad)
 
 
 @pytest.mark.parametrize("method", [YOPO(), YOPO(heads=((True,) * 4,) * tiny.DEPTH)])

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import vistrim
 from tests import tiny
+from tests.closeness import close
 from vistrim import YOPO, UnsupportedModelError, trim
 from vistrim.calibration.attention_ratios import attention_ratios
 from vistrim.calibration.heads import calibrate_heads, threshold_for, vote
@@ -30,7 +31,7 @@ def by_maps(sample):
 def test_ratios_equal_those_of_attention_maps(attention, side):
     found = attention_ratios(tiny.shared("llama", attention), tiny.batch(tiny.RAGGED, side))
     expected = torch.stack([by_maps(sample) for sample in tiny.RAGGED])
-    assert torch.allclose(found, expected, rtol=1e-4)
+    assert close(found, expected)
 
 
 def test_a_head_is_active_if_more_than_two_fifths_vote_for_it():

@@ -33,5 +33,5 @@ def test_answers_stay_right_and_images_leave_early(loaded):
 
 def test_routers_of_another_model_are_refused():
     small, _ = load("reference-small")
-    with pytest.raises(ValueError, match="there is none beside the model's weights"):
+    with pytest.raises(ValueError, match="there is none in vistrim/ beside its weights"):
         trim(small, DyVTE())

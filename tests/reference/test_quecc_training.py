@@ -34,7 +34,7 @@ def exported(processor, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny")
     reference = new_reference(TINY, processor, seed=1)
     reference.model.generation_config.max_length = None
-    export(reference, processor, folder)
+    export(reference, processor, folder, folder.with_suffix(".safetensors"))
     return folder
 
 
@@ -125,7 +125,7 @@ def test_the_command_goes_on_and_exports_what_quecc_loads(exported, tmp_path, mo
     model, _ = vistrim.load(folder, device="cpu")
     with trim(model, QueCC()):
         pass
-    (folder / "quecc.safetensors").unlink()
+    (folder / "vistrim" / "quecc.safetensors").unlink()
     with pytest.raises(ValueError, match="train_quecc"), trim(model, QueCC()):
         pass
 

@@ -1,14 +1,17 @@
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 
 import pytest
 import torch
 import typer
+from safetensors.torch import load_file
 from torch.nn import functional
 from typer.testing import CliRunner
 
+from tests.closeness import close
 from vistrim.reference.batches import IGNORED, PATCH_FACTS, EasyVqaBatcher, SceneBatcher, patch_facts
-from vistrim.reference.export import TRAINING_FILE, export, load_learner
+from vistrim.reference.export import export, load_learner
 from vistrim.reference.learner import some_patches
 from vistrim.reference.model import Size, deepen, raise_layers
 from vistrim.reference.optimizer import orthogonalised
@@ -17,7 +20,7 @@ from vistrim.reference.recipe import RECIPE
 from vistrim.reference.rendering import render
 from vistrim.reference.scenes import LEVELS, generate_scene
 from vistrim.reference.tasks import TASKS, ask
-from vistrim.reference.train import StageRun, main, new_learner, rearrange_layers
+from vistrim.reference.train import STATES, StageRun, main, new_learner, rearrange_layers
 
 TINY = Size(width=32, heads=2, feed_forward=32, layers=3, tower_width=32, tower_layers=1)
 PLACES = torch.arange(GRID * GRID)[None]
@@ -65,6 +68,23 @@ def test_a_finished_stage_can_still_be_exported(processor, tmp_path):
         result = CliRunner().invoke(app, [*arguments, *export_to], catch_exceptions=False)
         assert result.exit_code == 0
     assert (tmp_path / "export" / "model.safetensors").exists()
+    assert load_file(tmp_path / "state.safetensors")
+
+
+def test_training_goes_on_from_exported_weights_and_their_state(processor, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    export(tiny_learner(processor), processor, tmp_path / "mine", tmp_path / "kept.safetensors")
+    app = typer.Typer()
+    app.command()(main)
+    arguments = ["--stages", "sight", "--steps", "1", "--init", "mine", "--out", "out"]
+    refused = CliRunner().invoke(app, arguments, env={"COLUMNS": "300"})
+    assert refused.exit_code == 2
+    assert f"{STATES / 'mine.safetensors'}: name it by --init-state" in refused.output
+    named = CliRunner().invoke(app, [*arguments, "--init-state", "kept.safetensors"], catch_exceptions=False)
+    assert named.exit_code == 0
+    STATES.mkdir(parents=True)
+    Path("kept.safetensors").rename(STATES / "mine.safetensors")
+    assert CliRunner().invoke(app, arguments, catch_exceptions=False).exit_code == 0
 
 
 def test_a_stage_trains_its_part_and_nothing_else(processor, tmp_path):
@@ -149,20 +169,22 @@ def test_silent_layers_leave_what_the_first_layers_computed(processor, rearrange
     shallow = learner.model(input_ids=ids).logits
     decoder.config.num_hidden_layers = 3
     rearrange(learner.model)
-    assert torch.allclose(learner.model(input_ids=ids).logits, shallow, atol=1e-5)
+    assert close(learner.model(input_ids=ids).logits, shallow)
 
 
 @torch.no_grad()
 def test_export_can_be_trained_further(processor, tmp_path):
     learner = tiny_learner(processor)
     rearrange_layers(learner, tiny_stage("decoder"))
-    export(learner, processor, tmp_path)
-    loaded = load_learner(tmp_path, processor)
+    state = tmp_path / "state.safetensors"
+    export(learner, processor, tmp_path / "weights", state)
+    loaded = load_learner(tmp_path / "weights", processor, state)
     expected = learner.state_dict()
     assert all(torch.equal(value, expected[name].bfloat16().float()) for name, value in loaded.state_dict().items())
-    (tmp_path / TRAINING_FILE).unlink()
-    with pytest.raises(FileNotFoundError, match="training"):
-        load_learner(tmp_path, processor)
+    without = load_learner(tmp_path / "weights", processor).state_dict()
+    assert {name for name in expected if not torch.equal(without[name], loaded.state_dict()[name])} <= set(
+        load_file(state)
+    )
 
 
 @torch.no_grad()
@@ -170,7 +192,7 @@ def test_words_added_since_an_export_get_embeddings_and_old_ones_keep_theirs(pro
     older = build_processor()
     learner = new_learner(TINY, older, seed=1)
     learner.model.resize_token_embeddings(len(older.tokenizer) - 3)
-    export(learner, older, tmp_path)
+    export(learner, older, tmp_path, tmp_path.with_suffix(".safetensors"))
     loaded = load_learner(tmp_path, processor)
     embeddings = loaded.model.get_input_embeddings().weight
     assert len(embeddings) == len(processor.tokenizer) == loaded.model.config.text_config.vocab_size

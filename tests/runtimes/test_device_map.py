@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from tests import guides, tiny
+from tests.closeness import close
 from tests.families.depth import slow_beside
 from tests.families.zoo import FAMILIES, shared
 from tests.runtimes import flash_kernels
@@ -27,7 +28,6 @@ from vistrim import (
 )
 from vistrim.engine.releases import CACHE
 
-TOLERANCE = 1e-4
 FIRST, SECOND = "cuda:0", "cuda:1"
 HEADS = ((True,) * 4, (False, True, True, False), (False,) * 4, (True, False) * 2)
 METHODS = {
@@ -115,7 +115,7 @@ def test_two_gpus(name, method, layers, gpus):
         alone = logits(generate(shared(name), inputs, 5))
     with trim(model, method_called(method)) as run:
         found = logits(generate(model, on_first(inputs), 5))
-    assert (found.cpu() - alone).abs().max() <= TOLERANCE
+    assert close(found.cpu(), alone)
     assert run.report.stages == expected.report.stages
     assert run.report.kv_bytes == expected.report.kv_bytes
 
@@ -140,7 +140,7 @@ def test_two_turns_on_two_gpus(method, begun, gpus):
             pixels = torch.cat([s.media["pixel_values"] for s in new]).to(ids.device)
             turn = {"input_ids": ids, "attention_mask": mask, "pixel_values": pixels}
             found.append(logits(generate(model, turn, 4, **{CACHE: first[CACHE]})).cpu())
-    assert (found[0] - found[1]).abs().max() <= TOLERANCE
+    assert close(found[0], found[1])
 
 
 @pytest.mark.parametrize("method", ["st3", "pyramiddrop", "sparsevlm"])
@@ -150,7 +150,7 @@ def test_beams_on_two_gpus(method, gpus):
     for model, given in ((shared("llava"), inputs), (placed("llava", "halves"), on_first(inputs))):
         with trim(model, METHODS[method]):
             found.append(generate(model, given, 4, num_beams=2, output_scores=True).sequences_scores.cpu())
-    assert (found[0] - found[1]).abs().max() <= TOLERANCE
+    assert close(found[0], found[1])
 
 
 @pytest.mark.parametrize("method", ["st3", "pyramiddrop", "sparsevlm"])
@@ -164,7 +164,7 @@ def test_flash_attention_on_two_gpus(method, gpus, monkeypatch):
             found = logits(generate(model, on_first(inputs), 4))
     with trim(shared(name), METHODS[method]):
         expected = logits(generate(shared(name), inputs, 4))
-    assert (found.cpu() - expected).abs().max() <= TOLERANCE
+    assert close(found.cpu(), expected)
 
 
 def offloaded(name, way, folder):

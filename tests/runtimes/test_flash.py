@@ -7,6 +7,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, flash_atten
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from tests import guides, tiny
+from tests.closeness import close
 from tests.engine.test_keep_everything import KeepEverything
 from tests.families.depth import slow_beside
 from tests.families.turns import next_turn
@@ -27,7 +28,6 @@ from vistrim import (
     trim,
 )
 
-TOLERANCE = 1e-4
 HEADS = ((True,) * 4, (False, True, True, False), (False,) * 4, (True, False) * 2)
 METHODS = {
     "st3": ST3(1, 1, 0.3, "cosine", 7, 0.1),
@@ -99,7 +99,7 @@ def both(name, method, work):
             result = work(model)
         found.append((result, run.reports))
     (a, reports), (b, expected) = found
-    assert (a - b).abs().max() <= TOLERANCE
+    assert close(a, b)
     assert [report.stages for report in reports] == [report.stages for report in expected]
     assert [report.kv_tokens_per_step for report in reports] == [report.kv_tokens_per_step for report in expected]
     assert [report.kv_bytes for report in reports] == [report.kv_bytes for report in expected]
@@ -215,7 +215,7 @@ def test_windows_count_the_tokens_that_are_gone(window, sdpa):
         if model is models[0]:
             # In place of the kernel only where it would be wrong: in prefill, behind the cut.
             assert len(sdpa) == (2 if window < len(sample.ids) else 0)
-    assert (found[0] - found[1]).abs().max() <= TOLERANCE
+    assert close(found[0], found[1])
     assert run.report.visual_tokens_per_layer[-1][0] < sample.visual
 
 
@@ -259,7 +259,7 @@ def test_other_flash_kernels(kernel, monkeypatch):
     for m in (model, shared("llava")):
         with trim(m, METHODS["st3"]):
             found.append(logits(generate(m, inputs, 4)))
-    assert (found[0] - found[1]).abs().max() <= TOLERANCE
+    assert close(found[0], found[1])
 
 
 @pytest.mark.parametrize("kernel", ["flex_attention", "paged|eager", "kernels-community/block-sparse"])
@@ -282,7 +282,7 @@ def test_a_guide(threshold):
             sequences = model.generate(**inputs, max_new_tokens=5, do_sample=False)
         found.append((sequences.tolist(), run.report.stages, torch.tensor(run.report.exit_scores)))
     assert found[0][:2] == found[1][:2]
-    assert torch.allclose(found[0][2], found[1][2], atol=1e-5)
+    assert close(found[0][2], found[1][2])
 
 
 def test_a_guide_with_a_window_is_refused():

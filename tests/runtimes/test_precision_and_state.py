@@ -7,6 +7,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 
+from tests.closeness import close
 from tests.engine.test_keep_everything import KeepEverything
 from tests.families.turns import next_turn
 from tests.families.zoo import FAMILIES, shared
@@ -79,11 +80,11 @@ def test_recomputed_layers_give_the_same_gradients(name, reentrant):
         gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
         found.append((loss.detach(), gradients, run.report.stages))
     (loss, gradients, stages), (again, recomputed, same) = found
-    assert abs(loss - again) <= 1e-5
+    assert close(again, loss)
     assert stages == same != []
     assert gradients.keys() == recomputed.keys() != set()
     for name, gradient in gradients.items():
-        assert torch.allclose(gradient, recomputed[name], rtol=1e-3, atol=1e-5), name
+        assert close(gradient, recomputed[name]), name
 
 
 @EVERY_FAMILY

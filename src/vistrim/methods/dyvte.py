@@ -34,8 +34,8 @@ class DyVTE(Method):
     Parameters
     ----------
     routers : str, optional
-        File of routers trained for the model by ``vistrim calibrate dyvte``. None: ``dyvte.safetensors`` beside the
-        model's weights; `reference` has one.
+        File of routers trained for the model by ``vistrim calibrate dyvte``. None:
+        ``vistrim/dyvte.safetensors`` in the model's folder; `reference` has one.
 
     Notes
     -----

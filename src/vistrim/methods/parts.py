@@ -12,6 +12,14 @@ from torch import Tensor
 from vistrim.files import save_whole
 from vistrim.methods.views import ModelFacts
 
+FOLDER = "vistrim"
+"""Folder of trained parts beside a model's weights; other tools load every safetensors file next to those."""
+
+
+def part_path(model: Path, method: str) -> Path:
+    """Where a method looks for its trained part in a model's folder."""
+    return model / FOLDER / f"{method}.safetensors"
+
 
 @dataclass(frozen=True, eq=False)
 class TrainedPart:
@@ -44,7 +52,7 @@ def load_part(given: str | None, method: str, model: ModelFacts, command: str) -
     Parameters
     ----------
     given : str or None
-        The file; None: ``<method>.safetensors`` beside the model's own weights.
+        The file; None: `part_path` in the model's own folder.
     method : str
         The method's name.
     model : ModelFacts
@@ -57,10 +65,10 @@ def load_part(given: str | None, method: str, model: ModelFacts, command: str) -
     ValueError
         If there is no such file, or it is another method's or another model's; with the fix.
     """
-    beside = None if model.folder is None else model.folder / f"{method}.safetensors"
-    path = Path(given).expanduser() if given is not None else beside
+    own = None if model.folder is None else part_path(model.folder, method)
+    path = Path(given).expanduser() if given is not None else own
     if path is None or not path.is_file():
-        missing = f"there is no file {given}" if given is not None else "there is none beside the model's weights"
+        missing = f"there is no file {given}" if given is not None else f"there is none in {FOLDER}/ beside its weights"
         raise ValueError(f"{method} needs a file made for {_named(model)}, and {missing}: make one with `{command}`")
     stat = path.stat()
     part = _read(path, (stat.st_mtime_ns, stat.st_ino))

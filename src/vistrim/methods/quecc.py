@@ -34,7 +34,7 @@ class QueCC(Method):
     Parameters
     ----------
     compressor : str or None
-        File of the trained part; None: ``quecc.safetensors`` beside the model's weights.
+        File of the trained part; None: ``vistrim/quecc.safetensors`` in the model's folder.
     positions : {"renumber", "original"}
         RoPE positions of the tokens that are left: consecutive, as in a prompt that has only so many image tokens,
         which is what the model was trained with; or each its own.

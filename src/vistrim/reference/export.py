@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
+from vistrim.files import save_whole
 from vistrim.reference.learner import Learner
 
-#: What only training needs (heads, ideal positions), beside the model's own files.
-TRAINING_FILE = "training.safetensors"
 
-
-def export(learner: Learner, processor: LlavaProcessor, folder: Path) -> None:
-    """Write model (bf16), processor and training helpers with ``save_pretrained``.
+def export(learner: Learner, processor: LlavaProcessor, folder: Path, state: Path) -> None:
+    """Write model (bf16) and processor as a stock checkpoint, and apart from it what only training needs.
 
     Parameters
     ----------
@@ -24,6 +23,8 @@ def export(learner: Learner, processor: LlavaProcessor, folder: Path) -> None:
     processor : LlavaProcessor
     folder : Path
         Made where it is missing; its files are replaced.
+    state : Path
+        File of the training state: heads and ideal positions.
     """
     export_model(learner.model, processor, folder)
     helpers = {
@@ -31,11 +32,11 @@ def export(learner: Learner, processor: LlavaProcessor, folder: Path) -> None:
         for name, value in learner.state_dict().items()
         if not name.startswith("model.")
     }
-    save_file(helpers, folder / TRAINING_FILE)
+    save_whole(state, helpers)
 
 
 def export_model(model: LlavaForConditionalGeneration, processor: LlavaProcessor, folder: Path) -> None:
-    """Write a copy of a model (bf16) and its processor with ``save_pretrained``."""
+    """Write a copy of a model (bf16) and its processor, with the names that LLaVA's weights have on the Hub."""
     depth = len(model.model.language_model.layers)
     used, model.config.text_config.num_hidden_layers = model.config.text_config.num_hidden_layers, depth
     state = {name: value.detach().to("cpu", torch.bfloat16) for name, value in model.state_dict().items()}
@@ -43,6 +44,8 @@ def export_model(model: LlavaForConditionalGeneration, processor: LlavaProcessor
     written.load_state_dict(state)
     written.generation_config = model.generation_config
     written.save_pretrained(folder)
+    weights = folder / "model.safetensors"
+    save_whole(weights, {_hub_name(name): value for name, value in load_file(weights).items()}, {"format": "pt"})
     # Stored in bf16 for size, loaded in fp32: so small a model gains nothing from bf16, and on many CPUs it loses.
     written.config.dtype = torch.float32
     written.config.save_pretrained(folder)
@@ -50,7 +53,12 @@ def export_model(model: LlavaForConditionalGeneration, processor: LlavaProcessor
     processor.save_pretrained(folder)
 
 
-def load_learner(folder: Path, processor: LlavaProcessor) -> Learner:
+def _hub_name(name: str) -> str:
+    """A weight's name in LLaVA checkpoints, by which other tools know it; transformers leaves a level of it out."""
+    return re.sub(r"^vision_tower\.(?!vision_model\.)", "vision_tower.vision_model.", name)
+
+
+def load_learner(folder: Path, processor: LlavaProcessor, state: Path | None = None) -> Learner:
     """A learner with exported weights, in fp32, ready to be trained further.
 
     Parameters
@@ -58,18 +66,13 @@ def load_learner(folder: Path, processor: LlavaProcessor) -> Learner:
     folder : Path
     processor : LlavaProcessor
         Of the training to come: words that it has beyond the exported ones get new embeddings.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder lacks the training helpers.
+    state : Path, optional
+        The exported training state. None: heads and ideal positions are new.
     """
-    if not (folder / TRAINING_FILE).exists():
-        raise FileNotFoundError(f"{folder / TRAINING_FILE} is missing: training can only go on from exported weights")
     model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     if len(processor.tokenizer) > model.config.text_config.vocab_size:
         model.resize_token_embeddings(len(processor.tokenizer), mean_resizing=False)
     learner = Learner(model, processor.tokenizer)
-    helpers = {name: value.float() for name, value in load_file(folder / TRAINING_FILE).items()}
-    learner.load_state_dict(helpers, strict=False)
+    if state is not None:
+        learner.load_state_dict({name: value.float() for name, value in load_file(state).items()}, strict=False)
     return learner

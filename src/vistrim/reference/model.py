@@ -14,7 +14,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from vistrim.reference.processing import IMAGE, IMAGE_SIZE, PATCH_SIZE
+from vistrim.reference.processing import GRID, IMAGE, IMAGE_SIZE, PATCH_SIZE
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ def build_model(size: Size, tokenizer: PreTrainedTokenizerFast) -> LlavaForCondi
             pad_token_id=tokenizer.pad_token_id,
         ),
         image_token_id=tokenizer.convert_tokens_to_ids(IMAGE),
+        image_seq_length=GRID * GRID,
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
         tie_word_embeddings=True,

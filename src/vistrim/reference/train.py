@@ -29,6 +29,9 @@ from vistrim.reference.runs import Run
 from vistrim.reference.scenes import LEVELS
 from vistrim.reference.validation import validation_scores
 
+#: State of the shipped models' training, seen from the project's root.
+STATES = Path("training/state")
+
 
 def new_learner(size: Size, processor: LlavaProcessor, seed: int) -> Learner:
     """An untrained learner; the same seed gives the same weights."""
@@ -66,12 +69,18 @@ class StageRun(Run):
 
 
 def start_learner(
-    size: str, processor: LlavaProcessor, seed: int, stages: list[Stage], out: Path, init: Path | None
+    size: str,
+    processor: LlavaProcessor,
+    seed: int,
+    stages: list[Stage],
+    out: Path,
+    init: Path | None,
+    init_state: Path | None,
 ) -> Learner:
     """The learner before the first of the chosen stages: new or from ``init``, with the finished stages' weights."""
     if init is not None:
         torch.manual_seed(seed)
-        return load_learner(init, processor)
+        return load_learner(init, processor, init_state)
     learner = new_learner(SIZES[size], processor, seed)
     for stage in takewhile(lambda earlier: earlier.name != stages[0].name, RECIPES[size]):
         path = out / f"{stage.name}.pt"
@@ -97,7 +106,18 @@ def main(
     steps: Annotated[int, typer.Option(help="steps per stage, instead of the recipe's; 0 keeps them")] = 0,
     out: Annotated[Path, typer.Option(help="folder of checkpoints and log")] = Path("reference-training"),
     init: Annotated[Path | None, typer.Option(help="exported weights to go on from")] = None,
-    export_to: Annotated[Path | None, typer.Option(help="write bf16 weights here as the last stage goes")] = None,
+    init_state: Annotated[
+        Path | None,
+        typer.Option(
+            help=f"training state that belongs to them  [default: {STATES}/<name of their folder>.safetensors]"
+        ),
+    ] = None,
+    export_to: Annotated[
+        Path | None,
+        typer.Option(
+            help="write bf16 weights here as the last stage goes, and the training state to OUT/state.safetensors"
+        ),
+    ] = None,
     save_every: Annotated[int, typer.Option(help="steps between checkpoints")] = 100,
     validate: Annotated[int, typer.Option(help="validation questions per task at each checkpoint; 0: none")] = 16,
     seed: Annotated[int, typer.Option(help="seed of the initial weights")] = 0,
@@ -112,11 +132,18 @@ def main(
     if unknown := set(names) - set(known):
         raise typer.BadParameter(f"unknown stages {sorted(unknown)}; the recipe has {', '.join(known)}")
     chosen = [known[name] for name in names]
+    if init is not None:
+        init_state = init_state or STATES / f"{init.resolve().name}.safetensors"
+        if not init_state.is_file():
+            raise typer.BadParameter(
+                f"there is no training state {init_state}: name it by --init-state (an export is accompanied by one "
+                "in its --out folder)"
+            )
     if any(stage.easy_vqa for stage in chosen):
         easy_vqa.pictures("train")
     out.mkdir(parents=True, exist_ok=True)
     processor = build_processor()
-    learner = start_learner(size, processor, seed, chosen, out, init).to(device)
+    learner = start_learner(size, processor, seed, chosen, out, init, init_state).to(device)
     with Progress() as progress:
         for stage in chosen:
             run = StageRun(learner, processor, replace(stage, steps=steps or stage.steps), out / f"{stage.name}.pt")
@@ -125,7 +152,7 @@ def main(
                 # Before the last stages the decoder has not seen the tower's tokens yet.
                 if stage.part == "all":
                     if export_to is not None:
-                        export(learner, processor, export_to)
+                        export(learner, processor, export_to, out / "state.safetensors")
                     if validate:
                         scores = validation_scores(learner.model, processor, None, stage.level, validate)
                         run.note(out / "log.jsonl", {"validation": scores})

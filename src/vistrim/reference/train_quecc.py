@@ -19,7 +19,7 @@ from transformers import LlavaProcessor
 
 from vistrim.architectures import discover
 from vistrim.loading import load
-from vistrim.methods.parts import save_part
+from vistrim.methods.parts import part_path, save_part
 from vistrim.methods.quecc import QueCC
 from vistrim.reference import easy_vqa, weights_path
 from vistrim.reference.batches import Batch, EasyVqaBatcher, SceneBatcher
@@ -124,7 +124,7 @@ def _trained_parts(learner: CompressedLearner, stage: Stage) -> Parts:
 
 
 def export_compressed(learner: CompressedLearner, processor: LlavaProcessor, folder: Path) -> None:
-    """Write the model as a stock checkpoint, and the compressor (bf16) made for it beside its weights.
+    """Write the model as a stock checkpoint, and the compressor (bf16) made for it where `QueCC` looks.
 
     Parameters
     ----------
@@ -141,7 +141,9 @@ def export_compressed(learner: CompressedLearner, processor: LlavaProcessor, fol
     }
     settings = learner.compressor.shape.notes() | {"blocks": "/".join(map(str, learner.blocks))}
     facts = replace(discover(model).facts, name=folder.resolve().name)
-    save_part(folder / f"{QueCC.name}.safetensors", QueCC.name, facts, tensors, settings)
+    path = part_path(folder, QueCC.name)
+    path.parent.mkdir(exist_ok=True)
+    save_part(path, QueCC.name, facts, tensors, settings)
 
 
 def main(

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 from torch import Tensor
 
+from tests.closeness import close
 from tests.families.reference import MaskedReference
 from tests.families.test_reference import follow
-from tests.families.test_zoo import TOLERANCE
 from tests.families.vision.hands import HANDS
 from tests.families.vision.observed import Observed, Place, observe
 from tests.families.vision.test_square_towers import every_family, samples
@@ -146,7 +146,7 @@ def check(name: str, plan: str, attention: str, compare_logits: bool) -> None:
             rows = {row - width + len(prompt.ids) for row in kept}
             reference = MaskedReference(of, model(name, "eager"), enters=lambda features, places, rows=rows: rows)
             expected = follow(reference, output.sequences[b, width:].tolist(), prompt)
-            assert (logits(output)[b] - expected).abs().max() <= TOLERANCE
+            assert close(logits(output)[b], expected)
             if all(reference.window(layer) is None for layer in range(len(reference.layers))):
                 assert [n[b] for n in run.report.kv_tokens_per_layer] == reference.kv_lengths()
 

@@ -7,6 +7,7 @@ import torch
 import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests.closeness import close
 from tests.families.vision.hands import HANDS
 from tests.families.vision.observed import call, observe
 from tests.families.vision.shown import mosaic, square
@@ -120,7 +121,7 @@ def test_padding_of_a_picture_asks_for_nothing(name):
     with trim(model(name), Spy()):
         generate(model(name), inputs, 1)
     vision = Spy.saw[0].vision
-    assert torch.allclose(vision.attention[1], torch.cat(expected), atol=1e-5)
+    assert close(vision.attention[1], torch.cat(expected))
 
 
 def test_an_image_of_which_only_newlines_are_left():
@@ -153,7 +154,7 @@ def test_onevision_shrinks_by_what_the_call_says(most, shrunk):
     assert tuple(picture.grid for picture in found.pictures) == expected.grids
     ones = torch.eye(27).unflatten(0, (3, 9))
     arranged = images_of(stock).tower.arrange([ones], "image", inputs)
-    assert torch.allclose(arranged, expected.weights, atol=1e-6, equal_nan=True)
+    assert close(arranged, expected.weights)
 
 
 @pytest.mark.parametrize("name", ["llava_onevision", "llava_next_video", "gemma3", "internvl"])

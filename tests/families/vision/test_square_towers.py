@@ -6,6 +6,7 @@ from typing import ClassVar
 import pytest
 import torch
 
+from tests.closeness import close
 from tests.families.vision.hands import HANDS
 from tests.families.vision.observed import PLACEHOLDERS, blocks, call, features_of, observe
 from tests.families.vision.variants import family, model
@@ -84,12 +85,12 @@ def test_each_visual_token_is_made_of_the_patches_that_it_depends_on(name):
         assert torch.equal(arranged.isnan().all(1), ~depends.any(1))
         assert torch.equal(arranged.isnan().any(1), ~depends.any(1))
         shares = arranged[depends.any(1)].sum(1)
-        assert (shares - 1).abs().max() <= 1e-6
+        assert close(shares, torch.ones_like(shares))
         # The same for values without a width.
         scores = torch.rand(pictures, tokens)
         expected = arranged @ scores.flatten()
         found = images_of(stock).tower.arrange([scores], modality, arguments)
-        assert torch.allclose(found, expected, atol=1e-6, equal_nan=True)
+        assert close(found, expected)
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def test_methods_see_what_the_tower_computed(name, attention, beams):
             source = tokens.vision.source[b, place.rows]
 
             def same(got, expected, source=source, place=place):
-                return torch.allclose(got[source], expected[place.tokens], atol=1e-5, equal_nan=True)
+                return close(got[source], expected[place.tokens])
 
             for block in range(hand.block + 1):
                 assert same(tokens.vision.attention[block], seen.received[place.modality][block])

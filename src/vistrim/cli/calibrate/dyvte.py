@@ -21,7 +21,7 @@ from vistrim.cli.models import check_loading, identity, load_model
 from vistrim.cli.tasks import TASKS_HELP
 from vistrim.core.routing import exits_by_code, exits_by_paper
 from vistrim.environment import command_line
-from vistrim.methods.parts import save_part
+from vistrim.methods.parts import part_path, save_part
 from vistrim.methods.views import ModelFacts
 
 DEFAULT_TASKS = "short,description,easy-vqa"
@@ -130,6 +130,7 @@ def dyvte(
         f"average, where the rule allows {found.allowed_depth:.1f}; {right}"
     )
     typer.echo(f"use them with --method dyvte:routers={out}")
+    typer.echo(f"or keep them at {part_path(Path('MODEL'), 'dyvte')}, in the model's folder, where dyvte finds them")
 
 
 def _rule(rule: str, threshold: float | None) -> Callable[[dict[str, torch.Tensor]], torch.Tensor]:

@@ -15,6 +15,7 @@ from vistrim.cli.calibrate.output import check_new_file
 from vistrim.cli.calibrate.questions import read_questions, refuse_placeholders
 from vistrim.cli.errors import WrongUsageError
 from vistrim.cli.models import check_loading, load_model
+from vistrim.methods.parts import part_path
 from vistrim.prompting import format_prompts
 from vistrim.reference.items import Item
 
@@ -97,3 +98,4 @@ def _print(found: HeadCalibration, out: Path) -> None:
     for layer, flags in enumerate(found.active.tolist()):
         typer.echo(f"layer {layer:>2}  {''.join('#' if flag else '.' for flag in flags)}  {sum(flags)} of {len(flags)}")
     typer.echo(f"use it with --method yopo:heads={out}")
+    typer.echo(f"or keep it at {part_path(Path('MODEL'), 'yopo')}, in the model's folder, for yopo:heads=auto")
