@@ -1,0 +1,1 @@
+"""Faults that were found by use, each with the right value."""
