@@ -153,11 +153,11 @@ class Prefill(LayerInputs):
         if self.packed and any(self.structures):
             refuse_in_packed_rows(self.method.name)
 
-    def _check_end(self, layer: int, renumbers: bool) -> None:
+    def _check_end(self, layer: int) -> None:
         """Check a cut, and note it, if it depends on where the prompt ends."""
         asks = self.method.ranks_by != "nothing" or self.method.reads_prompt
         depends = asks if layer > 0 else self.method.reads_question
-        if self.packed and (layer > 0 or depends or renumbers):
+        if self.packed and (layer > 0 or depends):
             refuse_in_packed_rows(self.method.name)
         if depends:
             self.recorder.ranked_by_row_end |= not self.prompt.told
@@ -283,7 +283,7 @@ class Prefill(LayerInputs):
         before = self.tokens
         if selection is None or (selection.hidden is None and selection.counts == before.n_visual):
             return hidden
-        self._check_end(layer, selection.renumber)
+        self._check_end(layer)
         index, self.tokens = before.keep(selection)
         if selection.renumber or self.renumbering is not None:
             own = own_positions(kwargs)
