@@ -38,6 +38,8 @@ def ask(guide, samples, threshold=None, model=None, **options):
     """Let a guide answer a batch as if a call of the model's ``generate`` had asked for it."""
     model = model or tiny.shared()
     options = {"max_new_tokens": NEW_TOKENS} | options
+    if options["max_new_tokens"] is None:
+        del options["max_new_tokens"]
     call = GenerateCall.of(model, model.generate, (), tiny.batch(samples) | options)
     return Guide(Guidance(guide, threshold, 0.05), discover(model)).answer(call)
 

@@ -11,8 +11,6 @@ from transformers import GenerationConfig
 from vistrim.architectures import ModelSpec
 from vistrim.engine.generation import GenerateCall
 
-DEFAULT_NEW_TOKENS = 20
-"""Longest answer in transformers where nothing says how long it may be."""
 OBEYED = (
     "min_length",
     "min_new_tokens",
@@ -62,20 +60,16 @@ def greedy_settings(call: GenerateCall, own: GenerationConfig) -> dict[str, Any]
     own : GenerationConfig
         The guide's, whose end-of-sequence tokens count too where the call names none.
     """
-    setting, ids = call.setting, call.input_ids
-    assert ids is not None
+    setting = call.setting
     given = call.arguments.get("generation_config")
     ends = _ids(call.arguments.get("eos_token_id", getattr(given, "eos_token_id", None)))
     if "eos_token_id" not in call.arguments and not ends:
         ends = [*dict.fromkeys(_ids(setting("eos_token_id")) + _ids(own.eos_token_id))]
-    most, length = setting("max_new_tokens"), setting("max_length")
-    if most is None:
-        most = DEFAULT_NEW_TOKENS if length is None else length - ids.shape[1]
     pads = (setting("pad_token_id"), own.pad_token_id, *ends, 0)
     return {
         **{name: setting(name) for name in OBEYED if setting(name) is not None},
         **GREEDY,
-        "max_new_tokens": most,
+        "max_new_tokens": call.most_new_tokens,
         "eos_token_id": ends or None,
         "pad_token_id": next(int(token) for token in pads if token is not None),
     }
