@@ -47,7 +47,7 @@ test: $(INSTALLED)
 test-slow: $(INSTALLED)
 	$(TEST_THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
-# This release of torch is a CUDA build even where there is no GPU: a download of 3 GB.
+# Needs Python 3.10 to 3.12. This release of torch is a CUDA build even where there is no GPU: a download of 3 GB.
 $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	$(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/python -m pip install --quiet --upgrade pip
