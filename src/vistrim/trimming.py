@@ -1,8 +1,10 @@
 """The front door: trim a model with a method."""
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from types import TracebackType
 
-from torch import nn
+from torch import Tensor, nn
 
 from vistrim.engine.engine import Engine
 from vistrim.engine.guided import GuidedEngine
@@ -48,6 +50,31 @@ class Trim:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.detach()
+
+    def answer_from(self, first: int | Sequence[int] | Tensor) -> AbstractContextManager[None]:
+        """Say where answers begin in the forward passes inside a ``with`` statement, in this thread.
+
+        For passes that score answers without ``labels``, so that visual tokens are chosen by the last prompt token, as
+        in generation. ``logits_to_keep`` (answer tokens + 1, as trainers pass it) says it too, for all samples at once.
+
+        Parameters
+        ----------
+        first : int, sequence of int or Tensor
+            Place of the first answer token in its row, padding included: one for all samples, or one for each.
+
+        Raises
+        ------
+        TypeError
+            If places are no whole numbers.
+        ValueError
+            In the forward pass, if it has another number of samples, or visual tokens behind that place.
+
+        Examples
+        --------
+        >>> with run.answer_from(completion_mask.int().argmax(1)):
+        ...     logits = model(**inputs).logits
+        """
+        return self._engine.answer_from(first)
 
     @property
     def reports(self) -> list[TrimReport]:
@@ -100,8 +127,9 @@ def trim(model: nn.Module, method: Method) -> Trim:
     image, or one directly in front of a label. The logits at removed tokens are zero: they were not computed.
     ``hidden_states`` and ``attentions`` of single layers have the rows that these layers computed.
 
-    In one forward pass over a prompt with its answer (labels), visual tokens are chosen by the last prompt token, as in
-    generation; decode-time trimming does not take place.
+    In one forward pass over a prompt with its answer, visual tokens are chosen by the last prompt token, as in
+    generation, where the pass tells it: by labels, by ``logits_to_keep`` (answer tokens + 1) or by `Trim.answer_from`.
+    Decode-time trimming does not take place.
 
     Examples
     --------

@@ -84,7 +84,6 @@ def test_refused_wherever_it_is_set(way_out, where):
         options = {"generation_config": transformers.GenerationConfig(**settings, **options)}
     else:
         options = settings | options
-    with trim(model, ST3()) as run:
-        with pytest.raises(UnsupportedGenerationError, match=way_out):
-            model.generate(**inputs, max_new_tokens=2, **options)
+    with trim(model, ST3()) as run, pytest.raises(UnsupportedGenerationError, match=way_out):
+        model.generate(**inputs, max_new_tokens=2, **options)
     assert run.reports == []

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from vistrim.architectures import ModelSpec, discover
 from vistrim.engine import tap
+from vistrim.engine.border import Border
 from vistrim.engine.hooks import Call
 from vistrim.engine.prompt import Prompt, read_inputs, read_prompt
 from vistrim.errors import UnsupportedModelError
@@ -45,5 +46,5 @@ def read_call(spec: ModelSpec, call: Call, labels: Tensor | None = None) -> Prom
     ids = call.get("input_ids")
     if ids is None:
         raise ValueError("the prompts have no `input_ids`: give what the processor returns")
-    found = read_inputs(spec, call, labels, 0)
+    found = read_inputs(spec, call, Border(labels=labels))
     return read_prompt(found, ids.shape[0], past=0, length=ids.shape[1], device=ids.device)

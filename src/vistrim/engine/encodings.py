@@ -122,10 +122,37 @@ def given_shapes(
     for modality, output in encoded.items():
         if output is None:
             continue
-        lengths = feature_lengths(output)
-        shapes = spec.images.shapes(modality, known, lengths)
-        # Sizes may be those of all turns, or of a prompt that beams repeat, and not of these features.
-        if sum(image.tokens for image in shapes) != sum(lengths):
-            shapes = spec.images.shapes(modality, {}, lengths)
-        found[modality] = shapes
+        found[modality] = _shapes(spec, modality, known, feature_lengths(output))
     return found
+
+
+def merged_shapes(spec: ModelSpec, ids: Tensor, arguments: Mapping[str, Any]) -> dict[str, list[ImageShape]]:
+    """How features lie that are inside the embeddings already, which ``ids`` ``[samples, tokens]`` stand for.
+
+    Where images have no fixed number of tokens, each run of placeholders is taken for one.
+    """
+    known = {name: value for name, value in arguments.items() if value is not None}
+    found = {}
+    for modality, token in spec.visual_token_ids.items():
+        lengths = [n for row in ids == token for n in _images(row, spec.images.tokens)]
+        if lengths:
+            found[modality] = _shapes(spec, modality, known, lengths)
+    return found
+
+
+def _images(places: Tensor, size: int | None) -> list[int]:
+    """Tokens of each image of a prompt, of which ``places`` ``[tokens]`` bool are visual."""
+    total = int(places.sum())
+    if size and total % size == 0:
+        return [size] * (total // size)
+    values, runs = places.unique_consecutive(return_counts=True)
+    return runs[values].tolist()
+
+
+def _shapes(spec: ModelSpec, modality: str, known: Mapping[str, Any], lengths: list[int]) -> list[ImageShape]:
+    """How features lie, by arguments of the call as far as these are about them."""
+    shapes = spec.images.shapes(modality, known, lengths)
+    # Sizes may be those of all turns, or of a prompt that beams repeat, and not of these features.
+    if sum(image.tokens for image in shapes) != sum(lengths):
+        shapes = spec.images.shapes(modality, {}, lengths)
+    return shapes

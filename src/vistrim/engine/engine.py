@@ -1,9 +1,11 @@
 """Hooks on a model: they follow each forward pass from the prompt to the logits and let the method cut on the way."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache
 
@@ -11,6 +13,7 @@ from vistrim.architectures import ModelSpec, discover
 from vistrim.architectures.spec import VisionTower
 from vistrim.engine import tap
 from vistrim.engine.adapters import without_adapter
+from vistrim.engine.border import Border
 from vistrim.engine.cache_swap import make_trimmable
 from vistrim.engine.compiled import check_eager
 from vistrim.engine.decode import Decode
@@ -124,6 +127,18 @@ class Engine:
         """Remove everything that `attach` installed."""
         self._hooks.remove()
 
+    @contextmanager
+    def answer_from(self, first: int | Sequence[int] | Tensor) -> Iterator[None]:
+        """See `vistrim.trimming.Trim.answer_from`."""
+        outer, places = self._thread.answer_from, torch.as_tensor(first).reshape(-1)
+        if places.is_floating_point() or places.dtype == torch.bool:
+            raise TypeError("answer_from takes places as whole numbers: of a mask of answers, mask.int().argmax(1)")
+        self._thread.answer_from = places
+        try:
+            yield
+        finally:
+            self._thread.answer_from = outer
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise UnsupportedModelError("a model that is being trimmed cannot be copied or pickled: detach it first")
 
@@ -169,9 +184,11 @@ class Engine:
             check_eager(self.model, self.spec)
         check_kernel(self.spec.decoder.config)
         head, generation = self._thread.head_call or {}, self._thread.generation
-        # A forward pass that checks n candidates asks for their logits and for those of the last sure token.
-        drafted = (head.get("logits_to_keep") or 1) - 1 if generation is not None and generation.drafts else 0
-        self._thread.inputs = read_inputs(self.spec, call, head.get("labels"), drafted)
+        if generation is None:
+            self._thread.inputs = read_inputs(self.spec, call, Border.of(head, self._thread.answer_from))
+        else:
+            border = Border.in_generate(head, generation.drafts)
+            self._thread.inputs = read_inputs(self.spec, call, border, generation.ids)
         if self.method.reads_vision:
             check_features(self.tower, call, self.method.name)
         # `generate` has encoded its images before; any other pass does it on its way.
@@ -210,6 +227,7 @@ class Engine:
             encodings = self._thread.find_encodings()
             encoded = encodings.pictures if encodings is not None else ()
             recorder.begin_prefill(batch, length, past, cache, prompt, encoded)
+            recorder.unseen = self._thread.inputs is not None and self._thread.inputs.unseen
 
     def _cache(self, call: Call) -> Cache | None:
         """Return the cache that the decoder is to use, with layers that can forget tokens."""

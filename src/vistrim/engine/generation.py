@@ -113,6 +113,8 @@ class Generation:
     ----------
     prompt_length : int
         Tokens of the given ids that the output repeats.
+    ids : Tensor or None
+        ``[samples, tokens]`` long: the given ids, in a call with embeddings those that they stand for.
     drafts : bool
         Whether forward passes carry drafted candidates behind the sequence.
     caches : bool
@@ -132,6 +134,7 @@ class Generation:
     """
 
     prompt_length: int
+    ids: Tensor | None
     drafts: bool
     caches: bool
     recorder: Recorder | None = None
@@ -174,6 +177,7 @@ def begin_generation(call: GenerateCall, acts_in_decode: bool, longest: int | No
     ids = call.input_ids
     return Generation(
         prompt_length=0 if ids is None else ids.shape[1],
+        ids=ids,
         drafts=call.setting("prompt_lookup_num_tokens") is not None,
         caches=call.caches,
     )

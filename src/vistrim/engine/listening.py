@@ -15,6 +15,7 @@ from vistrim.core.raters import text_behind_images
 from vistrim.core.scores import AttentionRows, Softmax
 from vistrim.core.selection import gather_rows
 from vistrim.engine import tap
+from vistrim.engine.border import Border
 from vistrim.engine.encodings import Encodings, watch_encoder
 from vistrim.engine.hooks import Call, Hooks, before
 from vistrim.engine.masks import visible_to_rows
@@ -91,7 +92,7 @@ class Listener:
         self._passes, self._seen = self._passes + 1, self._seen + length
         if self._passes > 1:
             return
-        inputs = read_inputs(self.spec, call, None, 0).with_shapes(self.encodings.shapes)
+        inputs = read_inputs(self.spec, call, Border(prompts_only=True)).with_shapes(self.encodings.shapes)
         self.prompt = read_prompt(inputs, batch, 0, length, ids.device)
         self.encoded = call.get("mm_encoder_outputs")
         tokens = self.prompt.tokens

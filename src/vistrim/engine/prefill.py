@@ -19,6 +19,7 @@ from vistrim.engine.flash import refuse_packed
 from vistrim.engine.hooks import Call
 from vistrim.engine.layer_inputs import LayerInputs
 from vistrim.engine.masks import visible_to_rows
+from vistrim.engine.packing import mask_parts_rows, refuse_in_packed_rows
 from vistrim.engine.positions import Renumbering, own_positions
 from vistrim.engine.probe import queries_and_keys
 from vistrim.engine.prompt import Prompt
@@ -60,6 +61,8 @@ class Prefill(LayerInputs):
         RoPE of the rows that the current layer processes: cosines and sines, if that is what it is given.
     windowed : Tensor or None
         ``[batch, 1, rows, columns]`` bool: what a layer that is tapped sees, where its own mask does not tell.
+    packed : bool
+        Whether there are several samples in a row.
     """
 
     prompt: Prompt
@@ -74,6 +77,7 @@ class Prefill(LayerInputs):
     attention: AttentionRows | None = None
     tables: tuple[Tensor, Tensor] | None = None
     windowed: Tensor | None = None
+    packed: bool = False
 
     def __post_init__(self) -> None:
         self.tokens = self.prompt.tokens
@@ -93,8 +97,8 @@ class Prefill(LayerInputs):
 
     def before_layer(self, layer: int, hidden: Tensor, kwargs: Call) -> tuple[Tensor, Call] | None:
         cached = self.cache.layers[layer] if self.cache is not None else None
-        if layer == 0 and self.flash:
-            refuse_packed(kwargs.get("attention_mask"), kwargs)
+        if layer == 0:
+            self._look_for_packing(kwargs)
         if layer == 0 and any(self.entered):
             with self.recorder.selecting():
                 hidden = self._enter(hidden, kwargs)
@@ -137,6 +141,27 @@ class Prefill(LayerInputs):
         if self.cache is not None:
             refuse_cropping(self.cache.layers)
         return restore_length(hidden, self.places, self.tokens.valid, self.length)
+
+    def _look_for_packing(self, kwargs: Call) -> None:
+        """Note whether there are several samples in a row, and refuse what cannot do with that at all."""
+        mask = kwargs.get("attention_mask")
+        if self.flash:
+            refuse_packed(mask, kwargs)
+        elif any(self.entered):
+            padded = self.prompt.inputs.padding_mask is not None
+            self.packed = self.prompt.packed or (not padded and mask_parts_rows(mask))
+        if self.packed and any(self.structures):
+            refuse_in_packed_rows(self.method.name)
+
+    def _check_end(self, layer: int) -> None:
+        """Check a cut, and note it, if it depends on where the prompt ends."""
+        asks = self.method.ranks_by != "nothing" or self.method.reads_prompt
+        depends = asks if layer > 0 else self.method.reads_question
+        if self.packed and (layer > 0 or depends):
+            refuse_in_packed_rows(self.method.name)
+        if depends:
+            self.recorder.ranked_by_row_end |= not self.prompt.told
+            self.recorder.ranked_in_doubt |= self.prompt.in_doubt
 
     def _enter(self, hidden: Tensor, kwargs: Call) -> Tensor:
         """Let the method choose what enters the decoder, and which text asks later on."""
@@ -258,6 +283,7 @@ class Prefill(LayerInputs):
         before = self.tokens
         if selection is None or (selection.hidden is None and selection.counts == before.n_visual):
             return hidden
+        self._check_end(layer)
         index, self.tokens = before.keep(selection)
         if selection.renumber or self.renumbering is not None:
             own = own_positions(kwargs)

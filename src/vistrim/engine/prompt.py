@@ -1,4 +1,4 @@
-"""Read the prompt where it is still visible: token ids and padding at the base model, labels at the head."""
+"""Read the prompt where it is still visible: token ids and padding at the base model, and what the head was told."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from torch import Tensor
 
 from vistrim.architectures import ModelSpec
 from vistrim.core.layout import ImageShape, left_of
-from vistrim.engine.encodings import given_shapes
+from vistrim.engine.border import Border, check_ends, find_ends
+from vistrim.engine.encodings import given_shapes, merged_shapes
+from vistrim.engine.packing import positions_restart
 from vistrim.engine.pictures import PromptPictures, find_pictures
 from vistrim.engine.tokens import TokenMap
 from vistrim.errors import UnsupportedGenerationError
@@ -33,20 +35,28 @@ class PromptInputs:
         For each modality, how its features lie, in prompt order over the batch; known once they are encoded.
     padding_mask : Tensor or None
         ``[batch, past + tokens]`` bool: False for padding; None if there is none.
-    labels : Tensor or None
-        ``[batch, tokens]`` long, -100 where there is none.
-    drafted : int
-        Tokens at the end that are no prompt, but drafted candidates for the answer.
+    border : Border
+        What tells where prompts end.
     stays : mapping of str to Tensor
         For each modality of which the model itself leaves features out, ``[features]`` bool: False for those.
+    ids : Tensor or None
+        ``[batch, tokens]`` long, if there are any.
+    restarts : Tensor or None
+        ``[]`` bool: whether positions begin again inside a row; None: they were not given.
     """
 
     placeholders: Mapping[str, Tensor]
     shapes: Mapping[str, Sequence[ImageShape]]
     padding_mask: Tensor | None
-    labels: Tensor | None
-    drafted: int
+    border: Border
     stays: Mapping[str, Tensor] = field(default_factory=dict)
+    ids: Tensor | None = None
+    restarts: Tensor | None = None
+
+    @property
+    def unseen(self) -> bool:
+        """Whether it cannot be told which tokens are visual, because there are only embeddings."""
+        return self.ids is None and not self.placeholders
 
     def with_shapes(self, encoded: Mapping[str, Sequence[ImageShape]]) -> PromptInputs:
         """The same, once it is known how features that were encoded lie: only what has features has places for them.
@@ -111,6 +121,12 @@ class Prompt:
         Slot below which a cache cannot be cropped once tokens of this prompt were removed.
     inputs : PromptInputs
         Where this was read off.
+    told : bool
+        Whether the call tells where all prompts end, rather than that their last token was taken for the end.
+    in_doubt : bool
+        Whether what it tells is one place for prompts that may be of several lengths.
+    packed : bool
+        Whether positions begin again inside a row, so that there are several samples in it.
     """
 
     tokens: TokenMap
@@ -118,6 +134,9 @@ class Prompt:
     ranking_from_end: int | None
     crop_limit: int
     inputs: PromptInputs
+    told: bool
+    in_doubt: bool
+    packed: bool
 
     @cached_property
     def pictures(self) -> PromptPictures:
@@ -136,8 +155,21 @@ class Prompt:
         return ImageLayout(found.cumsum(1) - 1, images, last, tuple(before.sum(1).tolist()))
 
 
-def read_inputs(spec: ModelSpec, inputs: Mapping[str, Any], labels: Tensor | None, drafted: int) -> PromptInputs:
+def read_inputs(
+    spec: ModelSpec, inputs: Mapping[str, Any], border: Border, ids_of_embeddings: Tensor | None = None
+) -> PromptInputs:
     """Read a prompt off the keyword arguments of the base model's forward pass.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        The model.
+    inputs : mapping
+        The arguments.
+    border : Border
+        What tells where prompts end.
+    ids_of_embeddings : Tensor, optional
+        ``[samples, tokens]`` long: what embeddings among the arguments stand for. Beams repeat each sample.
 
     Raises
     ------
@@ -149,17 +181,29 @@ def read_inputs(spec: ModelSpec, inputs: Mapping[str, Any], labels: Tensor | Non
         raise UnsupportedGenerationError(
             "vistrim supports padding masks [batch, tokens] only: pass such an `attention_mask`, or none"
         )
+    padding = mask.bool() if mask is not None else None
+    ids: Tensor | None = inputs.get("input_ids")
+    placeholders: Mapping[str, Tensor] = _placeholders(spec, inputs) if has_images(inputs) else {}
+    shapes = given_shapes(spec, inputs.get("mm_encoder_outputs") or {}, inputs)
+    if ids is None and not placeholders and ids_of_embeddings is not None:
+        batch, length = inputs["inputs_embeds"].shape[:2]
+        of_call = ids_of_embeddings[:, -length:]
+        if of_call.shape[1] == length:
+            ids = of_call.repeat_interleave(batch // len(of_call), 0)
+            shapes = merged_shapes(spec, of_call, inputs)
+            placeholders = {modality: ids == spec.visual_token_ids[modality] for modality in shapes}
     return PromptInputs(
-        placeholders=_placeholders(spec, inputs) if has_images(inputs) else {},
-        shapes=given_shapes(spec, inputs.get("mm_encoder_outputs") or {}, inputs),
-        padding_mask=mask.bool() if mask is not None else None,
-        labels=labels,
-        drafted=drafted,
+        placeholders=placeholders,
+        shapes=shapes,
+        padding_mask=padding,
+        border=border,
         stays={
             modality: inputs[name].bool()
             for modality, name in spec.images.stays.items()
             if inputs.get(name) is not None
         },
+        ids=ids,
+        restarts=positions_restart(inputs.get("position_ids"), padding),
     )
 
 
@@ -202,28 +246,28 @@ def read_prompt(
     attention ranks and whose logits are the answer, and one in front of a label.
     """
     text = TokenMap.text(batch, past, length, device)
-    place = torch.arange(length, device=device)
+    border, place = inputs.border, torch.arange(length, device=device)
     visual = text.visual if inputs.visual is None else inputs.visual.to(device)
     valid = text.valid if inputs.padding_mask is None else inputs.padding_mask[:, past : past + length].to(device)
     visual = visual & valid
-    last = (place * valid).argmax(1)
-    found = last - inputs.drafted
-    needed = place == last[:, None]
-    if inputs.labels is not None:
-        answer = inputs.labels.to(device) != -100
-        needed[:, :-1] |= answer[:, 1:]
-        # The token before the first label behind the image.
-        behind = answer & (place > (place * visual).argmax(1)[:, None])
-        found = torch.where(behind.any(1), behind.to(torch.uint8).argmax(1) - 1, found)
-    if ranking is not None:
-        found = ranking.to(device) - past
+    ends = find_ends(border, valid, visual, inputs.ids)
+    found = ends.places if ranking is None else ranking.to(device) - past
+    needed = place == (place * valid).argmax(1)[:, None]
+    if border.labels is not None:
+        needed[:, :-1] |= border.labels.to(device)[:, 1:] != -100
     needed |= place == found[:, None]
     visual = visual & ~needed
-    figures = visual.sum(1), (~valid).sum(1), length - found, (place * visual).amax(1) + 1
-    n_visual, n_invalid, from_end, visual_end = torch.stack(figures).tolist()
+    packed = valid.new_zeros(()) if inputs.restarts is None else inputs.restarts.to(device)
+    flags = torch.stack([~ends.told.all(), ends.in_doubt, packed])[:, None].expand(3, batch)
+    figures = visual.sum(1), (~valid).sum(1), length - found, (place * visual).amax(1) + 1, *flags
+    n_visual, n_invalid, from_end, visual_end, *noted = torch.stack(figures).tolist()
+    untold, in_doubt, is_packed = (bool(flag[0]) for flag in noted)
+    check_ends(border.first, [length - n for n in from_end], visual_end, length)
     tokens = replace(text, valid=valid, visual=visual, n_visual=tuple(n_visual), n_invalid=tuple(n_invalid))
     # The rows behind it are drafted text, which stays, so that this holds after every cut.
-    common = from_end[0] if set(from_end) == {inputs.drafted + 1} else None
+    common = from_end[0] if set(from_end) == {border.drafted + 1} else None
     # Padding may be gone from some layers and not from others, so that columns cannot be counted back through it.
     crop_limit = past + (length if any(n_invalid) else max(visual_end))
-    return Prompt(tokens, found + past, common, crop_limit, inputs)
+    return Prompt(
+        tokens, found + past, common, crop_limit, inputs, told=not untold, in_doubt=in_doubt, packed=is_packed
+    )

@@ -21,6 +21,21 @@ from vistrim.methods.base import Method
 SHORT_PROMPT = 128
 """Prompt tokens below which fixed costs per layer outweigh what trimming saves."""
 
+EMBEDDED = (
+    "the prompt came as `inputs_embeds`, which do not tell visual tokens from text, so nothing was trimmed: if it has "
+    "images, pass `input_ids` with `pixel_values` (or `mm_encoder_outputs`), or call model.generate() with both "
+    "`input_ids` and `inputs_embeds`"
+)
+UNTOLD = (
+    "nothing told where answers begin in this forward pass: visual tokens were ranked as if its last token ended the "
+    "prompt; if it scores answers, pass `labels` or `logits_to_keep` (answer tokens + 1), or run it in "
+    "run.answer_from(...)"
+)
+IN_DOUBT = (
+    "the first token of `logits_to_keep` was taken for the last prompt token of all samples: if their prompts differ "
+    "in length, pass `labels`, or run the forward pass in run.answer_from(...)"
+)
+
 
 def clock(*devices: torch.device) -> float:
     """Seconds, after the devices have done all work given to them."""
@@ -70,6 +85,9 @@ class Recorder:
     generated: int = 0
     window_ended_annealing: bool = False
     window_hides_images: bool = False
+    ranked_by_row_end: bool = False
+    ranked_in_doubt: bool = False
+    unseen: bool = False
     passes: int = 0
     held_bytes: int = 0
     full_bytes: int = 0
@@ -105,7 +123,7 @@ class Recorder:
         if prompt is not None:
             self.source = prompt
             self.visual = prompt.tokens.n_visual
-            self.prompt_tokens = tuple(n - prompt.inputs.drafted for n in prompt.tokens.n_valid)
+            self.prompt_tokens = tuple(n - prompt.inputs.border.drafted for n in prompt.tokens.n_valid)
 
     def read_question(self, lengths: tuple[int, ...]) -> None:
         """Note that the decoder has read a question of so many tokens for each sample."""
@@ -256,10 +274,15 @@ class Recorder:
     def _warnings(self, fewer_flops: bool, share: float | None) -> list[str]:
         smaller_cache = share is not None and share < 1.0
         if not any(self.visual) and not smaller_cache:
-            return ["no visual tokens in the prompt: there was nothing to trim"]
+            return [EMBEDDED] if self.unseen else ["no visual tokens in the prompt: there was nothing to trim"]
         found = []
         if not fewer_flops and not smaller_cache:
             found.append("nothing was trimmed: the method kept every visual token")
+        # Where steps follow, it was a prompt.
+        if self.ranked_by_row_end and not self.steps:
+            found.append(UNTOLD)
+        if self.ranked_in_doubt:
+            found.append(IN_DOUBT)
         if self.window_hides_images:
             found.append(
                 "some cuts were ranked by a layer with a sliding window shorter than the prompt: visual tokens that it "

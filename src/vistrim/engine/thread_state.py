@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+from torch import Tensor
 from transformers.cache_utils import Cache
 
 from vistrim.engine.encodings import Encodings
@@ -22,6 +23,7 @@ class ThreadState(threading.local):
     inputs: PromptInputs | None = None
     encodings: Encodings | None = None
     forward: Forward | None = None
+    answer_from: Tensor | None = None
 
     def generation_of(self, cache: Cache | None) -> Generation | None:
         """Return the running generation, unless a forward pass with this cache is none of its own."""

@@ -69,6 +69,8 @@ class Method:
     """What scores the cuts in prefill."""
     reads_question: ClassVar[bool] = False
     """Whether `select_input` is given the question embedding, for which the decoder reads the question first."""
+    reads_prompt: ClassVar[bool] = False
+    """Whether `select_prefill` reads the prompt's text although nothing scores the cut."""
     reads_vision: ClassVar[bool] = False
     """Whether `select_input` is given what the vision tower computed: see `vision_blocks` and `vision_states`."""
     needs_grid: ClassVar[bool] = False

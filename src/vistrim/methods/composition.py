@@ -55,6 +55,11 @@ class Composition(Method):
         return self._part("input").reads_question
 
     @property
+    def reads_prompt(self) -> bool:  # type: ignore[override]
+        """Whether the part in prefill does."""
+        return self._part("prefill").reads_prompt
+
+    @property
     def reads_vision(self) -> bool:  # type: ignore[override]
         """Whether the part before the decoder does."""
         return self._part("input").reads_vision

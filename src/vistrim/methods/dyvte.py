@@ -55,6 +55,7 @@ class DyVTE(Method):
     kv_cache = "full up to the exit, none from there on"
     source = "arXiv 2411.19628"
     ranks_by = "nothing"
+    reads_prompt = True
 
     routers: str | None = None
 
