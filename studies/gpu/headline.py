@@ -68,7 +68,7 @@ def run(
         found["shapes"][name] = entry = {"status": "making"}
         write(path, found)
         try:
-            _measure(_wanted(model, batch, device, tiny), own, entry, lambda: write(path, found))
+            _measure(wanted(model, batch, device, tiny), own, entry, lambda: write(path, found))
             entry["status"] = "complete"
         except OutOfTimeError:
             entry["status"] = "out of time"
@@ -82,7 +82,7 @@ def run(
     print(summary(found), flush=True)
 
 
-def _wanted(model: str, batch: int, device: str, tiny: bool) -> Wanted:
+def wanted(model: str, batch: int, device: str, tiny: bool) -> Wanted:
     if not tiny:
         return Wanted(model, batch=batch, new_tokens=NEW_TOKENS, device=device)
     visual = {"llava-1.5-7b": 64, "llava-next-7b": 1752}[model]
