@@ -1,6 +1,7 @@
 """Hooks on a model: they follow each forward pass from the prompt to the logits and let the method cut on the way."""
 
 import functools
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,13 +28,14 @@ from vistrim.engine.generation import (
     check_router_logits,
     refuse_continuous_batching,
 )
-from vistrim.engine.hooks import Call, Hooks
+from vistrim.engine.hooks import Call, Hooks, NotCopied
 from vistrim.engine.parallel import check_shared, find_group
 from vistrim.engine.prefill import Prefill
 from vistrim.engine.prompt import Prompt, read_inputs, read_prompt
 from vistrim.engine.question import read_question
 from vistrim.engine.recorder import Recorder
 from vistrim.engine.records import Records
+from vistrim.engine.running import RunningCalls
 from vistrim.engine.structure import RowSplit, check_call, check_heads, find_structures
 from vistrim.engine.thread_state import ThreadState
 from vistrim.engine.vision import VisionRecord, check_features, watch
@@ -42,7 +44,10 @@ from vistrim.errors import UnsupportedModelError
 from vistrim.methods.base import Method
 
 
-class Engine:
+GENERATE = "generate"
+
+
+class Engine(NotCopied):
     """Runs one method on one model between `attach` and `detach`.
 
     Parameters
@@ -51,6 +56,8 @@ class Engine:
         A multimodal model for generation, or an adapter around one.
     method : Method
         What to trim.
+    reports : int or None
+        Recorders to keep: those of the last calls; None: all.
 
     Raises
     ------
@@ -60,7 +67,7 @@ class Engine:
         If the method's parameters do not fit the model.
     """
 
-    def __init__(self, model: nn.Module, method: Method) -> None:
+    def __init__(self, model: nn.Module, method: Method, reports: int | None = None) -> None:
         self.model = model = without_adapter(model)
         self.spec: ModelSpec = discover(model)
         self.notation = str(method)
@@ -73,10 +80,11 @@ class Engine:
         self.group = find_group(model)
         if self.group is not None:
             check_shared(method, self.spec)
-        self.recorders: list[Recorder] = []
+        self.recorders: deque[Recorder] = deque(maxlen=reports)
         self._records = Records(functools.partial(Recorder, self.spec, method, self.notation))
         self._thread = ThreadState()
         self._hooks = Hooks()
+        self._running = RunningCalls(self._hooks.remove)
 
     def attach(self) -> None:
         """Install the hooks.
@@ -84,11 +92,12 @@ class Engine:
         Raises
         ------
         UnsupportedModelError
-            If the model is already being trimmed.
+            If the model is already being trimmed, or a generation of then is still running.
         """
         if tap.is_installed(self.spec.attentions[0]):
             raise UnsupportedModelError(
-                "this model is already being trimmed: leave that context (or detach that handle) first"
+                "this model is already being trimmed: leave that context (or detach that handle) first, and let "
+                "generations that began there end"
             )
         hooks = self._hooks
         hooks.around(self.model, self._note_head_call, self._forget_head_call)
@@ -110,6 +119,7 @@ class Engine:
         hooks.shadow(self.model, "generate", self._generate(self.model.generate))
         for name in ("generate_batch", "init_continuous_batching"):
             hooks.shadow(self.model, name, refuse_continuous_batching)
+        self._running.open()
 
     @property
     def tower(self) -> VisionTower:
@@ -121,19 +131,38 @@ class Engine:
         return Encodings(vision=VisionRecord(self.tower) if self.method.reads_vision else None)
 
     def detach(self) -> None:
-        """Remove everything that `attach` installed."""
-        self._hooks.remove()
+        """Trim no further calls, and remove everything that `attach` installed, at the latest when the last call ends."""
+        if self._thread.inside is not None and self._thread.inside != GENERATE:
+            # A forward pass of this thread that a key press has ended.
+            self._leave(self._thread.inside)
+        self._running.close()
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        raise UnsupportedModelError("a model that is being trimmed cannot be copied or pickled: detach it first")
+    def _enter(self, call: str) -> bool:
+        """Whether this thread is being trimmed in a call that begins now."""
+        if self._thread.inside is None and self._running.admit():
+            self._thread.inside = call
+        return self._thread.inside is not None
+
+    def _leave(self, call: str) -> None:
+        """Note the end of a call; it counts if it was the outermost."""
+        if self._thread.inside == call:
+            self._thread.inside = None
+            self._running.leave()
 
     def _generate(self, generate: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(generate)
         def checked(*args: Any, **kwargs: Any) -> Any:
-            check_eager(self.model, self.spec)
-            call = GenerateCall.of(self.model, generate, args, kwargs)
-            generation = begin_generation(call, self.method.acts_in_decode, self.spec.longest)
-            return self._run(call, generation, functools.partial(generate, *args, **kwargs))
+            outermost = self._thread.inside is None
+            if not self._enter(GENERATE):
+                return generate(*args, **kwargs)
+            try:
+                check_eager(self.model, self.spec)
+                call = GenerateCall.of(self.model, generate, args, kwargs)
+                generation = begin_generation(call, self.method.acts_in_decode, self.spec.longest)
+                return self._run(call, generation, functools.partial(generate, *args, **kwargs))
+            finally:
+                if outermost:
+                    self._leave(GENERATE)
 
         return checked
 
@@ -154,6 +183,8 @@ class Engine:
         return output
 
     def _note_head_call(self, call: Call) -> None:
+        if not self._enter("model"):
+            return
         if self._thread.generation is None:
             # Of a call of `generate` it is known already.
             check_eager(self.model, self.spec)
@@ -162,8 +193,11 @@ class Engine:
 
     def _forget_head_call(self, output: Any) -> None:
         self._thread.head_call = None
+        self._leave("model")
 
     def _note_inputs(self, call: Call) -> None:
+        if not self._enter("base"):
+            return
         if self._thread.head_call is None and self._thread.generation is None:
             # Called without the head, which has been asked to check.
             check_eager(self.model, self.spec)
@@ -183,8 +217,11 @@ class Engine:
 
     def _forget_inputs(self, output: Any) -> None:
         self._thread.inputs = self._thread.encodings = None
+        self._leave("base")
 
     def _begin_forward(self, call: Call) -> None:
+        if not self._enter("decoder"):
+            return
         embeddings = call["inputs_embeds"] if call.get("inputs_embeds") is not None else call["input_ids"]
         batch, length = embeddings.shape[:2]
         cache = call["past_key_values"] = self._cache(call)
@@ -293,6 +330,10 @@ class Engine:
 
     def _end_forward(self, output: Any) -> Any:
         forward, self._thread.forward = self._thread.forward, None
+        self._leave("decoder")
+        if forward is not None:
+            # It refers back to the pass, whose tensors would be held until garbage is collected.
+            forward.plan = None
         if forward is None or output is None:
             return output
         if forward.recorder.in_prefill:
