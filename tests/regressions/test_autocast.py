@@ -11,19 +11,21 @@ DTYPES = [torch.bfloat16, torch.float16]
 HEADS = ((True, False, True, False),) * tiny.DEPTH
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize(
+    ("name", "attention", "dtype"),
+    [
+        *((name, "sdpa", dtype) for name in SETTINGS for dtype in DTYPES),
+        *((name, "eager", torch.bfloat16) for name in ("fastv", "quecc", "st3", "yopo")),
+    ],
+    ids=str,
+)
 def test_every_method_generates(name, attention, dtype):
     model, inputs = tiny.shared("llama", attention), tiny.batch(tiny.RAGGED[:2])
-    with trim(model, built(name)) as run:
-        expected = tiny.generate(model, inputs, 4)
-        with torch.autocast("cpu", dtype=dtype):
-            output = tiny.generate(model, inputs, 4)
+    with trim(model, built(name)) as run, torch.autocast("cpu", dtype=dtype):
+        output = tiny.generate(model, inputs, 3)
     assert tiny.logits(output).isfinite().all()
-    plain, mixed = run.reports
-    assert mixed.kv_tokens_per_layer == plain.kv_tokens_per_layer or name == "dyvte"
-    assert output.sequences.shape == expected.sequences.shape
+    assert run.report.generated_tokens == 3
+    assert run.report.kv_bytes <= run.report.kv_bytes_full
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -52,7 +54,8 @@ def test_cuts_inside_the_layers_round_as_little_as_stock_does(method, dtype):
 @pytest.mark.parametrize("name", ["fastv", "pool", "yopo"])
 def test_gradients_of_labels(name, dtype):
     model, inputs = tiny.build(), tiny.batch(tiny.RAGGED[:2])
-    labels = inputs["input_ids"].masked_fill(inputs["input_ids"] == tiny.IMAGE, -100)
+    labels = inputs["input_ids"].clone()
+    labels[:, :-2] = -100
     with trim(model, built(name)), torch.autocast("cpu", dtype=dtype):
         model(**inputs, labels=labels).loss.backward()
     gradients = [p.grad for p in model.get_decoder().parameters() if p.grad is not None]

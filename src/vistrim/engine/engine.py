@@ -13,6 +13,7 @@ from vistrim.architectures.spec import VisionTower
 from vistrim.engine import tap
 from vistrim.engine.adapters import without_adapter
 from vistrim.engine.cache_swap import make_trimmable
+from vistrim.engine.choices import check_cuts, check_description, check_fitted
 from vistrim.engine.compiled import check_eager
 from vistrim.engine.decode import Decode
 from vistrim.engine.deepstack import Merge, watch_features_of_layers
@@ -43,7 +44,6 @@ from vistrim.engine.visual_rows import narrow
 from vistrim.errors import UnsupportedModelError
 from vistrim.methods.base import Method
 
-
 GENERATE = "generate"
 
 
@@ -65,14 +65,20 @@ class Engine(NotCopied):
         If the model cannot be trimmed.
     ValueError
         If the method's parameters do not fit the model.
+    MethodError
+        If the method is not written as a method has to be.
     """
 
     def __init__(self, model: nn.Module, method: Method, reports: int | None = None) -> None:
         self.model = model = without_adapter(model)
+        check_description(method)
         self.spec: ModelSpec = discover(model)
         self.notation = str(method)
-        self.method = method = method.fitted(self.spec.facts)
-        self.cuts = frozenset(method.prefill_layers(self.spec.decoder_shape.layers))
+        fitted = method.fitted(self.spec.facts)
+        check_fitted(fitted, method)
+        self.method = method = fitted
+        depth = self.spec.decoder_shape.layers
+        self.cuts = check_cuts(method.prefill_layers(depth), method, depth)
         self.vision_reads = vision_reads(method, self.spec)
         check_grid(method, self.spec)
         check_positions(method, self.spec)
@@ -131,7 +137,7 @@ class Engine(NotCopied):
         return Encodings(vision=VisionRecord(self.tower) if self.method.reads_vision else None)
 
     def detach(self) -> None:
-        """Trim no further calls, and remove everything that `attach` installed, at the latest when the last call ends."""
+        """Trim no further calls, and remove what `attach` installed: now, or when the last running call ends."""
         if self._thread.inside is not None and self._thread.inside != GENERATE:
             # A forward pass of this thread that a key press has ended.
             self._leave(self._thread.inside)

@@ -239,7 +239,7 @@ class Recorder:
         )
 
     def _settle(self) -> None:
-        """Write down as numbers what the prefill did (the device has just been waited for), and let go of its tensors."""
+        """Write down as numbers what the prefill did, whose end was waited for, and let go of its tensors."""
         source, cuts = self.source, self.cuts
         self.source, self.cuts = None, []
         if source is None:
