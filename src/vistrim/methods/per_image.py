@@ -106,7 +106,7 @@ class PerImage(Method):
                 self,
                 "choose",
                 choice,
-                f"keep has to have distinct indices from 0 to {n - 1}, and merge_into to merge only tokens that go into "
+                f"keep has to have distinct indices from 0 to {n - 1}, and merge_into may only merge tokens that go into "
                 "tokens that stay",
             )
         if counts == [sum(images) for images in tokens.images]:
