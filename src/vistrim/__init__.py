@@ -7,7 +7,7 @@
 """
 
 from vistrim.engine.report import TrimReport
-from vistrim.errors import LoadError, UnsupportedGenerationError, UnsupportedModelError, VistrimError
+from vistrim.errors import LoadError, MethodError, UnsupportedGenerationError, UnsupportedModelError, VistrimError
 from vistrim.loading import load
 from vistrim.methods import (
     PVTP,
@@ -55,6 +55,7 @@ __all__ = [
     "Hybrid",
     "LoadError",
     "Method",
+    "MethodError",
     "MethodSupport",
     "ModelSupport",
     "PSigmoid",

@@ -102,13 +102,9 @@ class PerImage(Method):
         # All images together, so that a device is waited for once.
         if right and not torch.stack(right).all():
             choice, n = answers[torch.stack(right).tolist().index(False)]
-            refuse_answer(
-                self,
-                "choose",
-                choice,
-                f"keep has to have distinct indices from 0 to {n - 1}, and merge_into may only merge tokens that go into "
-                "tokens that stay",
-            )
+            problem = f"keep has to have distinct indices from 0 to {n - 1}, "
+            problem += "and merge_into may only merge tokens that go into tokens that stay"
+            refuse_answer(self, "choose", choice, problem)
         if counts == [sum(images) for images in tokens.images]:
             return None
         return Selection(keep, tuple(counts), merge_into if merges else None, renumber=self.renumbers)
