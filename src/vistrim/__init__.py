@@ -9,6 +9,7 @@
 from vistrim.engine.report import TrimReport
 from vistrim.errors import (
     LoadError,
+    MethodError,
     UnsupportedGenerationError,
     UnsupportedModelError,
     UnsupportedReleaseError,
@@ -61,6 +62,7 @@ __all__ = [
     "Hybrid",
     "LoadError",
     "Method",
+    "MethodError",
     "MethodSupport",
     "ModelSupport",
     "PSigmoid",

@@ -12,6 +12,9 @@ from vistrim.engine.releases import check_release
 from vistrim.engine.report import TrimReport
 from vistrim.methods.base import Method
 
+REPORTS = 16
+"""Reports that a handle keeps, unless it is told otherwise."""
+
 
 class Trim:
     """A model under a method: a context manager, or a handle with `attach` and `detach`.
@@ -24,10 +27,10 @@ class Trim:
         What is trimmed.
     """
 
-    def __init__(self, model: nn.Module, method: Method) -> None:
+    def __init__(self, model: nn.Module, method: Method, reports: int | None = REPORTS) -> None:
         self.model = model
         self.method = method
-        self._engine = GuidedEngine(model, method) if method.ranks_by == "guide" else Engine(model, method)
+        self._engine = (GuidedEngine if method.ranks_by == "guide" else Engine)(model, method, reports)
 
     def attach(self) -> "Trim":
         """Start trimming.
@@ -35,13 +38,17 @@ class Trim:
         Raises
         ------
         UnsupportedModelError
-            If the model is already being trimmed.
+            If the model is already being trimmed, or a generation of then is still running.
         """
         self._engine.attach()
         return self
 
     def detach(self) -> None:
-        """Stop trimming and leave the model exactly as it was."""
+        """Stop trimming and leave the model exactly as it was.
+
+        Does not wait for other threads. Generations and forward passes that are running finish trimmed, as they began;
+        from now on new ones are not trimmed, and the last of the old ones leaves the model as it was.
+        """
         self._engine.detach()
 
     def __enter__(self) -> "Trim":
@@ -79,8 +86,8 @@ class Trim:
 
     @property
     def reports(self) -> list[TrimReport]:
-        """Reports of all generations so far, oldest first."""
-        return [recorder.report() for recorder in self._engine.recorders]
+        """Reports of the last generations and bare forward passes (see `trim`), oldest first."""
+        return [recorder.report() for recorder in tuple(self._engine.recorders)]
 
     @property
     def report(self) -> TrimReport:
@@ -96,7 +103,7 @@ class Trim:
         return self._engine.recorders[-1].report()
 
 
-def trim(model: nn.Module, method: Method) -> Trim:
+def trim(model: nn.Module, method: Method, reports: int | None = REPORTS) -> Trim:
     """Trim the visual tokens of a model.
 
     Parameters
@@ -106,6 +113,9 @@ def trim(model: nn.Module, method: Method) -> Trim:
         modules, such as LoRA.
     method : Method
         What to trim, for example ``vistrim.ST3()``.
+    reports : int or None
+        How many reports are kept, at least 1: those of the last generations and bare forward passes. None keeps all,
+        and memory grows with every call. A report is plain numbers and holds no tensor.
 
     Returns
     -------
@@ -120,7 +130,9 @@ def trim(model: nn.Module, method: Method) -> Trim:
     UnsupportedModelError
         If the model's structure cannot be trimmed correctly.
     ValueError
-        If the method's parameters do not fit the model.
+        If the method's parameters do not fit the model, or ``reports`` is out of range.
+    MethodError
+        If the method is not written as a method has to be.
     TypeError
         If ``method`` is no method.
 
@@ -146,4 +158,6 @@ def trim(model: nn.Module, method: Method) -> Trim:
             f"method must be a method object such as vistrim.ST3(), not {method!r}: "
             "vistrim.get_method('st3') builds one by its name"
         )
-    return Trim(model, method)
+    if reports is not None and (type(reports) is not int or reports < 1):
+        raise ValueError(f"reports={reports!r}: give how many of the last reports to keep, at least 1, or None for all")
+    return Trim(model, method, reports)

@@ -11,6 +11,9 @@ from vistrim.cli.errors import WrongUsageError
 MAX_ASPECT_RATIO = 100
 """An image processor that scales the shorter side up would blow a longer strip up to billions of pixels."""
 
+SIXTEEN_BITS = ("PNG", "PPM")
+"""Formats whose gray pixels have 16 bits where Pillow, some releases of it at least, unpacks them into 32."""
+
 
 def read_images(paths: Sequence[Path]) -> list[Image.Image]:
     """Read image files.
@@ -18,12 +21,13 @@ def read_images(paths: Sequence[Path]) -> list[Image.Image]:
     Returns
     -------
     list of PIL.Image.Image
-        RGB, turned upright.
+        RGB, 8 bits per channel, turned upright; 16-bit gray is scaled down, and what is transparent shows white.
 
     Raises
     ------
     WrongUsageError
-        If a file does not exist, is no image, or is damaged, too large or too narrow a strip.
+        If a file does not exist, is no image, is damaged, too large or too narrow a strip, or has pixels of which it is
+        not known how bright they are.
     """
     return [_read_image(path) for path in paths]
 
@@ -37,7 +41,10 @@ def _read_image(path: Path) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as file:
-                image = ImageOps.exif_transpose(file).convert("RGB")
+                _check_depth(path, file)
+                image = to_rgb(ImageOps.exif_transpose(file))
+    except WrongUsageError:
+        raise
     except PermissionError as error:
         raise WrongUsageError(f"'{path}' may not be read: check its permissions") from error
     except UnidentifiedImageError as error:
@@ -54,3 +61,26 @@ def _read_image(path: Path) -> Image.Image:
             f"crop it until one side is at most {MAX_ASPECT_RATIO} times the other"
         )
     return image
+
+
+def _check_depth(path: Path, file: Image.Image) -> None:
+    """Refuse pixels that have no fixed white: it may be 1.0, 255, 4095 or what is brightest."""
+    if file.mode == "F" or (file.mode == "I" and file.format not in SIXTEEN_BITS):
+        kind = "floating-point" if file.mode == "F" else "32-bit"
+        raise WrongUsageError(
+            f"'{path}' has {kind} pixels, for which no value is known to be white: scale it to 8 or 16 bits per channel"
+        )
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert an image of any mode of up to 16 bits to RGB, over a white ground where it is transparent.
+
+    Pixels that are fully transparent have arbitrary colors, which are not to be seen.
+    """
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        # Pillow itself clips at 255.
+        image = image.convert("I").point(lambda value: value * (1 / 257) + 0.5).convert("L")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    colors = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), colors).convert("RGB")

@@ -16,7 +16,10 @@ from vistrim.cli.show import print_heading, print_json, print_text, terminal_str
 
 
 def run(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files; all go into one prompt.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(metavar="IMAGE", help="Image files; all go into one prompt. What is transparent is white."),
+    ],
     prompt: Annotated[
         str | None,
         typer.Option("--prompt", "-p", help="The question. Without it, or with '-': one per line of standard input."),

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vistrim.core.scores import AttentionRows, Softmax
 from vistrim.engine.cache import GENERATED, refuse_cropping
+from vistrim.engine.choices import check_counts, check_eviction
 from vistrim.engine.forward import Forward
 from vistrim.engine.hooks import Call
 from vistrim.engine.masks import decode_mask, visible
@@ -139,7 +140,8 @@ class Decode(Forward):
         if cached.tokens is None or cached.initial is None or cached.evicts_next:
             return None
         held = held or cached.tokens.n_visual
-        counts = self.method.decode_counts(layer, step, cached.initial, cached.left, self.spec.decoder_shape.layers)
+        answer = self.method.decode_counts(layer, step, cached.initial, cached.left, self.spec.decoder_shape.layers)
+        counts = check_counts(answer, self.method, len(held))
         if counts is None:
             return None
         target = tuple(map(min, counts, held))
@@ -154,7 +156,7 @@ class Decode(Forward):
             assert self.scored is not None
             scores = aligned(self.scores, self.scored, held, cached.logical)
         tokens = LayerTokens(scores, held.visual, held.n_visual, cached.initial, self.spec.decoder_shape.layers)
-        cached.keep(self.method.select_decode(layer, counts, tokens))
+        cached.keep(check_eviction(self.method.select_decode(layer, counts, tokens), self.method, counts, held))
 
 
 def aligned(scores: Tensor, scored: TokenMap, held: TokenMap, length: int) -> Tensor:

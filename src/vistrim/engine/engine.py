@@ -1,6 +1,7 @@
 """Hooks on a model: they follow each forward pass from the prompt to the logits and let the method cut on the way."""
 
 import functools
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,7 @@ from vistrim.engine import tap
 from vistrim.engine.adapters import without_adapter
 from vistrim.engine.border import Border
 from vistrim.engine.cache_swap import make_trimmable
+from vistrim.engine.choices import check_cuts, check_description, check_fitted
 from vistrim.engine.compiled import check_eager
 from vistrim.engine.decode import Decode
 from vistrim.engine.deepstack import Merge, watch_features_of_layers
@@ -30,7 +32,7 @@ from vistrim.engine.generation import (
     check_router_logits,
     refuse_continuous_batching,
 )
-from vistrim.engine.hooks import Call, Hooks
+from vistrim.engine.hooks import Call, Hooks, NotCopied
 from vistrim.engine.parallel import check_shared, find_group
 from vistrim.engine.prefill import Prefill
 from vistrim.engine.prompt import Prompt, read_inputs, read_prompt
@@ -38,6 +40,7 @@ from vistrim.engine.question import read_question
 from vistrim.engine.recorder import Recorder
 from vistrim.engine.records import Records
 from vistrim.engine.releases import CACHE, check_runs, recomputes_layers, with_cache_renamed
+from vistrim.engine.running import RunningCalls
 from vistrim.engine.structure import RowSplit, check_call, check_heads, find_structures
 from vistrim.engine.thread_state import ThreadState
 from vistrim.engine.vision import VisionRecord, check_features, watch
@@ -45,8 +48,10 @@ from vistrim.engine.visual_rows import narrow
 from vistrim.errors import UnsupportedModelError
 from vistrim.methods.base import Method
 
+GENERATE = "generate"
 
-class Engine:
+
+class Engine(NotCopied):
     """Runs one method on one model between `attach` and `detach`.
 
     Parameters
@@ -55,6 +60,8 @@ class Engine:
         A multimodal model for generation, or an adapter around one.
     method : Method
         What to trim.
+    reports : int or None
+        Recorders to keep: those of the last calls; None: all.
 
     Raises
     ------
@@ -62,15 +69,21 @@ class Engine:
         If the model cannot be trimmed.
     ValueError
         If the method's parameters do not fit the model.
+    MethodError
+        If the method is not written as a method has to be.
     """
 
-    def __init__(self, model: nn.Module, method: Method) -> None:
+    def __init__(self, model: nn.Module, method: Method, reports: int | None = None) -> None:
         self.model = model = without_adapter(model)
+        check_description(method)
         self.spec: ModelSpec = discover(model)
         check_runs(self.spec.model_type)
         self.notation = str(method)
-        self.method = method = method.fitted(self.spec.facts)
-        self.cuts = frozenset(method.prefill_layers(self.spec.decoder_shape.layers))
+        fitted = method.fitted(self.spec.facts)
+        check_fitted(fitted, method)
+        self.method = method = fitted
+        depth = self.spec.decoder_shape.layers
+        self.cuts = check_cuts(method.prefill_layers(depth), method, depth)
         self.vision_reads = vision_reads(method, self.spec)
         check_grid(method, self.spec)
         check_positions(method, self.spec)
@@ -78,10 +91,11 @@ class Engine:
         self.group = find_group(model)
         if self.group is not None:
             check_shared(method, self.spec)
-        self.recorders: list[Recorder] = []
+        self.recorders: deque[Recorder] = deque(maxlen=reports)
         self._records = Records(functools.partial(Recorder, self.spec, method, self.notation))
         self._thread = ThreadState()
         self._hooks = Hooks()
+        self._running = RunningCalls(self._hooks.remove)
 
     def attach(self) -> None:
         """Install the hooks.
@@ -89,11 +103,12 @@ class Engine:
         Raises
         ------
         UnsupportedModelError
-            If the model is already being trimmed.
+            If the model is already being trimmed, or a generation of then is still running.
         """
         if tap.is_installed(self.spec.attentions[0]):
             raise UnsupportedModelError(
-                "this model is already being trimmed: leave that context (or detach that handle) first"
+                "this model is already being trimmed: leave that context (or detach that handle) first, and let "
+                "generations that began there end"
             )
         hooks = self._hooks
         hooks.around(self.model, self._note_head_call, self._forget_head_call)
@@ -115,6 +130,7 @@ class Engine:
         hooks.shadow(self.model, "generate", self._generate(self.model.generate))
         for name in ("generate_batch", "init_continuous_batching"):
             hooks.shadow(self.model, name, refuse_continuous_batching)
+        self._running.open()
 
     @property
     def tower(self) -> VisionTower:
@@ -126,8 +142,11 @@ class Engine:
         return Encodings(vision=VisionRecord(self.tower) if self.method.reads_vision else None)
 
     def detach(self) -> None:
-        """Remove everything that `attach` installed."""
-        self._hooks.remove()
+        """Trim no further calls, and remove what `attach` installed: now, or when the last running call ends."""
+        if self._thread.inside is not None and self._thread.inside != GENERATE:
+            # A forward pass of this thread that a key press has ended.
+            self._leave(self._thread.inside)
+        self._running.close()
 
     @contextmanager
     def answer_from(self, first: int | Sequence[int] | Tensor) -> Iterator[None]:
@@ -141,17 +160,33 @@ class Engine:
         finally:
             self._thread.answer_from = outer
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        raise UnsupportedModelError("a model that is being trimmed cannot be copied or pickled: detach it first")
+    def _enter(self, call: str) -> bool:
+        """Whether this thread is being trimmed in a call that begins now."""
+        if self._thread.inside is None and self._running.admit():
+            self._thread.inside = call
+        return self._thread.inside is not None
+
+    def _leave(self, call: str) -> None:
+        """Note the end of a call; it counts if it was the outermost."""
+        if self._thread.inside == call:
+            self._thread.inside = None
+            self._running.leave()
 
     def _generate(self, generate: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(generate)
         def checked(*args: Any, **kwargs: Any) -> Any:
-            check_eager(self.model, self.spec)
-            kwargs = with_cache_renamed(kwargs)
-            call = GenerateCall.of(self.model, generate, args, kwargs)
-            generation = begin_generation(call, self.method.acts_in_decode, self.spec.longest)
-            return self._run(call, generation, functools.partial(generate, *args, **kwargs))
+            outermost = self._thread.inside is None
+            if not self._enter(GENERATE):
+                return generate(*args, **kwargs)
+            try:
+                check_eager(self.model, self.spec)
+                kwargs = with_cache_renamed(kwargs)
+                call = GenerateCall.of(self.model, generate, args, kwargs)
+                generation = begin_generation(call, self.method.acts_in_decode, self.spec.longest)
+                return self._run(call, generation, functools.partial(generate, *args, **kwargs))
+            finally:
+                if outermost:
+                    self._leave(GENERATE)
 
         return checked
 
@@ -172,6 +207,8 @@ class Engine:
         return output
 
     def _note_head_call(self, call: Call) -> None:
+        if not self._enter("model"):
+            return
         if self._thread.generation is None:
             # Of a call of `generate` it is known already.
             check_eager(self.model, self.spec)
@@ -180,8 +217,11 @@ class Engine:
 
     def _forget_head_call(self, output: Any) -> None:
         self._thread.head_call = None
+        self._leave("model")
 
     def _note_inputs(self, call: Call) -> None:
+        if not self._enter("base"):
+            return
         if self._thread.head_call is None and self._thread.generation is None:
             # Called without the head, which has been asked to check.
             check_eager(self.model, self.spec)
@@ -203,8 +243,11 @@ class Engine:
 
     def _forget_inputs(self, output: Any) -> None:
         self._thread.inputs = self._thread.encodings = None
+        self._leave("base")
 
     def _begin_forward(self, call: Call) -> None:
+        if not self._enter("decoder"):
+            return
         embeddings = call["inputs_embeds"] if call.get("inputs_embeds") is not None else call["input_ids"]
         batch, length = embeddings.shape[:2]
         cache = call[CACHE] = self._cache(call)
@@ -313,6 +356,10 @@ class Engine:
 
     def _end_forward(self, output: Any) -> Any:
         forward, self._thread.forward = self._thread.forward, None
+        self._leave("decoder")
+        if forward is not None:
+            # It refers back to the pass, whose tensors would be held until garbage is collected.
+            forward.plan = None
         if forward is None or output is None:
             return output
         if forward.recorder.in_prefill:

@@ -24,7 +24,7 @@ class GuidedEngine(Engine):
 
     Parameters
     ----------
-    model, method
+    model, method, reports
         As in `Engine`.
 
     Raises
@@ -35,8 +35,8 @@ class GuidedEngine(Engine):
         If the method's parameters, the guide among them, do not fit the model.
     """
 
-    def __init__(self, model: nn.Module, method: Method) -> None:
-        super().__init__(model, method)
+    def __init__(self, model: nn.Module, method: Method, reports: int | None = None) -> None:
+        super().__init__(model, method, reports)
         assert self.method.guidance is not None
         self.threshold = self.method.guidance.exit_threshold
         self.guide = Guide(self.method.guidance, self.spec)

@@ -13,6 +13,7 @@ from torch.nn.functional import pad
 from vistrim.core.scores import AttentionRows, Softmax
 from vistrim.core.selection import Selection, gather_rows
 from vistrim.engine.cache import Incoming, refuse_cropping
+from vistrim.engine.choices import check_query_rows, check_scores, check_selection
 from vistrim.engine.compaction import compact_hidden, replace_hidden, restore_length
 from vistrim.engine.deepstack import Merge
 from vistrim.engine.flash import refuse_packed
@@ -166,16 +167,19 @@ class Prefill(LayerInputs):
     def _enter(self, hidden: Tensor, kwargs: Call) -> Tensor:
         """Let the method choose what enters the decoder, and which text asks later on."""
         if "input" in self.method.stages:
-            hidden = self._cut(0, hidden, self._select_input(hidden), kwargs)
+            selection = self._checked("input", self._select_input(hidden), hidden)
+            hidden = self._cut(0, hidden, selection, kwargs)
             self.entered = self.tokens.n_visual
         if self.cuts:
             self.images = tuple(map(len, self.prompt.pictures.of_sample))
-            asking = self.method.query_rows(hidden, self.tokens.visual, self._in_prompt())
+            prompt = self._in_prompt()
+            chosen = self.method.query_rows(hidden, self.tokens.visual, prompt)
+            asking = check_query_rows(chosen, self.method, self.tokens, prompt)
             if asking is not None:
                 self.asking = QueryRows.of(asking, self.tokens, self.prompt)
         return hidden
 
-    def _select_input(self, hidden: Tensor) -> Selection | None:
+    def _select_input(self, hidden: Tensor) -> Any:
         pictures, visual = self.prompt.pictures, self.tokens.visual
         inputs = self.prompt.inputs
         vision = None
@@ -205,7 +209,8 @@ class Prefill(LayerInputs):
             if self.method.ranks_by == "layer ahead":
                 self.attention = self._look_ahead(layer, hidden, kwargs)
             assert self.attention is not None
-            scores = self.method.score(self.attention, visual).to(visual.device)
+            scores = check_scores(self.method.score(self.attention, visual), self.method, self.tokens)
+            scores = scores.to(visual.device)
         tokens = LayerTokens(
             scores=scores,
             visual=visual,
@@ -217,7 +222,10 @@ class Prefill(LayerInputs):
             attention=self.attention,
             prompt=self._in_prompt(),
         )
-        return self.method.select_prefill(layer, tokens)
+        return self._checked("prefill", self.method.select_prefill(layer, tokens), hidden)
+
+    def _checked(self, stage: str, answer: Any, hidden: Tensor) -> Selection | None:
+        return check_selection(answer, self.method, stage, self.tokens, hidden, self.recorder.in_prefill)
 
     def _guidance(self) -> Tensor:
         """The guide's scores of the rows that are there now, ``[batch, rows]``."""

@@ -47,7 +47,8 @@ def devices_of(spec: ModelSpec, first: torch.device) -> tuple[torch.device, ...]
 class Recorder:
     """Collects the measurements of one generation, from the moment it is made.
 
-    The first forward pass is the prefill; the later ones are decoding steps.
+    The first forward pass is the prefill; the later ones are decoding steps. What it holds from the end of the prefill
+    on are plain numbers: no tensor of the generation lives longer for it.
     """
 
     spec: ModelSpec
@@ -60,6 +61,7 @@ class Recorder:
     past: int = 0
     visual: tuple[int, ...] = ()
     source: Prompt | None = None
+    cuts: list[tuple[int, TokenMap]] = field(default_factory=list)
     prompt_tokens: tuple[int, ...] = ()
     question_tokens: tuple[int, ...] = ()
     encoded: tuple[Picture, ...] = ()
@@ -68,11 +70,14 @@ class Recorder:
     cached_full: list[int] = field(default_factory=list)
     visual_per_layer: list[tuple[int, ...]] = field(default_factory=list)
     structured: dict[int, tuple[int, tuple[int, ...]]] = field(default_factory=dict)
-    stages: list[tuple[int, TokenMap]] = field(default_factory=list)
+    stages: list[Stage] = field(default_factory=list)
+    grids: list[list[list[int] | None]] = field(default_factory=list)
     selection: Stopwatch = field(init=False)
+    select_seconds: float = 0.0
     devices: tuple[torch.device, ...] = field(init=False)
     prefill_began: float = field(init=False)
     prefill_ended: float | None = None
+    decoding_began: float = 0.0
     ended: float = 0.0
     steps: int = 0
     generated: int = 0
@@ -113,7 +118,7 @@ class Recorder:
         self.batch, self.prompt, self.past = batch, length, past
         depth = self.spec.decoder_shape.layers
         self.cached_full = [layer.full_length for layer in cache.layers] if cache is not None else [0] * depth
-        self.visual, self.prompt_tokens = (0,) * batch, (length,) * batch
+        self.visual, self.prompt_tokens, self.grids = (0,) * batch, (length,) * batch, [[]] * batch
         if prompt is not None:
             self.source = prompt
             self.visual = prompt.tokens.n_visual
@@ -140,7 +145,7 @@ class Recorder:
     def cut(self, layer: int, tokens: TokenMap) -> None:
         """Note which tokens are left from a layer on; passes without a cache repeat the prefill and are not noted."""
         if self.in_prefill:
-            self.stages.append((layer, tokens))
+            self.cuts.append((layer, tokens))
 
     @contextmanager
     def selecting(self) -> Iterator[None]:
@@ -151,7 +156,9 @@ class Recorder:
     def end_forward(self, cache: Cache | None) -> None:
         """Note the cache after a forward pass."""
         if self.in_prefill:
-            self.prefill_ended = self.ended = clock(*self.devices)
+            self.prefill_ended = clock(*self.devices)
+            self._settle()
+            self.decoding_began = self.ended = time.perf_counter()
         else:
             self.steps += 1
             self.ended = time.perf_counter()
@@ -204,11 +211,11 @@ class Recorder:
             method_flops=[self._method_flops(b, visual) for b, visual in enumerate(per_sample)],
             vision_flops=costs.vision_flops(self.spec.images.cost, self.encoded) if self.spec.images.cost else None,
             prefill_seconds=prefill_ended - self.prefill_began,
-            decode_seconds_per_token=(self.ended - prefill_ended) / decoded if decoded else None,
-            select_seconds=self.selection.seconds,
+            decode_seconds_per_token=(self.ended - self.decoding_began) / decoded if decoded else None,
+            select_seconds=self.select_seconds,
             generated_tokens=self.generated or self.steps,
-            stages=self._stages(),
-            image_grids=self._grids(),
+            stages=self.stages.copy(),
+            image_grids=self.grids.copy(),
             warnings=self._warnings(flops < flops_full, share),
             guide_seconds=0.0,
             exited=[False] * self.batch,
@@ -240,26 +247,28 @@ class Recorder:
             shape, [read] * shape.layers
         )
 
-    def _stages(self) -> list[Stage]:
-        if self.source is None:
-            return []
+    def _settle(self) -> None:
+        """Write down as numbers what the prefill did, whose end was waited for, and let go of its tensors."""
+        self.select_seconds = self.selection.seconds
+        source, cuts = self.source, self.cuts
+        self.source, self.cuts = None, []
+        if source is None:
+            return
         # The n-th visual token of a sample is the one with n visual tokens in front of it.
-        number = self.source.tokens.visual.cumsum(1) - 1
-        stages = []
-        for layer, left in self.stages:
-            numbers = number.gather(1, left.slots - self.past)
-            kept, merged = (
-                [sorted(numbers[b, rows[b]].tolist()) for b in range(self.batch)] for rows in (left.visual, left.merged)
+        number = source.tokens.visual.cumsum(1) - 1
+        for layer, left in cuts:
+            # Once to the host, where picking the numbers of each sample waits for nothing.
+            numbers, visual, merged_into = (
+                x.cpu() for x in (number.gather(1, left.slots - self.past), left.visual, left.merged)
             )
-            stages.append(Stage(layer, kept, merged))
-        return stages
-
-    def _grids(self) -> list[list[list[int] | None]]:
-        if self.source is None or not self.source.inputs.placeholders:
-            return [[]] * self.batch
-        pictures = self.source.pictures
-        grids = [[None if pictures.mixed else picture.grid for picture in own] for own in pictures.of_sample]
-        return [[None if grid is None else list(grid) for grid in own] for own in grids]
+            kept, merged = (
+                [sorted(numbers[b, rows[b]].tolist()) for b in range(self.batch)] for rows in (visual, merged_into)
+            )
+            self.stages.append(Stage(layer, kept, merged))
+        if source.inputs.placeholders:
+            pictures = source.pictures
+            grids = [[None if pictures.mixed else picture.grid for picture in own] for own in pictures.of_sample]
+            self.grids = [[None if grid is None else list(grid) for grid in own] for own in grids]
 
     def _warnings(self, fewer_flops: bool, share: float | None) -> list[str]:
         smaller_cache = share is not None and share < 1.0

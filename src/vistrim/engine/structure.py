@@ -12,6 +12,7 @@ from transformers.cache_utils import Cache
 from vistrim.architectures import ModelSpec
 from vistrim.core.costs import DecoderShape
 from vistrim.core.structure import HeadBlock, LayerStructure, head_blocks
+from vistrim.engine.choices import check_structure
 from vistrim.engine.tap import Kernel
 from vistrim.errors import UnsupportedGenerationError, UnsupportedModelError
 from vistrim.methods.base import Method
@@ -111,6 +112,7 @@ def find_structures(method: Method, spec: ModelSpec) -> Structures:
         If a layer is not made of the parts that are known.
     """
     found = method.structure(spec.facts)
+    check_structure(found, method, spec)
     if found is None:
         return (None,) * len(spec.layers)
     for layer, structure in zip(spec.layers, found, strict=True):

@@ -187,4 +187,5 @@ def _heads(block: HeadBlock, query: Tensor, key: Tensor, value: Tensor) -> tuple
 def _put(output: Tensor, place: Tensor, block: HeadBlock, found: Tensor) -> None:
     """Write ``[batch, heads, n, head_dim]`` to the rows ``place`` ``[batch, n]``."""
     samples = torch.arange(place.shape[0], device=place.device)[:, None]
-    output[samples, place, block.query] = found.transpose(1, 2)
+    # Under autocast the kernel's output has another dtype than the queries.
+    output[samples, place, block.query] = found.transpose(1, 2).to(output.dtype)

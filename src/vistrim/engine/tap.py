@@ -17,6 +17,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from vistrim.core.scores import Softmax
 from vistrim.engine.flash import kernel_for, looks_back, refuse_packed_pictures
+from vistrim.engine.hooks import NotCopied
 
 _NAME = "vistrim_tap"
 
@@ -53,7 +54,7 @@ class Tap:
     drops_positions: bool = False
 
 
-class TapConfig:
+class TapConfig(NotCopied):
     """Stands in for the ``config`` of one attention module."""
 
     def __init__(self, real: Any, find: Callable[[], Tap | None]) -> None:

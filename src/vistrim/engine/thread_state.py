@@ -10,14 +10,21 @@ from transformers.cache_utils import Cache
 from vistrim.engine.encodings import Encodings
 from vistrim.engine.forward import Forward
 from vistrim.engine.generation import Generation
-from vistrim.engine.hooks import Call
+from vistrim.engine.hooks import Call, NotCopied
 from vistrim.engine.prompt import PromptInputs
 from vistrim.engine.vision import VisionRecord
 
 
-class ThreadState(threading.local):
-    """Set by the hooks of a forward pass and of ``generate``; another thread sees its own."""
+class ThreadState(NotCopied, threading.local):
+    """Set by the hooks of a forward pass and of ``generate``; another thread sees its own.
 
+    Attributes
+    ----------
+    inside : str or None
+        What this thread is running of the trimmed model: the outermost call that was admitted.
+    """
+
+    inside: str | None = None
     generation: Generation | None = None
     head_call: Call | None = None
     inputs: PromptInputs | None = None

@@ -51,10 +51,12 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
-        """The sum so far; waits for work that is not done yet."""
-        for _, end in self._events:
+        """The sum so far; waits for work that is not done yet, and lets go of its events."""
+        for began, end in self._events:
             end.synchronize()
-        return self._clocked + sum(began.elapsed_time(end) for began, end in self._events) / 1e3
+            self._clocked += began.elapsed_time(end) / 1e3
+        self._events.clear()
+        return self._clocked
 
 
 def _mark(device: torch.device) -> torch.cuda.Event:

@@ -7,18 +7,25 @@ a `Selection`; the engine does the rest. A method that overrides nothing keeps e
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NoReturn
 
+import torch
 from torch import Tensor
 
 from vistrim.core.scores import AttentionRows
 from vistrim.core.selection import Selection, keep_top
 from vistrim.core.structure import LayerStructure
+from vistrim.errors import MethodError
 from vistrim.methods.views import Guidance, InputTokens, LayerTokens, ModelFacts
 
 Positions = Literal["original", "renumber"]
 """RoPE positions of the tokens that are left: "original", each keeps its own; "renumber", consecutive ones."""
 
+
+SHOWN = 16
+"""Numbers up to which the content of a wrong tensor is shown."""
+LONGEST = 300
+"""Characters that are shown of any other wrong answer."""
 
 Ranking = Literal["layer before", "layer ahead", "guide", "nothing"]
 """Whose attention scores the tokens: the layer's that has just run, the one's about to run, a guide's, or none's."""
@@ -188,3 +195,20 @@ class Method:
 def notation(value: Any) -> str:
     """Write a parameter as the command line reads it: ``(2, 6, 15)`` as ``2/6/15``."""
     return "/".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def refuse_answer(method: Method, hook: str, answer: Any, problem: str) -> NoReturn:
+    """Refuse what a method returned.
+
+    Raises
+    ------
+    MethodError
+        That names the method and what it returned.
+    """
+    if isinstance(answer, torch.Tensor):
+        text = f"a tensor {list(answer.shape)} of {answer.dtype}"
+        text += f" ({answer.tolist()})" if answer.numel() <= SHOWN else ""
+    else:
+        text = repr(answer)
+        text = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    raise MethodError(f"{method.name}: {hook} returned {' '.join(text.split())}: {problem}")

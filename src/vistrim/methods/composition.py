@@ -42,32 +42,32 @@ class Composition(Method):
     @property
     def ranks_by(self) -> Ranking:  # type: ignore[override]
         """As the part that cuts in prefill."""
-        return self._part("prefill").ranks_by
+        return self.part("prefill").ranks_by
 
     @property
     def guidance(self) -> Guidance | None:
         """Of the part in prefill."""
-        return self._part("prefill").guidance
+        return self.part("prefill").guidance
 
     @property
     def reads_question(self) -> bool:  # type: ignore[override]
         """Whether the part before the decoder does."""
-        return self._part("input").reads_question
+        return self.part("input").reads_question
 
     @property
     def reads_prompt(self) -> bool:  # type: ignore[override]
         """Whether the part in prefill does."""
-        return self._part("prefill").reads_prompt
+        return self.part("prefill").reads_prompt
 
     @property
     def reads_vision(self) -> bool:  # type: ignore[override]
         """Whether the part before the decoder does."""
-        return self._part("input").reads_vision
+        return self.part("input").reads_vision
 
     @property
     def needs_grid(self) -> bool:  # type: ignore[override]
         """Whether the part before the decoder does."""
-        return self._part("input").needs_grid
+        return self.part("input").needs_grid
 
     def fitted(self, model: ModelFacts) -> "Composed":
         """Every part as it runs on the model."""
@@ -79,48 +79,49 @@ class Composition(Method):
 
     def structure(self, model: ModelFacts) -> tuple[LayerStructure, ...] | None:
         """Ask the part that cuts inside the layers."""
-        return self._part("structure").structure(model)
+        return self.part("structure").structure(model)
 
     def vision_blocks(self, feature_block: int) -> tuple[int, ...]:
         """Ask the part before the decoder."""
-        return self._part("input").vision_blocks(feature_block)
+        return self.part("input").vision_blocks(feature_block)
 
     def vision_states(self, feature_block: int) -> tuple[int, ...]:
         """Ask the part before the decoder."""
-        return self._part("input").vision_states(feature_block)
+        return self.part("input").vision_states(feature_block)
 
     def select_input(self, tokens: InputTokens) -> Selection | None:
         """Ask the part before the decoder."""
-        return self._part("input").select_input(tokens)
+        return self.part("input").select_input(tokens)
 
     def prefill_layers(self, depth: int) -> tuple[int, ...]:
         """Ask the part in prefill."""
-        return self._part("prefill").prefill_layers(depth)
+        return self.part("prefill").prefill_layers(depth)
 
     def query_rows(self, embeddings: Tensor, visual: Tensor, prompt: Tensor) -> Tensor | None:
         """Ask the part in prefill."""
-        return self._part("prefill").query_rows(embeddings, visual, prompt)
+        return self.part("prefill").query_rows(embeddings, visual, prompt)
 
     def score(self, attention: AttentionRows, visual: Tensor) -> Tensor:
         """Ask the part in prefill."""
-        return self._part("prefill").score(attention, visual)
+        return self.part("prefill").score(attention, visual)
 
     def select_prefill(self, layer: int, tokens: LayerTokens) -> Selection | None:
         """Ask the part in prefill."""
-        return self._part("prefill").select_prefill(layer, tokens)
+        return self.part("prefill").select_prefill(layer, tokens)
 
     def decode_counts(
         self, layer: int, step: int, initial: Sequence[int], left: Sequence[int], depth: int
     ) -> tuple[int, ...] | None:
         """Ask the part in decode; unless it also cuts in prefill, it counts from what the cuts have left."""
-        part = self._part("decode")
-        return part.decode_counts(layer, step, initial if part is self._part("prefill") else left, left, depth)
+        part = self.part("decode")
+        return part.decode_counts(layer, step, initial if part is self.part("prefill") else left, left, depth)
 
     def select_decode(self, layer: int, counts: Sequence[int], tokens: LayerTokens) -> Selection:
         """Ask the part in decode."""
-        return self._part("decode").select_decode(layer, counts, tokens)
+        return self.part("decode").select_decode(layer, counts, tokens)
 
-    def _part(self, stage: str) -> Method:
+    def part(self, stage: str) -> Method:
+        """The part that acts in a stage; where none does, a method that keeps everything."""
         return next((part for part in self.parts if stage in part.acting_stages), KEEP_EVERYTHING)
 
 

@@ -3,13 +3,14 @@
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vistrim.core.layout import Grid
 from vistrim.core.selection import Selection
-from vistrim.methods.base import Method
+from vistrim.methods.base import Method, refuse_answer
 from vistrim.methods.views import InputTokens
 
 
@@ -45,7 +46,7 @@ class ImageChoice:
     Attributes
     ----------
     keep : Tensor
-        ``[kept]`` long: distinct indices in ``range(n)``.
+        ``[kept]`` long: distinct indices in ``range(n)``, at least one, in any order.
     merge_into : Tensor, optional
         ``[n]`` long: for a token that goes, the kept index that absorbs it, or -1; None: nothing is merged.
     """
@@ -66,12 +67,19 @@ class PerImage(Method):
         """Choose among the tokens of an image."""
 
     def select_input(self, tokens: InputTokens) -> Selection | None:
-        """Choose for every image of every sample."""
+        """Choose for every image of every sample.
+
+        Raises
+        ------
+        MethodError
+            If an answer is no choice among the tokens of its image.
+        """
         device = tokens.visual.device
         keep = torch.zeros_like(tokens.visual)
         merge_into = torch.full(tokens.visual.shape, -1, dtype=torch.long, device=device)
         merges = False
         counts = []
+        answers, right = [], []
         for sample, images in enumerate(tokens.images):
             rows = _rows_by_image(tokens, sample).split(images)
             kept = 0
@@ -80,16 +88,57 @@ class PerImage(Method):
                     # A tile that is all padding, or an image that must stay.
                     continue
                 choice = self.choose(_image_tokens(tokens, sample, number, where))
-                keep[sample, where[choice.keep.to(device)]] = True
+                if (problem := _problem(choice, len(where))) is not None:
+                    refuse_answer(self, "choose", choice, problem)
+                stays, target, fits = _spread(choice, where)
+                answers.append((choice, len(where)))
+                right.append(fits)
+                keep[sample, where] = stays
                 kept += len(choice.keep)
-                if choice.merge_into is not None:
+                if target is not None:
                     merges = True
-                    target = choice.merge_into.to(device)
                     merge_into[sample, where] = torch.where(target >= 0, where[target.clamp(min=0)], -1)
             counts.append(kept)
+        # All images together, so that a device is waited for once.
+        if right and not torch.stack(right).all():
+            choice, n = answers[torch.stack(right).tolist().index(False)]
+            problem = f"keep has to have distinct indices from 0 to {n - 1}, "
+            problem += "and merge_into may only merge tokens that go into tokens that stay"
+            refuse_answer(self, "choose", choice, problem)
         if counts == [sum(images) for images in tokens.images]:
             return None
         return Selection(keep, tuple(counts), merge_into if merges else None, renumber=self.renumbers)
+
+
+def _problem(choice: Any, n: int) -> str | None:
+    """What is wrong with the answer for an image of ``n`` tokens, as far as that shows without its content."""
+    if not isinstance(choice, ImageChoice):
+        return "an ImageChoice is expected"
+    keep, merge_into = choice.keep, choice.merge_into
+    if not isinstance(keep, Tensor) or keep.dtype != torch.long or keep.dim() != 1:
+        return "keep has to be a tensor [kept] of torch.int64"
+    if not len(keep):
+        return "keep has to have at least one token of the image"
+    if merge_into is not None and (
+        not isinstance(merge_into, Tensor) or merge_into.dtype != torch.long or merge_into.shape != (n,)
+    ):
+        return f"merge_into has to be a tensor [{n}] of torch.int64"
+    return None
+
+
+def _spread(choice: ImageChoice, where: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+    """A choice as flags and targets ``[n]``, and whether its indices are right; wrong ones do no harm on the way."""
+    last = len(where) - 1
+    index = choice.keep.to(where.device)
+    stays = torch.zeros_like(where, dtype=torch.bool)
+    stays[index.clamp(0, last)] = True
+    fits = ((index >= 0) & (index <= last)).all() & (stays.sum() == len(index))
+    if choice.merge_into is None:
+        return stays, None, fits
+    target = choice.merge_into.to(where.device)
+    into = target.clamp(0, last)
+    absorbed = (target >= 0) & (target <= last) & stays[into] & ~stays
+    return stays, torch.where(target >= 0, into, -1), fits & ((target == -1) | absorbed).all()
 
 
 def _rows_by_image(tokens: InputTokens, sample: int) -> Tensor:

@@ -133,7 +133,8 @@ class FittedQueCC(QueCC):
         with torch.no_grad():
             made = network(of_image(tokens.vision.features), of_image(states), tokens.question[sample][:, None])
         hidden = torch.zeros_like(tokens.embeddings)
-        hidden[taken] = made.flatten(0, 2)
+        # Under autocast the network's output has another dtype than the embeddings.
+        hidden[taken] = made.flatten(0, 2).to(hidden.dtype)
         counts = (taken & tokens.visual).sum(1).tolist()
         return Selection(taken, tuple(counts), renumber=self.renumbers, hidden=hidden)
 

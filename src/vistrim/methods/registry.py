@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
+from vistrim.errors import MethodError
 from vistrim.methods.base import Method
 
 _METHODS: dict[str, type[Method]] = {}
@@ -27,7 +28,18 @@ class MethodInfo:
 
 
 def register(cls: MethodT) -> MethodT:
-    """Class decorator that makes a method available by its name."""
+    """Class decorator that makes a method available by its name.
+
+    Raises
+    ------
+    MethodError
+        If the class does not say what is listed of every method.
+    ValueError
+        If another one has its name.
+    """
+    for described in ("name", "summary", "stages", "kv_cache", "source"):
+        if not getattr(cls, described, None):
+            raise MethodError(f"the method {cls.__name__} has no `{described}`: set this class variable")
     if cls.name in _METHODS:
         raise ValueError(f"two methods are called {cls.name!r}")
     _METHODS[cls.name] = cls

@@ -12,6 +12,7 @@ from PIL import Image
 from vistrim.calibration.objective import check_objective
 from vistrim.cli.errors import WrongUsageError
 from vistrim.cli.images import read_images
+from vistrim.cli.prompts import is_unicode
 from vistrim.cli.tasks import read_items
 from vistrim.prompting import image_token
 from vistrim.reference.items import Item
@@ -113,6 +114,8 @@ def _item(data: Path, number: int, line: str, objective: str) -> Item:
         raise WrongUsageError(
             f'{where} has no "answer": add the right one, or use --objective agreement, which needs none'
         )
+    if not is_unicode(values["prompt"] + (answer or "")):
+        raise WrongUsageError(f"{where} has half a character (an escaped surrogate without its other half): mend it")
     image = data.parent / values["image"]
     try:
         read_images([image])
