@@ -20,7 +20,7 @@ from transformers.utils import is_flash_attn_2_available
 
 from studies.gpu import device_methods
 from studies.gpu.cells import Cells, difference, is_lost, short, summary
-from studies.gpu.results import Deadline, OutOfTimeError, environment, read, write
+from studies.gpu.results import Deadline, OutOfTimeError, environment, read, since_start, write
 from studies.gpu.told import CacheLog, Kept, ToldReference, kept_in_prefill
 from tests.engine.test_keep_everything import KeepEverything
 from tests.families.matrix import CASES, Case, answers, held_rows, pictures_noted
@@ -364,7 +364,7 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     names = tuple(options.families) if options.families else None
-    run(options.device, options.out, options.seconds, options.commit, names)
+    run(options.device, options.out, since_start(options.seconds), options.commit, names)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from studies.gpu.results import Deadline, OutOfTimeError, environment, write
+from studies.gpu.results import Deadline, OutOfTimeError, environment, since_start, write
 from vistrim import PVTP, ST3, VTA, FastV, Method, VisPruner
 from vistrim.benchmark.making import make_subject
 from vistrim.benchmark.overhead import KEEP_EVERYTHING, KeepEverything
@@ -164,7 +164,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="small shapes, to try the study out")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    run(options.device, options.out, options.seconds, options.commit, tiny=options.tiny)
+    run(options.device, options.out, since_start(options.seconds), options.commit, tiny=options.tiny)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from studies.gpu.headline import wanted
-from studies.gpu.results import Deadline, environment, write
+from studies.gpu.results import Deadline, environment, since_start, write
 from vistrim import PVTP, ST3, trim
 from vistrim.benchmark.making import make_subject
 from vistrim.benchmark.subject import Subject
@@ -222,7 +222,7 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    run(options.device, options.out, options.seconds, options.commit, tiny=options.tiny)
+    run(options.device, options.out, since_start(options.seconds), options.commit, tiny=options.tiny)
     print(f"profile: {time.monotonic() - began:.1f} s", flush=True)
 
 

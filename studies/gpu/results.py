@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from studies.gpu import STARTED
 from vistrim.environment import stamp
 from vistrim.files import write_whole
 
@@ -26,6 +27,11 @@ class Deadline:
     def left(self) -> float:
         """Seconds."""
         return self._end - time.monotonic()
+
+
+def since_start(seconds: float) -> float:
+    """What is left of so many seconds, of which imports have taken some."""
+    return seconds - (time.monotonic() - STARTED)
 
 
 def environment(device: str, commit: str | None) -> dict[str, Any]:
