@@ -37,7 +37,6 @@ ORACLES = {
 """The file, in the tests' folder, that compares each method with an independent computation."""
 
 EACH = pytest.mark.parametrize("name", NAMES)
-BATCHES = {"ragged": tiny.RAGGED, "same-length": tiny.SAME_LENGTH}
 
 
 @EACH
@@ -62,10 +61,9 @@ def test_has_an_oracle(name):
     assert type(vistrim.get_method(name)).__name__ in words(text)
 
 
-@pytest.mark.parametrize("batch", BATCHES)
 @EACH
-def test_selections_are_right_and_a_sample_alone_equals_the_same_in_a_batch(name, batch, monkeypatch):
-    model, samples, method = tiny.shared(), BATCHES[batch], built(name)
+def test_selections_are_right_and_a_sample_alone_equals_the_same_in_a_batch(name, monkeypatch):
+    model, samples, method = tiny.shared(), tiny.RAGGED, built(name)
     seen = []
     keep = TokenMap.keep
 

@@ -15,7 +15,8 @@ class RunningCalls:
 
     def __init__(self, clear: Callable[[], None]) -> None:
         self._clear = clear
-        self._lock = threading.Lock()
+        # Of the kind that a signal handler may take again, which detaches in the middle of a call.
+        self._lock = threading.RLock()
         self._open = False
         self._running = 0
 
