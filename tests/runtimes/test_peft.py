@@ -6,6 +6,8 @@ import peft
 import pytest
 import torch
 import transformers
+from packaging.version import Version
+from transformers.integrations.peft import MIN_PEFT_VERSION
 
 from tests.engine.test_keep_everything import KeepEverything
 from tests.engine.test_lifecycle import fingerprint
@@ -178,6 +180,9 @@ def test_a_batch_of_several_adapters():
     assert (together - torch.cat(found)).abs().max() <= TOLERANCE
 
 
+@pytest.mark.skipif(
+    Version(peft.__version__) < Version(MIN_PEFT_VERSION), reason=f"transformers asks for peft {MIN_PEFT_VERSION}"
+)
 def test_an_adapter_that_transformers_itself_has_put_in():
     model, inputs = FAMILIES["llava"].build(), prompts(FAMILIES["llava"])
     torch.manual_seed(5)

@@ -17,6 +17,7 @@ from vistrim.engine.decode import Decode
 from vistrim.engine.deepstack import Merge, watch_features_of_layers
 from vistrim.engine.encodings import Encodings, awaited, encode_first, watch_encoder
 from vistrim.engine.fitting import check_grid, check_positions, vision_reads
+from vistrim.engine.flash import refuse_packed_images
 from vistrim.engine.forward import Forward
 from vistrim.engine.generation import (
     GenerateCall,
@@ -30,7 +31,7 @@ from vistrim.engine.generation import (
 from vistrim.engine.hooks import Call, Hooks
 from vistrim.engine.parallel import check_shared, find_group
 from vistrim.engine.prefill import Prefill
-from vistrim.engine.prompt import Prompt, read_inputs, read_prompt
+from vistrim.engine.prompt import Prompt, has_images, read_inputs, read_prompt
 from vistrim.engine.question import read_question
 from vistrim.engine.recorder import Recorder
 from vistrim.engine.records import Records
@@ -171,6 +172,8 @@ class Engine:
             # Called without the head, which has been asked to check.
             check_eager(self.model, self.spec)
         check_kernel(self.spec.decoder.config)
+        if has_images(call):
+            refuse_packed_images(self.spec.decoder.config._attn_implementation, call)
         head, generation = self._thread.head_call or {}, self._thread.generation
         # A forward pass that checks n candidates asks for their logits and for those of the last sure token.
         drafted = (head.get("logits_to_keep") or 1) - 1 if generation is not None and generation.drafts else 0
