@@ -173,7 +173,7 @@ class Engine:
             check_eager(self.model, self.spec)
         check_kernel(self.spec.decoder.config)
         if has_images(call):
-            refuse_packed_images(self.spec.decoder.config._attn_implementation, call)
+            refuse_packed_images(self.spec.decoder.config, call)
         head, generation = self._thread.head_call or {}, self._thread.generation
         # A forward pass that checks n candidates asks for their logits and for those of the last sure token.
         drafted = (head.get("logits_to_keep") or 1) - 1 if generation is not None and generation.drafts else 0

@@ -80,13 +80,13 @@ def refuse_packed(mask: Tensor | None, arguments: dict[str, Any]) -> None:
         )
 
 
-def refuse_packed_images(kernel: str | None, call: dict[str, Any]) -> None:
+def refuse_packed_images(config: Any, call: dict[str, Any]) -> None:
     """Refuse a call with images and the lengths of packed text: transformers 5.24 hands these to the vision tower, too.
 
     Parameters
     ----------
-    kernel : str or None
-        The attention kernel's name.
+    config : PretrainedConfig
+        Of the decoder.
     call : dict
         Arguments of the base model.
 
@@ -95,7 +95,7 @@ def refuse_packed_images(kernel: str | None, call: dict[str, Any]) -> None:
     UnsupportedGenerationError
         With the way out.
     """
-    if is_flash(kernel) and call.get("cu_seq_lens_q") is not None:
+    if is_flash(config._attn_implementation) and call.get("cu_seq_lens_q") is not None:
         refuse_packed(None, call)
 
 
