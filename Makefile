@@ -7,8 +7,7 @@ OLDEST := .venv-oldest
 # The engine on every family, and what uses the other packages.
 TESTS_OLDEST := tests/engine tests/families tests/regressions tests/core tests/analysis tests/evaluation \
 	tests/calibration/test_psigmoid.py tests/cli/test_process.py tests/cli/test_run.py tests/reference/test_items.py \
-	tests/reference/test_processing.py tests/runtimes/test_bitsandbytes.py tests/runtimes/test_device_map.py \
-	tests/runtimes/test_peft.py
+	tests/reference/test_processing.py tests/runtimes/test_bitsandbytes.py tests/runtimes/test_peft.py
 # Small tensors run fastest on one thread each; pytest-xdist uses the cores.
 TEST_THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 

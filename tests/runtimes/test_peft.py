@@ -5,6 +5,8 @@ import copy
 import peft
 import pytest
 import torch
+from packaging.version import Version
+from transformers.integrations.peft import MIN_PEFT_VERSION
 
 from tests.closeness import close
 from tests.engine.test_keep_everything import KeepEverything
@@ -179,6 +181,9 @@ def test_a_batch_of_several_adapters():
     assert close(together, torch.cat(found))
 
 
+@pytest.mark.skipif(
+    Version(peft.__version__) < Version(MIN_PEFT_VERSION), reason=f"transformers asks for peft {MIN_PEFT_VERSION}"
+)
 def test_an_adapter_that_transformers_itself_has_put_in():
     model, inputs = FAMILIES["llava"].build(), prompts(FAMILIES["llava"])
     torch.manual_seed(5)

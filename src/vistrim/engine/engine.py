@@ -22,6 +22,7 @@ from vistrim.engine.decode import Decode
 from vistrim.engine.deepstack import Merge, watch_features_of_layers
 from vistrim.engine.encodings import Encodings, awaited, encode_first, watch_encoder
 from vistrim.engine.fitting import check_grid, check_positions, vision_reads
+from vistrim.engine.flash import refuse_packed_images
 from vistrim.engine.forward import Forward
 from vistrim.engine.generation import (
     GenerateCall,
@@ -35,7 +36,7 @@ from vistrim.engine.generation import (
 from vistrim.engine.hooks import Call, Hooks, NotCopied
 from vistrim.engine.parallel import check_shared, find_group
 from vistrim.engine.prefill import Prefill
-from vistrim.engine.prompt import Prompt, read_inputs, read_prompt
+from vistrim.engine.prompt import Prompt, has_images, read_inputs, read_prompt
 from vistrim.engine.question import read_question
 from vistrim.engine.recorder import Recorder
 from vistrim.engine.records import Records
@@ -226,6 +227,8 @@ class Engine(NotCopied):
             # Called without the head, which has been asked to check.
             check_eager(self.model, self.spec)
         check_kernel(self.spec.decoder.config)
+        if has_images(call):
+            refuse_packed_images(self.spec.decoder.config, call)
         head, generation = self._thread.head_call or {}, self._thread.generation
         if generation is None:
             self._thread.inputs = read_inputs(self.spec, call, Border.of(head, self._thread.answer_from))

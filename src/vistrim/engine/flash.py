@@ -80,6 +80,25 @@ def refuse_packed(mask: Tensor | None, arguments: dict[str, Any]) -> None:
         )
 
 
+def refuse_packed_images(config: Any, call: dict[str, Any]) -> None:
+    """Refuse a call with images and the lengths of packed text: transformers 5.24 hands these to the vision tower, too.
+
+    Parameters
+    ----------
+    config : PretrainedConfig
+        Of the decoder.
+    call : dict
+        Arguments of the base model.
+
+    Raises
+    ------
+    UnsupportedGenerationError
+        With the way out.
+    """
+    if is_flash(config._attn_implementation) and call.get("cu_seq_lens_q") is not None:
+        refuse_packed(None, call)
+
+
 def refuse_packed_pictures(kernel: str, arguments: dict[str, Any]) -> None:
     """Refuse to read the attention of pictures that share a sequence, with borders that only FlashAttention sees.
 
