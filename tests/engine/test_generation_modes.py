@@ -261,13 +261,19 @@ def test_gradients_flow_to_the_image(checkpointing):
     assert close(*gradients)
 
 
-def test_number_of_logits_does_not_change_the_choice():
+def test_number_of_logits_changes_the_choice_only_where_it_tells_the_end_of_the_prompt():
+    """See also tests/regressions/test_scoring_passes.py."""
     sample, model = tiny.sample(1, 12), tiny.shared()
     inputs = tiny.batch([sample])
     with torch.no_grad(), trim(model, PVTP(1, 2, 0.5)) as run:
-        for wanted in (0, 1, 4, len(sample.ids) - 1):
+        # All, the last one, and so many that they begin in front of the image.
+        for wanted in (0, 1, len(sample.ids) - 1):
             model(**inputs, logits_to_keep=wanted)
-    assert all(report.stages == run.reports[0].stages for report in run.reports)
+        assert all(report.stages == run.reports[0].stages for report in run.reports)
+        model(**inputs, logits_to_keep=4)
+        with run.answer_from(len(sample.ids) - 3):
+            model(**inputs)
+    assert run.reports[-2].stages == run.reports[-1].stages
 
 
 def test_positional_arguments():
