@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from vistrim.reference.lm.backgrounds import background
 from vistrim.reference.lm.scenes import AREA, IMAGE_SIZE, PATCH_SIZE, WIDTHS, Scene
-from vistrim.reference.rendering import DARK, CORNERS, MIN_COVERAGE, RGB, letter_font
+from vistrim.reference.rendering import CORNERS, DARK, MIN_COVERAGE, RGB, letter_font
 from vistrim.reference.scenes import COLORS, COLUMNS, KINDS, LETTERS, ROWS
 
 _AREAS = len(ROWS) * len(COLUMNS)
