@@ -38,8 +38,9 @@ def close(found: Any, expected: Any, tolerance: float | None = None) -> bool:
         Largest `error`. By default what the less precise of the two data types rounds, see `ROUNDING`.
     """
     if tolerance is None:
-        types = [value.dtype for value in (found, expected) if isinstance(value, torch.Tensor)]
-        tolerance = max(ROUNDING[dtype] for dtype in types or [torch.float32])
+        # A number was read off a tensor; of which type, nobody knows any more.
+        types = [getattr(value, "dtype", torch.float32) for value in (found, expected)]
+        tolerance = max(ROUNDING[dtype] for dtype in types)
     worst = error(found, expected)
     if worst > tolerance:
         print(f"error {worst:.2g} of the largest value, tolerance {tolerance:.2g}")

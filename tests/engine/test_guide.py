@@ -59,7 +59,7 @@ def compare(answer, guide, samples, ends=(), new_tokens=NEW_TOKENS):
         received = guides.received(guide, sample, expected)
         found = answer.received[b, width - len(sample.ids) :]
         visual = torch.tensor(sample.ids) == tiny.IMAGE
-        assert close(found.double()[visual], received[visual])
+        assert close(found[visual], received[visual])
     assert answer.prompt_tokens == tuple(len(s.ids) for s in samples)
     assert answer.images == tuple(len(s.pixels) for s in samples)
 

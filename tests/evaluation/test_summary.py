@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -157,7 +158,7 @@ SCORES = arrays(float, st.integers(1, 12), elements=st.floats(0, 1))
 @given(strata=st.lists(SCORES, min_size=1, max_size=3), seed=st.integers(0, 2**32))
 def test_bootstrap_means_are_paired_and_within_the_scores(strata, seed):
     first, second = bootstrap(strata, [scores / 2 for scores in strata], seed, resamples=50)
-    assert close(second, first / 2)
+    assert close(torch.from_numpy(second), torch.from_numpy(first / 2))
     assert first.min() >= np.mean([scores.min() for scores in strata]) - 1e-9
     assert first.max() <= np.mean([scores.max() for scores in strata]) + 1e-9
     np.testing.assert_array_equal(first, bootstrap(strata, strata, seed, resamples=50)[0])
