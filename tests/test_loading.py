@@ -70,10 +70,10 @@ def test_a_reference_model_by_name(original, monkeypatch):
 
 def test_a_reference_model_that_is_not_shipped(monkeypatch):
     def missing(name):
-        raise FileNotFoundError(f"{name} is not shipped:\nrun python -m vistrim.reference.train")
+        raise FileNotFoundError(f"{name} is not shipped:\nrun python -m training.reference.train")
 
     monkeypatch.setattr(reference, "weights_path", missing)
-    assert refusal("reference-small") == "reference-small is not shipped: run python -m vistrim.reference.train"
+    assert refusal("reference-small") == "reference-small is not shipped: run python -m training.reference.train"
 
 
 def test_local_names(original):

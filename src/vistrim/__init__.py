@@ -6,7 +6,7 @@
 >>> run.report
 """
 
-from vistrim.engine.report import TrimReport
+from vistrim.engine.report.trim_report import TrimReport
 from vistrim.errors import (
     LoadError,
     MethodError,

@@ -12,9 +12,9 @@ from transformers.cache_utils import DynamicCache
 from vistrim.architectures import ModelSpec, discover
 from vistrim.architectures.tested import TESTED
 from vistrim.core.layout import Grid
-from vistrim.engine.fitting import check_grid, check_positions, vision_reads
 from vistrim.engine.releases import check_runs
-from vistrim.engine.structure import find_structures
+from vistrim.engine.requirements import check_grid, check_positions, vision_reads
+from vistrim.engine.structured.layers import find_structures
 from vistrim.errors import UnsupportedModelError
 from vistrim.loading import building_error, load_config
 from vistrim.methods import Method, get_method, list_methods

@@ -7,10 +7,10 @@ from types import TracebackType
 from torch import Tensor, nn
 
 from vistrim.engine.engine import Engine
-from vistrim.engine.guided import GuidedEngine
+from vistrim.engine.guide.engine import GuidedEngine
 from vistrim.engine.releases import check_release
-from vistrim.engine.report import TrimReport
-from vistrim.methods.base import Method
+from vistrim.engine.report.trim_report import TrimReport
+from vistrim.methods.base.method import Method
 
 REPORTS = 16
 """Reports that a handle keeps, unless it is told otherwise."""

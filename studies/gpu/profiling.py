@@ -23,10 +23,10 @@ from torch.profiler import ProfilerActivity, profile
 from studies.gpu.headline import wanted
 from studies.gpu.results import Deadline, environment, since_start, write
 from vistrim import PVTP, ST3, trim
+from vistrim._utils.labels import UNTOUCHED
 from vistrim.benchmark.making import make_subject
 from vistrim.benchmark.subject import Subject
-from vistrim.engine.timing import clock
-from vistrim.labels import UNTOUCHED
+from vistrim.engine.report.timing import clock
 
 SIDES = {UNTOUCHED: None, "pvtp": PVTP(), "st3": ST3()}
 SHAPES = (

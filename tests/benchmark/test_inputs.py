@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tests.benchmark.small import VISUAL, small
+from tests.benchmark.small_shapes import VISUAL, small
 from vistrim.benchmark.inputs import make_inputs
 from vistrim.benchmark.making import make_subject
 from vistrim.benchmark.shapes import SHAPES

@@ -12,16 +12,16 @@ from tests.benchmark import subjects
 from tests.benchmark.subjects import subject, traces
 from tests.families.zoo import FAMILIES
 from vistrim import PVTP, SGL, ST3, VTA, Random, compose, trim
+from vistrim._utils.labels import UNTOUCHED
 from vistrim.architectures import discover
 from vistrim.benchmark import runner
 from vistrim.benchmark.cost import untouched_cost
-from vistrim.benchmark.overhead import KEEP_EVERYTHING, KeepEverything
+from vistrim.benchmark.keep_everything import KEEP_EVERYTHING, KeepEverything
 from vistrim.benchmark.runner import measure
 from vistrim.benchmark.subject import Subject
 from vistrim.benchmark.summary import summarize
 from vistrim.engine.releases import CACHE
 from vistrim.errors import BenchmarkError, ResumeError
-from vistrim.labels import UNTOUCHED
 
 METHODS = {"st3": ST3(1, 2, 0.3, horizon=8), KEEP_EVERYTHING: KeepEverything()}
 NEW = 4

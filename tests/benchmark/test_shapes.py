@@ -3,7 +3,7 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 import vistrim
-from tests.benchmark.small import VISUAL, small
+from tests.benchmark.small_shapes import VISUAL, small
 from vistrim.benchmark.making import make_subject
 from vistrim.benchmark.shapes import SHAPES
 from vistrim.errors import BenchmarkError

@@ -5,8 +5,8 @@ from statistics import median
 import pytest
 
 from tests.benchmark.subjects import cost, run
+from vistrim._utils.labels import UNTOUCHED
 from vistrim.benchmark.summary import summarize
-from vistrim.labels import UNTOUCHED
 
 COSTS = {UNTOUCHED: cost(), "half": cost("st3:x", flops=50.0, kv=(6, 3, 5))}
 RUNS = [

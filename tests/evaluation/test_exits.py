@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from benchmarks.exit import RATES, Question, mix, thresholds
+from studies.exits.measure import RATES, Question, mix, thresholds
 from tests import guides, tiny
 from tests.cli.checkpoint import build_processor
 from tests.evaluation.samples import sample
 from vistrim import SGL, Uniform, trim
 from vistrim.evaluation import RecordFile, summarize
+from vistrim.evaluation.accuracy_tables import tables
 from vistrim.evaluation.answering import answer
-from vistrim.evaluation.tables import tables
 from vistrim.prompting import format_prompts
 from vistrim.reference.items import Item, items
 

@@ -8,9 +8,9 @@ from tests.closeness import close
 from tests.evaluation.samples import failure, sample
 from vistrim import Uniform
 from vistrim.evaluation import RecordFile, summarize
-from vistrim.evaluation.plot import plot
+from vistrim.evaluation.accuracy_plot import plot
+from vistrim.evaluation.accuracy_tables import notes, tables
 from vistrim.evaluation.summary import bootstrap
-from vistrim.evaluation.tables import notes, tables
 from vistrim.reference.items import Item
 from vistrim.reference.tasks import SHORT_TASKS
 

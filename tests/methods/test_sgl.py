@@ -9,9 +9,9 @@ from transformers import GenerationConfig
 
 from tests import guides, tiny
 from tests.closeness import close
-from tests.engine.test_guide import NEW_TOKENS
+from tests.engine.guide.test_guide import NEW_TOKENS
 from tests.engine.test_lifecycle import fingerprint
-from tests.methods.dense import Dense
+from tests.methods.dense_reference import Dense
 from vistrim import (
     SGL,
     VTA,

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from vistrim.cli.errors import WrongUsageError
-from vistrim.cli.images import read_images
+from vistrim.cli.image_files import read_images
 
 RAMP = np.tile(np.arange(256), (8, 1))
 

@@ -11,12 +11,12 @@ from transformers import AutoModelForImageTextToText
 from vistrim.architectures import discover
 from vistrim.benchmark.inputs import visual_tokens
 from vistrim.benchmark.memory import Needs, needs
+from vistrim.benchmark.memory_limit import check_memory
 from vistrim.benchmark.pictures import impossible
-from vistrim.benchmark.scaling import check_memory
 from vistrim.benchmark.subject import Wanted
 from vistrim.benchmark.weights import generate_to_the_end, use_kernel
 from vistrim.errors import BenchmarkError
-from vistrim.evaluation.records import fingerprint
+from vistrim.evaluation.record_file import fingerprint
 from vistrim.loading import building_error, load, load_config, load_processor, resolve_dtype
 from vistrim.prompting import check_context, format_prompts
 

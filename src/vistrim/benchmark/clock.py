@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vistrim.architectures import ModelSpec
 from vistrim.engine.hooks import Hooks
-from vistrim.engine.timing import clock
+from vistrim.engine.report.timing import clock
 from vistrim.errors import BenchmarkError
 
 

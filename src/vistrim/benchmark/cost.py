@@ -1,12 +1,12 @@
 """What a generation computes and holds, with and without a method."""
 
+from vistrim._utils.labels import UNTOUCHED
 from vistrim.architectures import ModelSpec
 from vistrim.benchmark.results import Cost
 from vistrim.benchmark.subject import Subject
 from vistrim.core import costs
-from vistrim.engine.report import TrimReport
-from vistrim.engine.untrimmed import UntrimmedCache
-from vistrim.labels import UNTOUCHED
+from vistrim.engine.report.trim_report import TrimReport
+from vistrim.engine.report.untrimmed import UntrimmedCache
 from vistrim.methods import Method
 
 

@@ -9,7 +9,7 @@ from transformers import AutoModelForImageTextToText
 
 from vistrim.benchmark.inputs import make_inputs
 from vistrim.benchmark.memory import Needs, needs
-from vistrim.benchmark.scaling import check_memory
+from vistrim.benchmark.memory_limit import check_memory
 from vistrim.benchmark.shape import Shape
 from vistrim.benchmark.shapes import SHAPES
 from vistrim.benchmark.subject import Wanted

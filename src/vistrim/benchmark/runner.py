@@ -6,19 +6,19 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from vistrim._utils.environment import stamp
+from vistrim._utils.files import check_folder
+from vistrim._utils.labels import UNTOUCHED
 from vistrim.architectures import ModelSpec, discover
 from vistrim.benchmark.clock import time_generation
 from vistrim.benchmark.cost import trimmed_cost, untouched_cost
 from vistrim.benchmark.peak import watch_peak
-from vistrim.benchmark.records import RUNS, RunFile
 from vistrim.benchmark.results import Cost, Run
+from vistrim.benchmark.run_file import RUNS, RunFile
 from vistrim.benchmark.subject import Subject, Wanted
-from vistrim.environment import stamp
 from vistrim.errors import BenchmarkError
-from vistrim.files import check_folder
-from vistrim.labels import UNTOUCHED
 from vistrim.methods import Method
-from vistrim.methods.identity import identity
+from vistrim.methods.base.method_hash import identity
 from vistrim.trimming import trim
 
 WARM_UP_TOKENS = 2

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 
-from vistrim.benchmark.records import complete_rounds
+from vistrim._utils.labels import UNTOUCHED
 from vistrim.benchmark.results import Cost, Row, Run, Speedup
-from vistrim.labels import UNTOUCHED
+from vistrim.benchmark.run_file import complete_rounds
 
 PHASES: dict[str, Callable[[Run], float | None]] = {
     "encode": lambda run: run.encode_seconds,

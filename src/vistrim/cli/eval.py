@@ -11,16 +11,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from vistrim.cli.drawing import print_tables
+from vistrim._utils.environment import command_line
+from vistrim._utils.labels import UNTOUCHED
 from vistrim.cli.errors import CommandError
 from vistrim.cli.models import check_loading, identity, load_model, prepare_trim
 from vistrim.cli.parsing import parse_methods
 from vistrim.cli.tasks import TASKS_HELP, read_items
-from vistrim.environment import command_line
+from vistrim.cli.terminal_tables import print_tables
 from vistrim.errors import MissingPackageError
 from vistrim.evaluation import RecordFile, Row, evaluate, summarize
-from vistrim.evaluation.tables import notes, tables
-from vistrim.labels import UNTOUCHED
+from vistrim.evaluation.accuracy_tables import notes, tables
 from vistrim.methods import Method
 from vistrim.reference.items import Item
 from vistrim.reference.scenes import LEVELS, SPLITS
@@ -86,7 +86,7 @@ def evaluate_command(
     }
     rows = summarize(records, asked, methods, seed)
     # matplotlib takes a while to import: not for commands that draw nothing.
-    from vistrim.evaluation.report import write
+    from vistrim.evaluation.accuracy_report import write
 
     found = write(out, rows, settings, command_line())
     if as_json:

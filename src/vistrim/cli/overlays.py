@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 
 from vistrim.analysis import draw_report, image_as_seen
-from vistrim.cli.answering import Answer
+from vistrim.cli.asking import Answer
 from vistrim.cli.errors import CommandError, WrongUsageError
 
 

@@ -1,1 +1,1 @@
-"""The only code that knows transformers' internals: hooks, attention tap, masks, compaction, cache layers, report."""
+"""The only code that knows transformers' internals: hooks, attention, masks, compaction, cache layers, report."""

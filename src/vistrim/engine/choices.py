@@ -19,10 +19,10 @@ from torch import Tensor
 from vistrim.architectures import ModelSpec
 from vistrim.core.selection import Selection
 from vistrim.core.structure import LayerStructure
-from vistrim.engine.tokens import TokenMap
+from vistrim.engine.tokens.token_map import TokenMap
 from vistrim.errors import MethodError
-from vistrim.methods.base import Method, refuse_answer
-from vistrim.methods.composition import STAGES, Composition
+from vistrim.methods.base.composition import STAGES, Composition
+from vistrim.methods.base.method import Method, refuse_answer
 
 
 def check_description(method: Method) -> None:

@@ -12,17 +12,12 @@ from transformers.cache_utils import Cache, DynamicCache
 
 from vistrim.architectures import ModelSpec, discover
 from vistrim.architectures.spec import VisionTower
-from vistrim.engine import tap
 from vistrim.engine.adapters import without_adapter
-from vistrim.engine.border import Border
-from vistrim.engine.cache_swap import make_trimmable
+from vistrim.engine.attention import interception
+from vistrim.engine.attention.tensor_parallel import check_shared, find_group
+from vistrim.engine.cache.swap import make_trimmable
 from vistrim.engine.choices import check_cuts, check_description, check_fitted
 from vistrim.engine.compiled import check_eager
-from vistrim.engine.decode import Decode
-from vistrim.engine.deepstack import Merge, watch_features_of_layers
-from vistrim.engine.encodings import Encodings, awaited, encode_first, watch_encoder
-from vistrim.engine.fitting import check_grid, check_positions, vision_reads
-from vistrim.engine.forward import Forward
 from vistrim.engine.generation import (
     GenerateCall,
     Generation,
@@ -33,20 +28,25 @@ from vistrim.engine.generation import (
     refuse_continuous_batching,
 )
 from vistrim.engine.hooks import Call, Hooks, NotCopied
-from vistrim.engine.parallel import check_shared, find_group
-from vistrim.engine.prefill import Prefill
-from vistrim.engine.prompt import Prompt, read_inputs, read_prompt
-from vistrim.engine.question import read_question
-from vistrim.engine.recorder import Recorder
+from vistrim.engine.inputs.encodings import Encodings, awaited, encode_first, watch_encoder
+from vistrim.engine.inputs.prompt import Prompt, read_inputs, read_prompt
+from vistrim.engine.inputs.prompt_ends import Border
+from vistrim.engine.inputs.question import read_question
+from vistrim.engine.inputs.tower import TowerRecord, check_features, watch
+from vistrim.engine.passes.decode import Decode
+from vistrim.engine.passes.deepstack import Merge, watch_features_of_layers
+from vistrim.engine.passes.forward import Forward
+from vistrim.engine.passes.prefill import Prefill
 from vistrim.engine.records import Records
 from vistrim.engine.releases import CACHE, check_runs, recomputes_layers, with_cache_renamed
+from vistrim.engine.report.recorder import Recorder
+from vistrim.engine.requirements import check_grid, check_positions, vision_reads
 from vistrim.engine.running import RunningCalls
-from vistrim.engine.structure import RowSplit, check_call, check_heads, find_structures
+from vistrim.engine.structured.layers import RowSplit, check_call, check_heads, find_structures
+from vistrim.engine.structured.projections import narrow
 from vistrim.engine.thread_state import ThreadState
-from vistrim.engine.vision import VisionRecord, check_features, watch
-from vistrim.engine.visual_rows import narrow
 from vistrim.errors import UnsupportedModelError
-from vistrim.methods.base import Method
+from vistrim.methods.base.method import Method
 
 GENERATE = "generate"
 
@@ -105,7 +105,7 @@ class Engine(NotCopied):
         UnsupportedModelError
             If the model is already being trimmed, or a generation of then is still running.
         """
-        if tap.is_installed(self.spec.attentions[0]):
+        if interception.is_installed(self.spec.attentions[0]):
             raise UnsupportedModelError(
                 "this model is already being trimmed: leave that context (or detach that handle) first, and let "
                 "generations that began there end"
@@ -119,8 +119,8 @@ class Engine(NotCopied):
             hook = functools.partial(self._before_layer, i)
             hooks.keep(layer.register_forward_pre_hook(hook, with_kwargs=True))
         for i, attention in enumerate(self.spec.attentions):
-            tap.install(attention, functools.partial(self._attention_tap, i))
-            hooks.undo_with(functools.partial(tap.remove, attention))
+            interception.install(attention, functools.partial(self._intercept, i))
+            hooks.undo_with(functools.partial(interception.remove, attention))
         for layer, structured in zip(self.spec.layers, self.structures, strict=True):
             if structured is not None:
                 narrow(layer, structured.structure, self.spec.decoder_shape, hooks, self._split_rows)
@@ -139,7 +139,7 @@ class Engine(NotCopied):
         return self.spec.images.tower
 
     def _encodings(self) -> Encodings:
-        return Encodings(vision=VisionRecord(self.tower) if self.method.reads_vision else None)
+        return Encodings(vision=TowerRecord(self.tower) if self.method.reads_vision else None)
 
     def detach(self) -> None:
         """Trim no further calls, and remove what `attach` installed: now, or when the last running call ends."""
@@ -343,12 +343,12 @@ class Engine(NotCopied):
         return (hidden, *args[1:]), kwargs | arguments
 
     def _left_of_pass(self) -> tuple[Tensor | None, Sequence[Merge]]:
-        """What is left of this pass's tokens: see `vistrim.engine.deepstack.FindLeft`."""
+        """What is left of this pass's tokens: see `vistrim.engine.passes.deepstack.FindLeft`."""
         forward = self._thread.forward
         return forward.left if forward is not None else (None, ())
 
-    def _attention_tap(self, i: int) -> tap.Tap | None:
-        return self._thread.forward.tap(i) if self._thread.forward is not None else None
+    def _intercept(self, i: int) -> interception.Interception | None:
+        return self._thread.forward.intercept(i) if self._thread.forward is not None else None
 
     def _split_rows(self) -> RowSplit | None:
         forward = self._thread.forward

@@ -17,12 +17,12 @@ from transformers import (
 from transformers.cache_utils import Cache
 from transformers.generation import GenerationMode
 
-from vistrim.engine.cache_swap import check_cache
-from vistrim.engine.encodings import Encodings
-from vistrim.engine.exits import GuideRecord
-from vistrim.engine.flash import is_flash, sliding_windows
-from vistrim.engine.recorder import Recorder
+from vistrim.engine.attention.flash import is_flash, sliding_windows
+from vistrim.engine.cache.swap import check_cache
+from vistrim.engine.guide.exits import GuideRecord
+from vistrim.engine.inputs.encodings import Encodings
 from vistrim.engine.releases import CACHE
+from vistrim.engine.report.recorder import Recorder
 from vistrim.errors import UnsupportedGenerationError
 
 ATTENTION_KERNELS = ("sdpa", "eager")

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from vistrim.engine.generation import Generation
-from vistrim.engine.recorder import Recorder
+from vistrim.engine.report.recorder import Recorder
 
 
 class Records:

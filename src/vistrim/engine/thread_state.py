@@ -7,12 +7,12 @@ import threading
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from vistrim.engine.encodings import Encodings
-from vistrim.engine.forward import Forward
 from vistrim.engine.generation import Generation
 from vistrim.engine.hooks import Call, NotCopied
-from vistrim.engine.prompt import PromptInputs
-from vistrim.engine.vision import VisionRecord
+from vistrim.engine.inputs.encodings import Encodings
+from vistrim.engine.inputs.prompt import PromptInputs
+from vistrim.engine.inputs.tower import TowerRecord
+from vistrim.engine.passes.forward import Forward
 
 
 class ThreadState(NotCopied, threading.local):
@@ -45,7 +45,7 @@ class ThreadState(NotCopied, threading.local):
         """Where to note what becomes of images in this thread, or to look it up."""
         return self.encodings or (self.generation.encodings if self.generation is not None else None)
 
-    def find_vision(self) -> VisionRecord | None:
+    def find_vision(self) -> TowerRecord | None:
         """The same for what the vision tower does."""
         found = self.find_encodings()
         return found.vision if found is not None else None

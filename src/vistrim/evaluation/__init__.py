@@ -1,7 +1,7 @@
 """Accuracy retained: the untouched model and trimming methods on the same questions."""
 
 from vistrim.errors import ResumeError
-from vistrim.evaluation.records import RecordFile, fingerprint
+from vistrim.evaluation.record_file import RecordFile, fingerprint
 from vistrim.evaluation.runner import evaluate
 from vistrim.evaluation.summary import Figures, Row, summarize
 

@@ -9,8 +9,8 @@ import torch
 from vistrim.architectures import ModelSpec, discover
 from vistrim.core.costs import prefill_flops, vision_flops
 from vistrim.core.layout import Picture
-from vistrim.engine.untrimmed import UntrimmedCache
-from vistrim.evaluation.records import Answer
+from vistrim.engine.report.untrimmed import UntrimmedCache
+from vistrim.evaluation.record_file import Answer
 from vistrim.methods import Method
 from vistrim.prompting import check_context, format_prompts
 from vistrim.reference.items import Item

@@ -7,15 +7,15 @@ from typing import Any
 
 import torch
 
+from vistrim._utils.labels import UNTOUCHED
 from vistrim.architectures import discover
 from vistrim.errors import ResumeError, VistrimError
 from vistrim.evaluation.answering import answer
-from vistrim.evaluation.records import Failure, RecordFile, Sample
+from vistrim.evaluation.record_file import Failure, RecordFile, Sample
 from vistrim.evaluation.scoring import score
-from vistrim.labels import UNTOUCHED
 from vistrim.loading import is_out_of_memory
 from vistrim.methods import Method
-from vistrim.methods.identity import identity
+from vistrim.methods.base.method_hash import identity
 from vistrim.reference.items import Item
 from vistrim.trimming import trim
 

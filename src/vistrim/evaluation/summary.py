@@ -6,8 +6,8 @@ from statistics import mean
 
 import numpy as np
 
-from vistrim.evaluation.records import Failure, RecordFile, Sample
-from vistrim.labels import UNTOUCHED
+from vistrim._utils.labels import UNTOUCHED
+from vistrim.evaluation.record_file import Failure, RecordFile, Sample
 from vistrim.methods import Method
 from vistrim.reference.easy_vqa import TASK as EASY_VQA
 from vistrim.reference.items import Item

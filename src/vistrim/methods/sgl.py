@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from vistrim.core.schedules import share_of
 from vistrim.core.selection import Selection, keep_top
-from vistrim.methods.base import Method
-from vistrim.methods.registry import register
-from vistrim.methods.views import Guidance, InputTokens, LayerTokens, ModelFacts
+from vistrim.methods.base.method import Method
+from vistrim.methods.base.registry import register
+from vistrim.methods.base.stage_inputs import Guidance, InputTokens, LayerTokens, ModelFacts
 
 CONSISTENCY_SHARE = 0.05
 """Share of the visual tokens with which the guide reads its answer again."""

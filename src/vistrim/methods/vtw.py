@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from vistrim.core.selection import Selection
-from vistrim.methods.base import Positions, check_positions
-from vistrim.methods.one_cut import OneCut
-from vistrim.methods.registry import register
-from vistrim.methods.views import LayerTokens
+from vistrim.methods.base.method import Positions, check_positions
+from vistrim.methods.base.one_cut import OneCut
+from vistrim.methods.base.registry import register
+from vistrim.methods.base.stage_inputs import LayerTokens
 
 
 @register
@@ -123,7 +123,7 @@ def search_layer(
     IndexError.
     """
     # The measurement runs a model, so it lives above the methods.
-    from vistrim.calibration.withdrawal import withdrawal_divergences
+    from vistrim.calibration.vtw import withdrawal_divergences
 
     check_positions(positions)
     if isinstance(prompts, Mapping):

@@ -8,9 +8,9 @@ __all__ = ["NAMES", "weights_path"]
 
 #: Shipped models, and what trains each.
 TRAINED_BY = {
-    "reference": "vistrim.reference.train --size base",
-    "reference-small": "vistrim.reference.train --size small",
-    "reference-quecc-16": "vistrim.reference.train_quecc --tokens 16",
+    "reference": "training.reference.train --size base",
+    "reference-small": "training.reference.train --size small",
+    "reference-quecc-16": "training.reference.train_quecc --tokens 16",
 }
 NAMES = tuple(TRAINED_BY)
 _WEIGHTS = Path(__file__).parent / "weights"

@@ -10,9 +10,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from vistrim._utils.environment import command_line
 from vistrim.architectures import discover
-from vistrim.calibration.exits import agreement
-from vistrim.calibration.routers import Trained, collect, train_routers
+from vistrim.calibration.dyvte_exits import agreement
+from vistrim.calibration.dyvte_routers import Trained, collect, train_routers
 from vistrim.cli.calibrate import options
 from vistrim.cli.calibrate.output import check_new_file
 from vistrim.cli.calibrate.questions import digest, read_questions, refuse_placeholders
@@ -20,9 +21,8 @@ from vistrim.cli.errors import WrongUsageError
 from vistrim.cli.models import check_loading, identity, load_model
 from vistrim.cli.tasks import TASKS_HELP
 from vistrim.core.routing import exits_by_code, exits_by_paper
-from vistrim.environment import command_line
-from vistrim.methods.parts import part_path, save_part
-from vistrim.methods.views import ModelFacts
+from vistrim.methods.base.artifacts import part_path, save_part
+from vistrim.methods.base.stage_inputs import ModelFacts
 
 DEFAULT_TASKS = "short,description,easy-vqa"
 WIDTH_OF_HIDDEN = 2

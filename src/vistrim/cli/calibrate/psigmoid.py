@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from vistrim.calibration.evaluations import Evaluations, Untouched
 from vistrim.calibration.psigmoid import MISSING, KappaSearch, search_kappa
+from vistrim.calibration.rate_evaluations import Evaluations, Untouched
 from vistrim.cli.calibrate import options
 from vistrim.cli.calibrate.search import Calibration, Found, Search
 from vistrim.cli.errors import WrongUsageError

@@ -11,7 +11,7 @@ from PIL import Image
 
 from vistrim.calibration.objective import check_objective
 from vistrim.cli.errors import WrongUsageError
-from vistrim.cli.images import read_images
+from vistrim.cli.image_files import read_images
 from vistrim.cli.prompts import is_unicode
 from vistrim.cli.tasks import read_items
 from vistrim.prompting import image_token

@@ -13,17 +13,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vistrim import __version__
+from vistrim._utils.environment import command_line, stamp
 from vistrim.architectures import discover
-from vistrim.calibration.evaluations import Asking, Evaluations
+from vistrim.calibration.rate_evaluations import Asking, Evaluations
 from vistrim.cli.calibrate.output import finished, show
 from vistrim.cli.calibrate.questions import digest, read_questions, refuse_placeholders
 from vistrim.cli.errors import WrongUsageError
 from vistrim.cli.models import check_loading, identity, load_model
 from vistrim.core.costs import DecoderShape
-from vistrim.environment import command_line, stamp
 from vistrim.errors import ResumeError
-from vistrim.methods.keep_rates import check_rows
-from vistrim.methods.schedule_file import Schedule
+from vistrim.methods.base.keep_rates import check_rows
+from vistrim.methods.base.schedule_file import Schedule
 from vistrim.reference.items import Item
 
 

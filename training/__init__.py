@@ -1,0 +1,1 @@
+"""How the shipped models were made; no part of the installed package."""
