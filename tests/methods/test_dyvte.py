@@ -9,8 +9,8 @@ from tests.methods.dyvte_weights import WIDTH, random_routers, save, saved
 from vistrim import VTW, DyVTE, FasterVLM, compose, trim
 from vistrim.architectures import discover
 from vistrim.core.costs import DecoderShape
+from vistrim.core.model_facts import ModelFacts
 from vistrim.methods.base.artifacts import save_part
-from vistrim.methods.base.stage_inputs import ModelFacts
 
 SAMPLES = [*tiny.RAGGED, tiny.sample(1, 6, seed=5), tiny.sample(2, 9, seed=6)]
 

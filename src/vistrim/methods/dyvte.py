@@ -7,13 +7,14 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from vistrim.core.model_facts import ModelFacts
 from vistrim.core.query_text import text_behind_images
 from vistrim.core.routing import question_summary, router_logits
 from vistrim.core.selection import Selection
 from vistrim.methods.base.artifacts import load_part
 from vistrim.methods.base.method import Method
 from vistrim.methods.base.registry import register
-from vistrim.methods.base.stage_inputs import LayerTokens, ModelFacts
+from vistrim.methods.base.stage_inputs import LayerTokens
 
 TRAINING = "vistrim calibrate dyvte"
 PARTS = ("w1", "w2")

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vistrim.core.model_facts import ModelFacts
 from vistrim.core.schedules import share_of
 from vistrim.core.selection import Selection, keep_top
-from vistrim.methods.base.method import Method
+from vistrim.methods.base.method import Guidance, Method
 from vistrim.methods.base.registry import register
-from vistrim.methods.base.stage_inputs import Guidance, InputTokens, LayerTokens, ModelFacts
+from vistrim.methods.base.stage_inputs import InputTokens, LayerTokens
 
 CONSISTENCY_SHARE = 0.05
 """Share of the visual tokens with which the guide reads its answer again."""

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+from vistrim.core.model_facts import ModelFacts
 from vistrim.core.schedules import Decay, tokens_kept
 from vistrim.methods.base.attention_schedule import AttentionSchedule
 from vistrim.methods.base.method import Method
 from vistrim.methods.base.registry import register
-from vistrim.methods.base.stage_inputs import ModelFacts
 from vistrim.methods.pvtp import PVTP
 from vistrim.methods.vta import DEFAULT_FLOOR, DEFAULT_HORIZON, VTA
 

@@ -20,9 +20,9 @@ from vistrim.cli.calibrate.questions import digest, read_questions, refuse_place
 from vistrim.cli.errors import WrongUsageError
 from vistrim.cli.models import check_loading, identity, load_model
 from vistrim.cli.tasks import TASKS_HELP
+from vistrim.core.model_facts import ModelFacts
 from vistrim.core.routing import exits_by_code, exits_by_paper
 from vistrim.methods.base.artifacts import part_path, save_part
-from vistrim.methods.base.stage_inputs import ModelFacts
 
 DEFAULT_TASKS = "short,description,easy-vqa"
 WIDTH_OF_HIDDEN = 2

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vistrim._utils.files import save_whole
-from vistrim.methods.base.stage_inputs import ModelFacts
+from vistrim.core.model_facts import ModelFacts
 
 FOLDER = "vistrim"
 """Folder of trained parts beside a model's weights; other tools load every safetensors file next to those."""

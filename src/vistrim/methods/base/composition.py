@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from vistrim.core.model_facts import ModelFacts
 from vistrim.core.scores import AttentionRows
 from vistrim.core.selection import Selection
 from vistrim.core.structure import LayerStructure
-from vistrim.methods.base.method import Method, Ranking
-from vistrim.methods.base.stage_inputs import Guidance, InputTokens, LayerTokens, ModelFacts
+from vistrim.methods.base.method import Guidance, Method, Ranking
+from vistrim.methods.base.stage_inputs import InputTokens, LayerTokens
 
 KEEP_EVERYTHING = Method()
 STAGES = ("input", "structure", "prefill", "decode")

@@ -6,11 +6,11 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
+from vistrim.core.model_facts import ModelFacts
 from vistrim.core.query_text import text_behind_images
 from vistrim.core.schedules import share_kept
 from vistrim.methods.base.attention_schedule import AttentionSchedule
 from vistrim.methods.base.method import Method
-from vistrim.methods.base.stage_inputs import ModelFacts
 
 Rows = Literal["last", "prompt"]
 """Tokens whose attention ranks: the last prompt token, or all text of the prompt behind the last image."""

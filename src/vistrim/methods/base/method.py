@@ -10,13 +10,14 @@ from itertools import pairwise
 from typing import Any, ClassVar, Literal, NoReturn
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from vistrim.core.model_facts import ModelFacts
 from vistrim.core.scores import AttentionRows
 from vistrim.core.selection import Selection, keep_top
 from vistrim.core.structure import LayerStructure
 from vistrim.errors import MethodError
-from vistrim.methods.base.stage_inputs import Guidance, InputTokens, LayerTokens, ModelFacts
+from vistrim.methods.base.stage_inputs import InputTokens, LayerTokens
 
 Positions = Literal["original", "renumber"]
 """RoPE positions of the tokens that are left: "original", each keeps its own; "renumber", consecutive ones."""
@@ -51,6 +52,28 @@ def check_layer(name: str, layer: int, depth: int) -> None:
             f"{name}={layer}, but the model has {depth} decoder layers (0 to {depth - 1}): "
             f"nothing would be trimmed; choose a smaller {name}"
         )
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """What a method that ranks by a guide asks for.
+
+    The guide is a smaller model that answers the prompt first. Its attention scores the visual tokens, and where it is
+    sure enough of its answer, that is the answer.
+
+    Attributes
+    ----------
+    guide : nn.Module
+        A multimodal model for generation, with the same visual tokens.
+    exit_threshold : float or None
+        Exit score above which the guide's answer is returned; None: there is no such score.
+    consistency_share : float
+        Share of the visual tokens, the best ones, with which the guide reads its answer again for that score.
+    """
+
+    guide: nn.Module
+    exit_threshold: float | None
+    consistency_share: float
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vistrim.core.model_facts import ModelFacts
 from vistrim.methods.base.method import Method
-from vistrim.methods.base.stage_inputs import ModelFacts
 
 
 def identity(method: Method, model: ModelFacts) -> str:

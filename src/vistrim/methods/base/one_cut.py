@@ -3,8 +3,8 @@
 from abc import abstractmethod
 from dataclasses import dataclass
 
+from vistrim.core.model_facts import ModelFacts
 from vistrim.methods.base.method import Method, Positions, check_layer, check_positions
-from vistrim.methods.base.stage_inputs import ModelFacts
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from vistrim._utils.files import write_whole
+from vistrim.core.model_facts import ModelFacts
 from vistrim.methods.base.artifacts import check_made_for
 from vistrim.methods.base.keep_rates import KeepRates, Rows
-from vistrim.methods.base.stage_inputs import ModelFacts
 
 FORMAT = 1
 _KINDS: dict[str, type] = {

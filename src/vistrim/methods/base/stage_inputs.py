@@ -1,68 +1,12 @@
-"""What methods get to see: of the model, and of the tokens at each stage."""
+"""What methods see of the tokens at each stage."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from vistrim.core.costs import DecoderShape
 from vistrim.core.layout import Grid
 from vistrim.core.scores import AttentionRows
-
-
-@dataclass(frozen=True)
-class ModelFacts:
-    """What a method may know about the model that it is to run on.
-
-    Attributes
-    ----------
-    name : str
-        The checkpoint's name without owner or folders, such as "llava-1.5-7b-hf"; empty if the model has none.
-    folder : Path or None
-        The checkpoint's folder, if it came from one on this machine.
-    decoder : DecoderShape
-        Sizes of the decoder.
-    grid : tuple of int or None
-        Rows and columns of the visual tokens of one image, where all images have the same.
-    rope_axes : int
-        1, or 3 for M-RoPE, whose positions have a time, a row and a column.
-    device : str
-        Where it takes its inputs, such as "cpu" or "cuda:0".
-    dtype : torch.dtype
-        Number type of its embeddings.
-    """
-
-    name: str
-    folder: Path | None
-    decoder: DecoderShape
-    grid: Grid | None
-    rope_axes: int = 1
-    device: str = "cpu"
-    dtype: torch.dtype = torch.float32
-
-
-@dataclass(frozen=True)
-class Guidance:
-    """What a method that ranks by a guide asks for.
-
-    The guide is a smaller model that answers the prompt first. Its attention scores the visual tokens, and where it is
-    sure enough of its answer, that is the answer.
-
-    Attributes
-    ----------
-    guide : nn.Module
-        A multimodal model for generation, with the same visual tokens.
-    exit_threshold : float or None
-        Exit score above which the guide's answer is returned; None: there is no such score.
-    consistency_share : float
-        Share of the visual tokens, the best ones, with which the guide reads its answer again for that score.
-    """
-
-    guide: nn.Module
-    exit_threshold: float | None
-    consistency_share: float
 
 
 @dataclass(frozen=True)
