@@ -24,7 +24,7 @@ from training.reference.quecc_learner import CompressedLearner, stride_for
 from training.reference.recipe import HARD_TWICE
 from training.reference.runs import Parts, Run
 from training.reference.validation import validation_scores
-from vistrim.architectures import discover
+from vistrim.engine import describe
 from vistrim.loading import load
 from vistrim.methods.base.artifacts import part_path, save_part
 from vistrim.methods.quecc import QueCC
@@ -140,7 +140,7 @@ def export_compressed(learner: CompressedLearner, processor: LlavaProcessor, fol
         name: value.detach().to("cpu", torch.bfloat16) for name, value in learner.compressor.state_dict().items()
     }
     settings = learner.compressor.shape.notes() | {"blocks": "/".join(map(str, learner.blocks))}
-    facts = replace(discover(model).facts, name=folder.resolve().name)
+    facts = replace(describe(model).facts, name=folder.resolve().name)
     path = part_path(folder, QueCC.name)
     path.parent.mkdir(exist_ok=True)
     save_part(path, QueCC.name, facts, tensors, settings)

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vistrim.architectures import ModelSpec
 from vistrim.benchmark.pictures import Family, Pictures
+from vistrim.engine import ModelSpec
 from vistrim.errors import BenchmarkError
 
 FIRST_WORD, WORDS = 1000, 20_000

@@ -9,13 +9,13 @@ from typing import Any
 from vistrim._utils.environment import stamp
 from vistrim._utils.files import check_folder
 from vistrim._utils.labels import UNTOUCHED
-from vistrim.architectures import ModelSpec, discover
 from vistrim.benchmark.clock import time_generation
 from vistrim.benchmark.cost import trimmed_cost, untouched_cost
 from vistrim.benchmark.peak import watch_peak
 from vistrim.benchmark.results import Cost, Run
 from vistrim.benchmark.run_file import RUNS, RunFile
 from vistrim.benchmark.subject import Subject, Wanted
+from vistrim.engine import ModelSpec, describe
 from vistrim.errors import BenchmarkError
 from vistrim.methods import Method
 from vistrim.methods.base.method_hash import identity
@@ -90,7 +90,7 @@ def measure(
             raise ValueError(f"{name}={value}: must be at least 1")
     if UNTOUCHED in methods:
         raise ValueError(f"{UNTOUCHED!r} is the label of the untouched model: give the method another")
-    spec = discover(subject.model)
+    spec = describe(subject.model)
     # Refuse what does not fit before the first run is waited for.
     for label, method in methods.items():
         _check(subject, spec, label, method)

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vistrim.architectures import ModelSpec
 from vistrim.calibration.single_pass import read_call, untrimmed
 from vistrim.core.query_text import text_behind_images
 from vistrim.core.scores import AttentionRows, Softmax
 from vistrim.core.selection import gather_rows
+from vistrim.engine import ModelSpec
 from vistrim.engine.attention import interception
 from vistrim.engine.hooks import Call
 from vistrim.engine.inputs.query_rows import QueryRows

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vistrim.architectures import ModelSpec, discover
+from vistrim.engine import ModelSpec, describe
 from vistrim.engine.attention import interception
 from vistrim.engine.hooks import Call
 from vistrim.engine.inputs.prompt import Prompt, read_inputs, read_prompt
@@ -20,7 +20,7 @@ def untrimmed(model: Any) -> ModelSpec:
     UnsupportedModelError
         If the model is not supported, or is being trimmed.
     """
-    spec = discover(model)
+    spec = describe(model)
     if interception.is_installed(spec.attentions[0]):
         raise UnsupportedModelError("this model is being trimmed: leave that context first")
     return spec

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vistrim.architectures import ModelSpec
 from vistrim.calibration.single_pass import read_call, untrimmed
 from vistrim.core.selection import Selection
+from vistrim.engine import ModelSpec
 from vistrim.engine.hooks import Call
 from vistrim.engine.inputs.prompt import Prompt
 from vistrim.engine.requirements import check_axes

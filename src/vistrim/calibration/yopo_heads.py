@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vistrim.architectures import discover
 from vistrim.calibration.attention_ratios import attention_ratios
+from vistrim.engine import describe
 from vistrim.methods.base.artifacts import save_part
 from vistrim.methods.yopo import HEADS, YOPO
 
@@ -46,7 +46,7 @@ class HeadCalibration:
     def save(self, path: Path, model: Any) -> None:
         """Write the file that `vistrim.YOPO` takes as ``heads``, for the model that it was measured on."""
         notes = {"threshold": self.threshold, "prompts": len(self.ratios)}
-        save_part(path, YOPO.name, discover(model).facts, {HEADS: self.active}, notes)
+        save_part(path, YOPO.name, describe(model).facts, {HEADS: self.active}, notes)
 
 
 def calibrate_heads(
@@ -97,7 +97,7 @@ def calibrate_heads(
     if threshold is not None and not math.isfinite(threshold):
         raise ValueError(f"threshold={threshold}: must be a finite number")
     if keep is not None:
-        shape = discover(model).decoder_shape
+        shape = describe(model).decoder_shape
         _heads_beyond(keep, shape.layers * shape.heads, WHOLE_LAYERS * shape.heads)
     if isinstance(prompts, Mapping):
         raise TypeError("prompts must be several processor outputs: write [inputs] for a single one")

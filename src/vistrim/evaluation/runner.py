@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from vistrim._utils.labels import UNTOUCHED
-from vistrim.architectures import discover
+from vistrim.engine import describe
 from vistrim.errors import ResumeError, VistrimError
 from vistrim.evaluation.answering import answer
 from vistrim.evaluation.record_file import Failure, RecordFile, Sample
@@ -69,7 +69,7 @@ def evaluate(
         If too many items fail one after the other.
     """
     sides: dict[str, Method | None] = {UNTOUCHED: None, **methods}
-    facts = discover(model).facts
+    facts = describe(model).facts
     for method in methods.values():
         records.claim(_name(method), identity(method, facts))
     todo = {label: [item for item in items if not _known(records, side, item)] for label, side in sides.items()}

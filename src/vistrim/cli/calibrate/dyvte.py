@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vistrim._utils.environment import command_line
-from vistrim.architectures import discover
 from vistrim.calibration.dyvte_exits import agreement
 from vistrim.calibration.dyvte_routers import Trained, collect, train_routers
 from vistrim.cli.calibrate import options
@@ -22,6 +21,7 @@ from vistrim.cli.models import check_loading, identity, load_model
 from vistrim.cli.tasks import TASKS_HELP
 from vistrim.core.model_facts import ModelFacts
 from vistrim.core.routing import exits_by_code, exits_by_paper
+from vistrim.engine import describe
 from vistrim.methods.base.artifacts import part_path, save_part
 
 DEFAULT_TASKS = "short,description,easy-vqa"
@@ -78,7 +78,7 @@ def dyvte(
     questions = read_questions(data, own_tasks, split, limit or default, seed, "accuracy")
 
     loaded, processor = load_model(model, dtype, device)
-    facts = discover(loaded).facts
+    facts = describe(loaded).facts
     refuse_placeholders(questions, processor)
     width = width or max(1, facts.decoder.hidden // WIDTH_OF_HIDDEN)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

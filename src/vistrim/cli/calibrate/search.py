@@ -14,13 +14,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from vistrim import __version__
 from vistrim._utils.environment import command_line, stamp
-from vistrim.architectures import discover
 from vistrim.calibration.rate_evaluations import Asking, Evaluations
 from vistrim.cli.calibrate.output import finished, show
 from vistrim.cli.calibrate.questions import digest, read_questions, refuse_placeholders
 from vistrim.cli.errors import WrongUsageError
 from vistrim.cli.models import check_loading, identity, load_model
 from vistrim.core.costs import DecoderShape
+from vistrim.engine import describe
 from vistrim.errors import ResumeError
 from vistrim.methods.base.keep_rates import check_rows
 from vistrim.methods.base.schedule_file import Schedule
@@ -143,7 +143,7 @@ class Calibration:
 
     def _made(self, search: Search, settings: dict[str, Any]) -> Schedule:
         model, processor = load_model(self.model, self.dtype, self.device)
-        spec = discover(model)
+        spec = describe(model)
         refuse_placeholders(self.questions, processor)
         asking = Asking(model, processor, self.questions, self.batch_size, self.max_new_tokens)
         shared = {**identity(model, processor), **self._asked}
