@@ -4,6 +4,8 @@ from typing import Any
 
 from vistrim.architectures import ModelSpec, discover
 
+__all__ = ["ModelSpec", "describe"]
+
 
 def describe(model: Any) -> ModelSpec:
     """Tell where a model keeps its parts and what becomes of its images, or refuse it.

@@ -15,7 +15,7 @@ from vistrim.architectures.spec import VisionTower
 from vistrim.engine.adapters import without_adapter
 from vistrim.engine.attention import interception
 from vistrim.engine.attention.tensor_parallel import check_shared, find_group
-from vistrim.engine.cache.swap import make_trimmable
+from vistrim.engine.cache.swap import check_lacking, make_trimmable
 from vistrim.engine.choices import check_cuts, check_description, check_fitted
 from vistrim.engine.compiled import check_eager
 from vistrim.engine.generation import (
@@ -23,6 +23,7 @@ from vistrim.engine.generation import (
     Generation,
     begin_generation,
     check_kernel,
+    check_layer_cuts,
     check_length,
     check_router_logits,
     refuse_continuous_batching,
@@ -36,14 +37,13 @@ from vistrim.engine.inputs.tower import TowerRecord, check_features, watch
 from vistrim.engine.passes.decode import Decode
 from vistrim.engine.passes.deepstack import Merge, watch_features_of_layers
 from vistrim.engine.passes.forward import Forward
+from vistrim.engine.passes.layer_cut import RowSplit
 from vistrim.engine.passes.prefill import Prefill
 from vistrim.engine.records import Records
 from vistrim.engine.releases import CACHE, check_runs, recomputes_layers, with_cache_renamed
 from vistrim.engine.report.recorder import Recorder
-from vistrim.engine.requirements import check_grid, check_positions, vision_reads
+from vistrim.engine.requirements import check_grid, check_positions, layer_cuts, vision_reads
 from vistrim.engine.running import RunningCalls
-from vistrim.engine.structured.layers import RowSplit, check_call, check_heads, find_structures
-from vistrim.engine.structured.projections import narrow
 from vistrim.engine.thread_state import ThreadState
 from vistrim.errors import UnsupportedModelError
 from vistrim.methods.base.method import Method
@@ -87,7 +87,7 @@ class Engine(NotCopied):
         self.vision_reads = vision_reads(method, self.spec)
         check_grid(method, self.spec)
         check_positions(method, self.spec)
-        self.structures = find_structures(method, self.spec)
+        self.layer_cuts = layer_cuts(method, self.spec)
         self.group = find_group(model)
         if self.group is not None:
             check_shared(method, self.spec)
@@ -121,9 +121,9 @@ class Engine(NotCopied):
         for i, attention in enumerate(self.spec.attentions):
             interception.install(attention, functools.partial(self._intercept, i))
             hooks.undo_with(functools.partial(interception.remove, attention))
-        for layer, structured in zip(self.spec.layers, self.structures, strict=True):
-            if structured is not None:
-                narrow(layer, structured.structure, self.spec.decoder_shape, hooks, self._split_rows)
+        for layer, cut in zip(self.spec.layers, self.layer_cuts, strict=True):
+            if cut is not None:
+                cut.narrow(layer, self.spec.decoder_shape, hooks, self._split_rows)
         watch_encoder(self.spec, self._thread.find_encodings, hooks)
         if self.method.reads_vision:
             watch(self.tower, *self.vision_reads, self._thread.find_vision, hooks)
@@ -256,7 +256,7 @@ class Engine(NotCopied):
         recorder, is_new = self._records.of(self._thread.generation_of(cache), embeddings, cache)
         is_prefill = is_new or length > 1 or cache is None
         prompt = self._prompt(embeddings, cache, past) if is_prefill else None
-        common = (self.spec, self.method, self.structures, recorder, length, past, cache, self.group)
+        common = (self.spec, self.method, self.layer_cuts, recorder, length, past, cache, self.group)
         if prompt is not None:
             question = self._question(prompt, embeddings, recorder)
             vision = self._thread.find_vision()
@@ -281,13 +281,13 @@ class Engine(NotCopied):
         cache = call.get(CACHE)
         use_cache = call["use_cache"] if call.get("use_cache") is not None else decoder.config.use_cache
         recomputes = recomputes_layers(decoder)
-        if any(self.structures):
-            check_call(call, decoder.config, recomputes)
+        if any(self.layer_cuts):
+            check_layer_cuts(call, decoder.config, recomputes)
         if cache is None and use_cache and not recomputes:
             cache = DynamicCache(config=decoder.config)
         if cache is not None:
             make_trimmable(cache, decoder.config)
-            check_heads(cache, self.structures)
+            check_lacking(cache, (cut.lacking if cut is not None else None for cut in self.layer_cuts))
         return cache
 
     def _prompt(self, embeddings: Tensor, cache: Cache | None, past: int) -> Prompt | None:
@@ -333,7 +333,7 @@ class Engine(NotCopied):
         # A look ahead at this layer must not go by the plan of the last.
         forward.plan = None
         changed = forward.before_layer(i, args[0] if args else kwargs["hidden_states"], kwargs)
-        if self.structures[i] is not None:
+        if self.layer_cuts[i] is not None:
             forward.plan = forward.plan_layer(i)
         if changed is None:
             return None

@@ -2,6 +2,8 @@
 
 from vistrim.architectures import ModelSpec
 from vistrim.architectures.image_layouts import unknown
+from vistrim.engine.choices import check_structure
+from vistrim.engine.passes.layer_cut import LayerCuts
 from vistrim.errors import UnsupportedModelError
 from vistrim.methods.base.composition import Composition
 from vistrim.methods.base.method import Method
@@ -34,6 +36,24 @@ def vision_reads(method: Method, spec: ModelSpec) -> tuple[tuple[int, ...], tupl
             f"have: {INSTEAD}"
         )
     return attention, states
+
+
+def layer_cuts(method: Method, spec: ModelSpec) -> LayerCuts:
+    """Ask a fitted method what the layers leave out, and check that this can be left out of these layers.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If a layer is not made of the parts that are known.
+    """
+    found = method.structure(spec.facts)
+    check_structure(found, method, spec)
+    if found is None:
+        return (None,) * len(spec.layers)
+    # Few methods cut inside the layers.
+    from vistrim.engine.structured.cuts import find_cuts
+
+    return find_cuts(found, method.name, spec)
 
 
 def check_grid(method: Method, spec: ModelSpec) -> None:

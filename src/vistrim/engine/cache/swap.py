@@ -1,9 +1,11 @@
 """Which caches can forget tokens: checks, and the swap of their layers."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
+from vistrim.core.structure import LayerStructure
 from vistrim.engine.cache.layers import TrimmableLayer, TrimmableSlidingLayer
 from vistrim.errors import UnsupportedGenerationError
 
@@ -69,3 +71,19 @@ def make_trimmable(cache: Cache, config: Any) -> None:
             cache.layers[i] = cls.__new__(cls)
             cache.layers[i].__dict__.update(source.__dict__)
             cache.layers[i].logical = source.get_seq_length()
+
+
+def check_lacking(cache: Cache, lacking: Iterable[LayerStructure | None]) -> None:
+    """Refuse a cache whose visual tokens lack keys or values that the layers are going to read.
+
+    Raises
+    ------
+    UnsupportedGenerationError
+        If it was filled with other heads cut.
+    """
+    for cached, own in zip(cache.layers, lacking, strict=True):
+        if cached.lacking is not None and cached.lacking != own:
+            raise UnsupportedGenerationError(
+                "this KV cache was filled with attention heads cut, and its visual tokens have no keys and values "
+                "there: continue it with the same heads cut, or start a new cache"
+            )

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from vistrim.architectures import ModelSpec
 from vistrim.engine.engine import Engine
 from vistrim.engine.generation import GenerateCall, Generation, refuse
-from vistrim.engine.guide.exits import PER_IMAGE, PER_SAMPLE, GuideRecord, merged, without
+from vistrim.engine.guide.exits import PER_IMAGE, PER_SAMPLE, merged, without
 from vistrim.engine.guide.guide import Guide, GuideAnswer
 from vistrim.engine.inputs.prompt import has_images
 from vistrim.engine.releases import CACHE
+from vistrim.engine.report.guide_record import GuideRecord
 from vistrim.engine.report.recorder import Recorder
 from vistrim.methods.base.method import Method
 

@@ -14,8 +14,7 @@ from vistrim.engine.cache.layers import GENERATED, refuse_cropping
 from vistrim.engine.choices import check_counts, check_eviction
 from vistrim.engine.hooks import Call
 from vistrim.engine.passes.forward import Forward
-from vistrim.engine.structured.decode_kernel import plan_decode
-from vistrim.engine.structured.layers import LayerPass
+from vistrim.engine.passes.layer_cut import LayerPass
 from vistrim.engine.tokens.masks import decode_mask, visible
 from vistrim.engine.tokens.positions import lowered_arguments, own_positions
 from vistrim.engine.tokens.token_map import TokenMap
@@ -113,8 +112,8 @@ class Decode(Forward):
 
     def plan_layer(self, layer: int) -> LayerPass | None:
         assert self.cache is not None
-        structured = self.structures[layer]
-        return plan_decode(structured, self.cache.layers[layer]) if structured is not None else None
+        cut = self.layer_cuts[layer]
+        return cut.plan_decode(self.cache.layers[layer]) if cut is not None else None
 
     def read_scores(self, layer: int, query: Tensor, key: Tensor, mask: Tensor | None, softmax: Softmax) -> None:
         assert self.cache is not None

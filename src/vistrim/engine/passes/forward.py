@@ -18,8 +18,8 @@ from vistrim.engine.attention.look_ahead import leave_layer
 from vistrim.engine.attention.tensor_parallel import SharedRows
 from vistrim.engine.hooks import Call
 from vistrim.engine.passes.deepstack import Merge
+from vistrim.engine.passes.layer_cut import LayerCuts, LayerPass
 from vistrim.engine.report.recorder import Recorder
-from vistrim.engine.structured.layers import LayerPass, Structures
 from vistrim.methods.base.method import Method
 
 
@@ -33,7 +33,7 @@ class Forward:
         The model.
     method : Method
         What is trimmed.
-    structures : Structures
+    layer_cuts : LayerCuts
         What the layers leave out for visual tokens.
     recorder : Recorder
         Collects the measurements.
@@ -59,7 +59,7 @@ class Forward:
 
     spec: ModelSpec
     method: Method
-    structures: Structures
+    layer_cuts: LayerCuts
     recorder: Recorder
     length: int
     past: int
@@ -143,8 +143,8 @@ class Forward:
 
     def looking(self, layer: int, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """Queries and keys of the layer's heads that see visual tokens."""
-        structured = self.structures[layer]
-        return (query, key) if structured is None else structured.looking(query, key)
+        cut = self.layer_cuts[layer]
+        return (query, key) if cut is None else cut.looking(query, key)
 
     def read_scores(self, layer: int, query: Tensor, key: Tensor, mask: Tensor | None, softmax: Softmax) -> None:
         """Score the tokens by the attention of a layer; see `vistrim.engine.attention.interception.AttentionReader`."""

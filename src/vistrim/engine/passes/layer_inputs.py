@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vistrim.engine.attention.flash import flash_mask, looks_back
 from vistrim.engine.hooks import Call
+from vistrim.engine.inputs.prompt import Prompt
 from vistrim.engine.passes.forward import Forward
 from vistrim.engine.tokens.compaction import PER_TOKEN, compact_arguments
 from vistrim.engine.tokens.masks import layer_mask
@@ -22,6 +23,8 @@ class LayerInputs(Forward):
 
     Attributes
     ----------
+    prompt : Prompt
+        The tokens before trimming.
     tokens : TokenMap
         The rows that the current layer processes.
     trimmed : bool
@@ -30,9 +33,13 @@ class LayerInputs(Forward):
         How positions have changed in this pass; None: each token has its own.
     """
 
+    prompt: Prompt
     tokens: TokenMap = field(init=False)
     trimmed: bool = False
     renumbering: Renumbering | None = None
+
+    def __post_init__(self) -> None:
+        self.tokens = self.prompt.tokens
 
     @property
     def places(self) -> Tensor:
@@ -77,8 +84,8 @@ class LayerInputs(Forward):
             changed |= self.remember(
                 ("arguments", *map(id, alive)), alive, lambda: compact_arguments(kwargs, self.places)
             )
-        structured = self.structures[layer]
-        maps = self.flash and structured is not None and structured.brings_kernel
+        cut = self.layer_cuts[layer]
+        maps = self.flash and cut is not None and cut.brings_kernel
         if self.trimmed or (cached is not None and cached.is_trimmed) or maps:
             changed["attention_mask"] = self._mask(layer, kwargs.get("attention_mask"), maps)
         return changed

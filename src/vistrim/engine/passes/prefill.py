@@ -18,13 +18,11 @@ from vistrim.engine.cache.layers import Incoming, refuse_cropping
 from vistrim.engine.choices import check_query_rows, check_scores, check_selection
 from vistrim.engine.hooks import Call
 from vistrim.engine.inputs.packed_rows import mask_parts_rows, refuse_in_packed_rows
-from vistrim.engine.inputs.prompt import Prompt
 from vistrim.engine.inputs.query_rows import QueryRows
 from vistrim.engine.inputs.tower import TowerRecord
 from vistrim.engine.passes.deepstack import Merge
+from vistrim.engine.passes.layer_cut import LayerPass
 from vistrim.engine.passes.layer_inputs import LayerInputs
-from vistrim.engine.structured.layers import LayerPass
-from vistrim.engine.structured.plan import plan_prefill
 from vistrim.engine.tokens.compaction import compact_hidden, replace_hidden, restore_length
 from vistrim.engine.tokens.masks import visible_to_rows
 from vistrim.engine.tokens.positions import Renumbering, own_positions
@@ -38,8 +36,6 @@ class Prefill(LayerInputs):
 
     Attributes
     ----------
-    prompt : Prompt
-        The tokens before trimming.
     cuts : frozenset of int
         Layers before which the method is asked.
     vision : TowerRecord or None
@@ -66,7 +62,6 @@ class Prefill(LayerInputs):
         Whether there are several samples in a row.
     """
 
-    prompt: Prompt
     cuts: frozenset[int]
     vision: TowerRecord | None
     guidance: Tensor | None
@@ -81,7 +76,7 @@ class Prefill(LayerInputs):
     packed: bool = False
 
     def __post_init__(self) -> None:
-        self.tokens = self.prompt.tokens
+        super().__post_init__()
         self.entered = self.tokens.n_visual
         self.asking = QueryRows.last_of(self.prompt)
         if not any(self.entered):
@@ -115,14 +110,14 @@ class Prefill(LayerInputs):
         self.recorder.layer_ran(self.tokens.width, self.cached(layer), self.tokens)
         if cached is not None:
             shift = self.renumbering.shift if self.renumbering is not None else None
-            structured = self.structures[layer]
-            lacking = structured.lacking if structured is not None and any(self.tokens.n_visual) else None
+            cut = self.layer_cuts[layer]
+            lacking = cut.lacking if cut is not None and any(self.tokens.n_visual) else None
             cached.incoming = Incoming(self.length, self.tokens, self.entered, self.trimmed, shift, lacking)
         return hidden, changed
 
     def plan_layer(self, layer: int) -> LayerPass | None:
-        structured = self.structures[layer]
-        return plan_prefill(structured, layer, self) if structured is not None else None
+        cut = self.layer_cuts[layer]
+        return cut.plan_prefill(layer, self) if cut is not None else None
 
     def read_scores(self, layer: int, query: Tensor, key: Tensor, mask: Tensor | None, softmax: Softmax) -> None:
         with self.recorder.selecting():

@@ -12,8 +12,8 @@ from vistrim.architectures import ModelSpec
 from vistrim.architectures.tested import TESTED
 from vistrim.core import costs
 from vistrim.core.layout import Picture
-from vistrim.engine.guide.exits import GuideRecord
 from vistrim.engine.inputs.prompt import Prompt
+from vistrim.engine.report.guide_record import GuideRecord
 from vistrim.engine.report.timing import Stopwatch, clock
 from vistrim.engine.report.trim_report import Stage, TrimReport
 from vistrim.engine.tokens.token_map import TokenMap

@@ -11,7 +11,8 @@ from torch import Tensor
 from vistrim.core.attention import attend
 from vistrim.core.selection import gather_rows
 from vistrim.core.structure import HeadBlock
-from vistrim.engine.structured.layers import LayerPass, StructuredLayer
+from vistrim.engine.passes.layer_cut import LayerPass
+from vistrim.engine.structured.layers import StructuredLayer
 from vistrim.engine.tokens.masks import visible_between
 from vistrim.engine.tokens.token_map import TokenMap
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from vistrim.core.costs import LayerWork, structured_layer_flops
@@ -11,16 +9,15 @@ from vistrim.core.layout import Grid
 from vistrim.core.selection import kept_rows
 from vistrim.core.windows import lay_tiles, rows_of_cells, tile_grid
 from vistrim.engine.inputs.images import PromptPictures
-from vistrim.engine.structured.layers import LayerPass, RowSplit, StructuredLayer
+from vistrim.engine.passes.layer_cut import LayerPass, RowSplit
+from vistrim.engine.passes.layer_inputs import LayerInputs
+from vistrim.engine.structured.layers import StructuredLayer
 from vistrim.engine.structured.prefill_kernel import PrefillKernel, Tiles
 from vistrim.engine.tokens.token_map import TokenMap, add
 from vistrim.errors import UnsupportedGenerationError
 
-if TYPE_CHECKING:
-    from vistrim.engine.passes.prefill import Prefill
 
-
-def plan_prefill(layer: StructuredLayer, number: int, forward: Prefill) -> LayerPass | None:
+def plan_prefill(layer: StructuredLayer, number: int, forward: LayerInputs) -> LayerPass | None:
     """Plan a layer that is about to run, and note what it computes; None: there is nothing to leave out.
 
     Raises
@@ -53,7 +50,7 @@ def _split(tokens: TokenMap) -> RowSplit:
     return RowSplit(order[others:], order[:others])
 
 
-def _tiles(window: int, columns: TokenMap, forward: Prefill) -> Tiles:
+def _tiles(window: int, columns: TokenMap, forward: LayerInputs) -> Tiles:
     tokens = forward.tokens
     height, width = _common_grid(forward.prompt.pictures)
     layout = forward.prompt.layout
@@ -81,7 +78,9 @@ def _common_grid(pictures: PromptPictures) -> Grid:
     return grid
 
 
-def _note_work(layer: StructuredLayer, number: int, forward: Prefill, columns: TokenMap, tiles: Tiles | None) -> None:
+def _note_work(
+    layer: StructuredLayer, number: int, forward: LayerInputs, columns: TokenMap, tiles: Tiles | None
+) -> None:
     """Note the FLOPs of the whole batch, and of each sample as if it were alone."""
     tokens, shape = forward.tokens, forward.spec.decoder_shape
     cached = columns.width - tokens.width

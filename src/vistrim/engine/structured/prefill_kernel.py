@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,12 +10,10 @@ from torch import Tensor
 from vistrim.core.attention import attend, attend_by_tiles
 from vistrim.core.selection import gather_rows
 from vistrim.core.structure import HeadBlock
+from vistrim.engine.passes.layer_inputs import LayerInputs
 from vistrim.engine.structured.layers import StructuredLayer
 from vistrim.engine.tokens.masks import visible_between, visible_to_rows
 from vistrim.engine.tokens.token_map import TokenMap
-
-if TYPE_CHECKING:
-    from vistrim.engine.passes.prefill import Prefill
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ class PrefillKernel:
     ----------
     layer : StructuredLayer
         The layer.
-    forward : Prefill
+    forward : LayerInputs
         The pass.
     tokens : TokenMap
         The rows.
@@ -70,7 +67,7 @@ class PrefillKernel:
     """
 
     layer: StructuredLayer
-    forward: Prefill
+    forward: LayerInputs
     tokens: TokenMap
     columns: TokenMap
     tiles: Tiles | None

@@ -16,7 +16,7 @@ from torch.nn.functional import linear
 from vistrim.core.costs import DecoderShape
 from vistrim.core.structure import LayerStructure, runs
 from vistrim.engine.hooks import Hooks
-from vistrim.engine.structured.layers import RowSplit
+from vistrim.engine.passes.layer_cut import RowSplit
 
 FindRows = Callable[[], RowSplit | None]
 """The rows of the running pass; None: all rows are alike."""
