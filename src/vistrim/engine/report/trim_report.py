@@ -1,12 +1,9 @@
 """What a trimmed generation did, measured."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
-
-from rich.console import Console, ConsoleOptions, RenderResult
-from rich.table import Table
-from rich.text import Text
 
 from vistrim._utils.units import bytes_text
 
@@ -207,15 +204,11 @@ class TrimReport:
         lines = [f"{label:<{width}}  {value}" for label, value in self.rows()]
         return "\n".join([*lines, *(f"warning: {w}" for w in self.warnings)])
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        table = Table(title="vistrim report", title_justify="left", show_header=False)
-        table.add_column(no_wrap=True)
-        table.add_column(overflow="fold")
-        for label, value in self.rows():
-            table.add_row(Text(label), Text(value))
-        yield table
-        for warning in self.warnings:
-            yield Text(f"warning: {warning}", style="yellow")
+    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
+        # Only a terminal of rich asks for this.
+        from vistrim.engine.report.rich_table import rich_table
+
+        return rich_table(self.rows(), self.warnings)
 
     def _repr_html_(self) -> str:
         from html import escape
