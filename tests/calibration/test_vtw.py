@@ -6,7 +6,7 @@ import torch
 from tests import tiny
 from tests.closeness import close
 from vistrim import VTW, UnsupportedModelError, trim
-from vistrim.methods.vtw import search_layer
+from vistrim.calibration.vtw import search_layer
 
 PROMPTS = [tiny.batch(tiny.RAGGED), tiny.batch([tiny.sample(2, 7)]), tiny.batch(tiny.SAME_LENGTH)]
 

@@ -28,7 +28,7 @@ from vistrim import (
     compose,
     trim,
 )
-from vistrim.methods.vtw import search_layer
+from vistrim.calibration.vtw import search_layer
 
 STEPS = 3
 NAMES = ("qwen2_5_vl", "qwen3_vl")
