@@ -2,6 +2,7 @@
 
 import difflib
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,29 @@ def load(name_or_path: str | Path, *, dtype: torch.dtype | str = "auto", device:
     # The processor is small and a missing one is common: find out before the weights are downloaded.
     processor = _load_processor(name, source)
     return _load_model(name, source, weights_dtype, where), processor
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """A model by name, loaded when it is first asked for, once for each device and number type.
+
+    Attributes
+    ----------
+    name : str
+        As `load` takes it.
+    """
+
+    name: str
+    _loaded: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def __call__(self, device: str, dtype: torch.dtype) -> Any:
+        """Load the model; see `load` for what is raised."""
+        if (device, dtype) not in self._loaded:
+            self._loaded[device, dtype], _ = load(self.name, dtype=dtype, device=device)
+        return self._loaded[device, dtype]
+
+    def __str__(self) -> str:
+        return self.name
 
 
 def load_config(name_or_path: str | Path) -> Any:

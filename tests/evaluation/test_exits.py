@@ -49,7 +49,7 @@ def test_costs_are_those_of_the_item_alone(asked):
 
 
 def test_the_share_of_exits_is_shown_where_there_are_any(tmp_path):
-    records, methods = RecordFile(tmp_path, {}), {"guided": SGL("small"), "uniform": Uniform()}
+    records, methods = RecordFile(tmp_path, {}), {"guided": SGL(guides.shared()), "uniform": Uniform()}
     asked = [Item(name, "color", "What?", "red", lambda: None) for name in "abcd"]
     records.append([sample(name) for name in "abcd"])
     records.append([sample(name, str(methods["uniform"])) for name in "abcd"])

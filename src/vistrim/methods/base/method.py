@@ -7,7 +7,8 @@ a `Selection`; the engine does the rest. A method that overrides nothing keeps e
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from typing import Any, ClassVar, Literal, NoReturn
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NoReturn, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +53,13 @@ def check_layer(name: str, layer: int, depth: int) -> None:
             f"{name}={layer}, but the model has {depth} decoder layers (0 to {depth - 1}): "
             f"nothing would be trimmed; choose a smaller {name}"
         )
+
+
+class ModelLoader(Protocol):
+    """Loads a model that a method needs beside the one it runs on; as text it is that model's name."""
+
+    def __call__(self, device: str, dtype: torch.dtype) -> nn.Module:
+        """Load it to a device, in a number type; the same call gives the same model again."""
 
 
 @dataclass(frozen=True)
@@ -216,7 +224,9 @@ class Method:
 
 
 def notation(value: Any) -> str:
-    """Write a parameter as the command line reads it: ``(2, 6, 15)`` as ``2/6/15``."""
+    """Write a parameter as the command line reads it: ``(2, 6, 15)`` as ``2/6/15``, a model by its name."""
+    if isinstance(value, nn.Module):
+        return Path(getattr(value, "name_or_path", "")).name or type(value).__name__
     return "/".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
