@@ -23,10 +23,9 @@ from studies.record import record
 from vistrim import SGL, TrimReport, load, trim
 from vistrim._utils.tables import Table
 from vistrim.evaluation.answering import answer
-from vistrim.evaluation.scoring import score
-from vistrim.evaluation.summary import GROUPS
+from vistrim.evaluation.items import Item
 from vistrim.prompting import format_prompts
-from vistrim.reference.items import Item, items
+from vistrim.reference.items import EVALUATED, items
 
 RATES = [i / 10 for i in range(11)]
 """Exit rates that are shown."""
@@ -119,7 +118,7 @@ def ask(model: Any, processor: Any, batch: Sequence[Item], method: SGL, longest:
     with trim(model, method) as run:
         output = model.generate(**inputs, max_new_tokens=longest, do_sample=False)
     texts = processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    return [score(item.task, text, item.answer) for item, text in zip(batch, texts, strict=True)], run.report
+    return [item.score(text) for item, text in zip(batch, texts, strict=True)], run.report
 
 
 def both(model: Any, processor: Any, guide: Any, batch: Sequence[Item], options: argparse.Namespace) -> list[Question]:
@@ -130,12 +129,12 @@ def both(model: Any, processor: Any, guide: Any, batch: Sequence[Item], options:
     untouched = answer(model, processor, batch, None, options.max_new_tokens)
     return [
         Question(
-            task=item.task,
+            task=item.task.name,
             item=item.id,
             exit_score=exits.exit_scores[b],
             guide=alone[b],
             guided=guided[b],
-            untouched=score(item.task, untouched[b].answer, item.answer),
+            untouched=item.score(untouched[b].answer),
             guide_flops=exits.method_flops[b],
             guided_flops=report.prefill_flops_per_sample[b],
             full_flops=untouched[b].prefill_flops_full,
@@ -208,7 +207,7 @@ def main() -> None:
     guide, _ = load(options.guide, dtype=model.dtype, device=str(model.device))
 
     questions: list[Question] = []
-    tasks = [task for tasks in GROUPS.values() for task in tasks]
+    tasks = list(EVALUATED)
     for task in track(tasks, "tasks", console=Console(stderr=True)):
         if options.split == "validation" and task == "easy-vqa":
             continue
@@ -217,8 +216,8 @@ def main() -> None:
             questions += both(model, processor, guide, asked[start : start + options.batch_size], options)
 
     groups = {}
-    for group, members in GROUPS.items():
-        if found := [q for q in questions if q.task in members]:
+    for group in dict.fromkeys(task.group for task in EVALUATED.values()):
+        if found := [q for q in questions if EVALUATED[q.task].group == group]:
             groups[group] = found, [mix(found, threshold) for threshold in thresholds(found, RATES)]
     written = [table(group, *figures).markdown() for group, figures in groups.items()]
     folder = options.out

@@ -12,7 +12,7 @@ from vistrim import VTW, trim
 from vistrim.calibration.dyvte_exits import agreement, exits, teacher_forced
 from vistrim.calibration.dyvte_routers import ITEMS_PER_FILE, collect, train_routers
 from vistrim.core.routing import exits_by_code
-from vistrim.reference.items import Item
+from vistrim.evaluation.items import Item, Task
 
 WORDS = ["w9 w10", "w11 w12 w13 w14", "w15", "w16 w17 w18 w19 w20", "w9 w30"]
 
@@ -21,7 +21,7 @@ def make_items(count=5):
     def picture(i):
         return lambda: Image.fromarray(np.random.default_rng(i).integers(0, 255, (20, 20, 3), dtype=np.uint8))
 
-    return [Item(f"i{i}", "t", WORDS[i % 5], WORDS[(i + 2) % 5], picture(i)) for i in range(count)]
+    return [Item(f"i{i}", Task("t"), WORDS[i % 5], WORDS[(i + 2) % 5], picture(i)) for i in range(count)]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from vistrim.calibration import rate_evaluations as module
 from vistrim.calibration.objective import check_objective, performance
 from vistrim.calibration.rate_evaluations import Asking, Evaluations
 from vistrim.errors import ResumeError
-from vistrim.reference.items import Item
+from vistrim.evaluation.items import Item, Task
 
 SETTINGS = {"weights": "abc", "objective": "agreement"}
 EVERYTHING, HALF, FEW = (1.0,) * 5, (1.0, 0.5, 0.5, 0.5, 0.5), (1.0, 0.1, 0.1, 0.1, 0.1)
@@ -21,7 +21,7 @@ def item(number: int, task: str = "data", answer: str = "") -> Item:
     def picture() -> Image.Image:
         return Image.linear_gradient("L").rotate(35 * number).convert("RGB")
 
-    return Item(f"q/{number}", task, f"what is w{number + 20}", answer, picture)
+    return Item(f"q/{number}", Task(task), f"what is w{number + 20}", answer, picture)
 
 
 @pytest.fixture

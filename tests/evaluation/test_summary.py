@@ -10,8 +10,9 @@ from vistrim import Uniform
 from vistrim.evaluation import RecordFile, summarize
 from vistrim.evaluation.accuracy_plot import plot
 from vistrim.evaluation.accuracy_tables import notes, tables
+from vistrim.evaluation.items import Item
 from vistrim.evaluation.summary import bootstrap
-from vistrim.reference.items import Item
+from vistrim.reference.items import EVALUATED
 from vistrim.reference.tasks import SHORT_TASKS
 
 METHOD = Uniform()
@@ -19,7 +20,7 @@ NAME = str(METHOD)
 
 
 def item(name, task="color"):
-    return Item(name, task, "What?", "red", lambda: None)
+    return Item(name, EVALUATED[task], "What?", "red", lambda: None)
 
 
 @pytest.fixture

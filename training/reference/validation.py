@@ -6,7 +6,6 @@ from statistics import mean
 from typing import Any
 
 from vistrim.evaluation.answering import answer
-from vistrim.evaluation.scoring import score
 from vistrim.methods.base.method import Method
 from vistrim.reference.items import items
 from vistrim.reference.tasks import TASKS
@@ -21,5 +20,5 @@ def validation_scores(model: Any, processor: Any, method: Method | None, level: 
     for task in TASKS:
         asked = items(task, "validation", level, number)
         given = answer(model, processor, asked, method, MAX_NEW_TOKENS)
-        scores[task] = mean(score(task, g.answer, item.answer) for g, item in zip(given, asked, strict=True))
+        scores[task] = mean(item.score(g.answer) for g, item in zip(given, asked, strict=True))
     return scores

@@ -10,8 +10,8 @@ from vistrim.calibration.text_alone import TextAlone, text_alone
 from vistrim.core.query_text import text_behind_images
 from vistrim.core.routing import Agreement, compare_answers, question_summary
 from vistrim.core.selection import gather_rows, kept_rows
+from vistrim.evaluation.items import Item
 from vistrim.prompting import check_context, format_prompts
-from vistrim.reference.items import Item
 
 IGNORED = -100
 

@@ -23,7 +23,7 @@ from vistrim._utils.files import save_whole
 from vistrim.calibration.dyvte_exits import exits
 from vistrim.core.routing import router_logits
 from vistrim.errors import ResumeError
-from vistrim.reference.items import Item
+from vistrim.evaluation.items import Item
 
 ITEMS_PER_FILE = 256
 HELD_OUT = 0.1

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from statistics import mean
 from typing import Literal, get_args
 
-from vistrim.evaluation.scoring import score
-from vistrim.reference.items import Item
+from vistrim.evaluation.items import Item
 
 Objective = Literal["accuracy", "agreement"]
 """accuracy: mean score of the answers; agreement: share of answers that are the untouched model's, word for word.
@@ -37,6 +36,6 @@ def performance(objective: Objective, items: Sequence[Item], given: Sequence[str
     """Performance in [0, 1] of the answers ``given``, next to those of the untouched model."""
     by_task: dict[str, list[float]] = defaultdict(list)
     for item, answer, before in zip(items, given, untouched, strict=True):
-        value = score(item.task, answer, item.answer) if objective == "accuracy" else float(answer == before)
-        by_task[item.task].append(value)
+        value = item.score(answer) if objective == "accuracy" else float(answer == before)
+        by_task[item.task.name].append(value)
     return mean(mean(values) for values in by_task.values())

@@ -10,11 +10,11 @@ from vistrim._utils.files import append_lines, damaged_line, differences, read_l
 from vistrim.calibration.objective import Objective, check_objective, performance
 from vistrim.errors import ResumeError
 from vistrim.evaluation.answering import answer
+from vistrim.evaluation.items import Item
 from vistrim.evaluation.record_file import Answer
 from vistrim.evaluation.runner import batches
 from vistrim.methods import Method
 from vistrim.methods.base.keep_rates import KeepRates, Rows
-from vistrim.reference.items import Item
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,10 @@ from vistrim.cli.terminal_tables import print_tables
 from vistrim.errors import MissingPackageError
 from vistrim.evaluation import RecordFile, Row, evaluate, summarize
 from vistrim.evaluation.accuracy_tables import notes, tables
+from vistrim.evaluation.items import Item
 from vistrim.methods import Method
-from vistrim.reference.items import Item
+from vistrim.reference import NAMES
+from vistrim.reference.items import NOTE
 from vistrim.reference.scenes import LEVELS, SPLITS
 
 
@@ -88,7 +90,7 @@ def evaluate_command(
     # matplotlib takes a while to import: not for commands that draw nothing.
     from vistrim.evaluation.accuracy_report import write
 
-    found = write(out, rows, settings, command_line())
+    found = write(out, rows, settings, command_line(), NOTE if model in NAMES else "")
     if as_json:
         typer.echo(json.dumps(found))
     else:

@@ -1,10 +1,11 @@
 """The reference models' questions, as the command line names them."""
 
 from vistrim.cli.errors import WrongUsageError
-from vistrim.reference.items import TASK_NAMES, Item, items, with_images
+from vistrim.evaluation.items import Item, with_images
+from vistrim.reference.items import EVALUATED, items
 from vistrim.reference.tasks import SHORT_TASKS
 
-TASKS_HELP = f"Comma-separated: {', '.join(TASK_NAMES)}; 'short' for all with short answers about scenes."
+TASKS_HELP = f"Comma-separated: {', '.join(EVALUATED)}; 'short' for all with short answers about scenes."
 
 
 def read_items(
@@ -20,7 +21,7 @@ def read_items(
     named = [part.strip() for part in tasks.split(",") if part.strip()]
     names = dict.fromkeys(name for part in named for name in (SHORT_TASKS if part == "short" else (part,)))
     if not names:
-        raise WrongUsageError(f"no task: choose from short, {', '.join(TASK_NAMES)}")
+        raise WrongUsageError(f"no task: choose from short, {', '.join(EVALUATED)}")
     try:
         return [item for name in names for item in with_images(items(name, split, level, limit, seed), images)]
     except ValueError as error:

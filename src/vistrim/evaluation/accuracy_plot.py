@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from vistrim._utils.labels import UNTOUCHED, without_parameters
-from vistrim.evaluation.summary import GROUPS, Row
+from vistrim.evaluation.summary import Row, groups_of
 
 _MARKERS = "os^Dv<>ph8XP*d"
 MOST_ENTRIES = 24
@@ -23,7 +23,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     path : Path
         PNG file; not written where there is nothing to draw.
     """
-    groups = [group for group in GROUPS if any(group in row.groups for row in rows)]
+    groups = groups_of(rows)
     if not groups:
         return
     names = legend_names(rows)

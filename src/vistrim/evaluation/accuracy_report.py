@@ -6,7 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from vistrim import reference
 from vistrim._utils.environment import stamp
 from vistrim._utils.files import write_whole
 from vistrim.evaluation.accuracy_plot import plot
@@ -16,7 +15,7 @@ from vistrim.evaluation.summary import RESAMPLES, Row
 SHOWN_FAILURES = 20
 
 DEFINITIONS = f"""\
-* accuracy: exact match; for descriptions the F1 of the object facts; over several tasks the mean of the tasks
+* accuracy: exact match, or the score that the task names; over several tasks the mean of the tasks
 * retained: accuracy over the untouched model's on the same items, with the 95 % bootstrap interval ({RESAMPLES} draws);
   an interval without width means that no difference was seen in these items, not that there is none
 * agree: share of the answers that are the untouched model's, word for word
@@ -28,13 +27,10 @@ DEFINITIONS = f"""\
 * exited: share of the items that a method's guide answered alone; to the others' costs they add the guide's FLOPs only
 * costs are those of each sample alone, without the padding of its batch"""
 
-REFERENCE_NOTE = (
-    "The reference models know nothing but drawn shapes: accuracy on them is evidence about a method's mechanics, "
-    "not about large models."
-)
 
-
-def write(folder: Path, rows: Sequence[Row], settings: dict[str, Any], command: str) -> dict[str, Any]:
+def write(
+    folder: Path, rows: Sequence[Row], settings: dict[str, Any], command: str, remark: str = ""
+) -> dict[str, Any]:
     """Write the three files.
 
     Parameters
@@ -47,6 +43,8 @@ def write(folder: Path, rows: Sequence[Row], settings: dict[str, Any], command: 
         What was asked, how.
     command : str
         That repeats the evaluation.
+    remark : str
+        What to know of the model's figures, for ``results.md``.
 
     Returns
     -------
@@ -60,16 +58,15 @@ def write(folder: Path, rows: Sequence[Row], settings: dict[str, Any], command: 
         "methods": [asdict(row) for row in rows],
     }
     write_whole(folder / "results.json", json.dumps(found, indent=2) + "\n")
-    write_whole(folder / "results.md", _markdown(rows, settings, command))
+    write_whole(folder / "results.md", _markdown(rows, settings, command, remark))
     plot(rows, folder / "results.png")
     return found
 
 
-def _markdown(rows: Sequence[Row], settings: dict[str, Any], command: str) -> str:
+def _markdown(rows: Sequence[Row], settings: dict[str, Any], command: str, remark: str) -> str:
     parts = [f"# Accuracy of {settings['model']}, untouched and trimmed", f"```\n{command}\n```"]
     parts.append(", ".join(f"{key} {value}" for key, value in settings.items()))
-    if settings["model"] in reference.NAMES:
-        parts.append(REFERENCE_NOTE)
+    parts.append(remark)
     parts += [table.markdown() for table in tables(rows)]
     parts += ["![accuracy against cost](results.png)", DEFINITIONS]
     parts.append("\n".join(f"* {line}" for line in notes(rows)))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from vistrim._utils.tables import Table
-from vistrim.evaluation.summary import GROUPS, Figures, Interval, Row
+from vistrim.evaluation.summary import Figures, Interval, Row, groups_of
 
 COLUMNS = ("method", "accuracy", "retained [95 %]", "agree", "tokens", "FLOPs", "KV mean", "KV peak")
 ALL_COLUMNS = (*COLUMNS, "exited", "items", "errors")
@@ -12,11 +12,10 @@ ALL_COLUMNS = (*COLUMNS, "exited", "items", "errors")
 
 def tables(rows: Sequence[Row]) -> list[Table]:
     """One table per group of tasks, then accuracy task by task."""
-    groups = [group for group in GROUPS if any(group in row.groups for row in rows)]
     tasks = list(dict.fromkeys(task for row in rows for task in row.tasks))
     lines = [(row.label, *(_percent(row.tasks.get(task)) for task in tasks)) for row in rows]
     return [
-        *(_group_table(group, rows) for group in groups),
+        *(_group_table(group, rows) for group in groups_of(rows)),
         Table("Accuracy task by task, %", ("method", *tasks), lines),
     ]
 

@@ -10,10 +10,10 @@ from vistrim.core.costs import prefill_flops, vision_flops
 from vistrim.core.layout import Picture
 from vistrim.engine import ModelSpec, describe
 from vistrim.engine.report.untrimmed import UntrimmedCache
+from vistrim.evaluation.items import Item
 from vistrim.evaluation.record_file import Answer
 from vistrim.methods import Method
 from vistrim.prompting import check_context, format_prompts
-from vistrim.reference.items import Item
 from vistrim.trimming import trim
 
 

@@ -69,7 +69,7 @@ class Sample(Answer):
     method, item, task, prompt, right : str
         Who was asked what; ``right`` is the right answer.
     score : float
-        In [0, 1]; see `vistrim.evaluation.scoring.score`.
+        In [0, 1]; see `vistrim.evaluation.items.Task`.
     """
 
     method: str

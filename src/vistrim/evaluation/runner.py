@@ -11,12 +11,11 @@ from vistrim._utils.labels import UNTOUCHED
 from vistrim.engine import describe
 from vistrim.errors import ResumeError, VistrimError
 from vistrim.evaluation.answering import answer
+from vistrim.evaluation.items import Item
 from vistrim.evaluation.record_file import Failure, RecordFile, Sample
-from vistrim.evaluation.scoring import score
 from vistrim.loading import is_out_of_memory
 from vistrim.methods import Method
 from vistrim.methods.base.method_hash import identity
-from vistrim.reference.items import Item
 from vistrim.trimming import trim
 
 FAILURES_IN_A_ROW = 20
@@ -138,17 +137,17 @@ def _answered(
             Sample(
                 method=_name(method),
                 item=item.id,
-                task=item.task,
+                task=item.task.name,
                 prompt=item.prompt,
                 right=item.answer,
-                score=score(item.task, given.answer, item.answer),
+                score=item.score(given.answer),
                 **asdict(given),
             )
             for item, given in zip(items, answers, strict=True)
         ]
     # Outside of the handler, where the error no longer holds the failed batch in memory.
     if len(items) == 1:
-        return [Failure(_name(method), items[0].id, items[0].task, reason)]
+        return [Failure(_name(method), items[0].id, items[0].task.name, reason)]
     torch.cuda.empty_cache()
     half = len(items) // 2
     return [

@@ -7,17 +7,12 @@ from statistics import mean
 import numpy as np
 
 from vistrim._utils.labels import UNTOUCHED
+from vistrim.evaluation.items import Item, Task
 from vistrim.evaluation.record_file import Failure, RecordFile, Sample
 from vistrim.methods import Method
-from vistrim.reference.easy_vqa import TASK as EASY_VQA
-from vistrim.reference.items import Item
-from vistrim.reference.tasks import SHORT_TASKS
 
 RESAMPLES = 5000
 _DRAWS_AT_ONCE = 2_000_000
-
-GROUPS = {"Short answers": SHORT_TASKS, "Description": ("description",), "Easy-VQA": (EASY_VQA,)}
-"""Tasks that are reported together: their answers are alike, and so is what trimming does to them."""
 
 AVERAGED = (
     "ended",
@@ -158,22 +153,31 @@ def summarize(records: RecordFile, items: Sequence[Item], methods: Mapping[str, 
     return [_row(records, items, label, name, seed) for label, name in names.items()]
 
 
+def groups_of(rows: Sequence[Row]) -> list[str]:
+    """Groups of tasks of which a row has figures, in the order in which they were asked."""
+    asked = dict.fromkeys(group for row in rows for group in row.errors)
+    return [group for group in asked if any(group in row.groups for row in rows)]
+
+
 def _row(records: RecordFile, items: Sequence[Item], label: str, name: str, seed: int) -> Row:
     by_task = {task: _pairs(records, items, task, name) for task in dict.fromkeys(item.task for item in items)}
-    groups = {group: [by_task[task] for task in tasks if task in by_task] for group, tasks in GROUPS.items()}
+    groups = {
+        group: [pairs for task, pairs in by_task.items() if task.group == group]
+        for group in dict.fromkeys(task.group for task in by_task)
+    }
     failures = (records.failure(name, item.id) for item in items)
     return Row(
         label=label,
         method=name,
         # A mean over fewer tasks than the untouched model's would not compare.
-        groups={group: _figures(pairs, seed) for group, pairs in groups.items() if pairs and all(map(len, pairs))},
-        tasks={task: _figures([pairs], seed) for task, pairs in by_task.items() if len(pairs)},
-        errors={group: sum(task.errors for task in pairs) for group, pairs in groups.items() if pairs},
+        groups={group: _figures(pairs, seed) for group, pairs in groups.items() if all(map(len, pairs))},
+        tasks={task.name: _figures([pairs], seed) for task, pairs in by_task.items() if len(pairs)},
+        errors={group: sum(task.errors for task in pairs) for group, pairs in groups.items()},
         failures=[failure for failure in failures if failure is not None],
     )
 
 
-def _pairs(records: RecordFile, items: Sequence[Item], task: str, name: str) -> _Pairs:
+def _pairs(records: RecordFile, items: Sequence[Item], task: Task, name: str) -> _Pairs:
     asked = [item.id for item in items if item.task == task]
     found = [(records.sample(UNTOUCHED, item), records.sample(name, item)) for item in asked]
     both = [(untouched, trimmed) for untouched, trimmed in found if untouched and trimmed]

@@ -22,9 +22,9 @@ from vistrim.cli.models import check_loading, identity, load_model
 from vistrim.core.costs import DecoderShape
 from vistrim.engine import describe
 from vistrim.errors import ResumeError
+from vistrim.evaluation.items import Item
 from vistrim.methods.base.keep_rates import check_rows
 from vistrim.methods.base.schedule_file import Schedule
-from vistrim.reference.items import Item
 
 
 @dataclass(frozen=True)
