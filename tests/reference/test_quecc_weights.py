@@ -10,9 +10,9 @@ import vistrim
 from vistrim import QueCC
 from vistrim.evaluation.answering import answer
 from vistrim.evaluation.items import with_images
-from vistrim.reference import NAMES, weights_path
 from vistrim.reference.items import items
 from vistrim.reference.tasks import SHORT_TASKS
+from vistrim.shipped import NAMES, weights_path
 
 SHIPPED = [name for name in NAMES if "quecc" in name]
 PER_TASK = 4

@@ -9,10 +9,10 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForCon
 
 from vistrim.evaluation.answering import answer
 from vistrim.evaluation.items import with_images
-from vistrim.reference import NAMES, weights_path
 from vistrim.reference.items import items
 from vistrim.reference.processing import build_processor, chat
 from vistrim.reference.tasks import SHORT_TASKS
+from vistrim.shipped import NAMES, weights_path
 
 LEVEL = "several"
 PER_TASK = 5
@@ -102,7 +102,7 @@ def test_a_batch_gives_the_answers_of_single_runs(reference):
 def test_unknown_and_missing_weights_say_what_to_do(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="reference"):
         weights_path("refrence")
-    monkeypatch.setattr("vistrim.reference._WEIGHTS", tmp_path)
+    monkeypatch.setattr("vistrim.shipped._WEIGHTS", tmp_path)
     for name in NAMES:
         with pytest.raises(FileNotFoundError, match=r"vistrim\.reference\.train"):
             weights_path(name)

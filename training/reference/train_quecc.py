@@ -28,9 +28,10 @@ from vistrim.engine import describe
 from vistrim.loading import load
 from vistrim.methods.base.artifacts import part_path, save_part
 from vistrim.methods.quecc import QueCC
-from vistrim.reference import easy_vqa, weights_path
+from vistrim.reference import easy_vqa
 from vistrim.reference.processing import build_processor
 from vistrim.reference.scenes import LEVELS
+from vistrim.shipped import weights_path
 
 LEVEL = "full"
 

@@ -23,9 +23,9 @@ from vistrim.evaluation import RecordFile, Row, evaluate, summarize
 from vistrim.evaluation.accuracy_tables import notes, tables
 from vistrim.evaluation.items import Item
 from vistrim.methods import Method
-from vistrim.reference import NAMES
 from vistrim.reference.items import NOTE
 from vistrim.reference.scenes import LEVELS, SPLITS
+from vistrim.shipped import NAMES
 
 
 def evaluate_command(
