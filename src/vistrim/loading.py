@@ -1,6 +1,8 @@
 """Load a multimodal model and its processor: stock transformers objects, one clear error when it fails."""
 
 import difflib
+import hashlib
+import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,6 +131,19 @@ def load_processor(name_or_path: str | Path) -> Any:
 def is_local(name_or_path: str | Path) -> bool:
     """Whether a model's files are on this machine by name: a reference model or an existing directory."""
     return str(name_or_path) in NAMES or os.path.isdir(os.path.expanduser(name_or_path))
+
+
+def fingerprint(model: Any, processor: Any) -> str:
+    """Tell models apart that have the same name: a hash over settings and the first values of every weight."""
+    digest = hashlib.sha256()
+    for part in (model.config, model.generation_config, processor.image_processor):
+        digest.update(part.to_json_string().encode())
+    digest.update(str(processor.chat_template).encode())
+    digest.update(json.dumps(processor.tokenizer.get_vocab(), sort_keys=True).encode())
+    for name, value in model.state_dict().items():
+        digest.update(f"{name}{tuple(value.shape)}".encode())
+        digest.update(value.flatten()[:64].float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def is_out_of_memory(error: BaseException) -> bool:

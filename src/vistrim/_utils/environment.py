@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import transformers
 
-from vistrim import __version__
+from vistrim._version import __version__
 
 
 def stamp() -> dict[str, Any]:

@@ -16,8 +16,7 @@ from vistrim.benchmark.subject import Wanted
 from vistrim.benchmark.weights import generate_to_the_end, use_kernel
 from vistrim.engine import describe
 from vistrim.errors import BenchmarkError
-from vistrim.evaluation.record_file import fingerprint
-from vistrim.loading import building_error, load, load_config, load_processor, resolve_dtype
+from vistrim.loading import building_error, fingerprint, load, load_config, load_processor, resolve_dtype
 from vistrim.prompting import check_context, format_prompts
 
 WIDTH, HEIGHT = 1024, 768

@@ -18,7 +18,7 @@ from vistrim.benchmark.subject import Subject, Wanted
 from vistrim.engine import ModelSpec, describe
 from vistrim.errors import BenchmarkError
 from vistrim.methods import Method
-from vistrim.methods.base.method_hash import identity
+from vistrim.methods.base.method_hash import method_hash
 from vistrim.trimming import trim
 
 WARM_UP_TOKENS = 2
@@ -154,7 +154,7 @@ def _settings(subject: Subject, spec: ModelSpec, methods: Mapping[str, Method], 
         "new_tokens": new_tokens,
         "methods": _notations(methods),
         # Methods that are written alike may have other files or another guide.
-        "identities": {label: identity(method, spec.facts) for label, method in methods.items()},
+        "identities": {label: method_hash(method, spec.facts) for label, method in methods.items()},
     }
 
 

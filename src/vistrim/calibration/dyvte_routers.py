@@ -51,7 +51,7 @@ def collect(
     folder : Path
         Of the files; made where it is missing.
     made_for : str
-        What tells the model apart from others, such as `vistrim.evaluation.fingerprint`.
+        What tells the model apart from others, such as `vistrim.loading.fingerprint`.
     batch_size : int
         Items per forward pass.
     advance : callable

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from vistrim._utils.environment import command_line
 from vistrim._utils.labels import UNTOUCHED
 from vistrim.cli.errors import CommandError
-from vistrim.cli.models import check_loading, identity, load_model, prepare_trim
+from vistrim.cli.models import check_loading, load_model, prepare_trim, shared_settings
 from vistrim.cli.parsing import parse_methods
 from vistrim.cli.tasks import TASKS_HELP, read_items
 from vistrim.cli.terminal_tables import print_tables
@@ -72,7 +72,7 @@ def evaluate_command(
     loaded, processor = load_model(model, dtype, device)
     for chosen in methods.values():
         prepare_trim(loaded, chosen)
-    fixed = {**identity(loaded, processor), "max_new_tokens": max_new_tokens}
+    fixed = {**shared_settings(loaded, processor), "max_new_tokens": max_new_tokens}
     records = RecordFile(out, fixed)
     _run(loaded, processor, methods, asked, records, batch_size, max_new_tokens)
     settings = {

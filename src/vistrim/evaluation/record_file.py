@@ -1,6 +1,5 @@
 """What is known about each item, and the file that keeps it."""
 
-import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -164,16 +163,3 @@ class RecordFile:
             except TypeError as error:
                 raise damaged_line(self._path, number) from error
             self._remember([record])
-
-
-def fingerprint(model: Any, processor: Any) -> str:
-    """Tell models apart that have the same name: a hash over settings and the first values of every weight."""
-    digest = hashlib.sha256()
-    for part in (model.config, model.generation_config, processor.image_processor):
-        digest.update(part.to_json_string().encode())
-    digest.update(str(processor.chat_template).encode())
-    digest.update(json.dumps(processor.tokenizer.get_vocab(), sort_keys=True).encode())
-    for name, value in model.state_dict().items():
-        digest.update(f"{name}{tuple(value.shape)}".encode())
-        digest.update(value.flatten()[:64].float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]

@@ -15,7 +15,7 @@ from vistrim.evaluation.items import Item
 from vistrim.evaluation.record_file import Failure, RecordFile, Sample
 from vistrim.loading import is_out_of_memory
 from vistrim.methods import Method
-from vistrim.methods.base.method_hash import identity
+from vistrim.methods.base.method_hash import method_hash
 from vistrim.trimming import trim
 
 FAILURES_IN_A_ROW = 20
@@ -70,7 +70,7 @@ def evaluate(
     sides: dict[str, Method | None] = {UNTOUCHED: None, **methods}
     facts = describe(model).facts
     for method in methods.values():
-        records.claim(_name(method), identity(method, facts))
+        records.claim(_name(method), method_hash(method, facts))
     todo = {label: [item for item in items if not _known(records, side, item)] for label, side in sides.items()}
     # Refuse what does not fit before the first answer is waited for.
     for label, side in sides.items():

@@ -11,7 +11,7 @@ from tests.methods.dyvte_weights import random_routers, save
 from vistrim import SGL, ST3, DyVTE, GSearch, Uniform, compose
 from vistrim.architectures import discover
 from vistrim.evaluation import RecordFile, ResumeError, evaluate
-from vistrim.methods.base.method_hash import identity
+from vistrim.methods.base.method_hash import method_hash
 from vistrim.reference.items import items
 
 SMALL = {"num_hidden_layers": 2}
@@ -26,23 +26,23 @@ def schedule(path, last):
 
 def test_contents_count_and_notation_alone_does_not(tmp_path):
     facts = discover(tiny.shared()).facts
-    first = identity(schedule(tmp_path / "s.json", 0.5), facts)
-    assert identity(schedule(tmp_path / "s.json", 0.5), facts) == first
-    assert identity(schedule(tmp_path / "s.json", 0.25), facts) != first
+    first = method_hash(schedule(tmp_path / "s.json", 0.5), facts)
+    assert method_hash(schedule(tmp_path / "s.json", 0.5), facts) == first
+    assert method_hash(schedule(tmp_path / "s.json", 0.25), facts) != first
 
-    routers = [identity(DyVTE(save(tmp_path / "r.safetensors", random_routers(seed))), facts) for seed in (0, 0, 1)]
+    routers = [method_hash(DyVTE(save(tmp_path / "r.safetensors", random_routers(seed))), facts) for seed in (0, 0, 1)]
     assert routers[0] == routers[1] != routers[2]
     composed = [
-        identity(compose(Uniform(0.5), DyVTE(save(tmp_path / "r.safetensors", random_routers(s)))), facts)
+        method_hash(compose(Uniform(0.5), DyVTE(save(tmp_path / "r.safetensors", random_routers(s)))), facts)
         for s in (0, 1)
     ]
     assert composed[0] != composed[1]
 
     guides = [tiny.build(seed=seed, **SMALL) for seed in (1, 1, 2)]
-    told = [identity(SGL(guide), facts) for guide in guides]
+    told = [method_hash(SGL(guide), facts) for guide in guides]
     assert told[0] == told[1] != told[2]
     assert len({str(SGL(guide)) for guide in guides}) == 1
-    assert identity(ST3(ratio=0.3), facts) != identity(ST3(ratio=0.4), facts)
+    assert method_hash(ST3(ratio=0.3), facts) != method_hash(ST3(ratio=0.4), facts)
 
 
 def test_a_folder_with_answers_from_another_file_is_refused(tmp_path):

@@ -17,7 +17,7 @@ from vistrim.cli.calibrate import options
 from vistrim.cli.calibrate.output import check_new_file
 from vistrim.cli.calibrate.questions import digest, read_questions, refuse_placeholders
 from vistrim.cli.errors import WrongUsageError
-from vistrim.cli.models import check_loading, identity, load_model
+from vistrim.cli.models import check_loading, load_model, shared_settings
 from vistrim.cli.tasks import TASKS_HELP
 from vistrim.core.model_facts import ModelFacts
 from vistrim.core.routing import exits_by_code, exits_by_paper
@@ -91,7 +91,7 @@ def dyvte(
                 processor,
                 questions,
                 measurements,
-                str(identity(loaded, processor)),
+                str(shared_settings(loaded, processor)),
                 batch_size,
                 lambda items: progress.advance(measuring, items),
             )

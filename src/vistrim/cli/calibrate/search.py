@@ -18,7 +18,7 @@ from vistrim.calibration.rate_evaluations import Asking, Evaluations
 from vistrim.cli.calibrate.output import finished, show
 from vistrim.cli.calibrate.questions import digest, read_questions, refuse_placeholders
 from vistrim.cli.errors import WrongUsageError
-from vistrim.cli.models import check_loading, identity, load_model
+from vistrim.cli.models import check_loading, load_model, shared_settings
 from vistrim.core.costs import DecoderShape
 from vistrim.engine import describe
 from vistrim.errors import ResumeError
@@ -146,7 +146,7 @@ class Calibration:
         spec = describe(model)
         refuse_placeholders(self.questions, processor)
         asking = Asking(model, processor, self.questions, self.batch_size, self.max_new_tokens)
-        shared = {**identity(model, processor), **self._asked}
+        shared = {**shared_settings(model, processor), **self._asked}
         progress_file = self.out.with_name(f"{self.out.name}.progress.jsonl")
         try:
             total = search.total(spec.decoder_shape)

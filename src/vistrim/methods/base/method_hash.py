@@ -12,7 +12,7 @@ from vistrim.core.model_facts import ModelFacts
 from vistrim.methods.base.method import Method
 
 
-def identity(method: Method, model: ModelFacts) -> str:
+def method_hash(method: Method, model: ModelFacts) -> str:
     """Tell methods apart that are written alike: a hash over everything that they are made of on a model."""
     digest = hashlib.sha256()
     _add(digest, method.fitted(model))
