@@ -79,9 +79,9 @@ PUBLISHED = Exponents(alpha=0.077, beta=0.015)
 """The paper's exponents (legend in its code). That code searches a shuffled grid and stops after a fifth of it, so that
 what it finds depends on the shuffle."""
 GRID_REFIT = ScalingLaw(alpha=0.0747, beta=0.0162, amplitude=0.557, floor=0.0333)
-"""The optimum of the authors' whole grid on their own data; see `vistrim.calibration.scaling_fit.fit_grid`."""
+"""The optimum of the authors' whole grid on their own data; see `studies.scaling_law.fit.fit_grid`."""
 REFIT = ScalingLaw(alpha=0.0709, beta=0.0151, amplitude=0.591)
-"""Least squares on the same data with D = 0; see `vistrim.calibration.scaling_fit.fit`. A and D cannot be told apart on
+"""Least squares on the same data with D = 0; see `studies.scaling_law.fit.fit`. A and D cannot be told apart on
 these data: with D from 0 to 0.3 the fit is about as good, alpha moves from 0.07 to 0.16 and beta from 0.015 to 0.034.
 The ratio of about 4.7 is what they support."""
 OCR_PUBLISHED = Exponents(alpha=0.029, beta=0.048)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vistrim.calibration.scaling import POINTS, ScalingLaw
+from studies.scaling_law.law import POINTS, ScalingLaw
 
 Points = Sequence[tuple[float, float, float]]
 

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vistrim.calibration.scaling import (
+from studies.scaling_law.fit import fit, fit_grid, squared_error
+from studies.scaling_law.law import (
     ACCURACY,
     GRID_REFIT,
     OCR_PUBLISHED,
@@ -20,7 +21,7 @@ from vistrim.calibration.scaling import (
     choices,
     flops,
 )
-from vistrim.calibration.scaling_fit import fit, fit_grid, squared_error
+from studies.scaling_law.measure import choices_table, main
 
 
 def test_the_data():
@@ -114,3 +115,12 @@ def test_a_budget_that_buys_nothing_is_refused():
     with pytest.raises(ValueError, match=r"too small for 50 text tokens .*0\.5 billion parameters, takes 51"):
         choices(REFIT, 50, 50)
     assert [c.parameters for c in choices(REFIT, 50, 51)] == [0.5]
+
+
+def test_the_study_writes_its_tables_and_its_figure(tmp_path):
+    main(["--out", str(tmp_path)])
+    written = (tmp_path / "results.md").read_text()
+    assert "13.5" in written
+    assert "12.1" in written
+    assert (tmp_path / "scaling.png").read_bytes().startswith(b"\x89PNG")
+    assert choices_table("refit", 50, 1e12).rows[0][:2] == ("7", "21")

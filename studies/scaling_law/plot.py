@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from vistrim.calibration.scaling import ACCURACY, PARAMETERS, REFIT, VISUAL_TOKENS, best_visual_tokens
+from studies.scaling_law.law import ACCURACY, PARAMETERS, REFIT, VISUAL_TOKENS, best_visual_tokens
 
 BUDGETS = (100.0, 400.0, 1600.0, 6400.0)
 """Billions of FLOPs of the lines in the right panel, beside the one that was asked for."""
