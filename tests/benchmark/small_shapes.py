@@ -5,10 +5,10 @@ from typing import Any
 from vistrim.benchmark.subject import Wanted
 
 VISUAL = {
-    "llava-1.5-7b": 64,
-    "llava-1.5-13b": 64,
-    "llava-next-7b": 1752,
-    "qwen2.5-vl-7b": 35,
+    "llava-1.5-7b": 576,
+    "llava-1.5-13b": 576,
+    "llava-next-7b": 2928,
+    "qwen2.5-vl-7b": 999,
     "internvl3-8b": 256,
     "smolvlm-2b": 162,
 }
