@@ -166,6 +166,6 @@ def _make_engine(model: nn.Module, method: Method, reports: int | None) -> Engin
     if method.ranks_by != "guide":
         return Engine(model, method, reports)
     # Few methods ask a second model first.
-    from vistrim.engine.guide.engine import GuidedEngine
+    from vistrim.engine.guide.guided_engine import GuidedEngine
 
     return GuidedEngine(model, method, reports)

@@ -1,7 +1,7 @@
 import pytest
 from PIL import Image
 
-from vistrim.cli.errors import WrongUsageError
+from vistrim.cli.error_lines import WrongUsageError
 from vistrim.cli.image_files import read_images
 
 

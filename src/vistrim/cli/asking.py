@@ -9,7 +9,7 @@ from PIL import Image
 from vistrim import Trim, TrimReport
 from vistrim.analysis import Comparison, compare
 from vistrim.analysis.comparison import Side
-from vistrim.cli.errors import CommandError
+from vistrim.cli.error_lines import CommandError
 from vistrim.cli.prompts import build_inputs
 
 

@@ -16,13 +16,13 @@ from vistrim._utils.labels import UNTOUCHED
 from vistrim.benchmark.keep_everything import KEEP_EVERYTHING, KeepEverything
 from vistrim.benchmark.making import make_subject
 from vistrim.benchmark.results import Row, Run
-from vistrim.benchmark.runner import check_resumed, measure
+from vistrim.benchmark.rounds import check_resumed, measure
 from vistrim.benchmark.shapes import SHAPES
+from vistrim.benchmark.speed_summary import summarize
 from vistrim.benchmark.speed_tables import notes, tables
 from vistrim.benchmark.subject import Subject, Wanted
-from vistrim.benchmark.summary import summarize
 from vistrim.cli.bench_progress import live_tables
-from vistrim.cli.errors import WrongUsageError, memory_advice
+from vistrim.cli.error_lines import WrongUsageError, memory_advice
 from vistrim.cli.models import check_loading, prepare_trim, silence_libraries
 from vistrim.cli.parsing import parse_methods
 from vistrim.cli.terminal_tables import print_tables

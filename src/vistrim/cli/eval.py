@@ -13,10 +13,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from vistrim._utils.environment import command_line
 from vistrim._utils.labels import UNTOUCHED
-from vistrim.cli.errors import CommandError
+from vistrim.cli.error_lines import CommandError
 from vistrim.cli.models import check_loading, load_model, prepare_trim, shared_settings
 from vistrim.cli.parsing import parse_methods
-from vistrim.cli.tasks import TASKS_HELP, read_items
+from vistrim.cli.reference_tasks import TASKS_HELP, read_items
 from vistrim.cli.terminal_tables import print_tables
 from vistrim.errors import MissingPackageError
 from vistrim.evaluation import RecordFile, Row, evaluate, summarize

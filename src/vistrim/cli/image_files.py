@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from vistrim.cli.errors import WrongUsageError
+from vistrim.cli.error_lines import WrongUsageError
 
 MAX_ASPECT_RATIO = 100
 """An image processor that scales the shorter side up would blow a longer strip up to billions of pixels."""

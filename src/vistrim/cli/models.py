@@ -7,7 +7,7 @@ import transformers
 from rich.console import Console
 
 import vistrim
-from vistrim.cli.errors import WrongUsageError
+from vistrim.cli.error_lines import WrongUsageError
 from vistrim.errors import LoadError
 from vistrim.loading import fingerprint, is_local, resolve_device, resolve_dtype
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from vistrim._utils.labels import UNTOUCHED, without_parameters
-from vistrim.evaluation.summary import Row, groups_of
+from vistrim.evaluation.accuracy_summary import Row, groups_of
 
 _MARKERS = "os^Dv<>ph8XP*d"
 MOST_ENTRIES = 24

@@ -9,8 +9,8 @@ from typing import Any
 from vistrim._utils.environment import stamp
 from vistrim._utils.files import write_whole
 from vistrim.evaluation.accuracy_plot import plot
+from vistrim.evaluation.accuracy_summary import RESAMPLES, Row
 from vistrim.evaluation.accuracy_tables import notes, tables
-from vistrim.evaluation.summary import RESAMPLES, Row
 
 SHOWN_FAILURES = 20
 
@@ -38,7 +38,7 @@ def write(
     folder : Path
         An existing folder.
     rows : sequence of Row
-        See `vistrim.evaluation.summary.summarize`.
+        See `vistrim.evaluation.accuracy_summary.summarize`.
     settings : dict
         What was asked, how.
     command : str

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from vistrim._utils.tables import Table
-from vistrim.evaluation.summary import Figures, Interval, Row, groups_of
+from vistrim.evaluation.accuracy_summary import Figures, Interval, Row, groups_of
 
 COLUMNS = ("method", "accuracy", "retained [95 %]", "agree", "tokens", "FLOPs", "KV mean", "KV peak")
 ALL_COLUMNS = (*COLUMNS, "exited", "items", "errors")

@@ -16,9 +16,9 @@ from vistrim.calibration.dyvte_routers import Trained, collect, train_routers
 from vistrim.cli.calibrate import options
 from vistrim.cli.calibrate.output import check_new_file
 from vistrim.cli.calibrate.questions import digest, read_questions, refuse_placeholders
-from vistrim.cli.errors import WrongUsageError
+from vistrim.cli.error_lines import WrongUsageError
 from vistrim.cli.models import check_loading, load_model, shared_settings
-from vistrim.cli.tasks import TASKS_HELP
+from vistrim.cli.reference_tasks import TASKS_HELP
 from vistrim.core.model_facts import ModelFacts
 from vistrim.core.routing import exits_by_code, exits_by_paper
 from vistrim.engine import describe

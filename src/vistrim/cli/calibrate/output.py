@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vistrim._utils.files import differences
-from vistrim.cli.errors import WrongUsageError
+from vistrim.cli.error_lines import WrongUsageError
 from vistrim.methods.base.schedule_file import Schedule, read_schedule
 
 PIPE_WIDTH = 140

@@ -10,10 +10,10 @@ from typing import Any
 from PIL import Image
 
 from vistrim.calibration.objective import check_objective
-from vistrim.cli.errors import WrongUsageError
+from vistrim.cli.error_lines import WrongUsageError
 from vistrim.cli.image_files import read_images
 from vistrim.cli.prompts import is_unicode
-from vistrim.cli.tasks import read_items
+from vistrim.cli.reference_tasks import read_items
 from vistrim.evaluation.items import Item, Task
 from vistrim.prompting import image_token
 

@@ -17,7 +17,7 @@ from vistrim._utils.environment import command_line, stamp
 from vistrim.calibration.rate_evaluations import Asking, Evaluations
 from vistrim.cli.calibrate.output import finished, show
 from vistrim.cli.calibrate.questions import digest, read_questions, refuse_placeholders
-from vistrim.cli.errors import WrongUsageError
+from vistrim.cli.error_lines import WrongUsageError
 from vistrim.cli.models import check_loading, load_model, shared_settings
 from vistrim.core.costs import DecoderShape
 from vistrim.engine import describe

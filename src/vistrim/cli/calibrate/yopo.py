@@ -13,7 +13,7 @@ from vistrim.calibration.yopo_heads import HeadCalibration, calibrate_heads
 from vistrim.cli.calibrate import options
 from vistrim.cli.calibrate.output import check_new_file
 from vistrim.cli.calibrate.questions import read_questions, refuse_placeholders
-from vistrim.cli.errors import WrongUsageError
+from vistrim.cli.error_lines import WrongUsageError
 from vistrim.cli.models import check_loading, load_model
 from vistrim.evaluation.items import Item
 from vistrim.methods.base.artifacts import part_path

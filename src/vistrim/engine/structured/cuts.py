@@ -15,9 +15,9 @@ from vistrim.engine.hooks import Hooks
 from vistrim.engine.passes.layer_cut import LayerPass
 from vistrim.engine.passes.layer_inputs import LayerInputs
 from vistrim.engine.structured.decode_kernel import plan_decode
-from vistrim.engine.structured.layers import StructuredLayer
 from vistrim.engine.structured.plan import plan_prefill
 from vistrim.engine.structured.projections import FindRows, narrow
+from vistrim.engine.structured.structured_layer import StructuredLayer
 from vistrim.errors import UnsupportedModelError
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")

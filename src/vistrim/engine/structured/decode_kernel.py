@@ -12,7 +12,7 @@ from vistrim.core.attention import attend
 from vistrim.core.selection import gather_rows
 from vistrim.core.structure import HeadBlock
 from vistrim.engine.passes.layer_cut import LayerPass
-from vistrim.engine.structured.layers import StructuredLayer
+from vistrim.engine.structured.structured_layer import StructuredLayer
 from vistrim.engine.tokens.masks import visible_between
 from vistrim.engine.tokens.token_map import TokenMap
 

@@ -11,8 +11,8 @@ from vistrim.core.windows import lay_tiles, rows_of_cells, tile_grid
 from vistrim.engine.inputs.images import PromptPictures
 from vistrim.engine.passes.layer_cut import LayerPass, RowSplit
 from vistrim.engine.passes.layer_inputs import LayerInputs
-from vistrim.engine.structured.layers import StructuredLayer
 from vistrim.engine.structured.prefill_kernel import PrefillKernel, Tiles
+from vistrim.engine.structured.structured_layer import StructuredLayer
 from vistrim.engine.tokens.token_map import TokenMap, add
 from vistrim.errors import UnsupportedGenerationError
 

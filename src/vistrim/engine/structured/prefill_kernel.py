@@ -11,7 +11,7 @@ from vistrim.core.attention import attend, attend_by_tiles
 from vistrim.core.selection import gather_rows
 from vistrim.core.structure import HeadBlock
 from vistrim.engine.passes.layer_inputs import LayerInputs
-from vistrim.engine.structured.layers import StructuredLayer
+from vistrim.engine.structured.structured_layer import StructuredLayer
 from vistrim.engine.tokens.masks import visible_between, visible_to_rows
 from vistrim.engine.tokens.token_map import TokenMap
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.benchmark.subjects import cost, run
 from vistrim._utils.labels import UNTOUCHED
-from vistrim.benchmark.summary import summarize
+from vistrim.benchmark.speed_summary import summarize
 
 COSTS = {UNTOUCHED: cost(), "half": cost("st3:x", flops=50.0, kv=(6, 3, 5))}
 RUNS = [

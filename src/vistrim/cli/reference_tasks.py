@@ -1,6 +1,6 @@
 """The reference models' questions, as the command line names them."""
 
-from vistrim.cli.errors import WrongUsageError
+from vistrim.cli.error_lines import WrongUsageError
 from vistrim.evaluation.items import Item, with_images
 from vistrim.reference.items import EVALUATED, items
 from vistrim.reference.tasks import SHORT_TASKS

@@ -9,9 +9,9 @@ from tests.evaluation.samples import failure, sample
 from vistrim import Uniform
 from vistrim.evaluation import RecordFile, summarize
 from vistrim.evaluation.accuracy_plot import plot
+from vistrim.evaluation.accuracy_summary import bootstrap
 from vistrim.evaluation.accuracy_tables import notes, tables
 from vistrim.evaluation.items import Item
-from vistrim.evaluation.summary import bootstrap
 from vistrim.reference.items import EVALUATED
 from vistrim.reference.tasks import SHORT_TASKS
 
@@ -167,7 +167,7 @@ def test_bootstrap_means_are_paired_and_within_the_scores(strata, seed):
 def test_bootstrap_in_pieces_is_the_same(monkeypatch):
     scores = np.linspace(0, 1, 30)
     whole = bootstrap([scores, scores[:7]], [scores, scores[:7]], seed=3, resamples=40)[0]
-    monkeypatch.setattr("vistrim.evaluation.summary._DRAWS_AT_ONCE", 90)
+    monkeypatch.setattr("vistrim.evaluation.accuracy_summary._DRAWS_AT_ONCE", 90)
     np.testing.assert_array_equal(bootstrap([scores, scores[:7]], [scores, scores[:7]], seed=3, resamples=40)[0], whole)
 
 

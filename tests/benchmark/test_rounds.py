@@ -14,12 +14,12 @@ from tests.families.zoo import FAMILIES
 from vistrim import PVTP, SGL, ST3, VTA, Random, compose, trim
 from vistrim._utils.labels import UNTOUCHED
 from vistrim.architectures import discover
-from vistrim.benchmark import runner
+from vistrim.benchmark import rounds
 from vistrim.benchmark.cost import untouched_cost
 from vistrim.benchmark.keep_everything import KEEP_EVERYTHING, KeepEverything
-from vistrim.benchmark.runner import measure
+from vistrim.benchmark.rounds import measure
+from vistrim.benchmark.speed_summary import summarize
 from vistrim.benchmark.subject import Subject
-from vistrim.benchmark.summary import summarize
 from vistrim.engine.releases import CACHE
 from vistrim.errors import BenchmarkError, ResumeError
 
@@ -71,9 +71,9 @@ def test_who_keeps_everything_says_the_same_and_costs_the_same(monkeypatch, tmp_
         said.setdefault(turn[0], []).append(output := generate(**kwargs))
         return output
 
-    run = runner._run
+    run = rounds._run
     monkeypatch.setattr(model, "generate", listen)
-    monkeypatch.setattr(runner, "_run", lambda *args: turn.__setitem__(0, args[2]) or run(*args))
+    monkeypatch.setattr(rounds, "_run", lambda *args: turn.__setitem__(0, args[2]) or run(*args))
     records = measure(subject(model), METHODS, tmp_path, repeat=1, new_tokens=NEW)
     # The first of the untouched is the warm-up.
     assert torch.equal(said[UNTOUCHED][1], said[KEEP_EVERYTHING][0])
@@ -111,7 +111,7 @@ def test_bytes_are_those_of_the_tensors(kind):
             held.append(sum(t.numel() * t.element_size() for layer in layers for t in (layer.keys, layer.values)))
 
         hook = model.register_forward_hook(count, with_kwargs=True)
-        _, known = runner._run(measured, spec, "label", method, 0, NEW)
+        _, known = rounds._run(measured, spec, "label", method, 0, NEW)
         hook.remove()
         assert (known or untouched_cost(measured, spec, NEW)).kv_bytes == held
         assert len(held) == NEW
@@ -167,7 +167,7 @@ def test_nothing_runs_again_when_all_is_there_and_more_rounds_are_added(monkeypa
     more = measure(subject(), METHODS, tmp_path, repeat=2, new_tokens=2).runs
     assert more[:3] == first
     assert len(more) == 6
-    monkeypatch.setattr(runner, "_run", None)
+    monkeypatch.setattr(rounds, "_run", None)
     assert measure(subject(), METHODS, tmp_path, repeat=2, new_tokens=2).runs == more
 
 
@@ -184,11 +184,11 @@ def test_other_settings_are_refused(monkeypatch, tmp_path):
         again(methods={**METHODS, "st3": ST3(1, 2, 0.4, horizon=8)})
     with pytest.raises(ResumeError, match="methods"):
         again(methods={"st3": METHODS["st3"]})
-    environment = runner.stamp()
-    monkeypatch.setattr(runner, "stamp", lambda: environment | {"threads": 99, "processor": "Z80", "date": "later"})
+    environment = rounds.stamp()
+    monkeypatch.setattr(rounds, "stamp", lambda: environment | {"threads": 99, "processor": "Z80", "date": "later"})
     with pytest.raises(ResumeError, match=r"processor .*, now 'Z80'; threads .*, now 99\)"):
         again()
-    monkeypatch.setattr(runner, "stamp", lambda: environment | {"date": "later"})
+    monkeypatch.setattr(rounds, "stamp", lambda: environment | {"date": "later"})
     again()
 
 
@@ -219,7 +219,7 @@ def test_a_guide_counts_as_selection(tmp_path):
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_runs(monkeypatch, tmp_path, method, error, says):
-    monkeypatch.setattr(runner, "_run", None)
+    monkeypatch.setattr(rounds, "_run", None)
     with pytest.raises(error, match=says):
         measure(subject(), {"random": Random(), "it": method}, tmp_path / "folder")
     assert not (tmp_path / "folder").exists()
@@ -259,7 +259,7 @@ def test_an_accelerator_is_warmed_up_by_every_method(monkeypatch, tmp_path, devi
         return subjects.run(label, number, 0.1, 0.3, [0.1] * 3), subjects.cost(label)
 
     monkeypatch.setattr(type(model), "device", property(lambda self: torch.device(device)))
-    monkeypatch.setattr(runner, "_run", pretend)
+    monkeypatch.setattr(rounds, "_run", pretend)
     records = measure(subject(model), METHODS, tmp_path, repeat=1, new_tokens=NEW)
     assert ran == [(label, 2) for label in warmed] + [(label, NEW) for label in (UNTOUCHED, *METHODS)]
     assert len(records.runs) == 3
