@@ -8,8 +8,7 @@ from PIL import Image
 from tests import tiny
 from tests.cli.checkpoint import build_processor
 from vistrim.calibration import rate_evaluations as module
-from vistrim.calibration.objective import check_objective, performance
-from vistrim.calibration.rate_evaluations import Asking, Evaluations
+from vistrim.calibration.rate_evaluations import Asking, Evaluations, check_objective, performance
 from vistrim.errors import ResumeError
 from vistrim.evaluation.items import Item, Task
 

@@ -1,13 +1,13 @@
 """Performance of keep rates: every evaluation is kept in a file, so that a search that was cut off goes on."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, Literal, get_args
 
 from vistrim._utils.files import append_lines, damaged_line, differences, read_lines
-from vistrim.calibration.objective import Objective, check_objective, performance
 from vistrim.errors import ResumeError
 from vistrim.evaluation.answering import answer
 from vistrim.evaluation.items import Item
@@ -15,6 +15,39 @@ from vistrim.evaluation.record_file import Answer
 from vistrim.evaluation.runner import batches
 from vistrim.methods import Method
 from vistrim.methods.base.keep_rates import KeepRates, Rows
+
+Objective = Literal["accuracy", "agreement"]
+"""accuracy: mean score of the answers; agreement: share of answers that are the untouched model's, word for word.
+Both are means over tasks, so that a task with more questions weighs no more."""
+
+
+def check_objective(objective: str, items: Sequence[Item]) -> None:
+    """Refuse anything but an objective that the items allow.
+
+    Raises
+    ------
+    ValueError
+        If there is no such objective, no item, or an answer is missing that would be scored.
+    """
+    if objective not in get_args(Objective):
+        raise ValueError(f"objective={objective!r}: must be {' or '.join(get_args(Objective))}")
+    if not items:
+        raise ValueError("there is no question to calibrate on: give at least one")
+    missing = [item.id for item in items if not item.answer.strip()]
+    if objective == "accuracy" and missing:
+        raise ValueError(
+            f"{len(missing)} questions have no right answer (first {missing[0]}): add it, or use agreement with the "
+            "untouched model, which needs none"
+        )
+
+
+def performance(objective: Objective, items: Sequence[Item], given: Sequence[str], untouched: Sequence[str]) -> float:
+    """Performance in [0, 1] of the answers ``given``, next to those of the untouched model."""
+    by_task: dict[str, list[float]] = defaultdict(list)
+    for item, answer, before in zip(items, given, untouched, strict=True):
+        value = item.score(answer) if objective == "accuracy" else float(answer == before)
+        by_task[item.task.name].append(value)
+    return mean(mean(values) for values in by_task.values())
 
 
 @dataclass(frozen=True)
@@ -76,7 +109,7 @@ class Evaluations:
     asking : Asking
         Model and questions.
     objective : {"accuracy", "agreement"}
-        See `vistrim.calibration.objective.Objective`.
+        See `Objective`.
     rows : {"last", "prompt"}
         What ranks; see `KeepRates`.
     path : Path

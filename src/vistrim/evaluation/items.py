@@ -1,4 +1,4 @@
-"""Questions to evaluate a model on, each with its image and its right answer."""
+"""Questions to evaluate a model on, each with its image and its right answer, and how answers are scored."""
 
 from __future__ import annotations
 
@@ -7,9 +7,17 @@ from dataclasses import dataclass, replace
 
 from PIL import Image
 
-from vistrim.evaluation.scoring import exact_match
-
 IMAGE_KINDS = ("own", "black", "wrong")
+
+
+def exact_match(given: str, right: str) -> float:
+    """1 for the right answer, else 0; what `plain` takes away makes no difference."""
+    return float(plain(given) == plain(right))
+
+
+def plain(text: str) -> str:
+    """The text in lower case, without surrounding space and a final full stop."""
+    return text.strip().removesuffix(".").strip().lower()
 
 
 @dataclass(frozen=True)

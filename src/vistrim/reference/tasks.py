@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from random import Random
 
-from vistrim.evaluation.scoring import plain
+from vistrim.evaluation.items import plain
 from vistrim.reference.scenes import COLORS, COLUMNS, KINDS, ROWS, Scene, Shape
 
 

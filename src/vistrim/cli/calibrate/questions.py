@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from vistrim.calibration.objective import check_objective
+from vistrim.calibration.rate_evaluations import check_objective
 from vistrim.cli.error_lines import WrongUsageError
 from vistrim.cli.image_files import read_images
 from vistrim.cli.prompts import is_unicode
@@ -43,7 +43,7 @@ def read_questions(
     seed : int
         Which ones.
     objective : str
-        See `vistrim.calibration.objective`.
+        See `vistrim.calibration.rate_evaluations`.
 
     Raises
     ------

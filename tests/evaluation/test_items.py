@@ -1,6 +1,6 @@
 import pytest
 
-from vistrim.evaluation.scoring import exact_match
+from vistrim.evaluation.items import exact_match
 
 
 @pytest.mark.parametrize(
