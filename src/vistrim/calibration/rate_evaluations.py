@@ -44,8 +44,8 @@ def check_objective(objective: str, items: Sequence[Item]) -> None:
 def performance(objective: Objective, items: Sequence[Item], given: Sequence[str], untouched: Sequence[str]) -> float:
     """Performance in [0, 1] of the answers ``given``, next to those of the untouched model."""
     by_task: dict[str, list[float]] = defaultdict(list)
-    for item, answer, before in zip(items, given, untouched, strict=True):
-        value = item.score(answer) if objective == "accuracy" else float(answer == before)
+    for item, text, before in zip(items, given, untouched, strict=True):
+        value = item.score(text) if objective == "accuracy" else float(text == before)
         by_task[item.task.name].append(value)
     return mean(mean(values) for values in by_task.values())
 
