@@ -13,6 +13,7 @@ FLOORS = (
     ("vistrim.core",),
     ("vistrim.methods.base", "vistrim.architectures"),
     ("vistrim.methods",),
+    ("vistrim.engine.releases",),
     ("vistrim.engine.hooks", "vistrim.engine.tokens"),
     ("vistrim.engine.attention", "vistrim.engine.cache"),
     ("vistrim.engine.inputs",),

@@ -347,11 +347,11 @@ def _work(
 ) -> Iterator[tuple[str, Callable[[], None]]]:
     names = names or (*FIRST, *(name for name in FAMILIES if name not in FIRST))
     for i, name in enumerate(names):
-        yield name, lambda name=name: check_family(name, device, cells)
+        yield name, partial(check_family, name, device, cells)
         if i == 5 or (i + 1 == len(names) and i < 5):
             yield "all methods", lambda: device_methods.check(device, cells)
         if flash and i < 4:
-            yield f"{name}, {FLASH}", lambda name=name: check_family(name, device, cells, FLASH)
+            yield f"{name}, {FLASH}", partial(check_family, name, device, cells, FLASH)
 
 
 def main() -> None:

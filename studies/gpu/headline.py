@@ -19,11 +19,11 @@ from vistrim import PVTP, ST3, VTA, FastV, Method, VisPruner
 from vistrim.benchmark.keep_everything import KEEP_EVERYTHING, KeepEverything
 from vistrim.benchmark.making import make_subject
 from vistrim.benchmark.results import Row
+from vistrim.benchmark.rounds import measure
 from vistrim.benchmark.run_file import RunFile
-from vistrim.benchmark.runner import measure
+from vistrim.benchmark.speed_summary import summarize
 from vistrim.benchmark.speed_tables import tables
 from vistrim.benchmark.subject import Wanted
-from vistrim.benchmark.summary import summarize
 from vistrim.engine.report.timing import Stopwatch
 
 METHODS: dict[str, Method] = {

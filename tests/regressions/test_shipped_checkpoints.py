@@ -10,8 +10,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import vistrim
 from vistrim.methods.base.artifacts import FOLDER
-from vistrim.reference import NAMES, weights_path
 from vistrim.reference.processing import build_tokenizer
+from vistrim.shipped import NAMES, weights_path
 
 FILES = {
     "README.md",

@@ -146,7 +146,7 @@ class Prefill(LayerInputs):
         elif any(self.entered):
             padded = self.prompt.inputs.padding_mask is not None
             self.packed = self.prompt.packed or (not padded and mask_parts_rows(mask))
-        if self.packed and any(self.structures):
+        if self.packed and any(self.layer_cuts):
             refuse_in_packed_rows(self.method.name)
 
     def _check_end(self, layer: int) -> None:
