@@ -12,12 +12,9 @@ from transformers.cache_utils import Cache, DynamicCache
 
 from vistrim.architectures import ModelSpec, discover
 from vistrim.architectures.spec import VisionTower
-from vistrim.engine.adapters import without_adapter
 from vistrim.engine.attention import interception
 from vistrim.engine.attention.tensor_parallel import check_shared, find_group
 from vistrim.engine.cache.swap import check_lacking, make_trimmable
-from vistrim.engine.choices import check_cuts, check_description, check_fitted
-from vistrim.engine.compiled import check_eager
 from vistrim.engine.generation import (
     GenerateCall,
     Generation,
@@ -38,13 +35,13 @@ from vistrim.engine.passes.decode import Decode
 from vistrim.engine.passes.deepstack import Merge, watch_features_of_layers
 from vistrim.engine.passes.forward import Forward
 from vistrim.engine.passes.layer_cut import RowSplit
+from vistrim.engine.passes.method_answers import check_cuts, check_description, check_fitted
 from vistrim.engine.passes.prefill import Prefill
-from vistrim.engine.records import Records
 from vistrim.engine.releases import CACHE, check_runs, recomputes_layers, with_cache_renamed
 from vistrim.engine.report.recorder import Recorder
 from vistrim.engine.requirements import check_grid, check_positions, layer_cuts, vision_reads
-from vistrim.engine.running import RunningCalls
-from vistrim.engine.thread_state import ThreadState
+from vistrim.engine.running import RunningCalls, RunningRecorders, ThreadState
+from vistrim.engine.wrappers import check_eager, without_adapter
 from vistrim.errors import UnsupportedModelError
 from vistrim.methods.base.method import Method
 
@@ -92,7 +89,7 @@ class Engine(NotCopied):
         if self.group is not None:
             check_shared(method, self.spec)
         self.recorders: deque[Recorder] = deque(maxlen=reports)
-        self._records = Records(functools.partial(Recorder, self.spec, method, self.notation))
+        self._records = RunningRecorders(functools.partial(Recorder, self.spec, method, self.notation))
         self._thread = ThreadState()
         self._hooks = Hooks()
         self._running = RunningCalls(self._hooks.remove)

@@ -2,8 +2,8 @@
 
 from vistrim.architectures import ModelSpec
 from vistrim.architectures.image_layouts import unknown
-from vistrim.engine.choices import check_structure
 from vistrim.engine.passes.layer_cut import LayerCuts
+from vistrim.engine.passes.method_answers import check_structure
 from vistrim.errors import UnsupportedModelError
 from vistrim.methods.base.composition import Composition
 from vistrim.methods.base.method import Method

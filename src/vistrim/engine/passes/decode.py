@@ -11,10 +11,10 @@ from torch import Tensor
 
 from vistrim.core.scores import AttentionRows, Softmax
 from vistrim.engine.cache.layers import GENERATED, refuse_cropping
-from vistrim.engine.choices import check_counts, check_eviction
 from vistrim.engine.hooks import Call
 from vistrim.engine.passes.forward import Forward
 from vistrim.engine.passes.layer_cut import LayerPass
+from vistrim.engine.passes.method_answers import check_counts, check_eviction
 from vistrim.engine.tokens.masks import decode_mask, visible
 from vistrim.engine.tokens.positions import lowered_arguments, own_positions
 from vistrim.engine.tokens.token_map import TokenMap

@@ -15,7 +15,6 @@ from vistrim.core.selection import Selection, gather_rows
 from vistrim.engine.attention.flash import refuse_packed
 from vistrim.engine.attention.look_ahead import queries_and_keys
 from vistrim.engine.cache.layers import Incoming, refuse_cropping
-from vistrim.engine.choices import check_query_rows, check_scores, check_selection
 from vistrim.engine.hooks import Call
 from vistrim.engine.inputs.packed_rows import mask_parts_rows, refuse_in_packed_rows
 from vistrim.engine.inputs.query_rows import QueryRows
@@ -23,6 +22,7 @@ from vistrim.engine.inputs.tower import TowerRecord
 from vistrim.engine.passes.deepstack import Merge
 from vistrim.engine.passes.layer_cut import LayerPass
 from vistrim.engine.passes.layer_inputs import LayerInputs
+from vistrim.engine.passes.method_answers import check_query_rows, check_scores, check_selection
 from vistrim.engine.tokens.compaction import compact_hidden, replace_hidden, restore_length
 from vistrim.engine.tokens.masks import visible_to_rows
 from vistrim.engine.tokens.positions import Renumbering, own_positions
