@@ -1,4 +1,4 @@
-"""What is running on a trimmed model: calls in all threads, the state of each thread, and the recorders of generations."""
+"""What is running on a trimmed model: calls in all threads, each thread's state, and the recorders of generations."""
 
 from __future__ import annotations
 
