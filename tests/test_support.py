@@ -15,7 +15,7 @@ from tests.families.zoo import EVERY, FAMILIES, shared
 from vistrim import LoadError, UnsupportedModelError, describe_support, get_method, list_methods
 from vistrim.architectures import discover
 from vistrim.architectures.tested import TESTED
-from vistrim.engine import recorder
+from vistrim.engine.report import recorder
 
 
 @pytest.mark.parametrize("name", FAMILIES)

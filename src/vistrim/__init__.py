@@ -6,7 +6,8 @@
 >>> run.report
 """
 
-from vistrim.engine.report import TrimReport
+from vistrim._version import __version__ as __version__
+from vistrim.engine.report.trim_report import TrimReport
 from vistrim.errors import (
     LoadError,
     MethodError,
@@ -44,8 +45,6 @@ from vistrim.methods import (
 )
 from vistrim.support import MethodSupport, ModelSupport, describe_support
 from vistrim.trimming import Trim, trim
-
-__version__ = "0.1.0"
 
 __all__ = [
     "PVTP",

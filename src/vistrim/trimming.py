@@ -7,10 +7,9 @@ from types import TracebackType
 from torch import Tensor, nn
 
 from vistrim.engine.engine import Engine
-from vistrim.engine.guided import GuidedEngine
 from vistrim.engine.releases import check_release
-from vistrim.engine.report import TrimReport
-from vistrim.methods.base import Method
+from vistrim.engine.report.trim_report import TrimReport
+from vistrim.methods.base.method import Method
 
 REPORTS = 16
 """Reports that a handle keeps, unless it is told otherwise."""
@@ -30,7 +29,7 @@ class Trim:
     def __init__(self, model: nn.Module, method: Method, reports: int | None = REPORTS) -> None:
         self.model = model
         self.method = method
-        self._engine = (GuidedEngine if method.ranks_by == "guide" else Engine)(model, method, reports)
+        self._engine = _make_engine(model, method, reports)
 
     def attach(self) -> "Trim":
         """Start trimming.
@@ -161,3 +160,12 @@ def trim(model: nn.Module, method: Method, reports: int | None = REPORTS) -> Tri
     if reports is not None and (type(reports) is not int or reports < 1):
         raise ValueError(f"reports={reports!r}: give how many of the last reports to keep, at least 1, or None for all")
     return Trim(model, method, reports)
+
+
+def _make_engine(model: nn.Module, method: Method, reports: int | None) -> Engine:
+    if method.ranks_by != "guide":
+        return Engine(model, method, reports)
+    # Few methods ask a second model first.
+    from vistrim.engine.guide.guided_engine import GuidedEngine
+
+    return GuidedEngine(model, method, reports)

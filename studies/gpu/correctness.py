@@ -23,14 +23,14 @@ from studies.gpu.cells import Cells, difference, is_lost, short, summary
 from studies.gpu.results import Deadline, OutOfTimeError, environment, read, since_start, write
 from studies.gpu.told import CacheLog, Kept, ToldReference, kept_in_prefill
 from tests.engine.test_keep_everything import KeepEverything
+from tests.families.masked_reference import MaskedReference, placed
 from tests.families.matrix import CASES, Case, answers, held_rows, pictures_noted
 from tests.families.matrix import _by_picture as by_picture
-from tests.families.reference import MaskedReference, placed
 from tests.families.test_untouched import state
 from tests.families.zoo import FAMILIES, Sample
 from tests.tiny import generate, logits
 from vistrim import trim
-from vistrim.engine import growing
+from vistrim.engine.cache import spare_room
 
 FIRST = (
     "llava",
@@ -313,7 +313,7 @@ def run(device: str, out: Path, seconds: float, commit: str | None, names: tuple
     found = found or {"environment": environment(device, commit), "families": {}, "cells": []}
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     # Caches of tiny models are below the size from which room is kept in them; a large model's are not.
-    growing.WORTH_ROOM = 0
+    spare_room.WORTH_ROOM = 0
     installed = is_flash_attn_2_available()
     found["attention"] = {"sdpa": "checked", FLASH: "checked" if installed else "not installed"}
     cells = Cells(path, found, deadline)
@@ -347,11 +347,11 @@ def _work(
 ) -> Iterator[tuple[str, Callable[[], None]]]:
     names = names or (*FIRST, *(name for name in FAMILIES if name not in FIRST))
     for i, name in enumerate(names):
-        yield name, lambda name=name: check_family(name, device, cells)
+        yield name, partial(check_family, name, device, cells)
         if i == 5 or (i + 1 == len(names) and i < 5):
             yield "all methods", lambda: device_methods.check(device, cells)
         if flash and i < 4:
-            yield f"{name}, {FLASH}", lambda name=name: check_family(name, device, cells, FLASH)
+            yield f"{name}, {FLASH}", partial(check_family, name, device, cells, FLASH)
 
 
 def main() -> None:

@@ -10,8 +10,8 @@ from torch import Tensor
 from studies.gpu.cells import Cells, difference
 from tests import tiny
 from tests.engine.test_published_methods_in_all_modes import METHODS
+from tests.families.masked_reference import placed
 from tests.families.matrix import CASES
-from tests.families.reference import placed
 from vistrim import Method, trim
 
 FAMILY = "llava (all methods)"

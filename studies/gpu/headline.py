@@ -16,15 +16,15 @@ import torch
 
 from studies.gpu.results import Deadline, OutOfTimeError, environment, since_start, write
 from vistrim import PVTP, ST3, VTA, FastV, Method, VisPruner
+from vistrim.benchmark.keep_everything import KEEP_EVERYTHING, KeepEverything
 from vistrim.benchmark.making import make_subject
-from vistrim.benchmark.overhead import KEEP_EVERYTHING, KeepEverything
-from vistrim.benchmark.records import RunFile
 from vistrim.benchmark.results import Row
-from vistrim.benchmark.runner import measure
+from vistrim.benchmark.rounds import measure
+from vistrim.benchmark.run_file import RunFile
+from vistrim.benchmark.speed_summary import summarize
+from vistrim.benchmark.speed_tables import tables
 from vistrim.benchmark.subject import Wanted
-from vistrim.benchmark.summary import summarize
-from vistrim.benchmark.tables import tables
-from vistrim.engine.timing import Stopwatch
+from vistrim.engine.report.timing import Stopwatch
 
 METHODS: dict[str, Method] = {
     KEEP_EVERYTHING: KeepEverything(),

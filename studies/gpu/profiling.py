@@ -17,16 +17,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import DeviceType
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile
 
 from studies.gpu.headline import wanted
 from studies.gpu.results import Deadline, environment, since_start, write
 from vistrim import PVTP, ST3, trim
+from vistrim._utils.labels import UNTOUCHED
 from vistrim.benchmark.making import make_subject
 from vistrim.benchmark.subject import Subject
-from vistrim.engine.timing import clock
-from vistrim.labels import UNTOUCHED
+from vistrim.engine.report.timing import clock
 
 SIDES = {UNTOUCHED: None, "pvtp": PVTP(), "st3": ST3()}
 SHAPES = (
@@ -102,8 +102,13 @@ def _one(subject: Subject, device: torch.device) -> tuple[dict[str, Any], dict[s
     """Both parts of a generation: times, kernels and waits."""
     generate(subject, 3)
     seconds = _seconds(subject, device)
+
+    def prefill(start: Callable[[], None]) -> None:
+        start()
+        generate(subject, 1)
+
     parts = {
-        "prefill": _profiled(lambda start: (start(), generate(subject, 1)), device),
+        "prefill": _profiled(prefill, device),
         "steps": _profiled(lambda start: generate(subject, 1 + STEPS, start), device),
     }
     waits = _waits(subject, device)

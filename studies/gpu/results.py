@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from studies.gpu import STARTED
-from vistrim.environment import stamp
-from vistrim.files import write_whole
+from vistrim._utils.environment import stamp
+from vistrim._utils.files import write_whole
 
 
 class OutOfTimeError(Exception):

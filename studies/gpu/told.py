@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.families import reference
+from tests.families import masked_reference
+from tests.families.masked_reference import MaskedReference
 from tests.families.matrix import held_rows, visual_rows
-from tests.families.reference import MaskedReference
 from tests.families.zoo import Sample
-from vistrim.engine.report import TrimReport
+from vistrim.engine.report.trim_report import TrimReport
 
 Kept = list[list[set[int]]]
 """Visual tokens by their places in the prompt, for each step and layer."""
@@ -31,11 +31,11 @@ class ToldReference(MaskedReference):
         super().__post_init__()
         assert self.told is not None
 
-    def new_pass(self, *arguments: Any) -> reference.Pass:
+    def new_pass(self, *arguments: Any) -> masked_reference.Pass:
         return _ToldPass(self, *arguments)
 
 
-class _ToldPass(reference.Pass):
+class _ToldPass(masked_reference.Pass):
     of: ToldReference
 
     def _remaining(self, at: int, hidden: Tensor, look_ahead: Callable[[], Tensor]) -> set[int]:

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.benchmark.small import small
+from tests.benchmark.small_shapes import small
 from vistrim.benchmark import memory, named
 from vistrim.benchmark.making import make_subject
 from vistrim.benchmark.memory import GIB, needs

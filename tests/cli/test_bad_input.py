@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlavaForConditionalGeneration
 from tests.cli import checkpoint as builder
 from tests.cli.invoke import error_line, vistrim
 from tests.families.refused import REFUSED
-from vistrim.cli.errors import WrongUsageError
+from vistrim.cli.error_lines import WrongUsageError
 from vistrim.cli.prompts import read_prompts
 
 FAILED, WRONG_USAGE = 1, 2

@@ -12,7 +12,7 @@ from torch import nn
 from tests import tiny
 from tests.closeness import close
 from vistrim import PVTP, ST3, VTA, UnsupportedGenerationError, UnsupportedModelError, trim
-from vistrim.engine.cache import TrimmableLayer
+from vistrim.engine.cache.layers import TrimmableLayer
 from vistrim.engine.releases import CACHE
 
 

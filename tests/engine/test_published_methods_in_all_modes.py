@@ -9,8 +9,8 @@ import torch
 
 from tests import tiny
 from tests.closeness import close
-from tests.methods.compressors import random_part
-from tests.methods.routers import saved
+from tests.methods.dyvte_weights import saved
+from tests.methods.quecc_weights import random_part
 from vistrim import (
     VTA,
     VTCCLS,
@@ -30,7 +30,7 @@ from vistrim import (
     trim,
 )
 from vistrim.engine.releases import CACHE
-from vistrim.methods.keep_rates import KeepRates
+from vistrim.methods.base.keep_rates import KeepRates
 
 HEADS = ((True,) * 4, (False, True, True, False), (False,) * 4, (True, False) * 2, (True,) * 4)
 METHODS = {

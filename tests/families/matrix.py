@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from tests.families.reference import MaskedReference
+from tests.families.masked_reference import MaskedReference
 from tests.families.zoo import FAMILIES, Sample, shared
 from tests.families.zoo.family import IMAGE, VIDEO
 from tests.oracle import Schedule, keep_all, st3_schedule
 from tests.tiny import generate, logits
 from vistrim import PVTP, ST3, VTA, FastV, Method, PyramidDrop, Random, Uniform, compose
 from vistrim.engine.releases import CACHE
-from vistrim.methods.per_image import PerImage
+from vistrim.methods.base.per_image import PerImage
 
 STEPS = 4
 ATTENTIONS = ("sdpa", "eager")

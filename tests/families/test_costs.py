@@ -11,7 +11,7 @@ from tests.families.zoo import FAMILIES
 from vistrim.architectures import discover
 from vistrim.core.costs import layer_flops
 from vistrim.engine.releases import CACHE
-from vistrim.engine.untrimmed import UntrimmedCache
+from vistrim.engine.report.untrimmed import UntrimmedCache
 
 ALL_EXPERTS = ("llama4",)
 """Families of which transformers computes all experts for every token; those that a token is sent to are counted."""

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from tests.closeness import close
-from tests.families.limits import stock_fails, to_repeat, tolerance
+from tests.families.later_turns import next_turn
 from tests.families.matrix import CASES, answers, follower, has_windows, padding_that_counts, prompts
-from tests.families.test_reference import follow
-from tests.families.turns import next_turn
+from tests.families.stock_limits import stock_fails, to_repeat, tolerance
+from tests.families.test_masked_reference import follow
 from tests.families.zoo import FAMILIES, Sample, shared
 from tests.tiny import generate, logits
 from vistrim import UnsupportedGenerationError, trim

@@ -3,7 +3,6 @@
 import pytest
 
 from tests.closeness import close
-from tests.families.limits import tolerance
 from tests.families.matrix import (
     BATCHES,
     CASES,
@@ -18,6 +17,7 @@ from tests.families.matrix import (
     prompts,
     untouched,
 )
+from tests.families.stock_limits import tolerance
 from tests.families.zoo import FAMILIES, shared
 from tests.tiny import generate, logits
 from vistrim import trim

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import vistrim
 from tests import guides
-from tests.methods.compressors import random_part
-from tests.methods.rate_rules import schedule_file
-from tests.methods.routers import saved
+from tests.methods.dyvte_weights import saved
+from tests.methods.keep_rate_rules import schedule_file
+from tests.methods.quecc_weights import random_part
 
 HEADS = ((True,) * 4, (False, True, True, False), (False,) * 4, (True, False) * 2, (True,) * 4)
 _FOLDER = tempfile.TemporaryDirectory()

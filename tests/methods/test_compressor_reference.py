@@ -8,8 +8,8 @@ from torch import nn
 
 from tests import tiny
 from tests.closeness import close
-from tests.methods import compressor_rules, masked
-from tests.methods.masked import Reading
+from tests.methods import masked_reference, quecc_rules
+from tests.methods.masked_reference import Reading
 from tests.methods.prompts import TEXT_BETWEEN, TEXT_ONLY
 
 ANSWER = [17, 99, 5, 140]
@@ -78,7 +78,7 @@ def test_compressor(stride, heads, vision):
     torch.manual_seed(stride)
     compressor = Compressor(16, 2, 32, stride, heads)
     pixels, question, levels = tiny.sample(2, 9).pixels, [12, 77, 3], (1, 2)
-    got = compressor_rules.compress(eager, compressor.weights(), pixels, question, levels, stride, heads)
+    got = quecc_rules.compress(eager, compressor.weights(), pixels, question, levels, stride, heads)
     states = eager.model.vision_tower(pixels, output_hidden_states=True).hidden_states
     if vision == "clip_vision_model":
         states = [state[:, 1:] for state in states]
@@ -98,6 +98,6 @@ def test_reading_an_answer_to_embedded_images(prompt):
     if prompt.visual:
         images = torch.stack(list(model.get_image_features(prompt.pixels, return_dict=True).pooler_output))
     reading = Reading.of(model, prompt, ANSWER)
-    expected = masked.logits(model, reading, lambda layer: reading.causal)
-    got = compressor_rules.follow(model, prompt, images, ANSWER)
+    expected = masked_reference.logits(model, reading, lambda layer: reading.causal)
+    got = quecc_rules.follow(model, prompt, images, ANSWER)
     assert close(got, expected)

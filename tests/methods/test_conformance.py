@@ -8,7 +8,7 @@ import vistrim
 from tests import tiny
 from tests.engine.test_against_oracle import TOLERANCE
 from tests.methods.every_method import SETTINGS, built
-from vistrim.engine.tokens import TokenMap
+from vistrim.engine.tokens.token_map import TokenMap
 
 ROOT = Path(__file__).parents[2]
 NAMES = [info.name for info in vistrim.list_methods()]

@@ -5,12 +5,12 @@ import torch
 
 from tests import tiny
 from tests.closeness import close
-from tests.methods.routers import WIDTH, random_routers, save, saved
+from tests.methods.dyvte_weights import WIDTH, random_routers, save, saved
 from vistrim import VTW, DyVTE, FasterVLM, compose, trim
 from vistrim.architectures import discover
 from vistrim.core.costs import DecoderShape
-from vistrim.methods.parts import save_part
-from vistrim.methods.views import ModelFacts
+from vistrim.core.model_facts import ModelFacts
+from vistrim.methods.base.artifacts import save_part
 
 SAMPLES = [*tiny.RAGGED, tiny.sample(1, 6, seed=5), tiny.sample(2, 9, seed=6)]
 

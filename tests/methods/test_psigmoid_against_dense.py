@@ -3,8 +3,8 @@
 import pytest
 
 from tests import tiny
+from tests.methods.keep_rate_rules import KeepRates, schedule_file, sigmoid_rates
 from tests.methods.prompts import BATCHES, kernels_and_prompts
-from tests.methods.rate_rules import KeepRates, schedule_file, sigmoid_rates
 from tests.methods.test_against_dense import MANY_IMAGES, run, two_turns
 from vistrim import PSigmoid
 

@@ -8,7 +8,7 @@ import torch
 import vistrim
 from tests import tiny
 from tests.closeness import close
-from tests.methods.compressors import GRID, HEADS, compressed, random_part
+from tests.methods.quecc_weights import GRID, HEADS, compressed, random_part
 from vistrim import QueCC, UnsupportedGenerationError, UnsupportedModelError, compose, trim
 from vistrim.core.compressor import recorded_blocks
 from vistrim.engine.engine import Engine

@@ -5,13 +5,13 @@ import torch
 
 from tests import tiny
 from tests.closeness import close
-from tests.methods.compressor_rules import compress, follow
 from tests.methods.prompts import BATCHES, kernels_and_prompts
+from tests.methods.quecc_rules import compress, follow
 from tests.methods.test_against_dense import NEW_TOKENS, answers
 from tests.methods.test_compressor_reference import Compressor
 from vistrim import QueCC, trim
 from vistrim.architectures import discover
-from vistrim.methods.parts import save_part
+from vistrim.methods.base.artifacts import save_part
 
 LEVELS, HEADS = (1, 2), 8
 # There the question would be empty.

@@ -14,13 +14,13 @@ from torch import nn
 from tests import tiny
 from tests.closeness import close
 from tests.engine.test_against_oracle import follow
-from tests.methods import masked
-from tests.methods.dense import Dense
-from tests.methods.exit_rules import DyVTE
-from tests.methods.guided_rules import ask, sgl
-from tests.methods.masked import Reading
+from tests.methods import masked_reference
+from tests.methods.dense_reference import Dense
+from tests.methods.dyvte_rules import DyVTE
+from tests.methods.keep_rate_rules import KeepRates, midpoint, sigmoid_rates
+from tests.methods.masked_reference import Reading
 from tests.methods.prompts import ENDS_WITH_IMAGE, ONE_WORD, TEXT_BETWEEN, TEXT_ONLY
-from tests.methods.rate_rules import KeepRates, midpoint, sigmoid_rates
+from tests.methods.sgl_rules import ask, sgl
 from tests.oracle import Oracle
 
 PROMPTS = {
@@ -45,7 +45,7 @@ def guide():
 
 
 def assert_as_read(dense, reading, prompt, seen):
-    expected = masked.logits(dense.model, reading, seen)
+    expected = masked_reference.logits(dense.model, reading, seen)
     assert close(dense.follow(prompt.ids, prompt.pixels, ANSWER), expected)
 
 
@@ -72,7 +72,7 @@ def test_guidance(prompt, ends, guide):
     assert guidance.confidence == pytest.approx(float(chances.log().mean().exp()), rel=1e-4)
     best = importance.argsort(descending=True)[: max(1, len(importance) // 20)].tolist()
     hidden = [i for number, i in enumerate(reading.visual) if number not in best]
-    few = masked.logits(guide, reading, lambda layer: reading.without(hidden)).log_softmax(-1)
+    few = masked_reference.logits(guide, reading, lambda layer: reading.without(hidden)).log_softmax(-1)
     log_probability = sum(float(few[step, token]) for step, token in enumerate(answer))
     assert guidance.consistency == pytest.approx(math.exp(log_probability), rel=1e-3)
 

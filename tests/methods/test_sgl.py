@@ -9,9 +9,9 @@ from transformers import GenerationConfig
 
 from tests import guides, tiny
 from tests.closeness import close
-from tests.engine.test_guide import NEW_TOKENS
+from tests.engine.guide.test_guide import NEW_TOKENS
 from tests.engine.test_lifecycle import fingerprint
-from tests.methods.dense import Dense
+from tests.methods.dense_reference import Dense
 from vistrim import (
     SGL,
     VTA,
@@ -19,6 +19,7 @@ from vistrim import (
     compose,
     trim,
 )
+from vistrim.loading import NamedModel
 
 SAMPLES = {
     "ragged": tiny.RAGGED,
@@ -239,7 +240,7 @@ def test_after_an_error_the_next_call_is_as_any_other(error, where):
 
 
 def test_notation_names_the_guide():
-    assert str(SGL("reference-small", 0.2, 0.3)) == (
+    assert str(SGL(NamedModel("reference-small"), 0.2, 0.3)) == (
         "sgl:guide=reference-small,layer_fraction=0.2,keep_ratio=0.3,exit_threshold=None"
     )
     guide = guides.build()
@@ -258,10 +259,10 @@ def test_a_guide_given_by_name_is_loaded_once(tmp_path, monkeypatch):
         return guides.shared(), None
 
     monkeypatch.setattr(vistrim.loading, "load", load)
-    method, model, inputs = SGL("small"), tiny.shared(), tiny.batch(tiny.RAGGED)
+    method, model, inputs = SGL(NamedModel("small")), tiny.shared(), tiny.batch(tiny.RAGGED)
     for chosen in (method, method, compose(method, VTA())):
         with trim(model, chosen) as run:
             tiny.generate(model, inputs, 2)
     assert loaded == [("small", torch.float32, "cpu")]
     assert run.reports[0].method.startswith("sgl:guide=small,")
-    assert copy.copy(method) == method == SGL("small")
+    assert copy.copy(method) == method == SGL(NamedModel("small"))

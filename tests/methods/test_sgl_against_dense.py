@@ -8,9 +8,9 @@ import torch
 
 from tests import tiny
 from tests.closeness import close
-from tests.methods.dense import Dense
-from tests.methods.guided_rules import ask, sgl
+from tests.methods.dense_reference import Dense
 from tests.methods.prompts import BATCHES, kernels_and_prompts
+from tests.methods.sgl_rules import ask, sgl
 from tests.methods.test_against_dense import NEW_TOKENS, assert_equal, assert_stages
 from vistrim import SGL, trim
 

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from tests import guides, tiny
 from tests.closeness import close
-from tests.engine.test_guide import NEW_TOKENS, an_end
+from tests.engine.guide.test_guide import NEW_TOKENS, an_end
 from tests.methods.test_sgl import SAMPLES, answers, plain, sgl
 from vistrim import trim
-from vistrim.engine.exits import merged
+from vistrim.engine.guide.exits import merged
 
 
 def scores_of(samples, **options):

@@ -7,7 +7,7 @@ from tests import tiny
 from tests.closeness import close
 from vistrim import SparseVLM, trim
 from vistrim.core.scores import AttentionRows, Softmax
-from vistrim.methods.views import LayerTokens
+from vistrim.methods.base.stage_inputs import LayerTokens
 
 
 def layer_tokens(n, held=None, images=1, initial=None, hidden=None, seed=0):

@@ -8,11 +8,11 @@ import torch
 
 from tests import tiny
 from tests.closeness import close
-from tests.methods import masked
-from tests.methods.dense import Dense
-from tests.methods.masked import Reading
+from tests.methods import masked_reference
+from tests.methods.dense_reference import Dense
+from tests.methods.masked_reference import Reading
 from tests.methods.prompts import TEXT_BETWEEN, TEXT_ONLY
-from tests.methods.structure_rules import YOPO
+from tests.methods.yopo_rules import YOPO
 
 ANSWER = [17, 99, 5, 140]
 HEADS, SIZE, NEURONS = 4, 8, 48
@@ -84,7 +84,7 @@ def simulated(eager, reading, active, layer=tiny.DEPTH, window=None, ffn=1.0, no
                 lambda m, args, where=idle: (args[0].masked_fill(where, 0.0),)
             )
             hooks.callback(hook.remove)
-        return masked.logits(eager, reading, mask)
+        return masked_reference.logits(eager, reading, mask)
 
 
 @pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS)

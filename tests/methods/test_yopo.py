@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tests import tiny
 from tests.closeness import close
 from tests.engine.test_lifecycle import fingerprint, used_model
-from tests.methods.structural import Structural
+from tests.methods.structural_reference import Structural
 from vistrim import (
     VTA,
     YOPO,
@@ -24,7 +24,7 @@ from vistrim import (
 from vistrim.architectures import discover
 from vistrim.cli.parsing import parse_method
 from vistrim.engine.releases import CACHE
-from vistrim.methods.parts import save_part
+from vistrim.methods.base.artifacts import save_part
 
 HEADS = (
     (True, True, True, True),

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests import tiny
-from tests.methods import structure_rules
+from tests.methods import yopo_rules
 from tests.methods.prompts import BATCHES, kernels_and_prompts
 from tests.methods.test_against_dense import run, two_turns
 from vistrim import YOPO
@@ -45,7 +45,7 @@ def case(name):
     options = dict(CASES[name])
     active = HEADS[options.pop("heads")].tolist() if "heads" in options else None
     heads = None if active is None else tuple(map(tuple, active))
-    return YOPO(heads=heads, **options), structure_rules.YOPO(active, **options)
+    return YOPO(heads=heads, **options), yopo_rules.YOPO(active, **options)
 
 
 @pytest.mark.parametrize(("attention", "prompts"), kernels_and_prompts(PROMPTS))

@@ -13,7 +13,7 @@ from tests import tiny
 from tests.methods.every_method import built
 from vistrim import FastV, UnsupportedModelError, trim
 from vistrim.cli import prompts
-from vistrim.cli.errors import WrongUsageError
+from vistrim.cli.error_lines import WrongUsageError
 
 WAYS = {
     "deepcopy": copy.deepcopy,

@@ -9,9 +9,9 @@ from safetensors import safe_open
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import vistrim
-from vistrim.methods.parts import FOLDER
-from vistrim.reference import NAMES, weights_path
+from vistrim.methods.base.artifacts import FOLDER
 from vistrim.reference.processing import build_tokenizer
+from vistrim.shipped import NAMES, weights_path
 
 FILES = {
     "README.md",

@@ -13,7 +13,7 @@ import vistrim
 from tests import tiny
 from tests.cli.invoke import vistrim as invoke
 from vistrim.architectures import discover
-from vistrim.benchmark.overhead import KeepEverything
+from vistrim.benchmark.keep_everything import KeepEverything
 from vistrim.engine import releases
 from vistrim.engine.releases import CACHE
 

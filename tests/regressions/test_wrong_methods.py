@@ -10,9 +10,9 @@ from tests import tiny
 from vistrim import PVTP, FastV, compose, trim
 from vistrim.core.selection import keep_top
 from vistrim.errors import MethodError
-from vistrim.methods.base import Method
-from vistrim.methods.per_image import ImageChoice, PerImage
-from vistrim.methods.registry import register
+from vistrim.methods.base.method import Method
+from vistrim.methods.base.per_image import ImageChoice, PerImage
+from vistrim.methods.base.registry import register
 
 TOKENS = tiny.TOKENS_PER_IMAGE
 

@@ -6,8 +6,8 @@ import torch
 from tests.closeness import close
 from tests.engine.test_keep_everything import KeepEverything
 from tests.families.depth import slow_beside
-from tests.families.reference import MaskedReference
-from tests.families.test_reference import follow
+from tests.families.masked_reference import MaskedReference
+from tests.families.test_masked_reference import follow
 from tests.families.zoo import FAMILIES
 from tests.families.zoo.family import IMAGE
 from tests.oracle import st3_schedule

@@ -10,7 +10,7 @@ from tests import guides, tiny
 from tests.closeness import close
 from tests.engine.test_keep_everything import KeepEverything
 from tests.families.depth import slow_beside
-from tests.families.turns import next_turn
+from tests.families.later_turns import next_turn
 from tests.families.zoo import FAMILIES, Family, shared
 from tests.runtimes import flash_kernels
 from tests.tiny import generate, logits

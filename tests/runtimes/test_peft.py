@@ -12,7 +12,7 @@ from tests.closeness import close
 from tests.engine.test_keep_everything import KeepEverything
 from tests.engine.test_lifecycle import fingerprint
 from tests.families.depth import slow_beside
-from tests.families.turns import next_turn
+from tests.families.later_turns import next_turn
 from tests.families.zoo import FAMILIES, shared
 from tests.runtimes import few_bits
 from tests.tiny import generate, logits

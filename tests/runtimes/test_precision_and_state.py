@@ -9,7 +9,7 @@ import torch
 
 from tests.closeness import close
 from tests.engine.test_keep_everything import KeepEverything
-from tests.families.turns import next_turn
+from tests.families.later_turns import next_turn
 from tests.families.zoo import FAMILIES, shared
 from tests.tiny import generate, logits
 from vistrim import ST3, PyramidDrop, SparseVLM, trim

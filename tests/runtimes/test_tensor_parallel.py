@@ -104,7 +104,9 @@ def test_guides_are_refused(monkeypatch):
     for sharded, match in ((model, "asks a guide"), (guide, "guide under tensor parallelism")):
         with monkeypatch.context() as patch:
             patch.setattr("vistrim.engine.engine.find_group", lambda m, sharded=sharded: m if m is sharded else None)
-            patch.setattr("vistrim.engine.guide.find_group", lambda m, sharded=sharded: m if m is sharded else None)
+            patch.setattr(
+                "vistrim.engine.guide.guide.find_group", lambda m, sharded=sharded: m if m is sharded else None
+            )
             with pytest.raises(UnsupportedModelError, match=match):
                 trim(model, SGL(guide))
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from vistrim.engine.releases import CACHE
-from vistrim.engine.report import TrimReport
-from vistrim.engine.timing import clock
+from vistrim.engine.report.timing import clock
+from vistrim.engine.report.trim_report import TrimReport
 from vistrim.methods import Method
 from vistrim.trimming import trim
 

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vistrim.architectures import ModelSpec
+from vistrim.engine import ModelSpec
 from vistrim.engine.hooks import Hooks
-from vistrim.engine.timing import clock
+from vistrim.engine.report.timing import clock
 from vistrim.errors import BenchmarkError
 
 
@@ -47,7 +47,7 @@ def time_generation(
     model : PreTrainedModel
         Trimmed or not.
     spec : ModelSpec
-        What `vistrim.architectures.discover` found in it.
+        What `vistrim.engine.describe` found in it.
     inputs : mapping
         Arguments of ``generate``.
     new_tokens : int

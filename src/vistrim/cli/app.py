@@ -9,7 +9,7 @@ import typer
 from vistrim import __version__
 from vistrim.cli.bench import bench
 from vistrim.cli.calibrate import app as calibrate
-from vistrim.cli.errors import OneLineErrors
+from vistrim.cli.error_lines import OneLineErrors
 from vistrim.cli.eval import evaluate_command
 from vistrim.cli.methods import methods
 from vistrim.cli.run import run

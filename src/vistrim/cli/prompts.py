@@ -6,7 +6,7 @@ from typing import Any
 
 from PIL import Image
 
-from vistrim.cli.errors import CommandError, WrongUsageError
+from vistrim.cli.error_lines import CommandError, WrongUsageError
 from vistrim.loading import is_out_of_memory
 from vistrim.prompting import check_context, format_prompts, image_token
 

@@ -12,42 +12,39 @@ from transformers.cache_utils import Cache, DynamicCache
 
 from vistrim.architectures import ModelSpec, discover
 from vistrim.architectures.spec import VisionTower
-from vistrim.engine import tap
-from vistrim.engine.adapters import without_adapter
-from vistrim.engine.border import Border
-from vistrim.engine.cache_swap import make_trimmable
-from vistrim.engine.choices import check_cuts, check_description, check_fitted
-from vistrim.engine.compiled import check_eager
-from vistrim.engine.decode import Decode
-from vistrim.engine.deepstack import Merge, watch_features_of_layers
-from vistrim.engine.encodings import Encodings, awaited, encode_first, watch_encoder
-from vistrim.engine.fitting import check_grid, check_positions, vision_reads
-from vistrim.engine.flash import refuse_packed_images
-from vistrim.engine.forward import Forward
+from vistrim.engine.attention import interception
+from vistrim.engine.attention.flash import refuse_packed_images
+from vistrim.engine.attention.tensor_parallel import check_shared, find_group
+from vistrim.engine.cache.swap import check_lacking, make_trimmable
 from vistrim.engine.generation import (
     GenerateCall,
     Generation,
     begin_generation,
     check_kernel,
+    check_layer_cuts,
     check_length,
     check_router_logits,
     refuse_continuous_batching,
 )
 from vistrim.engine.hooks import Call, Hooks, NotCopied
-from vistrim.engine.parallel import check_shared, find_group
-from vistrim.engine.prefill import Prefill
-from vistrim.engine.prompt import Prompt, has_images, read_inputs, read_prompt
-from vistrim.engine.question import read_question
-from vistrim.engine.recorder import Recorder
-from vistrim.engine.records import Records
+from vistrim.engine.inputs.encodings import Encodings, awaited, encode_first, watch_encoder
+from vistrim.engine.inputs.prompt import Prompt, has_images, read_inputs, read_prompt
+from vistrim.engine.inputs.prompt_ends import Border
+from vistrim.engine.inputs.question import read_question
+from vistrim.engine.inputs.tower import TowerRecord, check_features, watch
+from vistrim.engine.passes.decode import Decode
+from vistrim.engine.passes.deepstack import Merge, watch_features_of_layers
+from vistrim.engine.passes.forward import Forward
+from vistrim.engine.passes.layer_cut import RowSplit
+from vistrim.engine.passes.method_answers import check_cuts, check_description, check_fitted
+from vistrim.engine.passes.prefill import Prefill
 from vistrim.engine.releases import CACHE, check_runs, recomputes_layers, with_cache_renamed
-from vistrim.engine.running import RunningCalls
-from vistrim.engine.structure import RowSplit, check_call, check_heads, find_structures
-from vistrim.engine.thread_state import ThreadState
-from vistrim.engine.vision import VisionRecord, check_features, watch
-from vistrim.engine.visual_rows import narrow
+from vistrim.engine.report.recorder import Recorder
+from vistrim.engine.requirements import check_grid, check_positions, layer_cuts, vision_reads
+from vistrim.engine.running import RunningCalls, RunningRecorders, ThreadState
+from vistrim.engine.wrappers import check_eager, without_adapter
 from vistrim.errors import UnsupportedModelError
-from vistrim.methods.base import Method
+from vistrim.methods.base.method import Method
 
 GENERATE = "generate"
 
@@ -88,12 +85,12 @@ class Engine(NotCopied):
         self.vision_reads = vision_reads(method, self.spec)
         check_grid(method, self.spec)
         check_positions(method, self.spec)
-        self.structures = find_structures(method, self.spec)
+        self.layer_cuts = layer_cuts(method, self.spec)
         self.group = find_group(model)
         if self.group is not None:
             check_shared(method, self.spec)
         self.recorders: deque[Recorder] = deque(maxlen=reports)
-        self._records = Records(functools.partial(Recorder, self.spec, method, self.notation))
+        self._records = RunningRecorders(functools.partial(Recorder, self.spec, method, self.notation))
         self._thread = ThreadState()
         self._hooks = Hooks()
         self._running = RunningCalls(self._hooks.remove)
@@ -106,7 +103,7 @@ class Engine(NotCopied):
         UnsupportedModelError
             If the model is already being trimmed, or a generation of then is still running.
         """
-        if tap.is_installed(self.spec.attentions[0]):
+        if interception.is_installed(self.spec.attentions[0]):
             raise UnsupportedModelError(
                 "this model is already being trimmed: leave that context (or detach that handle) first, and let "
                 "generations that began there end"
@@ -120,11 +117,11 @@ class Engine(NotCopied):
             hook = functools.partial(self._before_layer, i)
             hooks.keep(layer.register_forward_pre_hook(hook, with_kwargs=True))
         for i, attention in enumerate(self.spec.attentions):
-            tap.install(attention, functools.partial(self._attention_tap, i))
-            hooks.undo_with(functools.partial(tap.remove, attention))
-        for layer, structured in zip(self.spec.layers, self.structures, strict=True):
-            if structured is not None:
-                narrow(layer, structured.structure, self.spec.decoder_shape, hooks, self._split_rows)
+            interception.install(attention, functools.partial(self._intercept, i))
+            hooks.undo_with(functools.partial(interception.remove, attention))
+        for layer, cut in zip(self.spec.layers, self.layer_cuts, strict=True):
+            if cut is not None:
+                cut.narrow(layer, self.spec.decoder_shape, hooks, self._split_rows)
         watch_encoder(self.spec, self._thread.find_encodings, hooks)
         if self.method.reads_vision:
             watch(self.tower, *self.vision_reads, self._thread.find_vision, hooks)
@@ -140,7 +137,7 @@ class Engine(NotCopied):
         return self.spec.images.tower
 
     def _encodings(self) -> Encodings:
-        return Encodings(vision=VisionRecord(self.tower) if self.method.reads_vision else None)
+        return Encodings(vision=TowerRecord(self.tower) if self.method.reads_vision else None)
 
     def detach(self) -> None:
         """Trim no further calls, and remove what `attach` installed: now, or when the last running call ends."""
@@ -259,7 +256,7 @@ class Engine(NotCopied):
         recorder, is_new = self._records.of(self._thread.generation_of(cache), embeddings, cache)
         is_prefill = is_new or length > 1 or cache is None
         prompt = self._prompt(embeddings, cache, past) if is_prefill else None
-        common = (self.spec, self.method, self.structures, recorder, length, past, cache, self.group)
+        common = (self.spec, self.method, self.layer_cuts, recorder, length, past, cache, self.group)
         if prompt is not None:
             question = self._question(prompt, embeddings, recorder)
             vision = self._thread.find_vision()
@@ -284,13 +281,13 @@ class Engine(NotCopied):
         cache = call.get(CACHE)
         use_cache = call["use_cache"] if call.get("use_cache") is not None else decoder.config.use_cache
         recomputes = recomputes_layers(decoder)
-        if any(self.structures):
-            check_call(call, decoder.config, recomputes)
+        if any(self.layer_cuts):
+            check_layer_cuts(call, decoder.config, recomputes)
         if cache is None and use_cache and not recomputes:
             cache = DynamicCache(config=decoder.config)
         if cache is not None:
             make_trimmable(cache, decoder.config)
-            check_heads(cache, self.structures)
+            check_lacking(cache, (cut.lacking if cut is not None else None for cut in self.layer_cuts))
         return cache
 
     def _prompt(self, embeddings: Tensor, cache: Cache | None, past: int) -> Prompt | None:
@@ -336,7 +333,7 @@ class Engine(NotCopied):
         # A look ahead at this layer must not go by the plan of the last.
         forward.plan = None
         changed = forward.before_layer(i, args[0] if args else kwargs["hidden_states"], kwargs)
-        if self.structures[i] is not None:
+        if self.layer_cuts[i] is not None:
             forward.plan = forward.plan_layer(i)
         if changed is None:
             return None
@@ -346,12 +343,12 @@ class Engine(NotCopied):
         return (hidden, *args[1:]), kwargs | arguments
 
     def _left_of_pass(self) -> tuple[Tensor | None, Sequence[Merge]]:
-        """What is left of this pass's tokens: see `vistrim.engine.deepstack.FindLeft`."""
+        """What is left of this pass's tokens: see `vistrim.engine.passes.deepstack.FindLeft`."""
         forward = self._thread.forward
         return forward.left if forward is not None else (None, ())
 
-    def _attention_tap(self, i: int) -> tap.Tap | None:
-        return self._thread.forward.tap(i) if self._thread.forward is not None else None
+    def _intercept(self, i: int) -> interception.Interception | None:
+        return self._thread.forward.intercept(i) if self._thread.forward is not None else None
 
     def _split_rows(self) -> RowSplit | None:
         forward = self._thread.forward

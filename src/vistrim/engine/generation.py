@@ -17,12 +17,12 @@ from transformers import (
 from transformers.cache_utils import Cache
 from transformers.generation import GenerationMode
 
-from vistrim.engine.cache_swap import check_cache
-from vistrim.engine.encodings import Encodings
-from vistrim.engine.exits import GuideRecord
-from vistrim.engine.flash import is_flash, sliding_windows
-from vistrim.engine.recorder import Recorder
+from vistrim.engine.attention.flash import is_flash, sliding_windows
+from vistrim.engine.cache.swap import check_cache
+from vistrim.engine.inputs.encodings import Encodings
 from vistrim.engine.releases import CACHE
+from vistrim.engine.report.guide_record import GuideRecord
+from vistrim.engine.report.recorder import Recorder
 from vistrim.errors import UnsupportedGenerationError
 
 ATTENTION_KERNELS = ("sdpa", "eager")
@@ -201,6 +201,26 @@ def check_router_logits(call: Mapping[str, Any], config: Any) -> None:
     asked = getattr(config, "output_router_logits", False) if asked is None else asked
     if asked and call.get("labels") is not None:
         refuse("the balancing loss of experts", "leave out `output_router_logits`, or `labels`")
+
+
+def check_layer_cuts(call: dict[str, Any], config: Any, recomputes: bool) -> None:
+    """Refuse what layers that leave something out cannot give.
+
+    Raises
+    ------
+    UnsupportedGenerationError
+        If attention maps are asked for, or layers are recomputed for the gradient.
+    """
+    asked = call.get("output_attentions")
+    if config.output_attentions if asked is None else asked:
+        raise UnsupportedGenerationError(
+            "there are no attention maps where a method cuts inside the layers: leave out `output_attentions`"
+        )
+    if recomputes:
+        raise UnsupportedGenerationError(
+            "layers cannot be recomputed for the gradient where a method cuts inside them: "
+            "call model.activation_checkpointing_disable()"
+        )
 
 
 def check_length(tokens: int, longest: int | None) -> None:

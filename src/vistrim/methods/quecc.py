@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 
 from vistrim.core.compressor import Compressor, CompressorShape, token_places
+from vistrim.core.model_facts import ModelFacts
 from vistrim.core.selection import Selection
 from vistrim.errors import UnsupportedModelError
-from vistrim.methods.base import Method, Positions, check_positions
-from vistrim.methods.parts import TrainedPart, load_part
-from vistrim.methods.registry import register
-from vistrim.methods.views import InputTokens, ModelFacts
+from vistrim.methods.base.artifacts import TrainedPart, load_part
+from vistrim.methods.base.method import Method, Positions, check_positions
+from vistrim.methods.base.registry import register
+from vistrim.methods.base.stage_inputs import InputTokens
 
-COMMAND = "python -m vistrim.reference.train_quecc --tokens 16 --export-to DIR"
+COMMAND = "python -m training.reference.train_quecc --tokens 16 --export-to DIR"
 
 
 @register

@@ -5,12 +5,13 @@ from typing import Literal
 
 import torch
 
+from vistrim.core.model_facts import ModelFacts
 from vistrim.core.selection import Selection
 from vistrim.core.structure import LayerStructure
-from vistrim.methods.base import Method, check_layer, notation
-from vistrim.methods.parts import load_part
-from vistrim.methods.registry import register
-from vistrim.methods.views import LayerTokens, ModelFacts
+from vistrim.methods.base.artifacts import load_part
+from vistrim.methods.base.method import Method, check_layer, notation
+from vistrim.methods.base.registry import register
+from vistrim.methods.base.stage_inputs import LayerTokens
 
 HEADS = "heads"
 """Name of the mask in its file: ``[layers, heads]``, true (or 1) for active heads."""

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from tests.closeness import close
-from tests.families.vision.packed import batches, encoded, pictures, visual_tokens
-from tests.families.vision.prescribed import read
+from tests.families.vision.packed_reference import batches, encoded, pictures, visual_tokens
+from tests.families.vision.told_reference import read
 from tests.families.zoo import FAMILIES, shared
 from tests.families.zoo.family import DEPTH
-from tests.methods.rules import top
+from tests.methods.training_free_rules import top
 from tests.tiny import generate, logits
 from vistrim import (
     PVTP,
@@ -28,7 +28,7 @@ from vistrim import (
     compose,
     trim,
 )
-from vistrim.methods.vtw import search_layer
+from vistrim.calibration.vtw import search_layer
 
 STEPS = 3
 NAMES = ("qwen2_5_vl", "qwen3_vl")

@@ -8,16 +8,16 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from tests.closeness import close
-from tests.families.reference import MaskedReference
-from tests.families.test_reference import follow
-from tests.families.vision.packed import TOWERS, Encoded, batches, encoded, pictures, visual_tokens
+from tests.families.masked_reference import MaskedReference
+from tests.families.test_masked_reference import follow
+from tests.families.vision.packed_reference import TOWERS, Encoded, batches, encoded, pictures, visual_tokens
 from tests.families.zoo import FAMILIES, shared
-from tests.methods.rules import VisPruner as VisPrunerRule
-from tests.methods.rules import budget, top
+from tests.methods.training_free_rules import VisPruner as VisPrunerRule
+from tests.methods.training_free_rules import budget, top
 from tests.tiny import generate, logits
 from vistrim import VTCCLS, FasterVLM, Uniform, VisPruner, trim
 from vistrim.architectures import discover
-from vistrim.methods.per_image import PerImage
+from vistrim.methods.base.per_image import PerImage
 
 LESS_EXACT = {"hunyuan_vl": 1e-3}
 """Where stock batches differ from their samples by more than that: 4e-4."""
