@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.closeness import ROUNDING, error
+from tests.closeness import error
+from tests.families.masked_reference import REFERENCE
 from tests.families.matrix import prompts, untouched
 from tests.families.zoo import FAMILIES, Sample, shared
 from tests.tiny import generate, logits
@@ -56,5 +57,4 @@ def tolerance(name: str) -> float:
     alone = [logits(generate(model, family.batch([s]), together.shape[1])) for s in prompts(name)]
     own = error(together, torch.cat(alone))
     assert own <= 1e-3
-    usual = ROUNDING[torch.float32]
-    return usual if own <= usual else 5 * own
+    return max(REFERENCE, 5 * own)

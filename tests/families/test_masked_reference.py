@@ -5,7 +5,7 @@ import torch
 
 from tests.closeness import close
 from tests.families.later_turns import next_turn
-from tests.families.masked_reference import MaskedReference
+from tests.families.masked_reference import REFERENCE, MaskedReference
 from tests.families.test_zoo import every_family
 from tests.families.zoo import FAMILIES, Family, Sample, shared
 from tests.families.zoo.family import IMAGE, VIDEO
@@ -45,7 +45,7 @@ def test_keeping_all_equals_stock_generation(name):
     for sample in prompts(family):
         answer, expected = answered(family, model, sample)
         reference = MaskedReference(family, model)
-        assert close(follow(reference, answer, sample), expected)
+        assert close(follow(reference, answer, sample), expected, REFERENCE)
         assert reference.kv_lengths() == [len(sample.ids) + STEPS - 1] * len(reference.layers)
 
 
@@ -67,7 +67,7 @@ def test_a_second_turn_equals_stock_generation(name, images):
         # The last token of an answer is read with what comes behind it.
         new = Sample([answer[-1], *new.ids], new.media)
         got = follow(reference, second.sequences[0, -STEPS:].tolist(), new)
-        assert close(got, logits(second)[0])
+        assert close(got, logits(second)[0], REFERENCE)
 
 
 @every_family
@@ -134,7 +134,7 @@ def test_it_equals_the_other_reference_for_llava(plan):
         answer, _ = answered(family, model, sample)
         mine, oracle = MaskedReference(family, model, schedule), Oracle(model, schedule)
         expected = follow(oracle, answer, sample.ids, sample.media.get("pixel_values"))
-        assert close(follow(mine, answer, sample), expected)
+        assert close(follow(mine, answer, sample), expected, REFERENCE)
         assert mine.kv_lengths() == oracle.kv_lengths()
         again = family.sample(1, 5, seed=3)
         expected = oracle.prefill(again.ids, again.media["pixel_values"], protected=range(6, 9))

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.closeness import close
+from tests.families.masked_reference import REFERENCE
 from tests.families.matrix import (
     BATCHES,
     CASES,
@@ -39,7 +40,7 @@ def test_a_stage_equals_the_reference(name, attention, batch, stage, case, recor
     inputs, stock = FAMILIES[name].batch(samples), untouched(name, attention, batch)
     with trim(model, CASES[stage][case].method) as run, pictures_noted() as noted:
         output = generate(model, inputs, STEPS)
-    allowed = tolerance(name) if batch == "padded" else None
+    allowed = tolerance(name) if batch == "padded" else REFERENCE
     facts = zip(answers(output, inputs), noted or [()] * len(samples), padding_that_counts(name, samples), strict=True)
     rows = [expected(name, stage, case, b, *of_sample) for b, of_sample in enumerate(facts)]
     for b, of in enumerate(rows):

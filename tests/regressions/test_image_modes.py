@@ -62,7 +62,9 @@ def test_opaque_images_look_as_before(tmp_path, mode):
         image = image.convert("P").convert("PA")
     else:
         image = image.convert(mode)
-    seen = pixels(save(image, tmp_path / "a.tiff"))
+    # Pillow 10.3 cannot read its own TIFF files in YCbCr.
+    name, options = ("a.jpg", {"quality": 100, "subsampling": 0}) if mode == "YCbCr" else ("a.tiff", {})
+    seen = pixels(save(image, tmp_path / name, **options))
     assert off_by_one(seen[:, :4], gray)
     assert off_by_one(seen[:, 4:], 255)
 
