@@ -14,15 +14,18 @@ def error(found: Any, expected: Any) -> float:
     What a sum is rounded by depends on its largest terms, and in which order a processor adds them is its own. So an
     absolute tolerance holds for values of one size and on one processor.
 
-    Infinities and NaN have to stand at the same places. Where all expected values are zero, the error is 0 or infinite.
+    Infinities, NaN and the lowest number of a data type, by which models mask logits, have to stand at the same places
+    and are no magnitudes. Where all other expected values are zero, the error is 0 or infinite.
     """
     found, expected = torch.as_tensor(found), torch.as_tensor(expected)
+    lowest = torch.finfo(expected.dtype).min if expected.is_floating_point() else float("-inf")
     assert found.shape == expected.shape, f"{tuple(found.shape)} is not {tuple(expected.shape)}"
     found, expected = found.detach().double().cpu(), expected.detach().double().cpu()
     same = (found == expected) | (found.isnan() & expected.isnan())
     if same.all():
         return 0.0
-    scale = expected[expected.isfinite()].abs().amax() if expected.isfinite().any() else expected.new_zeros(())
+    counted = expected[expected.isfinite() & (expected > lowest)]
+    scale = counted.abs().amax() if counted.numel() else expected.new_zeros(())
     worst = ((found - expected)[~same].abs().amax() / scale).item()
     return worst if worst == worst else float("inf")
 

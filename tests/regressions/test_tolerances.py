@@ -123,6 +123,13 @@ def test_the_less_precise_type_decides():
     assert sorted(ROUNDING, key=ROUNDING.__getitem__) == sorted(ROUNDING, key=lambda dtype: torch.finfo(dtype).eps)
 
 
+def test_masked_logits_are_no_magnitude():
+    masked = torch.tensor([1.0, torch.finfo(torch.float32).min])
+    assert close(masked, masked.clone())
+    assert error(masked + torch.tensor([1e-3, 0.0]), masked) == pytest.approx(1e-3, rel=1e-3)
+    assert not close(torch.tensor([1.0, 1.0]), masked)
+
+
 def test_infinities_and_nan_have_their_places():
     holes = torch.tensor([1.0, torch.inf, torch.nan])
     assert close(holes, holes.clone())
