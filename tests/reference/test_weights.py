@@ -9,7 +9,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForCon
 
 from vistrim.evaluation.answering import answer
 from vistrim.evaluation.scoring import score
-from vistrim.reference import NAMES, weights_path
+from vistrim.reference import TRAINED_BY, weights_path
 from vistrim.reference.items import items, with_images
 from vistrim.reference.processing import build_processor, chat
 from vistrim.reference.tasks import SHORT_TASKS
@@ -103,6 +103,6 @@ def test_unknown_and_missing_weights_say_what_to_do(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="reference"):
         weights_path("refrence")
     monkeypatch.setattr("vistrim.reference._WEIGHTS", tmp_path)
-    for name in NAMES:
+    for name in TRAINED_BY:
         with pytest.raises(FileNotFoundError, match=r"vistrim\.reference\.train"):
             weights_path(name)

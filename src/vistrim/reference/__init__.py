@@ -6,18 +6,20 @@ from pathlib import Path
 
 __all__ = ["NAMES", "weights_path"]
 
-#: Shipped models, and what trains each.
+#: Models shipped with this package, and what trains each.
 TRAINED_BY = {
     "reference": "vistrim.reference.train --size base",
     "reference-small": "vistrim.reference.train --size small",
     "reference-quecc-16": "vistrim.reference.train_quecc --tokens 16",
 }
-NAMES = tuple(TRAINED_BY)
+#: Put together on this machine, see ``vistrim.reference_lm``.
+PUT_TOGETHER = "reference-lm"
+NAMES = (*TRAINED_BY, PUT_TOGETHER)
 _WEIGHTS = Path(__file__).parent / "weights"
 
 
 def weights_path(name: str) -> Path:
-    """Folder of a shipped reference model, as ``from_pretrained`` takes it.
+    """Folder of a reference model, as ``from_pretrained`` takes it; that of ``reference-lm`` is made if it is missing.
 
     Parameters
     ----------
@@ -30,9 +32,15 @@ def weights_path(name: str) -> Path:
         If there is no reference model of that name.
     FileNotFoundError
         If its weights are not shipped with this version.
+    LoadError
+        If a part of ``reference-lm`` is missing, or its folder cannot be written.
     """
     if name not in NAMES:
         raise ValueError(f"no reference model {name!r}; there are {', '.join(NAMES)}")
+    if name == PUT_TOGETHER:
+        from vistrim.reference_lm import checkpoint
+
+        return checkpoint()
     path = _WEIGHTS / name
     if not (path / "config.json").exists():
         raise FileNotFoundError(
