@@ -57,7 +57,7 @@ def render(scene: Scene, resolution: int = 144) -> Image.Image:
         draw.text(
             (shape.x * side, shape.y * side),
             shape.letter.upper(),
-            font=_font(round(LETTER_SIZE * side)),
+            font=letter_font(round(LETTER_SIZE * side)),
             fill="white" if shape.color in DARK else "black",
             anchor="mm",
             stroke_width=side // 200,
@@ -99,7 +99,7 @@ def _gradient(colors: tuple[tuple[int, int, int], tuple[int, int, int]], side: i
 
 
 @lru_cache(maxsize=8)
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def letter_font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
@@ -116,7 +116,7 @@ def _draw_shape(draw: ImageDraw.ImageDraw, shape: Shape, side: int, fill: tuple[
 
 def outline(shape: Shape) -> tuple[Point, ...]:
     """Corners of a shape other than a circle, in fractions of the image side; all lie within its radius."""
-    corners = _CORNERS[shape.kind]
+    corners = CORNERS[shape.kind]
     return tuple((shape.x + shape.radius * x, shape.y + shape.radius * y) for x, y in corners)
 
 
@@ -133,7 +133,7 @@ def _regular(corners: int, turn: float, radii: tuple[float, ...] = (1.0,)) -> tu
 
 
 _ARM, _REACH = 0.36, 0.92
-_CORNERS: dict[str, tuple[Point, ...]] = {
+CORNERS: dict[str, tuple[Point, ...]] = {
     "square": ((-0.7, -0.7), (0.7, -0.7), (0.7, 0.7), (-0.7, 0.7)),
     "triangle": _regular(3, -90),
     "diamond": ((0.0, -1.0), (0.85, 0.0), (0.0, 1.0), (-0.85, 0.0)),

@@ -6,12 +6,20 @@ where the scene offers no such question (for example a relation in a scene with 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from random import Random
+from typing import Protocol
 
-from vistrim.reference.scenes import COLORS, COLUMNS, KINDS, ROWS, Scene, Shape
+from vistrim.reference.scenes import COLORS, COLUMNS, KINDS, ROWS, Shape
+
+
+class Scene(Protocol):
+    """Anything with shapes, in raster order."""
+
+    @property
+    def shapes(self) -> Sequence[Shape]: ...
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,7 @@ def attribute(task: str, scene: Scene, rng: Random) -> Question | None:
     """An attribute of the shape that the question names; ``task`` is one of ``ATTRIBUTE_QUESTIONS``."""
     hidden, wording = ATTRIBUTE_QUESTIONS[task]
     shape = rng.choice(scene.shapes)
-    name = _reference(scene, shape, rng, hidden)
+    name = unique_name(scene, shape, rng, hidden)
     return Question(task, wording.format(name), getattr(shape, hidden), shape) if name else None
 
 
@@ -66,10 +74,10 @@ def count(scene: Scene, rng: Random) -> Question:
     return Question("count", f"How many {named} are there?", str(number))
 
 
-def existence(scene: Scene, rng: Random) -> Question:
-    """Whether a shape of some colour and kind is there; yes and no are equally frequent."""
+def existence(scene: Scene, rng: Random, yes: float = 0.5) -> Question:
+    """Whether a shape of some colour and kind is there; ``yes`` is the share of questions whose answer is yes."""
     present = {(shape.color, shape.kind) for shape in scene.shapes}
-    if rng.random() < 0.5:
+    if rng.random() < yes:
         shape = rng.choice(scene.shapes)
         return Question("existence", f"Is there a {shape.color} {shape.kind}?", "yes", shape)
     # A colour and a kind that are there, though not on the same shape, where the scene allows it.
@@ -83,7 +91,7 @@ def existence(scene: Scene, rng: Random) -> Question:
 
 def relation(scene: Scene, rng: Random) -> Question | None:
     """Whether one shape lies left of, right of, above or below another one (by image areas)."""
-    names = {shape: _reference(scene, shape, rng, hidden="area") for shape in scene.shapes}
+    names = {shape: unique_name(scene, shape, rng, hidden="area") for shape in scene.shapes}
     axis, words = rng.choice(((COLUMNS, ("left of", "right of")), (ROWS, ("above", "below"))))
 
     def place(shape: Shape) -> int:
@@ -139,7 +147,7 @@ def ask(task: str, scene: Scene, rng: Random) -> Question | None:
     return TASKS[task](scene, rng)
 
 
-def _reference(scene: Scene, shape: Shape, rng: Random, hidden: str) -> str | None:
+def unique_name(scene: Scene, shape: Shape, rng: Random, hidden: str) -> str | None:
     """A phrase that fits this shape alone and does not tell its ``hidden`` attribute, or None."""
     phrases = {
         ("kind",): shape.kind,

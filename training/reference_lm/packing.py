@@ -1,0 +1,96 @@
+"""Questions about one image packed into one row of fixed length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+IGNORED = -100
+
+
+class Wording:
+    """Token ids of questions and answers as the chat template puts them.
+
+    Parameters
+    ----------
+    tokenizer : transformers tokenizer
+        SmolLM2's own, with its own chat template.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        chat = tokenizer.apply_chat_template(
+            [{"role": "user", "content": "\0"}], tokenize=False, add_generation_prompt=True
+        )
+        before, self._after = chat.split("\0")
+        self.end = tokenizer.eos_token_id
+        #: What stands before the image.
+        self.prefix = self._ids([before])[0]
+
+    def questions(self, asked: Sequence[tuple[str, str]]) -> list[tuple[list[int], list[int]]]:
+        """Ids of what follows the image, and of the answer with its end, for (prompt, answer) pairs."""
+        prompts = self._ids([f"\n{prompt}{self._after}" for prompt, _ in asked])
+        answers = self._ids([answer for _, answer in asked])
+        return [(prompt, [*answer, self.end]) for prompt, answer in zip(prompts, answers, strict=True)]
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        return self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+
+
+def pack(rows: Sequence[Sequence[tuple[list[int], list[int]]]], length: int) -> dict[str, np.ndarray]:
+    """Pack the questions of each image into one row; those that do not fit are left out.
+
+    Parameters
+    ----------
+    rows : sequence of sequences of (prompt ids, answer ids)
+        One inner sequence per image.
+    length : int
+        Tokens per row.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        ``(rows, length)`` int64 each: ``tokens``; ``labels``, what comes after each token, ``IGNORED`` outside
+        answers; ``segments``, the 1-based number of a token's question, 0 for padding; ``offsets``, the place in it.
+    """
+    fills = {"tokens": 0, "labels": IGNORED, "segments": 0, "offsets": 0}
+    packed = {name: np.full((len(rows), length), fill, dtype=np.int64) for name, fill in fills.items()}
+    for i, row in enumerate(rows):
+        at = 0
+        for segment, (prompt, answer) in enumerate(row, start=1):
+            # The last answer token is only ever predicted, never read.
+            read = prompt + answer[:-1]
+            end = at + len(read)
+            if end > length:
+                continue
+            packed["tokens"][i, at:end] = read
+            packed["labels"][i, end - len(answer) : end] = answer
+            packed["segments"][i, at:end] = segment
+            packed["offsets"][i, at:end] = np.arange(len(read))
+            at = end
+    return packed
+
+
+def text_mask(segments: torch.Tensor, context: int) -> torch.Tensor:
+    """What the packed text sees: the context, and its own question so far.
+
+    Parameters
+    ----------
+    segments : torch.Tensor
+        ``(B, T)``, from :func:`pack`.
+    context : int
+        Tokens before the text, which all of it sees. Padding sees them too: a row without any key is NaN.
+
+    Returns
+    -------
+    torch.Tensor
+        ``(B, 1, T, context + T)`` bool.
+    """
+    length = segments.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
+    own = causal & (segments[:, :, None] == segments[:, None, :])
+    return F.pad(own, (context, 0), value=True)[:, None]
