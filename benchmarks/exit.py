@@ -25,7 +25,7 @@ from vistrim.evaluation.answering import answer
 from vistrim.evaluation.scoring import score
 from vistrim.evaluation.summary import GROUPS
 from vistrim.prompting import format_prompts
-from vistrim.reference.items import Item, items
+from vistrim.reference.items import TASK_NAMES, Item, items
 from vistrim.tables import Table
 
 RATES = [i / 10 for i in range(11)]
@@ -208,8 +208,7 @@ def main() -> None:
     guide, _ = load(options.guide, dtype=model.dtype, device=str(model.device))
 
     questions: list[Question] = []
-    tasks = [task for tasks in GROUPS.values() for task in tasks]
-    for task in track(tasks, "tasks", console=Console(stderr=True)):
+    for task in track(TASK_NAMES, "tasks", console=Console(stderr=True)):
         if options.split == "validation" and task == "easy-vqa":
             continue
         asked = items(task, options.split, "full", options.limit)

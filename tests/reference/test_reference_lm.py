@@ -34,6 +34,8 @@ def installed(tmp_path_factory):
 def site(installed, tmp_path, monkeypatch) -> Path:
     """A copy of it that Python finds packages in, and an empty cache."""
     folder = Path(shutil.copytree(installed[0], tmp_path / "site"))
+    # Imported before, it would be found where it was.
+    monkeypatch.delitem(sys.modules, reference_lm.TRAINED_PACKAGE, raising=False)
     monkeypatch.syspath_prepend(folder)
     monkeypatch.setattr(reference_lm, "BASE_SHA256", installed[1])
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -49,6 +51,7 @@ def cache(tmp_path) -> Path:
 def made(installed, tmp_path_factory):
     """Model and processor, loaded by name."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.delitem(sys.modules, reference_lm.TRAINED_PACKAGE, raising=False)
         patch.syspath_prepend(installed[0])
         patch.setattr(reference_lm, "BASE_SHA256", installed[1])
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))

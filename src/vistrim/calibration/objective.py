@@ -37,6 +37,8 @@ def performance(objective: Objective, items: Sequence[Item], given: Sequence[str
     """Performance in [0, 1] of the answers ``given``, next to those of the untouched model."""
     by_task: dict[str, list[float]] = defaultdict(list)
     for item, answer, before in zip(items, given, untouched, strict=True):
-        value = score(item.task, answer, item.answer) if objective == "accuracy" else float(answer == before)
+        value = (
+            score(item.task, answer, item.answer, item.prompt) if objective == "accuracy" else float(answer == before)
+        )
         by_task[item.task].append(value)
     return mean(mean(values) for values in by_task.values())

@@ -141,7 +141,7 @@ def _answered(
                 task=item.task,
                 prompt=item.prompt,
                 right=item.answer,
-                score=score(item.task, given.answer, item.answer),
+                score=score(item.task, given.answer, item.answer, item.prompt),
                 **asdict(given),
             )
             for item, given in zip(items, answers, strict=True)

@@ -11,12 +11,18 @@ from vistrim.labels import UNTOUCHED
 from vistrim.methods import Method
 from vistrim.reference.easy_vqa import TASK as EASY_VQA
 from vistrim.reference.items import Item
+from vistrim.reference.lm.items import SENTENCES
 from vistrim.reference.tasks import SHORT_TASKS
 
 RESAMPLES = 5000
 _DRAWS_AT_ONCE = 2_000_000
 
-GROUPS = {"Short answers": SHORT_TASKS, "Description": ("description",), "Easy-VQA": (EASY_VQA,)}
+GROUPS = {
+    "Short answers": SHORT_TASKS,
+    "Sentences": SENTENCES,
+    "Description": ("description",),
+    "Easy-VQA": (EASY_VQA,),
+}
 """Tasks that are reported together: their answers are alike, and so is what trimming does to them."""
 
 AVERAGED = (

@@ -13,11 +13,13 @@ from vistrim.reference import easy_vqa
 from vistrim.reference.processing import IMAGE_SIZE
 from vistrim.reference.rendering import render
 from vistrim.reference.scenes import LEVELS, generate_scene
-from vistrim.reference.tasks import TASKS, ask
+from vistrim.reference.tasks import SHORT_TASKS, TASKS, Question, ask
 
 IMAGE_KINDS = ("own", "black", "wrong")
 
 TASK_NAMES = (*TASKS, easy_vqa.TASK)
+#: Names of several tasks together.
+TOGETHER = {"short": SHORT_TASKS}
 
 #: Scenes that lie between the first scenes of two seeds.
 _SEED_DISTANCE = 1_000_000
@@ -34,7 +36,7 @@ class Item:
     id : str
         The same for the same image and question, always.
     task : str
-        One of ``TASK_NAMES``.
+        One of its suite's names.
     prompt, answer : str
         The question and its only right answer.
     image : callable
@@ -81,17 +83,45 @@ def items(task: str, split: str, level: str, number: int, seed: int = 0) -> list
     if level not in LEVELS:
         raise ValueError(f"no level {level!r}: choose {', '.join(LEVELS)}")
     if task == easy_vqa.TASK:
-        return _easy_vqa_items(split, number, seed)
+        return easy_vqa_items(split, number, seed)
+
+    def look(index: int) -> tuple[Question | None, Callable[[], Image.Image]]:
+        scene = generate_scene(split, index, LEVELS[level])
+        return ask(task, scene, Random(f"question:{split}:{task}:{index}")), partial(render, scene)
+
+    return from_scenes(look, task, split, level, number, seed)
+
+
+def from_scenes(
+    look: Callable[[int], tuple[Question | None, Callable[[], Image.Image]]],
+    task: str,
+    split: str,
+    level: str,
+    number: int,
+    seed: int,
+) -> list[Item]:
+    """Items about as many scenes as it takes.
+
+    Parameters
+    ----------
+    look : callable
+        Given a scene's number: a question about it, if it offers one, and what draws it.
+    task, split, level, number, seed
+        See `items`.
+
+    Raises
+    ------
+    ValueError
+        If hardly any scene offers such a question.
+    """
     found: list[Item] = []
     index = seed * _SEED_DISTANCE
     while len(found) < number:
         if index - seed * _SEED_DISTANCE > _SCENES_PER_QUESTION * (len(found) + 1):
             raise ValueError(f"scenes of level {level!r} hardly offer any {task} question: take another level or task")
-        scene = generate_scene(split, index, LEVELS[level])
-        question = ask(task, scene, Random(f"question:{split}:{task}:{index}"))
+        question, image = look(index)
         if question is not None:
-            name = f"{split}/{level}/{index}/{task}"
-            found.append(Item(name, task, question.prompt, question.answer, partial(render, scene)))
+            found.append(Item(f"{split}/{level}/{index}/{task}", task, question.prompt, question.answer, image))
         index += 1
     return found
 
@@ -126,7 +156,8 @@ def _item_with_another_image(own: Sequence[Item], place: int) -> Item:
     raise ValueError("wrong images are those of other questions: ask at least two")
 
 
-def _easy_vqa_items(split: str, number: int, seed: int) -> list[Item]:
+def easy_vqa_items(split: str, number: int, seed: int) -> list[Item]:
+    """Questions of easy-VQA, in an order of their own for each seed; see `items`."""
     pictures = easy_vqa.pictures(split)
     places = [(i, j) for i, picture in enumerate(pictures) for j in range(len(picture.questions))]
     Random(f"{easy_vqa.TASK}:{split}:{seed}").shuffle(places)
