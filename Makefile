@@ -35,7 +35,7 @@ $(REFERENCE_LM): $(INSTALLED) $(shell find packages/vistrim-reference-lm -type f
 reference-lm: $(REFERENCE_LM)
 
 IMAGE ?= examples/images/photo-scene.png
-PROMPT ?= Describe the image in a sentence.
+PROMPT ?= Describe the triangle. Answer in a sentence.
 
 run: $(REFERENCE_LM)
 	$(BIN)/vistrim run $(IMAGE) --prompt "$(PROMPT)" --model reference-lm --compare --overlay overlay.png
