@@ -86,7 +86,7 @@ def checkpoint() -> Path:
     LoadError
         If a part is missing or is not what was trained with, or if the folder cannot be written.
     """
-    parts = _trained_parts()
+    parts = trained_parts()
     folder = _cache() / f"{NAME}-{_key(parts)}"
     if _is_whole(folder):
         return folder
@@ -128,6 +128,21 @@ def find_base() -> Path:
             f"{BASE_SHA256[:8]}...): run `{INSTALL[0]} --force-reinstall`"
         )
     return path
+
+
+def trained_parts() -> Path:
+    """Folder of the weights that this project trained.
+
+    Raises
+    ------
+    LoadError
+        If they are not installed, or not all of them.
+    """
+    package = find_spec(TRAINED_PACKAGE)
+    folder = Path(next(iter(package.submodule_search_locations or ("",)))) / "weights" if package else None
+    if folder is None or not all(any(folder.glob(pattern)) for pattern in TRAINED_FILES):
+        raise LoadError(f"{NAME} needs its weights, {TRAINED_PACKAGE.replace('_', '-')}: {_how_to_install()}")
+    return folder
 
 
 def read_base(path: Path) -> tuple[Any, Any]:
@@ -293,15 +308,6 @@ def _is_whole(folder: Path) -> bool:
     # Missing, or cut short.
     except (OSError, SafetensorError):
         return False
-
-
-def _trained_parts() -> Path:
-    """Folder of the weights that this project trained."""
-    package = find_spec(TRAINED_PACKAGE)
-    folder = Path(next(iter(package.submodule_search_locations or ("",)))) / "weights" if package else None
-    if folder is None or not all(any(folder.glob(pattern)) for pattern in TRAINED_FILES):
-        raise LoadError(f"{NAME} needs its weights, {TRAINED_PACKAGE.replace('_', '-')}: {_how_to_install()}")
-    return folder
 
 
 def _key(parts: Path) -> str:
