@@ -16,7 +16,8 @@ from vistrim.files import write_whole
 SHOWN_FAILURES = 20
 
 DEFINITIONS = f"""\
-* accuracy: exact match; for descriptions the F1 of the object facts; over several tasks the mean of the tasks
+* accuracy: exact match; for descriptions the F1 of the object facts, for sentences of the words that they add to the
+  question; over several tasks the mean of the tasks
 * retained: accuracy over the untouched model's on the same items, with the 95 % bootstrap interval ({RESAMPLES} draws);
   an interval without width means that no difference was seen in these items, not that there is none
 * agree: share of the answers that are the untouched model's, word for word
