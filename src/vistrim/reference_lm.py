@@ -251,12 +251,14 @@ def _put_together(base: Path, parts: Path) -> tuple[dict[str, Tensor], LlavaConf
     try:
         vision = CLIPVisionConfig(**json.loads((parts / "tower.json").read_text(encoding="utf-8")))
         settings = json.loads((parts / "adapter.json").read_text(encoding="utf-8"))
+        if settings["base_sha256"] != BASE_SHA256:
+            raise ValueError("they were trained on another language model")
         adapter = {k: v for path in sorted(parts.glob("adapter*.safetensors")) for k, v in load_file(path).items()}
         tower, projector = load_file(parts / "tower.safetensors"), load_file(parts / "projector.safetensors")
         text = merged(model.state_dict(), adapter, settings["alpha"] / settings["rank"])
     # A file cut short, or of another model.
     except (ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise LoadError(f"the weights of {NAME} in {parts} are damaged ({error}): {_how_to_install()}") from error
+        raise LoadError(f"the weights of {NAME} in {parts} cannot be used ({error}): {_how_to_install()}") from error
     config = build_config(model.config, vision, image_token_id)
     if config.tie_word_embeddings:
         del text["lm_head.weight"]

@@ -48,7 +48,7 @@ def install_base(site: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def install_trained(site: Path, seed: int = 0) -> Path:
+def install_trained(site: Path, base_sha256: str, seed: int = 0) -> Path:
     """The package of what is trained here; returns the folder of its weights."""
     weights = site / reference_lm.TRAINED_PACKAGE / "weights"
     weights.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def install_trained(site: Path, seed: int = 0) -> Path:
         for module, (out, inputs) in _adapted(layers).items():
             adapter |= {f"{module}.lora_A": draw(RANK, inputs), f"{module}.lora_B": draw(out, RANK)}
         save_file(adapter, weights / f"adapter-{number}.safetensors")
-    (weights / "adapter.json").write_text(json.dumps({"rank": RANK, "alpha": ALPHA}))
+    (weights / "adapter.json").write_text(json.dumps({"rank": RANK, "alpha": ALPHA, "base_sha256": base_sha256}))
     (weights / "state.json").write_text(json.dumps({"step": seed}))
     return weights
 

@@ -26,8 +26,9 @@ ROOT = Path(__file__).parents[2]
 def installed(tmp_path_factory):
     """A folder with both packages, and the sha256 of the language model."""
     site = tmp_path_factory.mktemp("site")
-    small.install_trained(site)
-    return site, small.install_base(site)
+    base = small.install_base(site)
+    small.install_trained(site, base)
+    return site, base
 
 
 @pytest.fixture
@@ -149,11 +150,11 @@ def test_it_is_put_together_once_and_then_needs_the_language_model_no_more(site,
     assert list(cache.iterdir()) == [folder]
 
 
-def test_other_weights_make_another_checkpoint_and_the_state_of_training_does_not(site):
+def test_other_weights_make_another_checkpoint_and_the_state_of_training_does_not(site, installed):
     first = reference_lm.checkpoint()
     (site / reference_lm.TRAINED_PACKAGE / "weights" / "state.json").write_text("{}")
     assert reference_lm.checkpoint() == first
-    small.install_trained(site, seed=1)
+    small.install_trained(site, installed[1], seed=1)
     assert reference_lm.checkpoint() != first
 
 
@@ -215,9 +216,14 @@ def test_a_damaged_part(site, cache, file):
     path = site / reference_lm.TRAINED_PACKAGE / "weights" / file
     path.write_bytes(path.read_bytes()[:-20])
     message = refusal()
-    assert "damaged" in message
+    assert "cannot be used" in message
     assert names_both_commands(message)
     assert not list(cache.iterdir())
+
+
+def test_weights_that_were_trained_on_another_language_model(site):
+    small.install_trained(site, "0" * 64)
+    assert "trained on another language model" in refusal()
 
 
 def test_an_interrupted_write_leaves_nothing_and_the_next_one_succeeds(site, cache, monkeypatch):
