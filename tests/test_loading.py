@@ -11,7 +11,7 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
 import vistrim
 from tests.cli import checkpoint as builder
-from vistrim import LoadError, load, reference
+from vistrim import LoadError, load
 from vistrim.loading import is_local, is_out_of_memory
 
 
@@ -64,16 +64,16 @@ def test_dtype(original, dtype):
 
 
 def test_a_reference_model_by_name(original, monkeypatch):
-    monkeypatch.setattr(reference, "weights_path", lambda name: original)
+    monkeypatch.setattr("vistrim.loading.weights_path", lambda name: original)
     assert type(load("reference")[0]) is transformers.LlavaForConditionalGeneration
 
 
 def test_a_reference_model_that_is_not_shipped(monkeypatch):
     def missing(name):
-        raise FileNotFoundError(f"{name} is not shipped:\nrun python -m vistrim.reference.train")
+        raise FileNotFoundError(f"{name} is not shipped:\nrun python -m training.reference.train")
 
-    monkeypatch.setattr(reference, "weights_path", missing)
-    assert refusal("reference-small") == "reference-small is not shipped: run python -m vistrim.reference.train"
+    monkeypatch.setattr("vistrim.loading.weights_path", missing)
+    assert refusal("reference-small") == "reference-small is not shipped: run python -m training.reference.train"
 
 
 def test_local_names(original):

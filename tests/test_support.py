@@ -11,11 +11,11 @@ import vistrim
 from tests import tiny
 from tests.cli import checkpoint as builder
 from tests.families.refused import REFUSED
-from tests.families.zoo import FAMILIES, shared
+from tests.families.zoo import EVERY, FAMILIES, shared
 from vistrim import LoadError, UnsupportedModelError, describe_support, get_method, list_methods
 from vistrim.architectures import discover
 from vistrim.architectures.tested import TESTED
-from vistrim.engine import recorder
+from vistrim.engine.report import recorder
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -119,7 +119,8 @@ def test_what_cannot_be_loaded(tmp_path):
 
 
 def test_tested_types_are_those_of_the_tests():
-    assert list(TESTED) == sorted({shared(name).config.model_type for name in FAMILIES})
+    run = {shared(name).config.model_type for name in FAMILIES}
+    assert list(TESTED) == sorted(run | {EVERY[name].config().model_type for name in EVERY.keys() - FAMILIES.keys()})
 
 
 def test_reports_of_untested_types_say_so(monkeypatch):

@@ -10,6 +10,8 @@ import torch
 import transformers
 from torch import Tensor
 
+from vistrim.engine.releases import CACHE
+
 IMAGE, PAD, BOS, VOCABULARY = 150, 0, 1, 160
 TOKENS_PER_IMAGE = 16
 DEPTH = 5
@@ -155,6 +157,6 @@ def follow_up(output: Any, inputs: dict[str, Tensor], more: Tensor, pixels: Tens
     turn = {
         "input_ids": ids,
         "attention_mask": torch.cat([inputs["attention_mask"], ones], 1),
-        "past_key_values": output.past_key_values,
+        CACHE: output[CACHE],
     }
     return turn | ({"pixel_values": pixels} if pixels is not None else {})

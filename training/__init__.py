@@ -1,1 +1,1 @@
-"""How the shipped models were made. Not part of the wheel."""
+"""How the shipped models were made; no part of the installed package."""

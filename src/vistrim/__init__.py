@@ -6,8 +6,16 @@
 >>> run.report
 """
 
-from vistrim.engine.report import TrimReport
-from vistrim.errors import LoadError, UnsupportedGenerationError, UnsupportedModelError, VistrimError
+from vistrim._version import __version__ as __version__
+from vistrim.engine.report.trim_report import TrimReport
+from vistrim.errors import (
+    LoadError,
+    MethodError,
+    UnsupportedGenerationError,
+    UnsupportedModelError,
+    UnsupportedReleaseError,
+    VistrimError,
+)
 from vistrim.loading import load
 from vistrim.methods import (
     PVTP,
@@ -38,8 +46,6 @@ from vistrim.methods import (
 from vistrim.support import MethodSupport, ModelSupport, describe_support
 from vistrim.trimming import Trim, trim
 
-__version__ = "0.1.0"
-
 __all__ = [
     "PVTP",
     "SGL",
@@ -55,6 +61,7 @@ __all__ = [
     "Hybrid",
     "LoadError",
     "Method",
+    "MethodError",
     "MethodSupport",
     "ModelSupport",
     "PSigmoid",
@@ -68,6 +75,7 @@ __all__ = [
     "Uniform",
     "UnsupportedGenerationError",
     "UnsupportedModelError",
+    "UnsupportedReleaseError",
     "VisPruner",
     "VistrimError",
     "compose",

@@ -13,6 +13,14 @@ class UnsupportedGenerationError(VistrimError):
     """The model is supported, but not with this cache, attention kernel or generation mode."""
 
 
+class UnsupportedReleaseError(VistrimError):
+    """The installed transformers release is none that vistrim was tested with."""
+
+
+class MethodError(VistrimError):
+    """A method has not answered as methods have to; says which one, and what it returned."""
+
+
 class LoadError(VistrimError):
     """A model or processor could not be loaded."""
 

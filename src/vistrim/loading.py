@@ -1,7 +1,10 @@
 """Load a multimodal model and its processor: stock transformers objects, one clear error when it fails."""
 
 import difflib
+import hashlib
+import json
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from vistrim.errors import LoadError
+from vistrim.shipped import NAMES, weights_path
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 """Names of the number types that a model can be loaded in, besides "auto"."""
@@ -30,7 +34,7 @@ def load(name_or_path: str | Path, *, dtype: torch.dtype | str = "auto", device:
     Parameters
     ----------
     name_or_path : str or Path
-        A reference model of this project (a name in ``vistrim.reference.NAMES``), a directory written by
+        A reference model of this project (a name in ``vistrim.shipped.NAMES``), a directory written by
         ``save_pretrained``, or a Hugging Face id such as ``"llava-hf/llava-1.5-7b-hf"``.
     dtype : torch.dtype or str
         Number type of the weights: a floating torch dtype or its name, or "auto" for the checkpoint's own.
@@ -57,6 +61,29 @@ def load(name_or_path: str | Path, *, dtype: torch.dtype | str = "auto", device:
     # The processor is small and a missing one is common: find out before the weights are downloaded.
     processor = _load_processor(name, source)
     return _load_model(name, source, weights_dtype, where), processor
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """A model by name, loaded when it is first asked for, once for each device and number type.
+
+    Attributes
+    ----------
+    name : str
+        As `load` takes it.
+    """
+
+    name: str
+    _loaded: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def __call__(self, device: str, dtype: torch.dtype) -> Any:
+        """Load the model; see `load` for what is raised."""
+        if (device, dtype) not in self._loaded:
+            self._loaded[device, dtype], _ = load(self.name, dtype=dtype, device=device)
+        return self._loaded[device, dtype]
+
+    def __str__(self) -> str:
+        return self.name
 
 
 def load_config(name_or_path: str | Path) -> Any:
@@ -103,9 +130,20 @@ def load_processor(name_or_path: str | Path) -> Any:
 
 def is_local(name_or_path: str | Path) -> bool:
     """Whether a model's files are on this machine by name: a reference model or an existing directory."""
-    from vistrim import reference
+    return str(name_or_path) in NAMES or os.path.isdir(os.path.expanduser(name_or_path))
 
-    return str(name_or_path) in reference.NAMES or os.path.isdir(os.path.expanduser(name_or_path))
+
+def fingerprint(model: Any, processor: Any) -> str:
+    """Tell models apart that have the same name: a hash over settings and the first values of every weight."""
+    digest = hashlib.sha256()
+    for part in (model.config, model.generation_config, processor.image_processor):
+        digest.update(part.to_json_string().encode())
+    digest.update(str(processor.chat_template).encode())
+    digest.update(json.dumps(processor.tokenizer.get_vocab(), sort_keys=True).encode())
+    for name, value in model.state_dict().items():
+        digest.update(f"{name}{tuple(value.shape)}".encode())
+        digest.update(value.flatten()[:64].float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -159,11 +197,9 @@ def resolve_device(device: str) -> torch.device:
 
 def _locate(name: str) -> str:
     """Directory of a reference model or a local one, or the Hub id as it is."""
-    from vistrim import reference
-
-    if name in reference.NAMES:
+    if name in NAMES:
         try:
-            return str(reference.weights_path(name))
+            return str(weights_path(name))
         except FileNotFoundError as error:
             raise LoadError(" ".join(str(error).split())) from error
     path = Path(os.path.expanduser(name))
@@ -177,7 +213,7 @@ def _locate(name: str) -> str:
         raise LoadError(f"{name} is a file: give the model's directory, the one with config.json")
     if not name or path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise LoadError(f"there is no model directory {name!r}: check the path")
-    if "/" not in name and (near := difflib.get_close_matches(name.lower(), reference.NAMES, n=1)):
+    if "/" not in name and (near := difflib.get_close_matches(name.lower(), NAMES, n=1)):
         raise LoadError(f"no model called {name!r}: did you mean {near[0]!r}?")
     return name
 

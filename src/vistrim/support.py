@@ -12,8 +12,8 @@ from transformers.cache_utils import DynamicCache
 from vistrim.architectures import ModelSpec, discover
 from vistrim.architectures.tested import TESTED
 from vistrim.core.layout import Grid
-from vistrim.engine.fitting import check_grid, check_positions, vision_reads
-from vistrim.engine.structure import find_structures
+from vistrim.engine.releases import check_runs
+from vistrim.engine.requirements import check_grid, check_positions, layer_cuts, vision_reads
 from vistrim.errors import UnsupportedModelError
 from vistrim.loading import building_error, load_config
 from vistrim.methods import Method, get_method, list_methods
@@ -116,6 +116,7 @@ def describe_support(model: str | Path | Any) -> ModelSupport:
     """
     config = load_config(model) if isinstance(model, (str, Path)) else copy.deepcopy(model)
     spec = discover(_without_weights(config))
+    check_runs(spec.model_type)
     shape = spec.decoder_shape
     return ModelSupport(
         model=spec.name,
@@ -162,7 +163,7 @@ def _runs(method: Method, spec: ModelSpec) -> tuple[Runs, str]:
         check_positions(method, spec)
         fitted = method.fitted(spec.facts)
         vision_reads(fitted, spec)
-        find_structures(fitted, spec)
+        layer_cuts(fitted, spec)
     except UnsupportedModelError as error:
         return "no", str(error)
     except ValueError as error:

@@ -1,13 +1,18 @@
 """The front door: trim a model with a method."""
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from types import TracebackType
 
-from torch import nn
+from torch import Tensor, nn
 
 from vistrim.engine.engine import Engine
-from vistrim.engine.guided import GuidedEngine
-from vistrim.engine.report import TrimReport
-from vistrim.methods.base import Method
+from vistrim.engine.releases import check_release
+from vistrim.engine.report.trim_report import TrimReport
+from vistrim.methods.base.method import Method
+
+REPORTS = 16
+"""Reports that a handle keeps, unless it is told otherwise."""
 
 
 class Trim:
@@ -21,10 +26,10 @@ class Trim:
         What is trimmed.
     """
 
-    def __init__(self, model: nn.Module, method: Method) -> None:
+    def __init__(self, model: nn.Module, method: Method, reports: int | None = REPORTS) -> None:
         self.model = model
         self.method = method
-        self._engine = GuidedEngine(model, method) if method.ranks_by == "guide" else Engine(model, method)
+        self._engine = _make_engine(model, method, reports)
 
     def attach(self) -> "Trim":
         """Start trimming.
@@ -32,13 +37,17 @@ class Trim:
         Raises
         ------
         UnsupportedModelError
-            If the model is already being trimmed.
+            If the model is already being trimmed, or a generation of then is still running.
         """
         self._engine.attach()
         return self
 
     def detach(self) -> None:
-        """Stop trimming and leave the model exactly as it was."""
+        """Stop trimming and leave the model exactly as it was.
+
+        Does not wait for other threads. Generations and forward passes that are running finish trimmed, as they began;
+        from now on new ones are not trimmed, and the last of the old ones leaves the model as it was.
+        """
         self._engine.detach()
 
     def __enter__(self) -> "Trim":
@@ -49,10 +58,35 @@ class Trim:
     ) -> None:
         self.detach()
 
+    def answer_from(self, first: int | Sequence[int] | Tensor) -> AbstractContextManager[None]:
+        """Say where answers begin in the forward passes inside a ``with`` statement, in this thread.
+
+        For passes that score answers without ``labels``, so that visual tokens are chosen by the last prompt token, as
+        in generation. ``logits_to_keep`` (answer tokens + 1, as trainers pass it) says it too, for all samples at once.
+
+        Parameters
+        ----------
+        first : int, sequence of int or Tensor
+            Place of the first answer token in its row, padding included: one for all samples, or one for each.
+
+        Raises
+        ------
+        TypeError
+            If places are no whole numbers.
+        ValueError
+            In the forward pass, if it has another number of samples, or visual tokens behind that place.
+
+        Examples
+        --------
+        >>> with run.answer_from(completion_mask.int().argmax(1)):
+        ...     logits = model(**inputs).logits
+        """
+        return self._engine.answer_from(first)
+
     @property
     def reports(self) -> list[TrimReport]:
-        """Reports of all generations so far, oldest first."""
-        return [recorder.report() for recorder in self._engine.recorders]
+        """Reports of the last generations and bare forward passes (see `trim`), oldest first."""
+        return [recorder.report() for recorder in tuple(self._engine.recorders)]
 
     @property
     def report(self) -> TrimReport:
@@ -68,7 +102,7 @@ class Trim:
         return self._engine.recorders[-1].report()
 
 
-def trim(model: nn.Module, method: Method) -> Trim:
+def trim(model: nn.Module, method: Method, reports: int | None = REPORTS) -> Trim:
     """Trim the visual tokens of a model.
 
     Parameters
@@ -78,6 +112,9 @@ def trim(model: nn.Module, method: Method) -> Trim:
         modules, such as LoRA.
     method : Method
         What to trim, for example ``vistrim.ST3()``.
+    reports : int or None
+        How many reports are kept, at least 1: those of the last generations and bare forward passes. None keeps all,
+        and memory grows with every call. A report is plain numbers and holds no tensor.
 
     Returns
     -------
@@ -87,10 +124,14 @@ def trim(model: nn.Module, method: Method) -> Trim:
 
     Raises
     ------
+    UnsupportedReleaseError
+        If the installed transformers release is none that vistrim was tested with.
     UnsupportedModelError
         If the model's structure cannot be trimmed correctly.
     ValueError
-        If the method's parameters do not fit the model.
+        If the method's parameters do not fit the model, or ``reports`` is out of range.
+    MethodError
+        If the method is not written as a method has to be.
     TypeError
         If ``method`` is no method.
 
@@ -100,8 +141,9 @@ def trim(model: nn.Module, method: Method) -> Trim:
     image, or one directly in front of a label. The logits at removed tokens are zero: they were not computed.
     ``hidden_states`` and ``attentions`` of single layers have the rows that these layers computed.
 
-    In one forward pass over a prompt with its answer (labels), visual tokens are chosen by the last prompt token, as in
-    generation; decode-time trimming does not take place.
+    In one forward pass over a prompt with its answer, visual tokens are chosen by the last prompt token, as in
+    generation, where the pass tells it: by labels, by ``logits_to_keep`` (answer tokens + 1) or by `Trim.answer_from`.
+    Decode-time trimming does not take place.
 
     Examples
     --------
@@ -109,9 +151,21 @@ def trim(model: nn.Module, method: Method) -> Trim:
     ...     output = model.generate(**inputs, max_new_tokens=64)
     >>> print(run.report)
     """
+    check_release()
     if not isinstance(method, Method):
         raise TypeError(
             f"method must be a method object such as vistrim.ST3(), not {method!r}: "
             "vistrim.get_method('st3') builds one by its name"
         )
-    return Trim(model, method)
+    if reports is not None and (type(reports) is not int or reports < 1):
+        raise ValueError(f"reports={reports!r}: give how many of the last reports to keep, at least 1, or None for all")
+    return Trim(model, method, reports)
+
+
+def _make_engine(model: nn.Module, method: Method, reports: int | None) -> Engine:
+    if method.ranks_by != "guide":
+        return Engine(model, method, reports)
+    # Few methods ask a second model first.
+    from vistrim.engine.guide.guided_engine import GuidedEngine
+
+    return GuidedEngine(model, method, reports)

@@ -9,7 +9,7 @@ from transformers import CLIPImageProcessorPil
 from vistrim import TrimReport
 from vistrim.analysis import draw_overlay, draw_report, image_as_seen
 from vistrim.analysis.overlay import GAP, MAX_COLUMNS, PANEL
-from vistrim.engine.report import Stage
+from vistrim.engine.report.trim_report import Stage
 
 RED = (220, 30, 30)
 EMPTY = TrimReport(

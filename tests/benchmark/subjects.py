@@ -5,9 +5,9 @@ from typing import Any
 import torch
 
 from tests import tiny
+from vistrim._utils.labels import UNTOUCHED
 from vistrim.benchmark.results import Cost, Run
 from vistrim.benchmark.subject import Subject
-from vistrim.labels import UNTOUCHED
 
 BATCH = 2
 

@@ -14,7 +14,7 @@ from vistrim import SGL, ST3, trim
 from vistrim.architectures import discover
 from vistrim.benchmark import clock
 from vistrim.benchmark.clock import time_generation
-from vistrim.benchmark.overhead import KeepEverything
+from vistrim.benchmark.keep_everything import KeepEverything
 from vistrim.errors import BenchmarkError
 
 CPU = (torch.device("cpu"),)

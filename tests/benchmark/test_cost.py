@@ -8,7 +8,7 @@ from tests.families.zoo import FAMILIES, shared
 from vistrim import trim
 from vistrim.architectures import discover
 from vistrim.benchmark.cost import trimmed_cost, untouched_cost
-from vistrim.benchmark.overhead import KeepEverything
+from vistrim.benchmark.keep_everything import KeepEverything
 from vistrim.benchmark.subject import Subject
 
 NEW = 3

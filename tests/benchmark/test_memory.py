@@ -4,13 +4,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.benchmark.small import small
+from tests.benchmark.small_shapes import small
 from vistrim.benchmark import memory, named
 from vistrim.benchmark.making import make_subject
 from vistrim.benchmark.memory import GIB, needs
 from vistrim.benchmark.named import _needs_of, _smaller
 from vistrim.benchmark.shapes import SHAPES
 from vistrim.benchmark.subject import Wanted
+from vistrim.engine.releases import CACHE
 from vistrim.errors import BenchmarkError
 
 
@@ -96,7 +97,7 @@ def test_weights_and_cache_are_those_of_the_model():
     subject = make_subject(wanted)
     need = needs(subject.model, subject.inputs, wanted.new_tokens)
     assert need.weights == sum(parameter.nbytes for parameter in subject.model.parameters())
-    cache = subject.model.generate(**subject.inputs, max_new_tokens=7, return_dict_in_generate=True).past_key_values
+    cache = subject.model.generate(**subject.inputs, max_new_tokens=7, return_dict_in_generate=True)[CACHE]
     held = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
     assert need.cache == held * 5 // 4
     assert need.total > need.weights + need.cache + need.activations

@@ -3,7 +3,7 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 import vistrim
-from tests.benchmark.small import VISUAL, small
+from tests.benchmark.small_shapes import VISUAL, small
 from vistrim.benchmark.making import make_subject
 from vistrim.benchmark.shapes import SHAPES
 from vistrim.errors import BenchmarkError
@@ -28,8 +28,7 @@ USUAL = {
 
 
 def config(name, layers=None, hidden=None, length=100):
-    shape = SHAPES[name]
-    return shape.config(layers, hidden, shape.family.show(shape.family.usual), length)
+    return SHAPES[name].config(layers, hidden, length)
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -37,7 +36,8 @@ def test_full_size_has_the_published_number_of_parameters(name):
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config(name))
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(PUBLISHED[name], rel=0.01)
-    assert SHAPES[name].family.usual == USUAL[name]
+    pictures = SHAPES[name].pictures
+    assert pictures.usual * pictures.tokens == USUAL[name]
 
 
 @pytest.mark.parametrize("attn", ["sdpa", "eager"])

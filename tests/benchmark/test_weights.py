@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import vistrim
-from tests.benchmark.small import small
+from tests.benchmark.small_shapes import small
 from vistrim.benchmark.making import make_subject
 from vistrim.benchmark.shapes import SHAPES
 from vistrim.benchmark.weights import BLOCK

@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlavaForConditionalGeneration
 from tests.cli import checkpoint as builder
 from tests.cli.invoke import error_line, vistrim
 from tests.families.refused import REFUSED
-from vistrim.cli.errors import WrongUsageError
+from vistrim.cli.error_lines import WrongUsageError
 from vistrim.cli.prompts import read_prompts
 
 FAILED, WRONG_USAGE = 1, 2
@@ -82,7 +82,7 @@ def test_no_image():
 def test_prompts_that_are_no_text(image):
     result = vistrim("run", image, stdin=b"\xff\xfe\x00")
     assert result.exit_code == WRONG_USAGE
-    assert "standard input is no text" in error_line(result)
+    assert "standard input is no text in utf-8" in error_line(result)
 
 
 def test_no_standard_input(monkeypatch):

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from tests.benchmark.made import runs, trimmed, untouched
+from tests.benchmark.made_rows import runs, trimmed, untouched
 from tests.cli.invoke import error_line, vistrim
+from vistrim._utils.labels import UNTOUCHED
 from vistrim.benchmark.subject import Subject
 from vistrim.cli import bench as command
-from vistrim.labels import UNTOUCHED
 
 
 @dataclass

@@ -38,7 +38,7 @@ def test_a_second_run_measures_nothing_again_and_more_rounds_only_add(checkpoint
     first = bench(checkpoint, tmp_path)
     runs = (tmp_path / "runs.jsonl").read_text()
     with monkeypatch.context() as patched:
-        patched.setattr("vistrim.benchmark.runner.time_generation", lambda *_: pytest.fail("measured again"))
+        patched.setattr("vistrim.benchmark.rounds.time_generation", lambda *_: pytest.fail("measured again"))
         assert bench(checkpoint, tmp_path).stdout == first.stdout
     assert bench(checkpoint, tmp_path, "--repeat", "3").exit_code == 0
     assert (tmp_path / "runs.jsonl").read_text().startswith(runs)

@@ -12,7 +12,7 @@ import pytest
 import vistrim as library
 from tests.cli.invoke import error_line, vistrim
 from tests.cli.test_process import COMMAND, ENVIRONMENT, LIMIT
-from vistrim.calibration import evaluations
+from vistrim.calibration import rate_evaluations
 from vistrim.core.sigmoid import sigmoid_rates
 
 QUICK = ("--max-new-tokens", "3", "--objective", "agreement")
@@ -24,13 +24,13 @@ PSIGMOID = ("psigmoid", *TASKS, "--budget", "0.4", "--trials", "3")
 @pytest.fixture
 def asked(monkeypatch):
     """The methods with which the model was asked, a batch each."""
-    found, real = [], evaluations.answer
+    found, real = [], rate_evaluations.answer
 
     def counted(model, processor, items, method, max_new_tokens):
         found.append(method)
         return real(model, processor, items, method, max_new_tokens)
 
-    monkeypatch.setattr(evaluations, "answer", counted)
+    monkeypatch.setattr(rate_evaluations, "answer", counted)
     return found
 
 
@@ -87,19 +87,19 @@ def test_a_search_that_was_stopped_goes_on_and_finds_the_same(checkpoint, tmp_pa
     assert calibrate(checkpoint, whole, *command).exit_code == 0
     needed = len(asked)
     asked.clear()
-    counted = evaluations.answer
+    counted = rate_evaluations.answer
 
     def interrupted(*arguments):
         if len(asked) == 5:
             raise KeyboardInterrupt
         return counted(*arguments)
 
-    monkeypatch.setattr(evaluations, "answer", interrupted)
+    monkeypatch.setattr(rate_evaluations, "answer", interrupted)
     stopped = calibrate(checkpoint, cut, *command)
     assert stopped.exit_code == 130
     assert "stopped: the same command goes on from here" in stopped.stderr
     assert not cut.exists()
-    monkeypatch.setattr(evaluations, "answer", counted)
+    monkeypatch.setattr(rate_evaluations, "answer", counted)
     assert calibrate(checkpoint, cut, *command).exit_code == 0
     # Two batches each: the evaluation that was cut off is made again.
     assert len(asked) == needed + 1

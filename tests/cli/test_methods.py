@@ -5,7 +5,7 @@ from tests.cli.invoke import error_line, vistrim
 from tests.families.refused import REFUSED
 from tests.families.zoo import FAMILIES
 from vistrim import support
-from vistrim.methods.base import notation
+from vistrim.methods.base.method import notation
 
 
 def test_the_table_shows_every_method_and_whose_choice_the_defaults_are():

@@ -18,7 +18,7 @@ from vistrim import (
     VisPruner,
     compose,
 )
-from vistrim.cli.errors import WrongUsageError
+from vistrim.cli.error_lines import WrongUsageError
 from vistrim.cli.parsing import parse_method
 
 

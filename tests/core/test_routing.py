@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.closeness import close
 from vistrim.core.routing import compare_answers, exits_by_code, exits_by_paper, question_summary, router_logits
 
 
@@ -16,14 +17,14 @@ def test_a_summary_is_the_mean_of_all_but_the_last_and_the_last(words, padding, 
     first, last = question_summary(hidden, question.expand(2, -1)).split(4, 1)
     assert torch.equal(last, hidden[:, words - 1])
     others = hidden[:, : words - 1] if words > 1 else hidden[:, :1]
-    assert torch.allclose(first, others.mean(1), atol=1e-6)
+    assert close(first, others.mean(1))
 
 
 def test_half_precision_is_summed_up_in_float32():
     hidden = torch.randn(1, 5, 8).bfloat16()
     summary = question_summary(hidden, torch.ones(1, 5, dtype=torch.bool))
     assert summary.dtype == torch.float32
-    assert torch.allclose(summary[:, :8], hidden[:, :4].float().mean(1), atol=0.02)
+    assert close(summary[:, :8], hidden[:, :4].float().mean(1), 1e-2)
 
 
 def test_routers_of_all_layers_at_once_are_those_of_each():
@@ -32,7 +33,7 @@ def test_routers_of_all_layers_at_once_are_those_of_each():
     for layer in range(3):
         network = torch.nn.Sequential(torch.nn.Linear(8, 6, False), torch.nn.GELU(), torch.nn.Linear(6, 2, False))
         network[0].weight.data, network[2].weight.data = w1[layer], w2[layer]
-        assert torch.allclose(together[layer], network(summary[layer]), atol=1e-5)
+        assert close(together[layer], network(summary[layer]))
 
 
 def test_labels():

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tests.closeness import close
 from vistrim.core.scores import ROWS_AT_ONCE, AttentionRows, Softmax, attention_weights
 
 
@@ -25,20 +26,20 @@ def test_equals_the_mean_of_materialised_weights(heads, kv_heads, rows, masked):
         logits = logits.masked_fill(~visible[:, None], -torch.inf)
     expected = logits.softmax(-1).mean((1, 2))
     got = received(query, key, visible, Softmax(0.4))
-    assert (got - expected).abs().max() <= 1e-6
-    assert torch.allclose(got.sum(1), torch.ones(2))
+    assert close(got, expected)
+    assert close(got.sum(1), torch.ones(2))
 
 
 def test_large_half_precision_values_do_not_overflow():
     query, key = torch.full((1, 1, 1, 64), 90.0).half(), torch.full((1, 1, 3, 64), 90.0).half()
-    assert torch.allclose(received(query, key, None, Softmax(0.05)), torch.full((1, 3), 1 / 3))
+    assert close(received(query, key, None, Softmax(0.05)), torch.full((1, 3), 1 / 3))
 
 
 def test_softmax_is_taken_in_float32():
     query, key = torch.randn(1, 2, 1, 8).bfloat16(), torch.randn(1, 2, 300, 8).bfloat16()
     got = received(query, key, None, Softmax(0.3))
     assert got.dtype == torch.float32
-    assert abs(got.sum().item() - 1) < 1e-5
+    assert close(got.sum(), 1.0)
 
 
 @pytest.mark.parametrize("rows", [1, 5, ROWS_AT_ONCE + 3])
@@ -52,8 +53,8 @@ def test_rows_computed_in_blocks_equal_all_at_once(rows):
     attention = AttentionRows(query, key, visible, Softmax(0.4), 7, places, counted)
     weights = attention_weights(query, key, visible, Softmax(0.4))[..., -7:]
     for b in range(2):
-        assert torch.allclose(attention.received()[b], weights[b][:, counted[b]].mean((0, 1)), atol=1e-6)
-        assert torch.allclose(attention.head_mean()[b][counted[b]], weights[b][:, counted[b]].mean(0), atol=1e-6)
+        assert close(attention.received()[b], weights[b][:, counted[b]].mean((0, 1)))
+        assert close(attention.head_mean()[b][counted[b]], weights[b][:, counted[b]].mean(0))
         assert attention.head_mean()[b][~counted[b]].abs().sum() == 0
     everything = AttentionRows(query, key, visible, Softmax(0.4), 11, places)
     assert sum(found.shape[2] for found, _ in everything.blocks()) == rows
@@ -65,4 +66,4 @@ def test_soft_cap_and_sink():
     capped = 3 * torch.tanh(logits / 3)
     sinks = torch.tensor([0.3, -1.0])
     expected = torch.cat([capped, sinks.view(1, 2, 1, 1)], -1).softmax(-1)[..., :5]
-    assert torch.allclose(attention_weights(query, key, None, Softmax(0.5, 3.0, sinks)), expected, atol=1e-6)
+    assert close(attention_weights(query, key, None, Softmax(0.5, 3.0, sinks)), expected)

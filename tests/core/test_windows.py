@@ -4,6 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.closeness import close
 from vistrim.core.attention import attend, attend_by_tiles
 from vistrim.core.windows import TILE, lay_tiles, rows_of_cells, tile_grid
 
@@ -66,7 +67,7 @@ def test_tiles_attend_as_all_rows_with_a_mask(batch, kv_heads, per_key, tiles, d
             mask[:, columns[b, t]] = seen[b, t]
             some = query[b : b + 1, :, rows[b, t]]
             expected = attend(some, key[b : b + 1], value[b : b + 1], mask[None, None], 0.5)
-            assert torch.allclose(found[b : b + 1, :, t * n : (t + 1) * n], expected, atol=1e-5)
+            assert close(found[b : b + 1, :, t * n : (t + 1) * n], expected)
 
 
 def test_few_tiles_at_a_time_give_the_same(monkeypatch):
@@ -78,11 +79,11 @@ def test_few_tiles_at_a_time_give_the_same(monkeypatch):
     monkeypatch.setattr("vistrim.core.attention.ELEMENTS_AT_ONCE", 2 * 2 * 2 * 4 * 6 * 8)
     parts = list(attend_by_tiles(*arguments))
     assert [some for some, _ in parts] == [slice(0, 2), slice(2, 4), slice(4, 5)]
-    assert torch.allclose(torch.cat([part for _, part in parts], 2), whole[0][1], atol=1e-6)
+    assert close(torch.cat([part for _, part in parts], 2), whole[0][1])
 
 
 def test_heads_of_one_key_head_are_packed_for_a_single_row():
     torch.manual_seed(0)
     query, key, value = torch.randn(2, 6, 1, 8), *torch.randn(2, 2, 2, 5, 8)
     weights = (query.view(2, 2, 3, 8) @ key.transpose(2, 3) * 0.5).softmax(-1)
-    assert torch.allclose(attend(query, key, value, None, 0.5), (weights @ value).view(2, 6, 1, 8), atol=1e-6)
+    assert close(attend(query, key, value, None, 0.5), (weights @ value).view(2, 6, 1, 8))

@@ -6,7 +6,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests import tiny
-from tests.engine.test_against_oracle import TOLERANCE, follow
+from tests.closeness import close
+from tests.engine.test_against_oracle import follow
 from tests.oracle import Oracle, st3_schedule
 from vistrim import ST3, trim
 
@@ -54,11 +55,11 @@ def check(schedule, first, second, attention):
         oracle = Oracle(tiny.shared("llama", "eager"), st3_schedule(**schedule))
         answer = one.sequences[b, inputs["input_ids"].shape[1] :].tolist()
         expected = follow(oracle, sample, answer)
-        assert (tiny.logits(one)[b] - expected).abs().max() <= TOLERANCE
+        assert close(tiny.logits(one)[b], expected)
         assert [n[b] for n in run.reports[0].kv_tokens_per_layer] == oracle.kv_lengths()
         next_answer = two.sequences[b, turn["input_ids"].shape[1] :].tolist()
         expected = follow(oracle, tiny.Sample(answer[-1:] + more[b].ids, more[b].pixels), next_answer)
-        assert (tiny.logits(two)[b] - expected).abs().max() <= TOLERANCE
+        assert close(tiny.logits(two)[b], expected)
         assert [n[b] for n in run.report.kv_tokens_per_layer] == oracle.kv_lengths()
 
 

@@ -5,9 +5,11 @@ import torch
 from transformers import DynamicCache
 
 from tests import tiny
-from tests.engine.test_against_oracle import TOLERANCE, follow
+from tests.closeness import close
+from tests.engine.test_against_oracle import follow
 from tests.oracle import Oracle, st3_schedule
 from vistrim import PVTP, ST3, VTA, Uniform, trim
+from vistrim.engine.releases import CACHE
 
 PREFILL_ONLY = PVTP(1, 2, 0.5), {"start": 1, "stride": 2, "ratio": 0.5}
 BOTH = (
@@ -36,7 +38,7 @@ def test_sampling_with_several_answers(method, schedule):
     assert len(set(map(tuple, answers(output, inputs)))) > 2
     for row, answer in enumerate(answers(output, inputs)):
         expected = follow(oracle_for(schedule), samples[row // 2], answer)
-        assert (tiny.logits(output)[row] - expected).abs().max() <= TOLERANCE
+        assert close(tiny.logits(output)[row], expected)
     assert run.report.visual_tokens == [samples[0].visual] * 2 + [samples[1].visual] * 2
 
 
@@ -51,7 +53,7 @@ def test_beam_search(method, schedule, attention):
     for row, answer in enumerate(answers(output, inputs)):
         logits = follow(oracle_for(schedule), samples[row], answer)
         score = logits.log_softmax(-1).gather(1, torch.tensor(answer)[:, None]).sum()
-        assert abs(score - output.sequences_scores[row]) <= 1e-3
+        assert close(output.sequences_scores[row], score)
 
 
 def test_prompt_lookup_decoding_gives_the_same_answer():
@@ -67,7 +69,7 @@ def test_prompt_lookup_decoding_gives_the_same_answer():
     assert first.kv_tokens_per_layer == second.kv_tokens_per_layer
     assert first.stages == second.stages
     expected = follow(oracle_for(schedule), sample, answers(looked_up, inputs)[0])
-    assert (tiny.logits(looked_up)[0] - expected).abs().max() <= TOLERANCE
+    assert close(tiny.logits(looked_up)[0], expected)
 
 
 ENDS_WITH_IMAGE = tiny.Sample(tiny.sample(1, 9).ids[: 4 + tiny.TOKENS_PER_IMAGE], tiny.sample(1, 9).pixels)
@@ -83,7 +85,7 @@ def test_without_cache_equals_with_cache(samples):
         cached = tiny.generate(model, inputs)
         repeated = tiny.generate(model, inputs, use_cache=False)
     assert torch.equal(cached.sequences, repeated.sequences)
-    assert (tiny.logits(cached) - tiny.logits(repeated)).abs().max() <= TOLERANCE
+    assert close(tiny.logits(cached), tiny.logits(repeated))
     assert run.reports[0].visual_tokens_per_layer == run.reports[1].visual_tokens_per_layer
     assert run.report.kv_bytes == 0
     assert run.report.kv_fraction_mean is None
@@ -107,8 +109,8 @@ def test_second_turn_on_the_returned_cache(method, schedule, images, attention):
     unread = answers(first, inputs)[0][-1:]
     follow_up = tiny.Sample(unread + more.ids, more.pixels)
     expected = follow(oracle, follow_up, answers(second, turn)[0])
-    assert (tiny.logits(second)[0] - expected).abs().max() <= TOLERANCE
-    assert [layer.keys.shape[-2] for layer in second.past_key_values.layers] == oracle.kv_lengths()
+    assert close(tiny.logits(second)[0], expected)
+    assert [layer.keys.shape[-2] for layer in second[CACHE].layers] == oracle.kv_lengths()
     assert len(run.reports) == 2
 
 
@@ -129,7 +131,7 @@ def test_second_turn_of_a_batch_with_padding_between_the_turns():
         follow(oracle, sample, answers(first, inputs)[b])
         new = tiny.Sample(answers(first, inputs)[b][-1:] + more[b].ids, more[b].pixels)
         expected = follow(oracle, new, answers(second, turn)[b])
-        assert (tiny.logits(second)[b] - expected).abs().max() <= TOLERANCE
+        assert close(tiny.logits(second)[b], expected)
 
 
 @EACH
@@ -138,9 +140,9 @@ def test_cache_made_by_the_user(method, schedule):
     inputs = tiny.batch([sample])
     for cache in (DynamicCache(), DynamicCache(config=model.config.text_config)):
         with trim(model, method):
-            output = tiny.generate(model, inputs, past_key_values=cache)
+            output = tiny.generate(model, inputs, **{CACHE: cache})
         expected = follow(oracle_for(schedule), sample, answers(output, inputs)[0])
-        assert (tiny.logits(output)[0] - expected).abs().max() <= TOLERANCE
+        assert close(tiny.logits(output)[0], expected)
 
 
 def test_mask_that_is_wider_than_the_prompt():
@@ -148,8 +150,8 @@ def test_mask_that_is_wider_than_the_prompt():
     with torch.no_grad(), trim(model, PVTP(1, 2, 0.5)):
         expected = model(**inputs).logits[:, -1]
         inputs["attention_mask"] = torch.nn.functional.pad(inputs["attention_mask"], (0, 5))
-        wide = model(**inputs, past_key_values=DynamicCache()).logits[:, -1]
-    assert (wide - expected).abs().max() <= TOLERANCE
+        wide = model(**inputs, **{CACHE: DynamicCache()}).logits[:, -1]
+    assert close(wide, expected)
 
 
 def test_embeddings_instead_of_ids():
@@ -164,7 +166,7 @@ def test_embeddings_instead_of_ids():
     with trim(model, method) as run:
         output = tiny.generate(model, embedded)
     expected = follow(oracle_for(schedule), sample, output.sequences[0].tolist())
-    assert (tiny.logits(output)[0] - expected).abs().max() <= TOLERANCE
+    assert close(tiny.logits(output)[0], expected)
     assert run.report.generated_tokens == 8
 
 
@@ -176,7 +178,7 @@ def test_right_padding_in_a_forward_pass():
         logits = model(**inputs).logits
     for b, sample in enumerate(samples):
         expected = oracle_for(schedule).prefill(sample.ids, sample.pixels)
-        assert (logits[b, len(sample.ids) - 1] - expected).abs().max() <= TOLERANCE
+        assert close(logits[b, len(sample.ids) - 1], expected)
 
 
 def test_loss_ranks_by_the_last_prompt_token():
@@ -192,12 +194,12 @@ def test_loss_ranks_by_the_last_prompt_token():
     prompt = sample.ids[:-answer]
     with trim(model, method):
         asked = tiny.generate(model, tiny.batch([tiny.Sample(prompt, sample.pixels)]), 1)
-    assert (output.logits[0, -answer - 1] - tiny.logits(asked)[0, 0]).abs().max() <= TOLERANCE
+    assert close(output.logits[0, -answer - 1], tiny.logits(asked)[0, 0])
     expected = torch.nn.functional.cross_entropy(output.logits[0, -answer - 1 : -1], labels[0, -answer:])
-    assert torch.allclose(output.loss, expected)
+    assert close(output.loss, expected)
     oracle = oracle_for(schedule)
     last = oracle.prefill(sample.ids, sample.pixels, ranking=len(prompt) - 1)
-    assert (output.logits[0, -1] - last).abs().max() <= TOLERANCE
+    assert close(output.logits[0, -1], last)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -211,7 +213,7 @@ def test_prompt_that_ends_with_an_image_keeps_its_last_token(seed):
     oracle = Oracle(tiny.build(attention="eager", seed=seed), st3_schedule(**schedule))
     steps = [oracle.prefill(sample.ids, sample.pixels, protected=[len(sample.ids) - 1])]
     steps += [oracle.decode(token) for token in answers(output, inputs)[0][:-1]]
-    assert (tiny.logits(output)[0] - torch.stack(steps)).abs().max() <= TOLERANCE
+    assert close(tiny.logits(output)[0], torch.stack(steps))
     assert run.report.visual_tokens == [tiny.TOKENS_PER_IMAGE - 1, tiny.TOKENS_PER_IMAGE]
 
 
@@ -235,7 +237,7 @@ def test_label_directly_behind_an_image_has_a_true_loss():
     oracle.prefill(sample.ids[:image_end], sample.pixels, protected=[image_end - 1])
     # The same rows, read in two pieces.
     expected = oracle.prefill(sample.ids[image_end:], None)
-    assert (output.logits[0, -1] - expected).abs().max() <= TOLERANCE
+    assert close(output.logits[0, -1], expected)
     assert output.logits[0, image_end - 1].abs().max() > 0
 
 
@@ -256,16 +258,22 @@ def test_gradients_flow_to_the_image(checkpointing):
         gradients.append(inputs["pixel_values"].grad)
         assert run.report.prefill_flops < run.report.prefill_flops_full
     assert gradients[0].abs().sum() > 0
-    assert torch.allclose(*gradients, atol=1e-6)
+    assert close(*gradients)
 
 
-def test_number_of_logits_does_not_change_the_choice():
+def test_number_of_logits_changes_the_choice_only_where_it_tells_the_end_of_the_prompt():
+    """See also tests/regressions/test_scoring_passes.py."""
     sample, model = tiny.sample(1, 12), tiny.shared()
     inputs = tiny.batch([sample])
     with torch.no_grad(), trim(model, PVTP(1, 2, 0.5)) as run:
-        for wanted in (0, 1, 4, len(sample.ids) - 1):
+        # All, the last one, and so many that they begin in front of the image.
+        for wanted in (0, 1, len(sample.ids) - 1):
             model(**inputs, logits_to_keep=wanted)
-    assert all(report.stages == run.reports[0].stages for report in run.reports)
+        assert all(report.stages == run.reports[0].stages for report in run.reports)
+        model(**inputs, logits_to_keep=4)
+        with run.answer_from(len(sample.ids) - 3):
+            model(**inputs)
+    assert run.reports[-2].stages == run.reports[-1].stages
 
 
 def test_positional_arguments():
@@ -300,7 +308,7 @@ def test_cache_made_without_the_method_and_padded_can_be_continued_with_it():
                 outputs.append(tiny.logits(tiny.generate(model, turn)))
     assert inputs["attention_mask"].min() == 0
     together, *alone = outputs
-    assert (together - torch.cat(alone)).abs().max() <= TOLERANCE
+    assert close(together, torch.cat(alone))
 
 
 def test_hidden_states_and_attentions_have_the_lengths_that_were_computed():
@@ -342,10 +350,10 @@ def test_interleaved_generations_do_not_mix():
         for _ in range(4):
             for steps in outputs:
                 token = steps[-1].logits[:, -1:].argmax(-1)
-                steps.append(model(input_ids=token, past_key_values=steps[-1].past_key_values))
+                steps.append(model(input_ids=token, **{CACHE: steps[-1][CACHE]}))
     for one, steps in zip(expected, outputs, strict=True):
         logits = torch.stack([step.logits[:, -1] for step in steps], 1)
-        assert (logits - tiny.logits(one)).abs().max() <= 1e-5
+        assert close(logits, tiny.logits(one))
     by_generate, by_hand = run.reports[:2], run.reports[2:]
     for a, b in zip(by_generate, by_hand, strict=True):
         assert a.kv_tokens_per_layer == b.kv_tokens_per_layer

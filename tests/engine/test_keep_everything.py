@@ -8,7 +8,7 @@ import torch
 from tests import tiny
 from vistrim import PVTP, Pool, Random, Uniform, trim
 from vistrim.core.selection import Selection
-from vistrim.methods.base import Method
+from vistrim.methods.base.method import Method
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,10 @@ import torch
 from torch import nn
 
 from tests import tiny
+from tests.closeness import close
 from vistrim import PVTP, ST3, VTA, UnsupportedGenerationError, UnsupportedModelError, trim
-from vistrim.engine.cache import TrimmableLayer
+from vistrim.engine.cache.layers import TrimmableLayer
+from vistrim.engine.releases import CACHE
 
 
 def fingerprint(model: nn.Module):
@@ -160,10 +162,10 @@ def test_copies_and_pickles_of_a_cache_go_on_independently():
     more = torch.tensor([[5, 6]])
     with trim(model, method):
         first = tiny.generate(model, inputs)
-        kept = copy.deepcopy(first), pickle.loads(pickle.dumps(first.past_key_values))
+        kept = copy.deepcopy(first), pickle.loads(pickle.dumps(first[CACHE]))
         expected = tiny.generate(model, tiny.follow_up(first, inputs, more))
         again = tiny.generate(model, tiny.follow_up(kept[0], inputs, more))
-        kept[0].past_key_values = kept[1]
+        kept[0][CACHE] = kept[1]
         pickled = tiny.generate(model, tiny.follow_up(kept[0], inputs, more))
     assert torch.equal(tiny.logits(expected), tiny.logits(again))
     assert torch.equal(tiny.logits(expected), tiny.logits(pickled))
@@ -177,10 +179,10 @@ def test_reset_cache_starts_anew():
     )
     with trim(model, method):
         first = tiny.generate(model, inputs)
-        cache = first.past_key_values
+        cache = first[CACHE]
         cache.reset()
         assert all(type(layer) is TrimmableLayer and layer.get_seq_length() == 0 for layer in cache.layers)
-        again = tiny.generate(model, inputs, past_key_values=cache)
+        again = tiny.generate(model, inputs, **{CACHE: cache})
     assert torch.equal(tiny.logits(first), tiny.logits(again))
 
 
@@ -192,7 +194,7 @@ def test_batch_operations_on_a_trimmed_cache():
     token = torch.tensor([[7], [8], [9]])
     with torch.no_grad(), trim(model, method):
         prefilled = model(**inputs, use_cache=True)
-        cache = prefilled.past_key_values
+        cache = prefilled[CACHE]
         mask = torch.cat([inputs["attention_mask"], torch.ones(3, 1, dtype=torch.long)], 1)
         place = mask.sum(1, keepdim=True) - 1
 
@@ -201,23 +203,23 @@ def test_batch_operations_on_a_trimmed_cache():
                 input_ids=token[rows],
                 attention_mask=mask[rows],
                 position_ids=place[rows],
-                past_key_values=cache,
+                **{CACHE: cache},
             ).logits[:, -1]
 
         expected = step(copy.deepcopy(cache), [0, 1, 2])
         chosen = copy.deepcopy(cache)
         chosen.batch_select_indices(torch.tensor([2, 0]))
-        assert (step(chosen, [2, 0]) - expected[[2, 0]]).abs().max() <= 1e-5
+        assert close(step(chosen, [2, 0]), expected[[2, 0]])
         cache.batch_repeat_interleave(2)
         rows = [0, 0, 1, 1, 2, 2]
-        assert (step(cache, rows) - expected[rows]).abs().max() <= 1e-5
+        assert close(step(cache, rows), expected[rows])
 
 
 def test_no_reference_to_a_cache_is_kept():
     model, inputs = tiny.shared(), tiny.batch([tiny.sample(1, 9)])
     with trim(model, ST3()) as run:
         output = tiny.generate(model, inputs)
-        alive = weakref.ref(output.past_key_values.layers[0].keys)
+        alive = weakref.ref(output[CACHE].layers[0].keys)
         del output
         gc.collect()
         assert alive() is None
@@ -232,10 +234,10 @@ def test_cache_of_a_shared_prefix_takes_another_image():
     other = tiny.Sample(prefix + second.ids[4:], second.pixels)
     with torch.no_grad(), trim(model, method) as run:
         expected = tiny.generate(model, tiny.batch([other]), 4)
-        cache = model(**tiny.batch([first]), use_cache=True).past_key_values
+        cache = model(**tiny.batch([first]), use_cache=True)[CACHE]
         cache.crop(len(prefix) - len(first.ids))
-        output = tiny.generate(model, tiny.batch([other]), 4, past_key_values=cache)
-    assert (tiny.logits(output) - tiny.logits(expected)).abs().max() <= 1e-4
+        output = tiny.generate(model, tiny.batch([other]), 4, **{CACHE: cache})
+    assert close(tiny.logits(output), tiny.logits(expected))
     assert run.reports[-1].kv_tokens_per_layer == run.reports[0].kv_tokens_per_layer
 
 

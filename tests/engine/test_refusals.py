@@ -7,8 +7,10 @@ import torch
 import transformers
 
 from tests import tiny
+from tests.closeness import close
 from tests.families.zoo import FAMILIES, shared
 from vistrim import PVTP, ST3, FasterVLM, Uniform, UnsupportedGenerationError, UnsupportedModelError, trim
+from vistrim.engine.releases import CACHE
 
 SMALL = {
     "hidden_size": 32,
@@ -128,11 +130,11 @@ def test_cache_objects(method):
     with trim(model, method):
         for cache, name in ((static, "StaticLayer"), (offloaded, "offloaded")):
             with pytest.raises(UnsupportedGenerationError, match=name):
-                tiny.generate(model, inputs, past_key_values=cache)
+                tiny.generate(model, inputs, **{CACHE: cache})
             with pytest.raises(UnsupportedGenerationError, match=name):
-                model(**inputs, past_key_values=cache)
+                model(**inputs, **{CACHE: cache})
         with pytest.raises(UnsupportedGenerationError, match="tuple"):
-            model(**inputs, past_key_values=((torch.zeros(1, 2, 3, 8),) * 2,))
+            model(**inputs, **{CACHE: ((torch.zeros(1, 2, 3, 8),) * 2,)})
 
 
 def test_attention_kernel_chosen_inside_the_context():
@@ -169,13 +171,13 @@ def test_attention_mask_that_is_no_padding_mask():
 def test_cropping_a_trimmed_cache_into_its_visual_tokens():
     model, inputs = tiny.build(), tiny.batch([tiny.sample(1, 9)])
     with torch.no_grad(), trim(model, PVTP(1, 2, 0.5)):
-        cache = model(**inputs, use_cache=True).past_key_values
-        last = model(input_ids=torch.tensor([[5]]), past_key_values=cache).logits
+        cache = model(**inputs, use_cache=True)[CACHE]
+        last = model(input_ids=torch.tensor([[5]]), **{CACHE: cache}).logits
         # Generated text and the text behind the image can be taken back, and read again.
         cache.crop(-3)
         again = inputs["input_ids"][:, -2:]
-        repeated = model(input_ids=torch.cat([again, torch.tensor([[5]])], 1), past_key_values=cache).logits
-        assert (repeated[:, -1] - last[:, -1]).abs().max() <= 1e-5
+        repeated = model(input_ids=torch.cat([again, torch.tensor([[5]])], 1), **{CACHE: cache}).logits
+        assert close(repeated[:, -1], last[:, -1])
         with pytest.raises(UnsupportedGenerationError, match="cropped"):
             cache.crop(-10)
         # Refused before any layer was cropped.

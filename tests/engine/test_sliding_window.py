@@ -5,10 +5,12 @@ import torch
 from transformers import DynamicCache
 
 from tests import tiny
-from tests.engine.test_against_oracle import TOLERANCE, follow
+from tests.closeness import close
+from tests.engine.test_against_oracle import follow
 from tests.engine.test_generation_modes import EACH, answers
 from tests.oracle import Oracle, st3_schedule
 from vistrim import FastV, UnsupportedGenerationError, trim
+from vistrim.engine.releases import CACHE
 
 
 @EACH
@@ -33,10 +35,10 @@ def test_sliding_window(method, schedule, attention, window):
                 continue
             oracle = Oracle(eager, st3_schedule(**schedule))
             expected = follow(oracle, sample, answers(first, inputs)[b])
-            assert (tiny.logits(first)[b] - expected).abs().max() <= TOLERANCE
+            assert close(tiny.logits(first)[b], expected)
             new = tiny.Sample([*answers(first, inputs)[b][-1:], 5, 6, 7], sample.pixels[:0])
             expected = follow(oracle, new, answers(second, turn)[b])
-            assert (tiny.logits(second)[b] - expected).abs().max() <= TOLERANCE
+            assert close(tiny.logits(second)[b], expected)
 
 
 @EACH
@@ -46,10 +48,10 @@ def test_sliding_window_with_a_plain_cache(method, schedule, attention):
     inputs = tiny.batch([sample])
     model = tiny.build("mistral", attention, sliding_window=24)
     with trim(model, method):
-        output = tiny.generate(model, inputs, past_key_values=DynamicCache())
+        output = tiny.generate(model, inputs, **{CACHE: DynamicCache()})
     oracle = Oracle(tiny.build("mistral", "eager", sliding_window=24), st3_schedule(**schedule))
     expected = follow(oracle, sample, answers(output, inputs)[0])
-    assert (tiny.logits(output)[0] - expected).abs().max() <= TOLERANCE
+    assert close(tiny.logits(output)[0], expected)
 
 
 def test_prompt_lookup_is_refused():

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from vistrim.evaluation.records import Failure, Sample
-from vistrim.labels import UNTOUCHED
+from vistrim._utils.labels import UNTOUCHED
+from vistrim.evaluation.record_file import Failure, Sample
 
 
 def sample(item: str, method: str = UNTOUCHED, **changed: Any) -> Sample:

@@ -3,16 +3,17 @@
 import pytest
 import torch
 
-from benchmarks.exit import RATES, Question, mix, thresholds
+from studies.exits.measure import RATES, Question, mix, thresholds
 from tests import guides, tiny
 from tests.cli.checkpoint import build_processor
 from tests.evaluation.samples import sample
 from vistrim import SGL, Uniform, trim
 from vistrim.evaluation import RecordFile, summarize
+from vistrim.evaluation.accuracy_tables import tables
 from vistrim.evaluation.answering import answer
-from vistrim.evaluation.tables import tables
+from vistrim.evaluation.items import Item
 from vistrim.prompting import format_prompts
-from vistrim.reference.items import Item, items
+from vistrim.reference.items import EVALUATED, items
 
 NEW_TOKENS = 5
 
@@ -49,8 +50,8 @@ def test_costs_are_those_of_the_item_alone(asked):
 
 
 def test_the_share_of_exits_is_shown_where_there_are_any(tmp_path):
-    records, methods = RecordFile(tmp_path, {}), {"guided": SGL("small"), "uniform": Uniform()}
-    asked = [Item(name, "color", "What?", "red", lambda: None) for name in "abcd"]
+    records, methods = RecordFile(tmp_path, {}), {"guided": SGL(guides.shared()), "uniform": Uniform()}
+    asked = [Item(name, EVALUATED["color"], "What?", "red", lambda: None) for name in "abcd"]
     records.append([sample(name) for name in "abcd"])
     records.append([sample(name, str(methods["uniform"])) for name in "abcd"])
     gone = {"exited": True, "prefill_flops": 0.0, "vision_flops": 0.0, "method_flops": 40.0}

@@ -8,6 +8,7 @@ import torch
 from tests import tiny
 from tests.cli.checkpoint import build_processor
 from vistrim import ST3, VTA, Uniform, UnsupportedGenerationError, UnsupportedModelError, trim
+from vistrim.engine.releases import CACHE
 from vistrim.errors import PromptError
 from vistrim.evaluation import RecordFile, ResumeError, evaluate
 from vistrim.evaluation.answering import answer
@@ -101,7 +102,7 @@ def test_untouched_costs_are_those_of_the_real_cache(processor, asked):
         (given,) = answer(model, processor, asked[:1], None, NEW_TOKENS)
         inputs = format_prompts(processor, [asked[0].prompt], [[asked[0].image()]])
         output = model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False, return_dict_in_generate=True)
-        held = sum(layer.keys.nbytes + layer.values.nbytes for layer in output.past_key_values.layers)
+        held = sum(layer.keys.nbytes + layer.values.nbytes for layer in output[CACHE].layers)
         assert given.kv_bytes_peak == given.kv_bytes_full == held
 
 

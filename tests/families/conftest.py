@@ -1,6 +1,20 @@
-"""Tells the results of the family matrix which cell a test is: `tests.families.support` writes them down."""
+"""Tells the results of the family matrix which cell a test is, and leaves some cells to the slow run."""
 
 import pytest
+
+from tests.families.depth import in_every_run
+
+
+def pytest_collection_modifyitems(items):
+    """Mark as slow what not every run needs of the matrix; `make support` runs all of it."""
+    for item in items:
+        marker = item.get_closest_marker("cell")
+        if marker is None:
+            continue
+        params = item.callspec.params
+        place = (params["name"], marker.kwargs.get("stage"), params.get("case"), params.get("batch"))
+        if not in_every_run(*place):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from tests.families.reference import MaskedReference
+from tests.families.masked_reference import MaskedReference
 from tests.families.zoo import FAMILIES, Sample, shared
 from tests.families.zoo.family import IMAGE, VIDEO
 from tests.oracle import Schedule, keep_all, st3_schedule
 from tests.tiny import generate, logits
 from vistrim import PVTP, ST3, VTA, FastV, Method, PyramidDrop, Random, Uniform, compose
-from vistrim.methods.per_image import PerImage
+from vistrim.engine.releases import CACHE
+from vistrim.methods.base.per_image import PerImage
 
-TOLERANCE = 1e-4
 STEPS = 4
 ATTENTIONS = ("sdpa", "eager")
 each_attention = pytest.mark.parametrize("attention", ["sdpa", pytest.param("eager", marks=pytest.mark.slow)])
@@ -142,7 +142,7 @@ class Untouched:
 @cache
 def untouched(name: str, attention: str, batch: str) -> Untouched:
     output = generate(shared(name, attention), FAMILIES[name].batch(prompts(name)[: BATCHES[batch]]), STEPS)
-    layers = output.past_key_values.layers
+    layers = output[CACHE].layers
     sizes = [layer.keys.nbytes + layer.values.nbytes for layer in layers]
     columns = tuple(size // layer.keys.shape[-2] for size, layer in zip(sizes, layers, strict=True))
     return Untouched(logits(output), columns, sum(sizes))

@@ -59,8 +59,8 @@ trimming computes the right thing, not how well a checkpoint answers.
   untouched model's to the bit, and leaves the model as it was.
 * **before the LLM** (`uniform`, `random`), **prefill** (`pvtp`, `fastv`, and `pyramiddrop`, which looks ahead),
   **decode** (`vta`), **all together** (`st3`, and a composition of the three stages): logits of every step equal
-  within 1e-4 those of transformers' own forward pass over the whole sequence, in which removed tokens are only hidden;
-  tokens kept, cache lengths and bytes are as planned; all text is there.
+  but for rounding those of transformers' own forward pass over the whole sequence, in which removed tokens are only
+  hidden; tokens kept, cache lengths and bytes are as planned; all text is there.
 * **{right}** right, **{wrong}** wrong, **{refused}** refused by vistrim, **{nothing}** the family has no such thing, or
   transformers cannot do it, **{not_run}** not run. Four marks stand for SDPA with one sample, SDPA with a left-padded
   batch of three (different numbers of images, one prompt without any), and eager attention with the same two.

@@ -10,7 +10,8 @@ from tests.families.matrix import prompts
 from tests.families.zoo import FAMILIES
 from vistrim.architectures import discover
 from vistrim.core.costs import layer_flops
-from vistrim.engine.untrimmed import UntrimmedCache
+from vistrim.engine.releases import CACHE
+from vistrim.engine.report.untrimmed import UntrimmedCache
 
 ALL_EXPERTS = ("llama4",)
 """Families of which transformers computes all experts for every token; those that a token is sent to are counted."""
@@ -51,5 +52,5 @@ def test_bytes_of_an_untrimmed_cache(name):
     family = FAMILIES[name]
     model, inputs = family.build(), family.batch(prompts(name)[:1])
     output = model.generate(**inputs, max_new_tokens=3, do_sample=False, return_dict_in_generate=True)
-    held = sum(layer.keys.nbytes + layer.values.nbytes for layer in output.past_key_values.layers)
+    held = sum(layer.keys.nbytes + layer.values.nbytes for layer in output[CACHE].layers)
     assert UntrimmedCache(discover(model)).nbytes(inputs["input_ids"].shape[1] + 2) == held

@@ -7,13 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.families.limits import stock_fails, to_repeat, tolerance
-from tests.families.matrix import CASES, TOLERANCE, answers, follower, has_windows, padding_that_counts, prompts
-from tests.families.test_reference import follow
-from tests.families.turns import next_turn
+from tests.closeness import close
+from tests.families.later_turns import next_turn
+from tests.families.matrix import CASES, answers, follower, has_windows, padding_that_counts, prompts
+from tests.families.stock_limits import stock_fails, to_repeat, tolerance
+from tests.families.test_masked_reference import follow
 from tests.families.zoo import FAMILIES, Sample, shared
 from tests.tiny import generate, logits
 from vistrim import UnsupportedGenerationError, trim
+from vistrim.engine.releases import CACHE
 
 STEPS = 3
 METHODS = {"pvtp": CASES["prefill"]["pvtp"], "st3": CASES["all"]["st3"]}
@@ -32,7 +34,7 @@ def assert_equal(name: str, case: Any, samples: Sequence[Sample], inputs: dict[s
     for row, answer in enumerate(answers(output, inputs)):
         reference = follower(name, case, padding=paddings[row // each])
         expected = follow(reference, answer, samples[row // each])
-        assert (logits(output)[row] - expected).abs().max() <= tolerance(name)
+        assert close(logits(output)[row], expected, tolerance(name))
 
 
 @cell(mode="beam search")
@@ -49,7 +51,7 @@ def test_beam_search(name, method, record_property):
     for row, answer in enumerate(answers(output, inputs)):
         expected = follow(follower(name, case, padding=paddings[row]), answer, samples[row])
         score = expected.log_softmax(-1).gather(1, torch.tensor(answer)[:, None]).sum()
-        assert abs(score - output.sequences_scores[row]) <= 10 * tolerance(name)
+        assert close(output.sequences_scores[row], score, tolerance(name))
     assert run.report.visual_tokens == [s.visual for s in samples for _ in range(2)]
 
 
@@ -105,12 +107,12 @@ def test_a_second_turn(name, method, images):
         turn = next_turn(family, model, inputs, first, [sample], [more])
         second = generate(model, turn, STEPS)
     reference, (answer,) = follower(name, case), answers(first, inputs)
-    assert (logits(first)[0] - follow(reference, answer, sample)).abs().max() <= TOLERANCE
+    assert close(logits(first)[0], follow(reference, answer, sample))
     # The last token of an answer is read with what comes behind it.
     more = Sample([answer[-1], *more.ids], more.media)
     expected = follow(reference, answers(second, turn)[0], more)
-    assert (logits(second)[0] - expected).abs().max() <= TOLERANCE
-    assert [layer.keys.shape[-2] for layer in second.past_key_values.layers] == list(map(len, reference.held()))
+    assert close(logits(second)[0], expected)
+    assert [layer.keys.shape[-2] for layer in second[CACHE].layers] == list(map(len, reference.held()))
     assert [report.visual_tokens for report in run.reports] == [[sample.visual], [more.visual]]
 
 
@@ -177,7 +179,7 @@ def test_a_bare_forward_pass(name, method):
     inputs = FAMILIES[name].batch([sample])
     with torch.no_grad(), trim(shared(name), case.method) as run:
         found = shared(name)(**inputs).logits
-    assert (found[0, -1] - follower(name, case).prefill(sample)).abs().max() <= TOLERANCE
+    assert close(found[0, -1], follower(name, case).prefill(sample))
     assert run.report.visual_tokens == [sample.visual]
 
 
@@ -191,4 +193,4 @@ def test_padding_on_the_right_in_a_forward_pass(name, method):
         found = shared(name)(**inputs).logits
     for b, sample in enumerate(samples):
         expected = follower(name, case).prefill(sample)
-        assert (found[b, len(sample.ids) - 1] - expected).abs().max() <= tolerance(name)
+        assert close(found[b, len(sample.ids) - 1], expected, tolerance(name))

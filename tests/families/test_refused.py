@@ -14,6 +14,7 @@ def test_class_is_refused(name):
         vistrim.trim(model, vistrim.FastV())
 
 
+@pytest.mark.skipif("llama4" not in FAMILIES, reason="this transformers release cannot run it")
 def test_llama_4_beyond_what_it_counts_by_positions():
     """Its chunks and scaled queries go by rows: sequences that reach them are refused before any work is done."""
     family = FAMILIES["llama4"]

@@ -2,12 +2,11 @@
 
 import pytest
 
-from tests.families.limits import tolerance
+from tests.closeness import close
 from tests.families.matrix import (
     BATCHES,
     CASES,
     STEPS,
-    TOLERANCE,
     answers,
     each_attention,
     expected,
@@ -18,9 +17,11 @@ from tests.families.matrix import (
     prompts,
     untouched,
 )
+from tests.families.stock_limits import tolerance
 from tests.families.zoo import FAMILIES, shared
 from tests.tiny import generate, logits
 from vistrim import trim
+from vistrim.engine.releases import CACHE
 
 EVERY_CASE = [
     pytest.param(stage, case, id=f"{stage}-{case}", marks=pytest.mark.cell(stage=stage))
@@ -38,11 +39,11 @@ def test_a_stage_equals_the_reference(name, attention, batch, stage, case, recor
     inputs, stock = FAMILIES[name].batch(samples), untouched(name, attention, batch)
     with trim(model, CASES[stage][case].method) as run, pictures_noted() as noted:
         output = generate(model, inputs, STEPS)
-    allowed = tolerance(name) if batch == "padded" else TOLERANCE
+    allowed = tolerance(name) if batch == "padded" else None
     facts = zip(answers(output, inputs), noted or [()] * len(samples), padding_that_counts(name, samples), strict=True)
     rows = [expected(name, stage, case, b, *of_sample) for b, of_sample in enumerate(facts)]
     for b, of in enumerate(rows):
-        assert (logits(output)[b] - of.logits).abs().max() <= allowed
+        assert close(logits(output)[b], of.logits, allowed)
     acts = any(n < len(samples[0].ids) + STEPS - 1 for n in rows[0].planned)
     assert acts == bool((logits(output)[0] - stock.logits[0]).abs().max() > 0.01)
     if not acts:
@@ -50,7 +51,7 @@ def test_a_stage_equals_the_reference(name, attention, batch, stage, case, recor
         assert any("outgrew the model's sliding window" in warning for warning in run.report.warnings)
         record_property("nothing", "every layer has a sliding window, and one that is full forgets by itself")
     _check_prefill(run.report, samples, rows)
-    _check_cache(run.report, output.past_key_values.layers, samples, rows, stock, follower(name, CASES[stage][case]))
+    _check_cache(run.report, output[CACHE].layers, samples, rows, stock, follower(name, CASES[stage][case]))
 
 
 def _check_prefill(report, samples, rows):

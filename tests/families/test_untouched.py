@@ -9,6 +9,7 @@ from tests.families.matrix import BATCHES, STEPS, each_attention, held_rows, pro
 from tests.families.zoo import FAMILIES, shared
 from tests.tiny import generate, logits
 from vistrim import trim
+from vistrim.engine.releases import CACHE
 
 
 def state(model):
@@ -44,6 +45,6 @@ def test_keeping_everything_is_bit_identical(name, attention, batch):
     assert report.kv_bytes == report.kv_bytes_full == report.kv_bytes_peak == stock.cache_bytes
     assert report.prefill_flops == report.prefill_flops_full
     for b, s in enumerate(samples):
-        for layer in output.past_key_values.layers:
+        for layer in output[CACHE].layers:
             everything = list(range(len(s.ids) + STEPS - 1))
             assert held_rows(layer, b, width - len(s.ids)) == everything[-layer.full_length :]

@@ -1,5 +1,7 @@
 """Prompts of which each is a case of its own for methods that read the text around the images."""
 
+import pytest
+
 from tests import tiny
 
 _ONE, _TWO = tiny.sample(1, 9), tiny.sample(2, 9)
@@ -20,3 +22,13 @@ BATCHES = {
     "ends-with-image": [ENDS_WITH_IMAGE, tiny.RAGGED[1]],
     "text-between": [ONE_WORD, TEXT_BETWEEN],
 }
+
+
+def kernels_and_prompts(prompts, eager=("ragged", "same-length")):
+    """Pairs of an attention kernel and the name of a batch.
+
+    Every run has a batch with padding, one without, and words between images; the others are slow.
+    """
+    pairs = [*(("sdpa", name) for name in prompts), *(("eager", name) for name in eager)]
+    quick = {("sdpa", "ragged"), ("sdpa", "text-between"), ("eager", eager[-1])}
+    return [pytest.param(*pair, marks=() if pair in quick else pytest.mark.slow) for pair in pairs]

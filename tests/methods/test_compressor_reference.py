@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from tests import tiny
-from tests.engine.test_against_oracle import TOLERANCE
-from tests.methods import compressor_rules, masked
-from tests.methods.masked import Reading
+from tests.closeness import close
+from tests.methods import masked_reference, quecc_rules
+from tests.methods.masked_reference import Reading
 from tests.methods.prompts import TEXT_BETWEEN, TEXT_ONLY
 
 ANSWER = [17, 99, 5, 140]
@@ -78,7 +78,7 @@ def test_compressor(stride, heads, vision):
     torch.manual_seed(stride)
     compressor = Compressor(16, 2, 32, stride, heads)
     pixels, question, levels = tiny.sample(2, 9).pixels, [12, 77, 3], (1, 2)
-    got = compressor_rules.compress(eager, compressor.weights(), pixels, question, levels, stride, heads)
+    got = quecc_rules.compress(eager, compressor.weights(), pixels, question, levels, stride, heads)
     states = eager.model.vision_tower(pixels, output_hidden_states=True).hidden_states
     if vision == "clip_vision_model":
         states = [state[:, 1:] for state in states]
@@ -86,7 +86,7 @@ def test_compressor(stride, heads, vision):
     x_plus = torch.cat([states[level] for level in levels], -1)
     expected = compressor(states[eager.config.vision_feature_layer], x_plus, read)
     assert got.shape == (2, (4 // stride) ** 2, 32)
-    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+    assert close(got, expected)
 
 
 @pytest.mark.parametrize("prompt", [*tiny.RAGGED, TEXT_BETWEEN, TEXT_ONLY])
@@ -98,6 +98,6 @@ def test_reading_an_answer_to_embedded_images(prompt):
     if prompt.visual:
         images = torch.stack(list(model.get_image_features(prompt.pixels, return_dict=True).pooler_output))
     reading = Reading.of(model, prompt, ANSWER)
-    expected = masked.logits(model, reading, lambda layer: reading.causal)
-    got = compressor_rules.follow(model, prompt, images, ANSWER)
-    assert (got - expected).abs().max() <= TOLERANCE
+    expected = masked_reference.logits(model, reading, lambda layer: reading.causal)
+    got = quecc_rules.follow(model, prompt, images, ANSWER)
+    assert close(got, expected)

@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from tests import tiny
-from tests.engine.test_against_oracle import TOLERANCE
-from tests.methods.routers import WIDTH, random_routers, save, saved
+from tests.closeness import close
+from tests.methods.dyvte_weights import WIDTH, random_routers, save, saved
 from vistrim import VTW, DyVTE, FasterVLM, compose, trim
 from vistrim.architectures import discover
 from vistrim.core.costs import DecoderShape
-from vistrim.methods.parts import save_part
-from vistrim.methods.views import ModelFacts
+from vistrim.core.model_facts import ModelFacts
+from vistrim.methods.base.artifacts import save_part
 
 SAMPLES = [*tiny.RAGGED, tiny.sample(1, 6, seed=5), tiny.sample(2, 9, seed=6)]
 
@@ -50,7 +50,7 @@ def test_every_sample_of_a_batch_exits_at_its_own_layer(attention):
             logits, report = alone(model, DyVTE(saved(seed)), sample)
             assert report.exit_layers == expected[b : b + 1]
             if tiny.logits(output)[b].argmax(-1).tolist() == logits.argmax(-1).tolist():
-                assert (tiny.logits(output)[b] - logits).abs().max() <= TOLERANCE
+                assert close(tiny.logits(output)[b], logits)
     assert None in found
     assert len(found) >= 3
 
@@ -109,7 +109,7 @@ def test_what_is_no_router_of_the_model_is_refused(tmp_path):
         with pytest.raises(ValueError, match=message):
             trim(model, method)
 
-    refused(DyVTE(), "none beside the model's weights: make one with `vistrim calibrate dyvte`")
+    refused(DyVTE(), "none in vistrim/ beside its weights: make one with `vistrim calibrate dyvte`")
     refused(DyVTE(str(tmp_path / "no.safetensors")), "there is no file .*no.safetensors")
     deeper = DecoderShape(9, *list(vars(facts.decoder).values())[1:])
     for name, other, message in (

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from tests import tiny
-from tests.methods.dense import Dense
-from tests.methods.exit_rules import DyVTE as Rule
-from tests.methods.prompts import BATCHES
+from tests.methods.dense_reference import Dense
+from tests.methods.dyvte_rules import DyVTE as Rule
+from tests.methods.prompts import BATCHES, kernels_and_prompts
 from tests.methods.test_against_dense import run, two_turns
 from vistrim import DyVTE
 from vistrim.architectures import discover
-from vistrim.methods.parts import save_part
+from vistrim.methods.base.artifacts import save_part
 
 WIDTH, INPUTS = 6, 64
 
@@ -73,10 +73,7 @@ def method_for(model, name, folder):
     return DyVTE(str(path))
 
 
-@pytest.mark.parametrize(
-    ("attention", "prompts"),
-    [*(("sdpa", prompts) for prompts in BATCHES), ("eager", "ragged"), ("eager", "same-length")],
-)
+@pytest.mark.parametrize(("attention", "prompts"), kernels_and_prompts(BATCHES))
 @pytest.mark.parametrize("name", ROUTERS)
 def test_equals_the_reference(name, prompts, attention, tmp_path):
     model = tiny.shared("llama", attention)

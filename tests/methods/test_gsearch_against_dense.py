@@ -3,8 +3,8 @@
 import pytest
 
 from tests import tiny
-from tests.methods.prompts import BATCHES
-from tests.methods.rate_rules import KeepRates, schedule_file
+from tests.methods.keep_rate_rules import KeepRates, schedule_file
+from tests.methods.prompts import BATCHES, kernels_and_prompts
 from tests.methods.test_against_dense import run, two_turns
 from vistrim import GSearch
 
@@ -23,10 +23,7 @@ RATES = {
 }
 
 
-@pytest.mark.parametrize(
-    ("attention", "prompts"),
-    [*(("sdpa", prompts) for prompts in BATCHES), ("eager", "ragged"), ("eager", "same-length")],
-)
+@pytest.mark.parametrize(("attention", "prompts"), kernels_and_prompts(BATCHES))
 @pytest.mark.parametrize("name", RATES)
 def test_equals_the_reference(name, prompts, attention, tmp_path):
     method, rule = GSearch(schedule=schedule_file(tmp_path, "gsearch", RATES[name])), KeepRates(RATES[name])

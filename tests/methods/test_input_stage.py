@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from tests import tiny
-from tests.engine.test_against_oracle import TOLERANCE, follow
+from tests.closeness import close
+from tests.engine.test_against_oracle import follow
 from tests.oracle import Oracle
 from vistrim import Pool, Random, Uniform, trim
 
@@ -50,7 +51,7 @@ def test_equals_the_reference(method, enters, samples, attention):
         oracle = Oracle(tiny.shared("llama", "eager"), enters=enters)
         answer = output.sequences[b, inputs["input_ids"].shape[1] :].tolist()
         expected = follow(oracle, sample, answer)
-        assert (tiny.logits(output)[b] - expected).abs().max() <= TOLERANCE
+        assert close(tiny.logits(output)[b], expected)
         assert [n[b] for n in run.report.kv_tokens_per_layer] == oracle.kv_lengths()
 
 
@@ -72,7 +73,7 @@ def test_random_is_the_same_in_any_batch():
         together = tiny.generate(model, tiny.batch(tiny.RAGGED))
         alone = [tiny.generate(model, tiny.batch([s])) for s in tiny.RAGGED]
     for b, one in enumerate(alone):
-        assert (tiny.logits(together)[b] - tiny.logits(one)[0]).abs().max() <= TOLERANCE
+        assert close(tiny.logits(together)[b], tiny.logits(one)[0])
         assert run.reports[0].stages[0].kept[b] == run.reports[1 + b].stages[0].kept[0]
 
 

@@ -24,11 +24,11 @@ from vistrim import (
     list_methods,
     trim,
 )
-from vistrim.methods.base import Method
-from vistrim.methods.per_image import ImageTokens
+from vistrim.methods.base.method import Method
+from vistrim.methods.base.per_image import ImageTokens
+from vistrim.methods.base.registry import register
+from vistrim.methods.base.stage_inputs import LayerTokens
 from vistrim.methods.pool import smaller_grid
-from vistrim.methods.registry import register
-from vistrim.methods.views import LayerTokens
 
 
 def test_every_method_is_listed_and_can_be_built_by_name():

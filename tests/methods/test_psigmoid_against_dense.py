@@ -3,8 +3,8 @@
 import pytest
 
 from tests import tiny
-from tests.methods.prompts import BATCHES
-from tests.methods.rate_rules import KeepRates, schedule_file, sigmoid_rates
+from tests.methods.keep_rate_rules import KeepRates, schedule_file, sigmoid_rates
+from tests.methods.prompts import BATCHES, kernels_and_prompts
 from tests.methods.test_against_dense import MANY_IMAGES, run, two_turns
 from vistrim import PSigmoid
 
@@ -26,10 +26,7 @@ def case(name, depth=tiny.DEPTH):
     return PSigmoid(budget=budget, kappa=kappa), KeepRates(sigmoid_rates(depth, budget, kappa))
 
 
-@pytest.mark.parametrize(
-    ("attention", "prompts"),
-    [*(("sdpa", prompts) for prompts in PROMPTS), ("eager", "ragged"), ("eager", "same-length")],
-)
+@pytest.mark.parametrize(("attention", "prompts"), kernels_and_prompts(PROMPTS))
 @pytest.mark.parametrize("name", CURVES)
 def test_equals_the_reference(name, prompts, attention):
     method, rule = case(name)

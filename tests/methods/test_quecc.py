@@ -7,12 +7,11 @@ import torch
 
 import vistrim
 from tests import tiny
-from tests.methods.compressors import GRID, HEADS, compressed, random_part
+from tests.closeness import close
+from tests.methods.quecc_weights import GRID, HEADS, compressed, random_part
 from vistrim import QueCC, UnsupportedGenerationError, UnsupportedModelError, compose, trim
 from vistrim.core.compressor import recorded_blocks
 from vistrim.engine.engine import Engine
-
-TOLERANCE = 1e-5
 
 
 def question_of(sample):
@@ -64,7 +63,7 @@ def test_generation_is_that_of_the_stock_model_with_so_few_placeholders(samples,
         output = tiny.generate(model, inputs)
     for b, sample in enumerate(samples):
         expected = read_out(model, sample, path, answers(output, inputs)[b])
-        assert (tiny.logits(output)[b] - expected).abs().max() <= TOLERANCE
+        assert close(tiny.logits(output)[b], expected)
     per_image = (GRID // stride) ** 2
     assert run.report.visual_tokens == [s.visual for s in samples]
     for layer in run.report.visual_tokens_per_layer:
@@ -80,7 +79,7 @@ def test_every_family(text, vision):
     with trim(model, QueCC(path)):
         output = tiny.generate(model, inputs)
     expected = read_out(model, sample, path, answers(output, inputs)[0])
-    assert (tiny.logits(output)[0] - expected).abs().max() <= TOLERANCE
+    assert close(tiny.logits(output)[0], expected)
 
 
 @torch.no_grad()
@@ -91,7 +90,7 @@ def test_right_padding_and_a_bare_forward_pass():
         output = model(**inputs, output_hidden_states=True)
     for b, sample in enumerate(tiny.RAGGED):
         expected = read_out(model, sample, path, [0])[0]
-        assert (output.logits[b, len(sample.ids) - 1] - expected).abs().max() <= TOLERANCE
+        assert close(output.logits[b, len(sample.ids) - 1], expected)
     # The question's own pass leaves no trace in what is recorded of the prompt's.
     assert len(output.hidden_states) == tiny.DEPTH + 1
     shortened = max(s.text + 4 * len(s.pixels) for s in tiny.RAGGED)
@@ -115,9 +114,9 @@ def test_every_way_to_generate(options):
         expected = read_out(model, samples[row // copies], path, answer)
         if "num_beams" in options:
             score = expected.log_softmax(-1).gather(1, torch.tensor(answer)[:, None]).mean()
-            assert abs(score - output.sequences_scores[row]) <= TOLERANCE
+            assert close(output.sequences_scores[row], score)
         else:
-            assert (tiny.logits(output)[row] - expected).abs().max() <= TOLERANCE
+            assert close(tiny.logits(output)[row], expected)
 
 
 def test_the_question_matters_and_text_in_front_of_the_image_does_not():
@@ -159,7 +158,7 @@ def test_text_enters_as_it_was():
     # The question alone runs through the layer too.
     assert len(entered) == 2
     assert torch.equal(entered[-1][0][is_word], words)
-    assert (entered[-1][0] - expected).abs().max() <= TOLERANCE
+    assert close(entered[-1][0], expected)
 
 
 @torch.no_grad()
@@ -174,7 +173,7 @@ def test_a_prompt_that_ends_with_its_image(front):
         logits = model(**tiny.batch([sample])).logits[0, -1]
     if front:
         expected = model(inputs_embeds=short_prompt(model, sample, path, question)[None]).logits[0, -1]
-        assert (logits - expected).abs().max() <= TOLERANCE
+        assert close(logits, expected)
     assert run.report.visual_tokens_per_layer[0] == [3]
 
 
@@ -195,7 +194,7 @@ def test_a_new_image_in_a_later_turn_is_compressed_for_the_new_question():
         )
         given = torch.cat([prompt, words(torch.tensor(answer[:-1]))])
         expected = model(inputs_embeds=given[None]).logits[0, len(prompt) - 1 :]
-    assert (tiny.logits(later)[0] - expected).abs().max() <= TOLERANCE
+    assert close(tiny.logits(later)[0], expected)
 
 
 def test_original_positions_are_those_of_each_blocks_last_patch():
@@ -212,7 +211,7 @@ def test_original_positions_are_those_of_each_blocks_last_patch():
         expected = model(
             inputs_embeds=embeddings, position_ids=torch.tensor([places]), attention_mask=mask, use_cache=True
         )
-    assert (logits - expected.logits[0, -1]).abs().max() <= TOLERANCE
+    assert close(logits, expected.logits[0, -1])
 
 
 @torch.no_grad()
@@ -288,9 +287,9 @@ def test_a_sample_without_an_image_beside_one_with():
     with trim(model, QueCC(path)) as run:
         together = tiny.generate(model, tiny.batch([plain, asked]))
         tiny.generate(model, tiny.batch([asked]))
-    assert (tiny.logits(together)[0] - expected).abs().max() <= TOLERANCE
+    assert close(tiny.logits(together)[0], expected)
     answer = answers(together, {"input_ids": torch.zeros(1, len(asked.ids))})[1]
-    assert (tiny.logits(together)[1] - read_out(model, asked, path, answer)).abs().max() <= TOLERANCE
+    assert close(tiny.logits(together)[1], read_out(model, asked, path, answer))
     assert run.reports[0].method_flops == [0, *run.reports[1].method_flops]
 
 

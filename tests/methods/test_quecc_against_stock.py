@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from tests import tiny
-from tests.engine.test_against_oracle import TOLERANCE
-from tests.methods.compressor_rules import compress, follow
-from tests.methods.prompts import BATCHES
+from tests.closeness import close
+from tests.methods.prompts import BATCHES, kernels_and_prompts
+from tests.methods.quecc_rules import compress, follow
 from tests.methods.test_against_dense import NEW_TOKENS, answers
 from tests.methods.test_compressor_reference import Compressor
 from vistrim import QueCC, trim
 from vistrim.architectures import discover
-from vistrim.methods.parts import save_part
+from vistrim.methods.base.artifacts import save_part
 
 LEVELS, HEADS = (1, 2), 8
 # There the question would be empty.
@@ -81,7 +81,7 @@ def run(model, oracle_model, samples, stride, folder):
         if sample.visual:
             images = compress(oracle_model, weights, sample.pixels, question(sample), LEVELS, stride, HEADS)
         expected = follow(oracle_model, sample, images, answer)
-        assert (tiny.logits(output)[b] - expected).abs().max() <= TOLERANCE
+        assert close(tiny.logits(output)[b], expected)
         visual = len(images) * (4 // stride) ** 2
         report = trimmed.report
         assert [n[b] for n in report.visual_tokens_per_layer] == [visual] * tiny.DEPTH
@@ -90,7 +90,7 @@ def run(model, oracle_model, samples, stride, folder):
 
 @pytest.mark.parametrize(
     ("attention", "prompts"),
-    [*(("sdpa", prompts) for prompts in PROMPTS), ("eager", "ragged"), ("eager", "same-length")],
+    kernels_and_prompts(PROMPTS),
 )
 @pytest.mark.parametrize("stride", [2, 4])
 def test_equals_the_stock_model(stride, prompts, attention, tmp_path):

@@ -12,14 +12,15 @@ import torch
 from torch import nn
 
 from tests import tiny
-from tests.engine.test_against_oracle import TOLERANCE, follow
-from tests.methods import masked
-from tests.methods.dense import Dense
-from tests.methods.exit_rules import DyVTE
-from tests.methods.guided_rules import ask, sgl
-from tests.methods.masked import Reading
+from tests.closeness import close
+from tests.engine.test_against_oracle import follow
+from tests.methods import masked_reference
+from tests.methods.dense_reference import Dense
+from tests.methods.dyvte_rules import DyVTE
+from tests.methods.keep_rate_rules import KeepRates, midpoint, sigmoid_rates
+from tests.methods.masked_reference import Reading
 from tests.methods.prompts import ENDS_WITH_IMAGE, ONE_WORD, TEXT_BETWEEN, TEXT_ONLY
-from tests.methods.rate_rules import KeepRates, midpoint, sigmoid_rates
+from tests.methods.sgl_rules import ask, sgl
 from tests.oracle import Oracle
 
 PROMPTS = {
@@ -43,9 +44,9 @@ def guide():
     return tiny.build(attention="eager", seed=3, num_hidden_layers=3)
 
 
-def assert_close(dense, reading, prompt, seen):
-    expected = masked.logits(dense.model, reading, seen)
-    assert (dense.follow(prompt.ids, prompt.pixels, ANSWER) - expected).abs().max() <= TOLERANCE
+def assert_as_read(dense, reading, prompt, seen):
+    expected = masked_reference.logits(dense.model, reading, seen)
+    assert close(dense.follow(prompt.ids, prompt.pixels, ANSWER), expected)
 
 
 @EACH
@@ -65,13 +66,13 @@ def test_guidance(prompt, ends, guide):
     importance = sum(layer[0, :, behind].sum((0, 1)) for layer in output.attentions[0])[reading.visual]
     for step in output.attentions[1:]:
         importance = importance + sum(layer[0, :, 0].sum(0)[reading.visual] for layer in step)
-    torch.testing.assert_close(guidance.importance, importance)
+    assert close(guidance.importance, importance)
 
     chances = torch.stack([step[0].softmax(-1)[token] for step, token in zip(output.logits, answer, strict=True)])
     assert guidance.confidence == pytest.approx(float(chances.log().mean().exp()), rel=1e-4)
     best = importance.argsort(descending=True)[: max(1, len(importance) // 20)].tolist()
     hidden = [i for number, i in enumerate(reading.visual) if number not in best]
-    few = masked.logits(guide, reading, lambda layer: reading.without(hidden)).log_softmax(-1)
+    few = masked_reference.logits(guide, reading, lambda layer: reading.without(hidden)).log_softmax(-1)
     log_probability = sum(float(few[step, token]) for step, token in enumerate(answer))
     assert guidance.consistency == pytest.approx(math.exp(log_probability), rel=1e-3)
 
@@ -86,7 +87,7 @@ def test_guided_cut(prompt, fraction, layer):
     worse = [sum(other > own for other in importance) >= int(0.3 * len(importance)) for own in importance]
     hidden = list(itertools.compress(reading.visual, worse))
     dense = Dense(model(), sgl(guidance, tiny.DEPTH, fraction, 0.3))
-    assert_close(dense, reading, prompt, lambda at: reading.without(hidden if at >= layer else []))
+    assert_as_read(dense, reading, prompt, lambda at: reading.without(hidden if at >= layer else []))
     assert len(hidden) == {0: 0, 15: 11, 16: 12, 32: 23}[len(importance)]
 
 
@@ -115,7 +116,7 @@ def test_exits(prompt, seed):
             exit_after = layer
             break
     dense = Dense(model(), DyVTE(routers))
-    assert_close(dense, reading, prompt, lambda at: reading.without(reading.visual if at > exit_after else []))
+    assert_as_read(dense, reading, prompt, lambda at: reading.without(reading.visual if at > exit_after else []))
     assert dense.rule.margins == pytest.approx(margins, rel=1e-3)
     text = len(reading.embeddings) - len(reading.visual)
     assert dense.kv_lengths == [text + (len(reading.visual) if at <= exit_after else 0) for at in range(tiny.DEPTH)]
@@ -131,7 +132,7 @@ def test_rates(prompt, rates):
     else:
         expected = follow(oracle, prompt, ANSWER)
     dense = Dense(model(), KeepRates(rates))
-    assert (dense.follow(prompt.ids, prompt.pixels, ANSWER) - expected).abs().max() <= TOLERANCE
+    assert close(dense.follow(prompt.ids, prompt.pixels, ANSWER), expected)
     assert dense.kv_lengths == oracle.kv_lengths()
 
 

@@ -8,10 +8,10 @@ import torch
 from transformers import GenerationConfig
 
 from tests import guides, tiny
-from tests.engine.test_against_oracle import TOLERANCE
-from tests.engine.test_guide import NEW_TOKENS
+from tests.closeness import close
+from tests.engine.guide.test_guide import NEW_TOKENS
 from tests.engine.test_lifecycle import fingerprint
-from tests.methods.dense import Dense
+from tests.methods.dense_reference import Dense
 from vistrim import (
     SGL,
     VTA,
@@ -19,6 +19,7 @@ from vistrim import (
     compose,
     trim,
 )
+from vistrim.loading import NamedModel
 
 SAMPLES = {
     "ragged": tiny.RAGGED,
@@ -62,7 +63,7 @@ def test_equals_brute_force(samples, fraction, keep, layer):
     for b, sample in enumerate(samples):
         expected = dense(sample, layer, keep, 5)
         logits = expected.follow(sample.ids, sample.pixels, answers(output, inputs)[b])
-        assert (tiny.logits(output)[b] - logits).abs().max() <= TOLERANCE
+        assert close(tiny.logits(output)[b], logits)
         assert [n[b] for n in run.report.kv_tokens_per_layer] == expected.kv_lengths
         assert [n[b] for n in run.report.visual_tokens_per_layer] == list(map(len, expected.kept))
         for stage in run.report.stages:
@@ -108,9 +109,9 @@ def test_several_rows_for_each_sample_share_their_guidance(options):
         expected = dense(sample, 2, 0.4, 4).follow(sample.ids, sample.pixels, answer)
         if "num_beams" in options:
             score = expected.log_softmax(-1).gather(1, torch.tensor(answer)[:, None]).sum() / len(answer)
-            assert abs(score - output.sequences_scores[row]) <= 1e-3
+            assert close(output.sequences_scores[row], score)
         else:
-            assert (tiny.logits(output)[row] - expected).abs().max() <= TOLERANCE
+            assert close(tiny.logits(output)[row], expected)
     rows = options.get("num_beams", copies)
     one, several = run.reports
     assert len(answers(greedy, inputs)) == 2
@@ -127,7 +128,7 @@ def test_without_cache_equals_with_cache():
             cached = tiny.generate(model, inputs)
             repeated = tiny.generate(model, inputs, use_cache=False)
         assert torch.equal(cached.sequences, repeated.sequences)
-        assert (tiny.logits(cached) - tiny.logits(repeated)).abs().max() <= TOLERANCE
+        assert close(tiny.logits(cached), tiny.logits(repeated))
         assert run.reports[0].stages == run.reports[1].stages
 
 
@@ -239,7 +240,7 @@ def test_after_an_error_the_next_call_is_as_any_other(error, where):
 
 
 def test_notation_names_the_guide():
-    assert str(SGL("reference-small", 0.2, 0.3)) == (
+    assert str(SGL(NamedModel("reference-small"), 0.2, 0.3)) == (
         "sgl:guide=reference-small,layer_fraction=0.2,keep_ratio=0.3,exit_threshold=None"
     )
     guide = guides.build()
@@ -258,10 +259,10 @@ def test_a_guide_given_by_name_is_loaded_once(tmp_path, monkeypatch):
         return guides.shared(), None
 
     monkeypatch.setattr(vistrim.loading, "load", load)
-    method, model, inputs = SGL("small"), tiny.shared(), tiny.batch(tiny.RAGGED)
+    method, model, inputs = SGL(NamedModel("small")), tiny.shared(), tiny.batch(tiny.RAGGED)
     for chosen in (method, method, compose(method, VTA())):
         with trim(model, chosen) as run:
             tiny.generate(model, inputs, 2)
     assert loaded == [("small", torch.float32, "cpu")]
     assert run.reports[0].method.startswith("sgl:guide=small,")
-    assert copy.copy(method) == method == SGL("small")
+    assert copy.copy(method) == method == SGL(NamedModel("small"))

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from tests import tiny
-from tests.methods.dense import Dense
-from tests.methods.guided_rules import ask, sgl
-from tests.methods.prompts import BATCHES
+from tests.closeness import close
+from tests.methods.dense_reference import Dense
+from tests.methods.prompts import BATCHES, kernels_and_prompts
+from tests.methods.sgl_rules import ask, sgl
 from tests.methods.test_against_dense import NEW_TOKENS, assert_equal, assert_stages
 from vistrim import SGL, trim
 
@@ -65,7 +66,7 @@ def run(model, guide, eager_guide, prompts, **options):
 
 @pytest.mark.parametrize(
     ("attention", "prompts"),
-    [*(("sdpa", prompts) for prompts in BATCHES), ("eager", "ragged")],
+    kernels_and_prompts(BATCHES, eager=("ragged",)),
 )
 @pytest.mark.parametrize("name", CASES)
 def test_equals_the_reference(name, prompts, attention):
@@ -103,7 +104,7 @@ def assert_exits(model, method, prompts, told, pad=tiny.PAD):
     with torch.no_grad(), trim(model, method) as trimmed:
         sequences = model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
     report, width = trimmed.report, inputs["input_ids"].shape[1]
-    assert report.exit_scores == pytest.approx([g.score for g in told], abs=1e-4)
+    assert close(report.exit_scores, [g.score for g in told])
     assert report.exited == [g.score > method.exit_threshold for g in told]
     for b, (sample, guidance, answer) in enumerate(zip(samples, told, sequences[:, width:].tolist(), strict=True)):
         if report.exited[b]:

@@ -6,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import guides, tiny
-from tests.engine.test_guide import NEW_TOKENS, an_end
+from tests.closeness import close
+from tests.engine.guide.test_guide import NEW_TOKENS, an_end
 from tests.methods.test_sgl import SAMPLES, answers, plain, sgl
 from vistrim import trim
-from vistrim.engine.exits import merged
+from vistrim.engine.guide.exits import merged
 
 
 def scores_of(samples, **options):
@@ -33,7 +34,7 @@ def test_the_model_answers_only_what_the_guide_does_not(exits, use_cache):
     assert len(run.reports) == 1
     assert report.exited == [score > threshold for score in report.exit_scores]
     assert sum(report.exited) == exits
-    assert report.exit_scores == pytest.approx([r.exit_scores[0] for r in each], abs=1e-6)
+    assert close(report.exit_scores, [r.exit_scores[0] for r in each])
     assert torch.equal(output[:, : inputs["input_ids"].shape[1]], inputs["input_ids"])
     for b, sample in enumerate(samples):
         if report.exited[b]:

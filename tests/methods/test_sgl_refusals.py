@@ -21,6 +21,8 @@ from vistrim import (
     get_method,
     trim,
 )
+from vistrim.engine.releases import CACHE
+from vistrim.loading import NamedModel
 
 
 def test_a_forward_pass_by_hand_is_refused():
@@ -43,7 +45,7 @@ def test_a_later_turn_is_refused():
     model, inputs = tiny.shared(), tiny.batch(tiny.RAGGED)
     with trim(model, sgl()):
         first = tiny.generate(model, inputs)
-        with pytest.raises(UnsupportedGenerationError, match="the whole conversation without `past_key_values`"):
+        with pytest.raises(UnsupportedGenerationError, match=f"the whole conversation without `{CACHE}`"):
             tiny.generate(model, tiny.follow_up(first, inputs, torch.tensor([[5, 6]] * 3)))
 
 
@@ -119,7 +121,7 @@ def test_guides_of_no_supported_kind_are_refused():
     with pytest.raises(ValueError, match="sgl:guide=reference-small"):
         trim(tiny.shared(), SGL())
     with pytest.raises(LoadError, match="no model directory"):
-        trim(tiny.shared(), SGL("./nowhere"))
+        trim(tiny.shared(), SGL(NamedModel("./nowhere")))
 
 
 def test_a_guide_that_is_being_trimmed_is_refused():
@@ -148,6 +150,7 @@ def test_a_guide_in_training_mode_is_refused():
     ("parameters", "message"),
     [
         ({"guide": 3}, "guide=3: must be a model"),
+        ({"guide": "reference-small"}, r"load one by its name with vistrim.load\(name\)"),
         ({"layer_fraction": 1.1}, "layer_fraction=1.1"),
         ({"layer_fraction": -0.1}, "between 0 and 1"),
         ({"keep_ratio": 2}, "keep_ratio=2"),

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from tests import tiny
-from tests.engine.test_against_oracle import TOLERANCE
-from tests.methods import masked
-from tests.methods.dense import Dense
-from tests.methods.masked import Reading
+from tests.closeness import close
+from tests.methods import masked_reference
+from tests.methods.dense_reference import Dense
+from tests.methods.masked_reference import Reading
 from tests.methods.prompts import TEXT_BETWEEN, TEXT_ONLY
-from tests.methods.structure_rules import YOPO
+from tests.methods.yopo_rules import YOPO
 
 ANSWER = [17, 99, 5, 140]
 HEADS, SIZE, NEURONS = 4, 8, 48
@@ -84,7 +84,7 @@ def simulated(eager, reading, active, layer=tiny.DEPTH, window=None, ffn=1.0, no
                 lambda m, args, where=idle: (args[0].masked_fill(where, 0.0),)
             )
             hooks.callback(hook.remove)
-        return masked.logits(eager, reading, mask)
+        return masked_reference.logits(eager, reading, mask)
 
 
 @pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS)
@@ -96,7 +96,7 @@ def test_structure(prompt, name):
     reading = Reading.of(eager, prompt, ANSWER)
     expected = simulated(eager, reading, active, **options)
     dense = Dense(eager, YOPO(active.tolist(), **options))
-    assert (dense.follow(prompt.ids, prompt.pixels, ANSWER) - expected).abs().max() <= TOLERANCE
+    assert close(dense.follow(prompt.ids, prompt.pixels, ANSWER), expected)
     text, visual = len(reading.embeddings) - len(reading.visual), len(reading.visual)
     left = [visual if layer < options.get("layer", tiny.DEPTH) else 0 for layer in range(tiny.DEPTH)]
     assert dense.kv_lengths == [text + n for n in left]

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vistrim import FasterVLM, VisPruner
-from vistrim.methods.per_image import ImageTokens
+from vistrim.methods.base.per_image import ImageTokens
 from vistrim.methods.vispruner import thinned_out
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from tests import tiny
-from tests.methods import structure_rules
-from tests.methods.prompts import BATCHES
+from tests.methods import yopo_rules
+from tests.methods.prompts import BATCHES, kernels_and_prompts
 from tests.methods.test_against_dense import run, two_turns
 from vistrim import YOPO
 
@@ -45,13 +45,10 @@ def case(name):
     options = dict(CASES[name])
     active = HEADS[options.pop("heads")].tolist() if "heads" in options else None
     heads = None if active is None else tuple(map(tuple, active))
-    return YOPO(heads=heads, **options), structure_rules.YOPO(active, **options)
+    return YOPO(heads=heads, **options), yopo_rules.YOPO(active, **options)
 
 
-@pytest.mark.parametrize(
-    ("attention", "prompts"),
-    [*(("sdpa", prompts) for prompts in PROMPTS), ("eager", "ragged"), ("eager", "same-length")],
-)
+@pytest.mark.parametrize(("attention", "prompts"), kernels_and_prompts(PROMPTS))
 @pytest.mark.parametrize("name", CASES)
 def test_equals_the_reference(name, prompts, attention):
     method, rule = case(name)

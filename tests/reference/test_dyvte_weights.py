@@ -5,7 +5,6 @@ from statistics import mean
 import pytest
 
 from vistrim import DyVTE, load, trim
-from vistrim.evaluation.scoring import score
 from vistrim.prompting import format_prompts
 from vistrim.reference.items import items
 
@@ -22,7 +21,7 @@ def test_answers_stay_right_and_images_leave_early(loaded):
     with trim(model, DyVTE()) as run:
         sequences = model.generate(**inputs, max_new_tokens=8, do_sample=False)
     answers = processor.batch_decode(sequences[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    scores = [score(item.task, text.strip(), item.answer) for item, text in zip(asked, answers, strict=True)]
+    scores = [item.score(text.strip()) for item, text in zip(asked, answers, strict=True)]
     assert mean(scores) >= 0.9
     exits = run.report.exit_layers
     assert mean(12 if layer is None else layer for layer in exits) < 8
@@ -33,5 +32,5 @@ def test_answers_stay_right_and_images_leave_early(loaded):
 
 def test_routers_of_another_model_are_refused():
     small, _ = load("reference-small")
-    with pytest.raises(ValueError, match="there is none beside the model's weights"):
+    with pytest.raises(ValueError, match="there is none in vistrim/ beside its weights"):
         trim(small, DyVTE())

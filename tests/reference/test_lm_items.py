@@ -2,15 +2,13 @@
 
 import pytest
 
-from vistrim.evaluation.scoring import score
-from vistrim.evaluation.summary import GROUPS
-from vistrim.reference.items import TASK_NAMES as OTHERS
-from vistrim.reference.items import with_images
-from vistrim.reference.lm.items import SENTENCES, TASK_NAMES, TOGETHER, items
+from vistrim.evaluation.items import with_images
+from vistrim.reference.items import EVALUATED as OTHERS
+from vistrim.reference.lm.items import EVALUATED, SENTENCES, TOGETHER, SentenceItem, items
 from vistrim.reference.suites import suite_of
 
 
-@pytest.mark.parametrize("task", TASK_NAMES)
+@pytest.mark.parametrize("task", EVALUATED)
 def test_items_are_reproducible_and_more_of_them_only_add(task):
     few, more = items(task, "test", "full", 2), items(task, "test", "full", 4)
     assert [(item.id, item.prompt, item.answer) for item in few] == [
@@ -18,7 +16,7 @@ def test_items_are_reproducible_and_more_of_them_only_add(task):
     ]
     assert len({item.id for item in more}) == 4
     assert few[1].image().tobytes() == more[1].image().tobytes()
-    assert all(score(task, item.answer, item.answer, item.prompt) == 1 for item in more)
+    assert all(item.task.name == task and item.score(item.answer) == 1 for item in more)
 
 
 @pytest.mark.parametrize("task", ["color", "portrait-sentence", "easy-vqa"])
@@ -52,13 +50,28 @@ def test_what_there_is_not(arguments, says):
 
 
 def test_each_model_is_asked_what_it_was_trained_to_answer():
-    assert suite_of("reference-lm").tasks == TASK_NAMES
-    assert suite_of("reference").tasks == suite_of("org/model").tasks == OTHERS
+    assert suite_of("reference-lm").evaluated == EVALUATED
+    assert suite_of("reference").evaluated == suite_of("org/model").evaluated == OTHERS
+    assert {*TOGETHER["short"], *TOGETHER["sentence"]} < {*EVALUATED}
 
 
-def test_every_task_is_in_one_group_of_the_results():
-    assert sorted(task for tasks in GROUPS.values() for task in tasks) == sorted(TASK_NAMES)
-    assert {*TOGETHER["short"], *TOGETHER["sentence"]} < {*TASK_NAMES}
+@pytest.mark.parametrize(
+    ("prompt", "given", "right", "expected"),
+    [
+        ("What color is the star?", "The star is red.", "The star is red.", 1),
+        ("What color is the star?", "it is Red", "The star is red.", 1),
+        # The question's own words are no answer.
+        ("What color is the star?", "The star is blue.", "The star is red.", 0),
+        ("What color is the star?", "The star is red and blue.", "The star is red.", 2 / 3),
+        ("Is there a red star?", "No, there is no red star.", "Yes, there is a red star.", 0),
+        ("How many stars are there?", "There are 2 stars.", "There are 3 stars.", 0),
+        ("Where is the star?", "The star is at the top right.", "The star is at the top left.", 1 / 2),
+        ("What color is the star?", "", "The star is red.", 0),
+    ],
+)
+def test_sentences_are_scored_by_what_they_add_to_the_question(prompt, given, right, expected):
+    item = SentenceItem("a", EVALUATED["color-sentence"], f"{prompt} Answer in a sentence.", right, lambda: None)
+    assert item.score(given) == pytest.approx(expected)
 
 
 def test_black_and_wrong_images():

@@ -9,10 +9,10 @@ from safetensors.torch import load_file
 import vistrim
 from vistrim import QueCC
 from vistrim.evaluation.answering import answer
-from vistrim.evaluation.scoring import score
-from vistrim.reference import NAMES, weights_path
-from vistrim.reference.items import items, with_images
+from vistrim.evaluation.items import with_images
+from vistrim.reference.items import items
 from vistrim.reference.tasks import SHORT_TASKS
+from vistrim.shipped import NAMES, weights_path
 
 SHIPPED = [name for name in NAMES if "quecc" in name]
 PER_TASK = 4
@@ -28,14 +28,14 @@ def accuracy(model, processor, images="own"):
     for task in SHORT_TASKS:
         asked = with_images(items(task, "test", "full", PER_TASK), images)
         given = answer(model, processor, asked, QueCC(), max_new_tokens=8)
-        scores += [score(task, g.answer, item.answer) for g, item in zip(given, asked, strict=True)]
+        scores += [item.score(g.answer) for g, item in zip(given, asked, strict=True)]
     return mean(scores)
 
 
 def test_small_files_in_bf16(tuned):
     folder = weights_path(tuned[0])
-    assert sum(file.stat().st_size for file in folder.iterdir()) < 7 * 2**20
-    for file in ("model.safetensors", "quecc.safetensors"):
+    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 7 * 2**20
+    for file in ("model.safetensors", "vistrim/quecc.safetensors"):
         assert {value.dtype for value in load_file(folder / file).values()} == {torch.bfloat16}
 
 

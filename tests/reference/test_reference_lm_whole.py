@@ -9,8 +9,7 @@ from transformers import AutoTokenizer
 import vistrim
 from vistrim import LoadError, reference_lm
 from vistrim.evaluation.answering import answer
-from vistrim.evaluation.scoring import score
-from vistrim.reference.items import with_images
+from vistrim.evaluation.items import with_images
 from vistrim.reference.lm.items import items
 from vistrim.reference.tasks import SHORT_TASKS
 
@@ -36,7 +35,7 @@ def accuracy(model, processor, tasks, images="own", method=None):
     for task in tasks:
         asked = with_images(items(task, "test", "full", PER_TASK), images)
         given = answer(model, processor, asked, method, max_new_tokens=48)
-        scores += [score(task, g.answer, item.answer, item.prompt) for g, item in zip(given, asked, strict=True)]
+        scores += [item.score(g.answer) for g, item in zip(given, asked, strict=True)]
     return mean(scores)
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vistrim.reference.scenes import COLORS, KINDS, LETTERS, LEVELS, generate_scene
-from vistrim.reference.tasks import TASKS, ask
+from vistrim.reference.tasks import TASKS, ask, description_f1
 
 seeds = st.integers(0, 10**9)
 levels = st.sampled_from(["pair", "several", "full"])
@@ -119,3 +119,19 @@ def test_yes_and_no_are_balanced(task):
 def test_every_task_finds_questions_in_every_level_with_two_shapes():
     for task in TASKS:
         assert any(case(task, seed, "pair")[1] for seed in range(50))
+
+
+CLAUSE = "at the top left a small red star with the letter k"
+OTHER = "at the top right a large blue cross with the letter h"
+
+
+def test_descriptions_are_scored_by_their_facts():
+    both = f"{CLAUSE} and {OTHER}"
+    assert description_f1(both, both) == 1
+    assert description_f1(f"{OTHER} and {CLAUSE}.", both) == 1
+    assert description_f1(CLAUSE, both) == pytest.approx(2 / 3)
+    assert description_f1(CLAUSE.replace("red", "blue"), CLAUSE) == pytest.approx(3 / 4)
+    assert description_f1(CLAUSE.replace("left", "right"), CLAUSE) == 0
+    assert description_f1(f"{CLAUSE} and {CLAUSE}", CLAUSE) == pytest.approx(2 / 3)
+    assert description_f1("no no no", CLAUSE) == 0
+    assert description_f1("", "") == 0

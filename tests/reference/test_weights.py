@@ -8,11 +8,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
 
 from vistrim.evaluation.answering import answer
-from vistrim.evaluation.scoring import score
-from vistrim.reference import TRAINED_BY, weights_path
-from vistrim.reference.items import items, with_images
+from vistrim.evaluation.items import with_images
+from vistrim.reference.items import items
 from vistrim.reference.processing import build_processor, chat
 from vistrim.reference.tasks import SHORT_TASKS
+from vistrim.shipped import TRAINED_BY, weights_path
 
 LEVEL = "several"
 PER_TASK = 5
@@ -52,7 +52,7 @@ def accuracy(model, processor, tasks, number, images="own"):
     for task in tasks:
         asked = with_images(items(task, "test", LEVEL, number), images)
         given = answer(model, processor, asked, None, max_new_tokens=160)
-        scores += [score(task, g.answer, item.answer) for g, item in zip(given, asked, strict=True)]
+        scores += [item.score(g.answer) for g, item in zip(given, asked, strict=True)]
     return mean(scores)
 
 
@@ -70,7 +70,7 @@ def test_easy_vqa_is_answered(reference):
 def test_descriptions_name_most_facts_and_end(reference):
     asked = items("description", "test", LEVEL, 4)
     given = answer(*reference, asked, None, max_new_tokens=160)
-    assert mean(score("description", g.answer, item.answer) for g, item in zip(given, asked, strict=True)) >= 0.85
+    assert mean(item.score(g.answer) for g, item in zip(given, asked, strict=True)) >= 0.85
     assert max(g.new_tokens for g in given) < 160
 
 
@@ -102,7 +102,7 @@ def test_a_batch_gives_the_answers_of_single_runs(reference):
 def test_unknown_and_missing_weights_say_what_to_do(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="reference"):
         weights_path("refrence")
-    monkeypatch.setattr("vistrim.reference._WEIGHTS", tmp_path)
+    monkeypatch.setattr("vistrim.shipped._WEIGHTS", tmp_path)
     for name in TRAINED_BY:
         with pytest.raises(FileNotFoundError, match=r"vistrim\.reference\.train"):
             weights_path(name)

@@ -6,6 +6,7 @@ tensors on the CPU), indices on the CPU, and copies.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -152,6 +153,19 @@ def _values(index: Any) -> Any:
     return tree_map(value, index)
 
 
+class Event:
+    """A moment on a device that works while it is called."""
+
+    def record(self, stream: None) -> None:
+        self.at = time.perf_counter()
+
+    def synchronize(self) -> None:
+        pass
+
+    def elapsed_time(self, end: Event) -> float:
+        return 1e3 * (end.at - self.at)
+
+
 @contextmanager
 def several_devices(monkeypatch: Any) -> Iterator[None]:
     """Let tensors be on GPUs that are not there."""
@@ -162,6 +176,8 @@ def several_devices(monkeypatch: Any) -> Iterator[None]:
         patch.setattr(torch, "nonzero", lambda x, **options: x.nonzero() if isinstance(x, Placed) else nonzero(x))
         patch.setattr(torch.cuda, "_lazy_init", lambda: None)
         patch.setattr(torch.accelerator, "synchronize", lambda device=None: None)
+        patch.setattr(torch.cuda, "current_stream", lambda device=None: None)
+        patch.setattr(torch.cuda, "Event", lambda enable_timing: Event())
         # Otherwise torch.tensor(..., device=...) would copy past the mode.
         before = torch._C._only_lift_cpu_tensors()
         torch._C._set_only_lift_cpu_tensors(True)

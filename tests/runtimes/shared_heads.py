@@ -12,7 +12,7 @@ import torch
 import transformers
 from transformers.distributed import DistributedConfig
 
-from tests.families.turns import next_turn
+from tests.families.later_turns import next_turn
 from tests.families.zoo import FAMILIES
 from tests.tiny import generate, logits
 from vistrim import ST3, VTW, YOPO, FasterVLM, PyramidDrop, SparseVLM, UnsupportedModelError, trim

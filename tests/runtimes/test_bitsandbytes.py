@@ -2,58 +2,34 @@
 
 import pytest
 import torch
-import transformers
-from transformers import BitsAndBytesConfig
 
+from tests.closeness import close
 from tests.engine.test_keep_everything import KeepEverything
-from tests.families.reference import MaskedReference
-from tests.families.test_reference import follow
-from tests.families.zoo import FAMILIES, shared
+from tests.families.depth import slow_beside
+from tests.families.masked_reference import MaskedReference
+from tests.families.test_masked_reference import follow
+from tests.families.zoo import FAMILIES
 from tests.families.zoo.family import IMAGE
 from tests.oracle import st3_schedule
+from tests.runtimes.few_bits import BITS, NAMES, shared
 from tests.tiny import generate, logits
 from vistrim import ST3, YOPO, FastV, PyramidDrop, UnsupportedModelError, trim
 
-TOLERANCE = 1e-4
-NAMES = ["llava", "qwen2_5_vl", "qwen3_vl", "gemma3", "internvl"]
-BITS = {
-    "int8": BitsAndBytesConfig(load_in_8bit=True),
-    "int8-all": BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0),
-    "nf4": BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32),
-}
 LAYERS = {"int8": "Linear8bitLt", "int8-all": "Linear8bitLt", "nf4": "Linear4bit"}
-EACH = pytest.mark.parametrize(("name", "bits"), [(name, bits) for name in NAMES for bits in BITS])
+QUICK = ("llava", "qwen3_vl")
+EACH = pytest.mark.parametrize(("name", "bits"), slow_beside(QUICK, [(name, bits) for name in NAMES for bits in BITS]))
 # By default int8 keeps a column in 16 bits for all rows of a call if one row is large there. So the result of a row
 # depends on its company, and the stock model itself differs by hundredths from its answers without a cache.
 COMPARABLE = pytest.mark.parametrize(
-    ("name", "bits"), [(name, bits) for name in NAMES for bits in BITS if bits != "int8"]
+    ("name", "bits"), slow_beside(QUICK, [(name, bits) for name in NAMES for bits in BITS if bits != "int8"])
 )
 STEPS = 5
 
 
-@pytest.fixture(scope="module")
-def quantised(tmp_path_factory):
-    """Loads a family's tiny model with few bits, once."""
-    found = {}
-
-    def load(name, bits):
-        if (name, bits) not in found:
-            folder = tmp_path_factory.mktemp(name)
-            shared(name, "eager").save_pretrained(folder)
-            model = transformers.AutoModelForImageTextToText.from_pretrained(
-                folder, quantization_config=BITS[bits], dtype=torch.float32, attn_implementation="eager"
-            )
-            model.generation_config = shared(name).generation_config
-            assert type(model.get_decoder().layers[0].self_attn.q_proj).__name__ == LAYERS[bits]
-            found[name, bits] = model.eval()
-        return found[name, bits]
-
-    return load
-
-
 @EACH
-def test_keeping_everything_changes_no_bit(name, bits, quantised):
-    family, model = FAMILIES[name], quantised(name, bits)
+def test_keeping_everything_changes_no_bit(name, bits):
+    family, model = FAMILIES[name], shared(name, bits)
+    assert type(model.get_decoder().layers[0].self_attn.q_proj).__name__ == LAYERS[bits]
     inputs = family.batch([family.sample(1, 9), family.sample(2, 14, seed=1), family.sample(0, 20, seed=2)])
     untouched = generate(model, inputs, STEPS)
     with trim(model, KeepEverything()):
@@ -62,8 +38,8 @@ def test_keeping_everything_changes_no_bit(name, bits, quantised):
 
 
 @COMPARABLE
-def test_it_equals_the_masked_reference(name, bits, quantised):
-    family, model = FAMILIES[name], quantised(name, bits)
+def test_it_equals_the_masked_reference(name, bits):
+    family, model = FAMILIES[name], shared(name, bits, packed=False)
     sample, method = family.sample(2, 9, seed=1), ST3(1, 1, 0.3, "cosine", 7, 0.1)
     inputs = family.batch([sample])
     with trim(model, method) as run:
@@ -72,7 +48,7 @@ def test_it_equals_the_masked_reference(name, bits, quantised):
     schedule = st3_schedule(start=1, stride=1, ratio=0.3, decay="cosine", horizon=7, floor=0.1)
     reference = MaskedReference(family, model, schedule)
     expected = follow(reference, answer, sample)
-    assert (logits(output)[0] - expected).abs().max() <= TOLERANCE
+    assert close(logits(output)[0], expected)
     if name != "gemma3":
         # Whose windows evict on their own.
         assert [n[0] for n in run.report.kv_tokens_per_layer] == reference.kv_lengths()
@@ -86,9 +62,9 @@ METHODS = {"layer ahead": PyramidDrop(layers=(2,), keep=(0.4,), positions="origi
 
 @pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("ranks_by", METHODS)
-def test_the_quantised_layer_ranks(bits, ranks_by, quantised):
+def test_the_quantised_layer_ranks(bits, ranks_by):
     """By the attention that transformers returns of layer 2."""
-    model, family = quantised("llava", bits), FAMILIES["llava"]
+    model, family = shared("llava", bits, packed=False), FAMILIES["llava"]
     inputs = family.batch([family.sample(2, 9, seed=1)])
     with trim(model, METHODS[ranks_by]) as run:
         generate(model, inputs, 2)
@@ -101,7 +77,7 @@ def test_the_quantised_layer_ranks(bits, ranks_by, quantised):
 
 
 @pytest.mark.parametrize("bits", BITS)
-def test_cuts_inside_quantised_layers_are_refused(bits, quantised):
-    heads = ((False, True, True, True),) * 4
+def test_cuts_inside_quantised_layers_are_refused(bits):
+    heads = ((False, *[True] * 7),) * 4
     with pytest.raises(UnsupportedModelError, match=r"no plain q_proj.*heads=none"):
-        trim(quantised("llava", bits), YOPO(None, heads, None, 1.0))
+        trim(shared("llava", bits), YOPO(None, heads, None, 1.0))

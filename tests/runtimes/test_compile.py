@@ -5,6 +5,7 @@ import torch
 from transformers import CompileConfig, GenerationConfig
 
 from tests import tiny
+from tests.closeness import close
 from tests.engine.test_lifecycle import fingerprint
 from vistrim import FastV, UnsupportedGenerationError, UnsupportedModelError, trim
 
@@ -98,7 +99,7 @@ def test_compiled_while_it_is_trimmed(compile_part, model, inputs):
         assert run.reports == []
 
 
-@pytest.mark.parametrize("used", [False, True], ids=["new", "used"])
+@pytest.mark.parametrize("used", [pytest.param(False, marks=pytest.mark.slow), True], ids=["new", "used"])
 def test_a_compiled_twin_of_a_model_that_is_trimmed(used, model, inputs):
     """Also one whose graphs were made before, without hooks. Its `generate` is the model's own, and not compiled."""
     twin = compiled(model)
@@ -110,7 +111,7 @@ def test_a_compiled_twin_of_a_model_that_is_trimmed(used, model, inputs):
             expected = tiny.logits(tiny.generate(model, inputs, 3))
             assert torch.equal(tiny.logits(tiny.generate(twin, inputs, 3)), expected)
             assert len(run.reports) == 2
-        assert (twin(**inputs).logits - untouched).abs().max() <= 1e-5
+        assert close(twin(**inputs).logits, untouched)
 
 
 def test_a_function_that_calls_the_model(model, inputs):
@@ -130,7 +131,7 @@ def test_parts_that_are_the_same_for_every_number_of_tokens(model, inputs):
             layer.mlp.compile(backend="eager")
             layer.input_layernorm.forward = compiled(layer.input_layernorm.forward)
         found = tiny.logits(tiny.generate(model, inputs))
-    assert (found - expected).abs().max() <= 1e-5
+    assert close(found, expected)
     assert len(set(map(tuple, run.report.visual_tokens_per_layer))) == 2
 
 

@@ -7,8 +7,10 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, flash_atten
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from tests import guides, tiny
+from tests.closeness import close
 from tests.engine.test_keep_everything import KeepEverything
-from tests.families.turns import next_turn
+from tests.families.depth import slow_beside
+from tests.families.later_turns import next_turn
 from tests.families.zoo import FAMILIES, Family, shared
 from tests.runtimes import flash_kernels
 from tests.tiny import generate, logits
@@ -26,7 +28,6 @@ from vistrim import (
     trim,
 )
 
-TOLERANCE = 1e-4
 HEADS = ((True,) * 4, (False, True, True, False), (False,) * 4, (True, False) * 2)
 METHODS = {
     "st3": ST3(1, 1, 0.3, "cosine", 7, 0.1),
@@ -49,7 +50,9 @@ NAMES = ["llava", "llava_next-sliding", "llava_onevision", "qwen2_5_vl", "qwen3_
 CASES = [(name, method) for name in NAMES for method in METHODS] + [("llava", method) for method in LLAVA_METHODS]
 # Each family with a method that anneals and one that merges, and each method with one family.
 SOME_CASES = [(name, method) for name, method in CASES if name == "llava" or method in ("st3", "sparsevlm")]
-EACH_OF_SOME = pytest.mark.parametrize(("name", "method"), SOME_CASES)
+# One family of 1-D RoPE, and those whose layers FlashAttention treats in another way than SDPA.
+QUICK = ("llava", "llava_next-sliding", "paligemma")
+EACH_OF_SOME = pytest.mark.parametrize(("name", "method"), slow_beside(QUICK, SOME_CASES))
 BOTH_WAYS = [("paligemma", method) for method in METHODS]
 """To FlashAttention, whatever PaliGemma reads in one pass looks both ways: to SDPA only the first prompt does."""
 
@@ -96,13 +99,13 @@ def both(name, method, work):
             result = work(model)
         found.append((result, run.reports))
     (a, reports), (b, expected) = found
-    assert (a - b).abs().max() <= TOLERANCE
+    assert close(a, b)
     assert [report.stages for report in reports] == [report.stages for report in expected]
     assert [report.kv_tokens_per_step for report in reports] == [report.kv_tokens_per_step for report in expected]
     assert [report.kv_bytes for report in reports] == [report.kv_bytes for report in expected]
 
 
-@pytest.mark.parametrize("name", [*NAMES, "paligemma", "paligemma-gemma2"])
+@pytest.mark.parametrize("name", slow_beside(QUICK, [*NAMES, "paligemma", "paligemma-gemma2"]))
 @pytest.mark.parametrize("samples", [slice(1, 2), slice(3)], ids=["one", "padded"])
 def test_keeping_everything_changes_no_bit(name, samples):
     family, model = FAMILIES[name], flash(name)
@@ -113,7 +116,7 @@ def test_keeping_everything_changes_no_bit(name, samples):
     assert torch.equal(logits(untouched), logits(output))
 
 
-@pytest.mark.parametrize(("name", "method"), CASES + BOTH_WAYS)
+@pytest.mark.parametrize(("name", "method"), slow_beside(QUICK, CASES + BOTH_WAYS))
 @pytest.mark.parametrize("samples", [slice(1, 2), slice(3)], ids=["one", "padded"])
 def test_it_equals_sdpa(name, method, samples):
     family = FAMILIES[name]
@@ -145,7 +148,9 @@ def test_two_turns(name, method, images):
     both(name, method, talk)
 
 
-@pytest.mark.parametrize(("name", "method"), [case for case in CASES if case[0] in ("llava", "qwen2_5_vl")])
+@pytest.mark.parametrize(
+    ("name", "method"), slow_beside(QUICK, [case for case in CASES if case[0] in ("llava", "qwen2_5_vl")])
+)
 def test_prompt_lookup(name, method):
     if method_called(method).acts_in_decode:
         method = "fastv"
@@ -210,7 +215,7 @@ def test_windows_count_the_tokens_that_are_gone(window, sdpa):
         if model is models[0]:
             # In place of the kernel only where it would be wrong: in prefill, behind the cut.
             assert len(sdpa) == (2 if window < len(sample.ids) else 0)
-    assert (found[0] - found[1]).abs().max() <= TOLERANCE
+    assert close(found[0], found[1])
     assert run.report.visual_tokens_per_layer[-1][0] < sample.visual
 
 
@@ -254,7 +259,7 @@ def test_other_flash_kernels(kernel, monkeypatch):
     for m in (model, shared("llava")):
         with trim(m, METHODS["st3"]):
             found.append(logits(generate(m, inputs, 4)))
-    assert (found[0] - found[1]).abs().max() <= TOLERANCE
+    assert close(found[0], found[1])
 
 
 @pytest.mark.parametrize("kernel", ["flex_attention", "paged|eager", "kernels-community/block-sparse"])
@@ -277,7 +282,7 @@ def test_a_guide(threshold):
             sequences = model.generate(**inputs, max_new_tokens=5, do_sample=False)
         found.append((sequences.tolist(), run.report.stages, torch.tensor(run.report.exit_scores)))
     assert found[0][:2] == found[1][:2]
-    assert torch.allclose(found[0][2], found[1][2], atol=1e-5)
+    assert close(found[0][2], found[1][2])
 
 
 def test_a_guide_with_a_window_is_refused():

@@ -7,7 +7,6 @@ packed question then attends to the context and to itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -25,13 +24,17 @@ PROJECTIONS = (
 )
 
 
+#: Per layer: queries, keys and values; their output; gate and up; down.
+Weights = list[tuple[torch.Tensor, ...]]
+
+
 class Decoder(nn.Module):
     """A frozen Llama with low-rank additions to all of its projections.
 
     Parameters
     ----------
     base : transformers.LlamaForCausalLM
-        Its weights are used in place, in fp32.
+        In fp32, on the device where it stays.
     rank, alpha : int
         Of the adapter: weights are ``W + alpha / rank * B @ A``.
     dtype : torch.dtype
@@ -45,31 +48,50 @@ class Decoder(nn.Module):
         self.dtype = dtype
         self.scale = alpha / rank
         self.rank, self.alpha = rank, alpha
+        self.layers = len(base.model.layers)
+        # All layers' weights of a projection in one tensor: few large operations instead of hundreds of small ones.
+        self.stacks = {
+            projection: torch.stack([layer.get_submodule(projection).weight for layer in base.model.layers])
+            for projection in PROJECTIONS
+        }
         self.down, self.up = nn.ParameterDict(), nn.ParameterDict()
-        for name, weight in self._projections():
-            outputs, inputs = weight.shape
-            key = name.replace(".", "/")
-            self.down[key] = nn.Parameter(torch.randn(rank, inputs) * inputs**-0.5)
-            self.up[key] = nn.Parameter(torch.zeros(outputs, rank))
+        for projection, stack in self.stacks.items():
+            _, outputs, inputs = stack.shape
+            down = torch.randn(self.layers, rank, inputs) * inputs**-0.5
+            self.down[_key(projection)] = nn.Parameter(down.to(stack.device))
+            self.up[_key(projection)] = nn.Parameter(torch.zeros(self.layers, outputs, rank, device=stack.device))
+        with torch.no_grad():
+            #: The base as it is.
+            self.plain = self._joined(self.stacks)
 
-    def _projections(self) -> Iterator[tuple[str, torch.Tensor]]:
-        for i, layer in enumerate(self.base.model.layers):
-            for projection in PROJECTIONS:
-                yield f"model.layers.{i}.{projection}", layer.get_submodule(projection).weight
+    def weights(self) -> Weights:
+        """The base with the adapter merged, with gradients to the adapter."""
+        merged = {
+            projection: torch.baddbmm(stack, self.up[_key(projection)], self.down[_key(projection)], alpha=self.scale)
+            for projection, stack in self.stacks.items()
+        }
+        return self._joined(merged)
+
+    def _joined(self, stacks: dict[str, torch.Tensor]) -> Weights:
+        q, k, v, out, gate, up, down = (stacks[projection].to(self.dtype) for projection in PROJECTIONS)
+        joined = (torch.cat([q, k, v], 1), out, torch.cat([gate, up], 1), down)
+        return list(zip(*(weight.unbind() for weight in joined), strict=True))
 
     def adapter_state(self) -> dict[str, torch.Tensor]:
-        """The adapter by the names of its files."""
+        """The adapter by the names of its files, as views."""
         state = {}
-        for name, _ in self._projections():
-            key = name.replace(".", "/")
-            state[f"{name}.lora_A"], state[f"{name}.lora_B"] = self.down[key], self.up[key]
+        for layer in range(self.layers):
+            for projection in PROJECTIONS:
+                name = f"model.layers.{layer}.{projection}"
+                state[f"{name}.lora_A"] = self.down[_key(projection)][layer]
+                state[f"{name}.lora_B"] = self.up[_key(projection)][layer]
         return state
 
     @torch.no_grad()
     def load_adapter(self, state: dict[str, torch.Tensor]) -> None:
         """Take over an adapter read from its files; the counterpart of `adapter_state`."""
-        for name, parameter in self.adapter_state().items():
-            parameter.copy_(state[name])
+        for name, part in self.adapter_state().items():
+            part.copy_(state[name])
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
         return F.embedding(tokens, self.base.model.embed_tokens.weight).to(self.dtype)
@@ -80,7 +102,7 @@ class Decoder(nn.Module):
         positions: torch.Tensor,
         context: int,
         mask: torch.Tensor | None,
-        adapted: bool = True,
+        weights: Weights,
     ) -> torch.Tensor:
         """Hidden states ``(B, S, width)`` after the final norm.
 
@@ -94,48 +116,38 @@ class Decoder(nn.Module):
             Tokens at the start that attend causally; all S where there is no mask.
         mask : torch.Tensor or None
             ``(B, 1, S - context, S)`` bool for the others.
-        adapted : bool
-            With the adapter, or the base as it is.
+        weights : list of tuples of torch.Tensor
+            `weights()` or `plain`.
         """
         rotary = self._rotary(positions)
         hidden = embeddings.to(self.dtype)
-        for i, layer in enumerate(self.base.model.layers):
-            hidden = self._layer(hidden, layer, self._weights(i, layer, adapted), rotary, context, mask)
+        for layer, own in zip(self.base.model.layers, weights, strict=True):
+            hidden = self._layer(hidden, layer, own, rotary, context, mask)
         return self._norm(hidden, self.base.model.norm)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Next-token logits, fp32."""
         return F.linear(hidden, self.base.model.embed_tokens.weight.to(self.dtype)).float()
 
-    def _weights(self, number: int, layer: nn.Module, adapted: bool) -> list[torch.Tensor]:
-        weights = []
-        for projection in PROJECTIONS:
-            weight = layer.get_submodule(projection).weight
-            if adapted:
-                key = f"model.layers.{number}.{projection}".replace(".", "/")
-                weight = torch.addmm(weight, self.up[key], self.down[key], alpha=self.scale)
-            weights.append(weight.to(self.dtype))
-        return weights
-
     def _layer(
         self,
         hidden: torch.Tensor,
         layer: Any,
-        weights: list[torch.Tensor],
+        weights: tuple[torch.Tensor, ...],
         rotary: tuple[torch.Tensor, torch.Tensor],
         context: int,
         mask: torch.Tensor | None,
     ) -> torch.Tensor:
-        q, k, v, out, gate, up, down = weights
+        qkv, out, gate_up, down = weights
         rows, length, _ = hidden.shape
         size = self.config.head_dim
-        joint = F.linear(self._norm(hidden, layer.input_layernorm), torch.cat([q, k, v]))
+        joint = F.linear(self._norm(hidden, layer.input_layernorm), qkv)
         heads = joint.view(rows, length, -1, size).transpose(1, 2)
-        queries, keys = len(q) // size, len(k) // size
+        queries, keys = self.config.num_attention_heads, self.config.num_key_value_heads
         turned = _rotate(heads[:, : queries + keys], rotary)
         attended = _attention(turned[:, :queries], turned[:, queries:], heads[:, queries + keys :], context, mask)
         hidden = hidden + F.linear(attended.transpose(1, 2).reshape(rows, length, -1), out)
-        first, second = F.linear(self._norm(hidden, layer.post_attention_layernorm), torch.cat([gate, up])).chunk(2, -1)
+        first, second = F.linear(self._norm(hidden, layer.post_attention_layernorm), gate_up).chunk(2, -1)
         return hidden + F.linear(F.silu(first) * second, down)
 
     def _norm(self, hidden: torch.Tensor, norm: Any) -> torch.Tensor:
@@ -145,6 +157,11 @@ class Decoder(nn.Module):
         frequencies = self.base.model.rotary_emb.inv_freq.float()
         angles = positions[:, None, :, None].float() * frequencies
         return angles.cos().to(self.dtype), angles.sin().to(self.dtype)
+
+
+def _key(projection: str) -> str:
+    """A projection's name as a key of a `ParameterDict`, which takes no dots."""
+    return projection.replace(".", "/")
 
 
 def _rotate(heads: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:

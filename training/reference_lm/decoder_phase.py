@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from training.reference_lm.clock import Budget, learning_rate
-from training.reference_lm.decoder import Decoder
+from training.reference_lm.decoder import Decoder, Weights
 from training.reference_lm.facts import patch_facts
 from training.reference_lm.images import Canvases, EasyVqa
 from training.reference_lm.log import Log
@@ -48,16 +48,16 @@ class Reader:
     def __init__(self, tower: Tower, projector: Projector, decoder: Decoder, wording: Wording) -> None:
         self.tower, self.projector, self.decoder, self.wording = tower, projector, decoder, wording
 
-    def loss(self, images: torch.Tensor, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    def loss(self, images: torch.Tensor, batch: dict[str, Any], weights: Weights) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean cross entropy of the answers, and ``(B, T)`` whether each answer token is predicted right."""
         answered = batch["labels"] != IGNORED
-        logits = self.logits(images, batch)
+        logits = self.logits(images, batch, weights)
         labels = batch["labels"][answered]
         right = torch.zeros_like(answered)
         right[answered] = logits.argmax(-1) == labels
         return F.cross_entropy(logits, labels), right
 
-    def logits(self, images: torch.Tensor, batch: dict[str, Any]) -> torch.Tensor:
+    def logits(self, images: torch.Tensor, batch: dict[str, Any], weights: Weights) -> torch.Tensor:
         """Logits of the answer tokens, row by row, fp32."""
         decoder, tokens = self.decoder, batch["tokens"]
         visual = self.projector(tower_features(self.tower, images)[:, 1:]).to(decoder.dtype)
@@ -68,7 +68,7 @@ class Reader:
         positions = torch.cat(
             [torch.arange(context, device=tokens.device).expand(rows, -1), context + batch["offsets"]], 1
         )
-        hidden = decoder(embeddings, positions, context, text_mask(batch["segments"], context))
+        hidden = decoder(embeddings, positions, context, text_mask(batch["segments"], context), weights)
         return decoder.logits(hidden[:, context:][batch["labels"] != IGNORED])
 
 
@@ -137,9 +137,10 @@ def train_decoder(
         if spent >= 1:
             break
         images = torch.cat([canvases.scenes(batch["views"], batch["placed"]), easy.images(batch["easy"])])
-        answers, right = reader.loss(images, batch)
+        weights = reader.decoder.weights()
+        answers, right = reader.loss(images, batch, weights)
         rows = torch.randint(len(texts), (settings.texts,), generator=torch.Generator().manual_seed(start + step))
-        away = drift(reader.decoder, texts.some(rows.to(device)))
+        away = drift(reader.decoder, weights, texts.some(rows.to(device)))
         optimizer.zero_grad()
         (answers + settings.drift_weight * away).backward()
         norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -181,12 +182,13 @@ def validate(reader: Reader, canvases: Canvases, texts: Answers, batches: int, s
     )
     hits: dict[str, list[bool]] = defaultdict(list)
     tokens = []
+    weights = reader.decoder.weights()
     for batch in islice(run(stream.batch, device, workers), batches):
-        _, right = reader.loss(canvases.scenes(batch["views"], batch["placed"]), batch)
+        _, right = reader.loss(canvases.scenes(batch["views"], batch["placed"]), batch, weights)
         for task, values in task_accuracy(right, batch).items():
             hits[task].extend(values)
         tokens.append(right[batch["labels"] != IGNORED].float().mean())
     away = torch.stack(
-        [drift(reader.decoder, texts.some(part)) for part in torch.arange(len(texts)).to(device).split(16)]
+        [drift(reader.decoder, weights, texts.some(part)) for part in torch.arange(len(texts)).to(device).split(16)]
     )
     return {"right": shares(hits), "tokens": torch.stack(tokens).mean().item(), "drift": away.mean().item()}

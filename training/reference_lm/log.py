@@ -33,4 +33,4 @@ def _plain(value: Any) -> Any:
         value = value.item()
     if isinstance(value, dict):
         return {name: _plain(inner) for name, inner in value.items()}
-    return round(value, 4) if isinstance(value, float) else value
+    return float(f"{value:.4g}") if isinstance(value, float) else value

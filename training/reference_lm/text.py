@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from training.reference_lm.decoder import Decoder
+from training.reference_lm.decoder import Decoder, Weights
 
 #: 200 prompts for measuring; training never sees them.
 EVERYDAY = Path(__file__).parent / "everyday.txt"
@@ -129,13 +129,16 @@ def own_answers(base: Any, tokenizer: Any, prompts: list[str], length: int, samp
     return Answers(tokens.to(device), answered.to(device))
 
 
-def drift(decoder: Decoder, answers: Answers) -> torch.Tensor:
-    """Mean KL divergence in nats of the adapted from the base's next-token distribution, over the answers."""
+def drift(decoder: Decoder, weights: Weights, answers: Answers) -> torch.Tensor:
+    """Mean KL divergence in nats of the adapted from the base's next-token distribution, over the answers.
+
+    ``weights`` are the adapted ones.
+    """
     embeddings = decoder.embed(answers.tokens)
     rows, length = answers.tokens.shape
     positions = torch.arange(length, device=answers.tokens.device).expand(rows, -1)
     with torch.no_grad():
-        base = decoder(embeddings, positions, length, None, adapted=False)
+        base = decoder(embeddings, positions, length, None, decoder.plain)
         target = decoder.logits(base[answers.answered]).log_softmax(-1)
-    given = decoder.logits(decoder(embeddings, positions, length, None)[answers.answered]).log_softmax(-1)
+    given = decoder.logits(decoder(embeddings, positions, length, None, weights)[answers.answered]).log_softmax(-1)
     return (target.exp() * (target - given)).sum(-1).mean()

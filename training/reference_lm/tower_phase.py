@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from training.reference.optimizer import build_optimizers
 from training.reference_lm.clock import Budget, learning_rate
 from training.reference_lm.facts import area_facts, patch_facts
 from training.reference_lm.images import Canvases, EasyVqa, normalized
@@ -15,7 +16,6 @@ from training.reference_lm.probes import facts_beside, probe
 from training.reference_lm.streams import SceneStream, run
 from training.reference_lm.tower import BLANK_WEIGHT, Tower, background_spread, class_attention_figures
 from vistrim.reference.lm.rendering import patch_areas
-from vistrim.reference.optimizer import build_optimizers
 
 #: Share of the time in which background patches may still differ freely.
 _FREE = 0.25

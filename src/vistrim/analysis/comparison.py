@@ -9,8 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from vistrim.engine.recorder import clock
-from vistrim.engine.report import TrimReport
+from vistrim.engine.releases import CACHE
+from vistrim.engine.report.timing import clock
+from vistrim.engine.report.trim_report import TrimReport
 from vistrim.methods import Method
 from vistrim.trimming import trim
 
@@ -160,7 +161,7 @@ def _untouched(model: Any, inputs: Mapping[str, Any], generate: dict[str, Any]) 
         began = clock(model.device)
         output = model.generate(**inputs, **generate | {"return_dict_in_generate": True})
         ended = clock(model.device)
-    tokens, cache = _new_tokens(output.sequences, inputs), output.past_key_values
+    tokens, cache = _new_tokens(output.sequences, inputs), output.get(CACHE)
     steps = len(tokens) - 1
     return Measured(
         tokens=tokens,

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageStat
 from torch import Tensor
 
 from vistrim.core.layout import Grid
-from vistrim.engine.report import TrimReport
+from vistrim.engine.report.trim_report import TrimReport
 
 PANEL = 288
 """Pixels that the longer side of a panel is brought near to; every patch gets a whole number of them."""

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
-from vistrim.architectures.features import selected_features
-from vistrim.architectures.patches import mean_of_squares, widened
-from vistrim.architectures.pictures import frames_and_newline, of_one_grid, unknown
+from vistrim.architectures.arrangements import mean_of_squares, widened
+from vistrim.architectures.feature_layers import selected_features
+from vistrim.architectures.image_layouts import frames_and_newline, of_one_grid, unknown
 from vistrim.architectures.spec import Arrange, Images, ReadShapes
 from vistrim.architectures.vit import take_apart
 from vistrim.core.layout import ImageShape, Picture

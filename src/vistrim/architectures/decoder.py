@@ -3,9 +3,9 @@
 import functools
 import inspect
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
-from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from vistrim.architectures.spec import Rotary
 from vistrim.errors import UnsupportedModelError
@@ -17,14 +17,13 @@ LAYER_ARGUMENTS = {
     "attention_mask",
     "position_ids",
     "position_embeddings",
-    "past_key_values",
     "use_cache",
     "output_attentions",
     "output_router_logits",
     "moe_mm_token_type_ids",
     "kwargs",
 }
-"""Arguments of a decoder layer that the engine knows how to give fewer tokens."""
+"""Arguments of a decoder layer, beside its cache, that the engine knows how to give fewer tokens."""
 EMPTY_WITHOUT = {"per_layer_input": "hidden_size_per_layer_input", "shared_kv_states": "num_kv_shared_layers"}
 """Further arguments that carry nothing where the named setting of the config is 0 or missing (Gemma 4)."""
 
@@ -72,10 +71,16 @@ def _check_layers(name: str, decoder: Any) -> None:
                 "registry, where its queries and keys could be read"
             )
         empty = {argument for argument, setting in EMPTY_WITHOUT.items() if not getattr(config, setting, None)}
-        if unknown := sorted(inspect.signature(type(layer).forward).parameters.keys() - LAYER_ARGUMENTS - empty):
+        arguments = inspect.signature(type(layer).forward).parameters
+        caches = {argument for argument, parameter in arguments.items() if _is_cache(parameter.annotation)}
+        if unknown := sorted(arguments.keys() - LAYER_ARGUMENTS - caches - empty):
             raise UnsupportedModelError(
                 f"layer {i} of {name} ({kind}) is given {', '.join(unknown)} for each token, which vistrim cannot cut"
             )
+
+
+def _is_cache(annotation: Any) -> bool:
+    return Cache in (annotation, *get_args(annotation))
 
 
 @functools.cache

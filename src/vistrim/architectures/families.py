@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from vistrim.architectures import anyres, ernie_vl, glm_v, llava, navit, pixtral, qwen_vl, squares, video_llava
-from vistrim.architectures.pictures import unknown
+from vistrim.architectures import anyres, ernie_vl, glm_v, llava, merged_patches, navit, pixtral, qwen_vl, video_llava
+from vistrim.architectures.image_layouts import unknown
 from vistrim.architectures.spec import Images
 
 FAMILIES: dict[str, Callable[[Any], Images]] = {
@@ -14,22 +14,22 @@ FAMILIES: dict[str, Callable[[Any], Images]] = {
     "llava_onevision": anyres.llava_onevision,
     "llava_next_video": anyres.llava_next_video,
     "video_llava": video_llava.images,
-    "internvl": squares.internvl,
-    "qianfan_ocr": squares.internvl,
-    "aya_vision": squares.aya_vision,
-    "cohere2_vision": squares.cohere2_vision,
-    "gemma3": squares.gemma3,
-    "paligemma": squares.paligemma,
-    "deepseek_vl": squares.deepseek_vl,
-    "janus": squares.janus,
-    "ovis2": squares.ovis2,
-    "idefics3": squares.idefics3,
-    "smolvlm": squares.idefics3,
-    "idefics2": squares.idefics2,
-    "got_ocr2": squares.without_tower,
-    "fast_vlm": squares.without_tower,
-    "perception_lm": squares.without_tower,
-    "deepseek_vl_hybrid": squares.without_tower,
+    "internvl": merged_patches.internvl,
+    "qianfan_ocr": merged_patches.internvl,
+    "aya_vision": merged_patches.aya_vision,
+    "cohere2_vision": merged_patches.cohere2_vision,
+    "gemma3": merged_patches.gemma3,
+    "paligemma": merged_patches.paligemma,
+    "deepseek_vl": merged_patches.deepseek_vl,
+    "janus": merged_patches.janus,
+    "ovis2": merged_patches.ovis2,
+    "idefics3": merged_patches.idefics3,
+    "smolvlm": merged_patches.idefics3,
+    "idefics2": merged_patches.idefics2,
+    "got_ocr2": merged_patches.without_tower,
+    "fast_vlm": merged_patches.without_tower,
+    "perception_lm": merged_patches.without_tower,
+    "deepseek_vl_hybrid": merged_patches.without_tower,
     "qwen2_vl": qwen_vl.images,
     "qwen2_5_vl": qwen_vl.images,
     "qwen3_vl": qwen_vl.images,

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from vistrim.architectures.image_layouts import unknown
 from vistrim.architectures.packed import PackedPictures, by_grid, in_squares
-from vistrim.architectures.pictures import unknown
 from vistrim.architectures.spec import Images
 from vistrim.core.costs import VisionShape
 

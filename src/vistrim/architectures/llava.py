@@ -3,9 +3,9 @@
 from typing import Any
 
 from vistrim.architectures import pixtral
-from vistrim.architectures.features import selected_features
-from vistrim.architectures.patches import one_to_one
-from vistrim.architectures.pictures import of_one_grid, unknown
+from vistrim.architectures.arrangements import one_to_one
+from vistrim.architectures.feature_layers import selected_features
+from vistrim.architectures.image_layouts import of_one_grid, unknown
 from vistrim.architectures.spec import Images
 from vistrim.architectures.vit import take_apart
 

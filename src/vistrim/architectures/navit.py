@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor
 from torch.nn.functional import pad
 
+from vistrim.architectures.image_layouts import unknown
 from vistrim.architectures.packed import PackedPictures, Patches, by_grid, in_rows, in_squares
-from vistrim.architectures.pictures import unknown
 from vistrim.architectures.spec import Images
 from vistrim.core.costs import VisionShape
 from vistrim.core.layout import ImageShape, Picture

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vistrim.architectures.pictures import unknown
+from vistrim.architectures.image_layouts import unknown
 from vistrim.architectures.spec import VisionTower
 from vistrim.core.layout import ImageShape, Picture
 

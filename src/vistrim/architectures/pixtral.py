@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
-from vistrim.architectures.features import selected_features
+from vistrim.architectures.feature_layers import selected_features
+from vistrim.architectures.image_layouts import unknown
 from vistrim.architectures.packed import PackedPictures, Patches, ReadPatches, in_rows
-from vistrim.architectures.pictures import unknown
 from vistrim.architectures.spec import Images, VisionTower
 from vistrim.core.costs import VisionShape
 

@@ -6,8 +6,8 @@ through mergers of their own (DeepStack).
 
 from typing import Any
 
+from vistrim.architectures.image_layouts import unknown
 from vistrim.architectures.packed import PackedPictures, by_grid, in_squares, in_windows
-from vistrim.architectures.pictures import unknown
 from vistrim.architectures.spec import Images
 from vistrim.core.costs import VisionShape
 

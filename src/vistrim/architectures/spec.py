@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vistrim.core.costs import DecoderShape, VisionShape
 from vistrim.core.layout import Grid, ImageShape
-from vistrim.methods.views import ModelFacts
+from vistrim.core.model_facts import ModelFacts
 
 
 class ReadShapes(Protocol):

@@ -8,16 +8,15 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
-from vistrim.architectures import discover
 from vistrim.benchmark.inputs import visual_tokens
 from vistrim.benchmark.memory import Needs, needs
+from vistrim.benchmark.memory_limit import check_memory
 from vistrim.benchmark.pictures import impossible
-from vistrim.benchmark.scaling import check_memory
 from vistrim.benchmark.subject import Wanted
 from vistrim.benchmark.weights import generate_to_the_end, use_kernel
+from vistrim.engine import describe
 from vistrim.errors import BenchmarkError
-from vistrim.evaluation.records import fingerprint
-from vistrim.loading import building_error, load, load_config, load_processor, resolve_dtype
+from vistrim.loading import building_error, fingerprint, load, load_config, load_processor, resolve_dtype
 from vistrim.prompting import check_context, format_prompts
 
 WIDTH, HEIGHT = 1024, 768
@@ -96,7 +95,7 @@ def _needs_of(sized: Any, inputs: Any) -> Callable[[Wanted], Needs]:
 
 
 def _prompts(sized: Any, processor: Any, wanted: Wanted) -> tuple[Any, str]:
-    spec = discover(sized)
+    spec = describe(sized)
     generator = torch.Generator().manual_seed(0)
 
     def shown(count: int) -> list[Image.Image]:

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vistrim.architectures import ModelSpec
+from vistrim.engine import ModelSpec
 from vistrim.engine.hooks import Hooks
-from vistrim.engine.recorder import clock
+from vistrim.engine.report.timing import clock
 from vistrim.errors import BenchmarkError
 
 
@@ -47,7 +47,7 @@ def time_generation(
     model : PreTrainedModel
         Trimmed or not.
     spec : ModelSpec
-        What `vistrim.architectures.discover` found in it.
+        What `vistrim.engine.describe` found in it.
     inputs : mapping
         Arguments of ``generate``.
     new_tokens : int
@@ -68,8 +68,8 @@ def time_generation(
     Notes
     -----
     At every mark the devices are waited for. ``generate`` does so itself after each token, except on Apple's
-    accelerators, where a step takes a little longer here than it would otherwise. The engine waits around every cut
-    in prefill, which counts against the method.
+    accelerators, where a step takes a little longer here than it would otherwise. Except on a single CUDA device, the
+    engine waits around every cut in prefill, too, which counts against the method.
     """
     marks = _Marks(devices)
     hooks = Hooks()

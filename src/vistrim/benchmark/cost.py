@@ -1,12 +1,12 @@
 """What a generation computes and holds, with and without a method."""
 
-from vistrim.architectures import ModelSpec
+from vistrim._utils.labels import UNTOUCHED
 from vistrim.benchmark.results import Cost
 from vistrim.benchmark.subject import Subject
 from vistrim.core import costs
-from vistrim.engine.report import TrimReport
-from vistrim.engine.untrimmed import UntrimmedCache
-from vistrim.labels import UNTOUCHED
+from vistrim.engine import ModelSpec
+from vistrim.engine.report.trim_report import TrimReport
+from vistrim.engine.report.untrimmed import UntrimmedCache
 from vistrim.methods import Method
 
 
@@ -18,7 +18,7 @@ def untouched_cost(subject: Subject, spec: ModelSpec, new_tokens: int) -> Cost:
     subject : Subject
         What is measured.
     spec : ModelSpec
-        What `vistrim.architectures.discover` found in its model.
+        What `vistrim.engine.describe` found in its model.
     new_tokens : int
         Tokens generated per sample; the last one is never stored.
     """
@@ -44,7 +44,7 @@ def trimmed_cost(report: TrimReport, method: Method, spec: ModelSpec, weight_byt
     method : Method
         What was trimmed.
     spec : ModelSpec
-        What `vistrim.architectures.discover` found in the model.
+        What `vistrim.engine.describe` found in the model.
     weight_bytes : int
         See `vistrim.benchmark.subject.Subject`.
     """

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vistrim.architectures import ModelSpec
-from vistrim.benchmark.pictures import Family, Pictures
+from vistrim.benchmark.pictures import Pictures
+from vistrim.engine import ModelSpec
 from vistrim.errors import BenchmarkError
 
 FIRST_WORD, WORDS = 1000, 20_000
@@ -22,8 +22,8 @@ def visual_tokens(spec: ModelSpec, ids: Tensor) -> int:
 
 def make_inputs(
     config: Any,
-    family: Family,
     pictures: Pictures,
+    count: int,
     batch: int,
     text_tokens: int,
     device: torch.device,
@@ -38,10 +38,10 @@ def make_inputs(
     ----------
     config : PreTrainedConfig
         Names the placeholder.
-    family : Family
-        How it takes pictures.
     pictures : Pictures
-        What each sample is shown.
+        What prompts show.
+    count : int
+        How many of them each sample shows.
     batch, text_tokens : int
         Samples, and words of each.
     device : torch.device
@@ -59,7 +59,7 @@ def make_inputs(
     image = getattr(config, "image_token_id", None) or config.image_token_index
     words = FIRST_WORD + torch.arange(text_tokens) % WORDS
     front = max(1, text_tokens // 4)
-    ids = torch.cat([words[:front], torch.full((pictures.tokens,), image), words[front:]]).repeat(batch, 1)
+    ids = torch.cat([words[:front], torch.full((count * pictures.tokens,), image), words[front:]]).repeat(batch, 1)
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*sizes: int) -> Tensor:
@@ -67,7 +67,7 @@ def make_inputs(
             return torch.empty(sizes, device=device)
         return torch.randn(sizes, generator=generator)
 
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **family.inputs(pictures, batch, draw)}
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **pictures.inputs(count, batch, draw)}
     if "image_grid_thw" in inputs:
         # M-RoPE finds pictures by it.
         inputs["mm_token_type_ids"] = (ids == image).long()

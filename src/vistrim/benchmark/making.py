@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from vistrim.architectures import discover
 from vistrim.benchmark.checkpoints import make_from_checkpoint
 from vistrim.benchmark.inputs import visual_tokens
 from vistrim.benchmark.named import make_named
 from vistrim.benchmark.shapes import SHAPES
 from vistrim.benchmark.subject import Subject, Wanted
 from vistrim.benchmark.weights import step_bytes
+from vistrim.engine import describe
 from vistrim.errors import BenchmarkError
 from vistrim.loading import is_local, resolve_device
 
@@ -45,7 +45,7 @@ def make_subject(wanted: Wanted) -> Subject:
     device = resolve_device(wanted.device)
     make = make_named if wanted.model in SHAPES else make_from_checkpoint
     model, inputs, details = make(wanted, device)
-    spec = discover(model)
+    spec = describe(model)
     visual = visual_tokens(spec, inputs["input_ids"])
     text = inputs["input_ids"].shape[1] - visual
     settings: dict[str, Any] = {

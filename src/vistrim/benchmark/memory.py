@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vistrim.architectures import ModelSpec, discover
 from vistrim.benchmark.weights import shared_parameters
+from vistrim.engine import ModelSpec, describe
 
 MARGIN = 1.1
 """Factor for what is not counted."""
@@ -71,7 +71,7 @@ def needs(model: Any, inputs: Mapping[str, Tensor], new_tokens: int, distinct_la
     UnsupportedModelError
         If the model cannot be trimmed.
     """
-    spec = discover(model)
+    spec = describe(model)
     shape = spec.decoder_shape
     batch, prompt = inputs["input_ids"].shape
     size = model.dtype.itemsize

@@ -9,9 +9,8 @@ from transformers import AutoModelForImageTextToText
 
 from vistrim.benchmark.inputs import make_inputs
 from vistrim.benchmark.memory import Needs, needs
-from vistrim.benchmark.scaling import check_memory
-from vistrim.benchmark.shape import Shape
-from vistrim.benchmark.shapes import SHAPES
+from vistrim.benchmark.memory_limit import check_memory
+from vistrim.benchmark.shapes import SHAPES, Shape
 from vistrim.benchmark.subject import Wanted
 from vistrim.benchmark.weights import empty_model, fill, generate_to_the_end, use_kernel
 from vistrim.errors import BenchmarkError
@@ -46,39 +45,41 @@ def make_named(wanted: Wanted, device: torch.device) -> tuple[Any, dict[str, Ten
     layers = wanted.layers or shape.layers
     if wanted.distinct_layers is not None and wanted.distinct_layers > layers:
         raise BenchmarkError(f"there are {layers} layers: use at most that many distinct layers")
-    pictures = shape.family.show(wanted.visual_tokens or shape.family.usual)
+    pictures = shape.pictures
+    count = pictures.count(wanted.visual_tokens)
     dtype = resolve_dtype(wanted.dtype)
     if not isinstance(dtype, torch.dtype):
         dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
-    length = pictures.tokens + wanted.text_tokens + wanted.new_tokens
+    length = count * pictures.tokens + wanted.text_tokens + wanted.new_tokens
 
     check_memory(wanted, device, _needs_of(shape, dtype), _smaller(shape, wanted))
-    config = shape.config(wanted.layers, wanted.hidden, pictures, length)
+    config = shape.config(wanted.layers, wanted.hidden, length)
     model = empty_model(config, dtype, wanted.attn)
-    inputs = make_inputs(config, shape.family, pictures, wanted.batch, wanted.text_tokens, device)
+    inputs = make_inputs(config, pictures, count, wanted.batch, wanted.text_tokens, device)
     fill(model, wanted.distinct_layers or layers, device)
     generate_to_the_end(model, PAD)
     cast = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in inputs.items()}
-    return model, cast, {"shape_of": shape.source, "pictures": pictures.description}
+    shown = f"{count} of {pictures.height} x {pictures.width} pixels"
+    return model, cast, {"shape_of": shape.source, "pictures": shown}
 
 
 def _needs_of(shape: Shape, dtype: torch.dtype) -> Any:
     """The function that says what a version of a shape needs; its models have no storage at all."""
 
     @cache
-    def sized(layers: int | None, hidden: int | None, visual: int | None, length: int, attn: str) -> Any:
-        pictures = shape.family.show(visual or shape.family.usual)
-        config = shape.config(layers, hidden, pictures, pictures.tokens + length)
+    def sized(layers: int | None, hidden: int | None, length: int, attn: str) -> Any:
+        config = shape.config(layers, hidden, length)
         with torch.device("meta"):
             model = AutoModelForImageTextToText.from_config(config, dtype=dtype)
         use_kernel(model, attn)
-        return model, pictures
+        return model
 
     def needed(wanted: Wanted) -> Needs:
-        length = wanted.text_tokens + wanted.new_tokens
-        model, pictures = sized(wanted.layers, wanted.hidden, wanted.visual_tokens, length, wanted.attn)
+        count = shape.pictures.count(wanted.visual_tokens)
+        length = count * shape.pictures.tokens + wanted.text_tokens + wanted.new_tokens
+        model = sized(wanted.layers, wanted.hidden, length, wanted.attn)
         nowhere = torch.device("meta")
-        inputs = make_inputs(model.config, shape.family, pictures, wanted.batch, wanted.text_tokens, nowhere)
+        inputs = make_inputs(model.config, shape.pictures, count, wanted.batch, wanted.text_tokens, nowhere)
         return needs(model, inputs, wanted.new_tokens, wanted.distinct_layers or wanted.layers or shape.layers)
 
     return needed

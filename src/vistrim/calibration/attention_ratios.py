@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vistrim.architectures import ModelSpec
-from vistrim.calibration.prompts import read_call, untrimmed
-from vistrim.core.raters import text_behind_images
+from vistrim.calibration.single_pass import read_call, untrimmed
+from vistrim.core.query_text import text_behind_images
 from vistrim.core.scores import AttentionRows, Softmax
 from vistrim.core.selection import gather_rows
-from vistrim.engine import tap
+from vistrim.engine import ModelSpec
+from vistrim.engine.attention import interception
 from vistrim.engine.hooks import Call
-from vistrim.engine.masks import visible_to_rows
-from vistrim.engine.queries import QueryRows
+from vistrim.engine.inputs.query_rows import QueryRows
+from vistrim.engine.tokens.masks import visible_to_rows
 
 
 @torch.no_grad()
@@ -46,13 +46,13 @@ def attention_ratios(model: Any, inputs: Mapping[str, Any]) -> Tensor:
     watcher = _Watcher(spec)
     handle = spec.base.register_forward_pre_hook(watcher.note_inputs, with_kwargs=True)
     for number, attention in enumerate(spec.attentions):
-        tap.install(attention, partial(tap.Tap, partial(watcher.read, number)))
+        interception.install(attention, partial(interception.Interception, partial(watcher.read, number)))
     try:
         model(**inputs, use_cache=False, logits_to_keep=1)
     finally:
         handle.remove()
         for attention in spec.attentions:
-            tap.remove(attention)
+            interception.remove(attention)
     return torch.stack([watcher.ratios[number] for number in range(len(spec.layers))], 1)
 
 

@@ -12,18 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vistrim.architectures import ModelSpec
-from vistrim.calibration.prompts import read_call, untrimmed
+from vistrim.calibration.single_pass import read_call, untrimmed
 from vistrim.core.selection import Selection
-from vistrim.engine.compaction import compact_arguments, compact_hidden
-from vistrim.engine.fitting import check_axes
+from vistrim.engine import ModelSpec
 from vistrim.engine.hooks import Call
-from vistrim.engine.masks import layer_mask
-from vistrim.engine.positions import Renumbering, lowered_arguments
-from vistrim.engine.prompt import Prompt
-from vistrim.engine.tokens import TokenMap
+from vistrim.engine.inputs.prompt import Prompt
+from vistrim.engine.requirements import check_axes
+from vistrim.engine.tokens.compaction import compact_arguments, compact_hidden
+from vistrim.engine.tokens.masks import layer_mask
+from vistrim.engine.tokens.positions import Renumbering, lowered_arguments
+from vistrim.engine.tokens.token_map import TokenMap
 from vistrim.errors import UnsupportedModelError
-from vistrim.methods.base import Positions
+from vistrim.methods.base.method import Positions
 
 
 @dataclass

@@ -9,10 +9,11 @@ import typer
 from vistrim import __version__
 from vistrim.cli.bench import bench
 from vistrim.cli.calibrate import app as calibrate
-from vistrim.cli.errors import OneLineErrors
+from vistrim.cli.error_lines import OneLineErrors
 from vistrim.cli.eval import evaluate_command
 from vistrim.cli.methods import methods
 from vistrim.cli.run import run
+from vistrim.engine.releases import check_release
 
 app = typer.Typer(cls=OneLineErrors, add_completion=False, pretty_exceptions_enable=False)
 app.command()(run)
@@ -39,6 +40,8 @@ def vistrim(
     """Trim visual tokens in multimodal language models: faster prefill, smaller KV cache, no retraining."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
+    else:
+        check_release()
 
 
 def main() -> None:

@@ -11,22 +11,22 @@ import torch
 import typer
 from rich.console import Console
 
+from vistrim._utils.environment import command_line
+from vistrim._utils.labels import UNTOUCHED
+from vistrim.benchmark.keep_everything import KEEP_EVERYTHING, KeepEverything
 from vistrim.benchmark.making import make_subject
-from vistrim.benchmark.overhead import KEEP_EVERYTHING, KeepEverything
 from vistrim.benchmark.results import Row, Run
-from vistrim.benchmark.runner import check_resumed, measure
+from vistrim.benchmark.rounds import check_resumed, measure
 from vistrim.benchmark.shapes import SHAPES
+from vistrim.benchmark.speed_summary import summarize
+from vistrim.benchmark.speed_tables import notes, tables
 from vistrim.benchmark.subject import Subject, Wanted
-from vistrim.benchmark.summary import summarize
-from vistrim.benchmark.tables import notes, tables
-from vistrim.cli.bench_live import live_tables
-from vistrim.cli.drawing import print_tables
-from vistrim.cli.errors import WrongUsageError, memory_advice
+from vistrim.cli.bench_progress import live_tables
+from vistrim.cli.error_lines import WrongUsageError, memory_advice
 from vistrim.cli.models import check_loading, prepare_trim, silence_libraries
 from vistrim.cli.parsing import parse_methods
-from vistrim.environment import command_line
+from vistrim.cli.terminal_tables import print_tables
 from vistrim.errors import MissingPackageError
-from vistrim.labels import UNTOUCHED
 from vistrim.methods import Method
 
 MEMORY_ADVICE = "use less --batch, --visual-tokens or --new-tokens, --dtype bfloat16, or fewer --layers (named shapes)"
@@ -125,7 +125,7 @@ def bench(
             prepare_trim(subject.model, chosen)
         rows, runs = _measured(subject, methods, repeat, new_tokens, out)
     # matplotlib takes a while to import: not for commands that draw nothing.
-    from vistrim.benchmark.report import write
+    from vistrim.benchmark.speed_report import write
 
     settings = {"model": model, **subject.settings, "weight_bytes": subject.weight_bytes, "rounds": rows[0].rounds}
     found = write(out, rows, runs, settings, command_line(), random_weights=model in SHAPES)

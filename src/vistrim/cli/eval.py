@@ -11,19 +11,21 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from vistrim.cli.drawing import print_tables
-from vistrim.cli.errors import CommandError
-from vistrim.cli.models import check_loading, identity, load_model, prepare_trim
+from vistrim._utils.environment import command_line
+from vistrim._utils.labels import UNTOUCHED
+from vistrim.cli.error_lines import CommandError
+from vistrim.cli.models import check_loading, load_model, prepare_trim, shared_settings
 from vistrim.cli.parsing import parse_methods
-from vistrim.cli.tasks import TASKS_HELP, read_items
-from vistrim.environment import command_line
+from vistrim.cli.reference_tasks import TASKS_HELP, read_items
+from vistrim.cli.terminal_tables import print_tables
 from vistrim.errors import MissingPackageError
 from vistrim.evaluation import RecordFile, Row, evaluate, summarize
-from vistrim.evaluation.tables import notes, tables
-from vistrim.labels import UNTOUCHED
+from vistrim.evaluation.accuracy_tables import notes, tables
+from vistrim.evaluation.items import Item
 from vistrim.methods import Method
-from vistrim.reference.items import Item
+from vistrim.reference.items import NOTE
 from vistrim.reference.scenes import LEVELS, SPLITS
+from vistrim.shipped import NAMES
 
 
 def evaluate_command(
@@ -70,7 +72,7 @@ def evaluate_command(
     loaded, processor = load_model(model, dtype, device)
     for chosen in methods.values():
         prepare_trim(loaded, chosen)
-    fixed = {**identity(loaded, processor), "max_new_tokens": max_new_tokens}
+    fixed = {**shared_settings(loaded, processor), "max_new_tokens": max_new_tokens}
     records = RecordFile(out, fixed)
     _run(loaded, processor, methods, asked, records, batch_size, max_new_tokens)
     settings = {
@@ -86,9 +88,9 @@ def evaluate_command(
     }
     rows = summarize(records, asked, methods, seed)
     # matplotlib takes a while to import: not for commands that draw nothing.
-    from vistrim.evaluation.report import write
+    from vistrim.evaluation.accuracy_report import write
 
-    found = write(out, rows, settings, command_line())
+    found = write(out, rows, settings, command_line(), NOTE if model in NAMES else "")
     if as_json:
         typer.echo(json.dumps(found))
     else:

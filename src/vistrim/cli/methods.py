@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from vistrim.cli.models import describe_model
-from vistrim.cli.support import facts_table, methods_table
+from vistrim.cli.support_tables import facts_table, methods_table
 from vistrim.methods import list_methods
-from vistrim.methods.base import notation
+from vistrim.methods.base.method import notation
 
 NOTE = (
     "ST³ has no official code: the formulas of st3, pvtp and vta are this project's reading of the paper, "

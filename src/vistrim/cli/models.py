@@ -7,10 +7,9 @@ import transformers
 from rich.console import Console
 
 import vistrim
-from vistrim.cli.errors import WrongUsageError
+from vistrim.cli.error_lines import WrongUsageError
 from vistrim.errors import LoadError
-from vistrim.evaluation import fingerprint
-from vistrim.loading import is_local, resolve_device, resolve_dtype
+from vistrim.loading import fingerprint, is_local, resolve_device, resolve_dtype
 
 
 def check_loading(dtype: str, device: str) -> None:
@@ -66,7 +65,7 @@ def silence_libraries() -> None:
     huggingface_hub.logging.set_verbosity_error()
 
 
-def identity(model: Any, processor: Any) -> dict[str, str]:
+def shared_settings(model: Any, processor: Any) -> dict[str, str]:
     """What results must share to be put together: weights, number format, device and versions."""
     return {
         "weights": fingerprint(model, processor),

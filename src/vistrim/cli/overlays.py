@@ -8,8 +8,8 @@ from typing import Any
 from PIL import Image
 
 from vistrim.analysis import draw_report, image_as_seen
-from vistrim.cli.answering import Answer
-from vistrim.cli.errors import CommandError, WrongUsageError
+from vistrim.cli.asking import Answer
+from vistrim.cli.error_lines import CommandError, WrongUsageError
 
 
 def check_overlay(path: Path | None, images: Sequence[Path], total: int) -> None:

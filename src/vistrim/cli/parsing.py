@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from vistrim.cli.errors import WrongUsageError
+from vistrim.cli.error_lines import WrongUsageError
+from vistrim.loading import NamedModel
 from vistrim.methods import Method, compose, get_method
+from vistrim.methods.base.method import ModelLoader
 
 BETWEEN_METHODS = re.compile(r"\+(?=\s*[A-Za-z])")
 """A plus that is no part of a number such as 1e+3."""
@@ -114,6 +116,8 @@ def _typed(name: str, text: str, hint: Any) -> Any:
                 return option(text)
             except ValueError:
                 continue
+        if option is ModelLoader:
+            return NamedModel(text)
         if option is str or get_origin(option) is Literal:
             return text
     described = {int: "a whole number", float: "a number", type(None): "none"}

@@ -6,7 +6,7 @@ from typing import Any
 
 from PIL import Image
 
-from vistrim.cli.errors import CommandError, WrongUsageError
+from vistrim.cli.error_lines import CommandError, WrongUsageError
 from vistrim.loading import is_out_of_memory
 from vistrim.prompting import check_context, format_prompts, image_token
 
@@ -24,18 +24,32 @@ def read_prompts(prompt: str | None) -> list[str]:
     if prompt is not None and prompt != STDIN:
         if not prompt.strip():
             raise WrongUsageError("the prompt is empty: say what you want to know about the image")
-        return [prompt.strip()]
+        return [_checked(prompt.strip(), "the prompt", sys.getfilesystemencoding())]
     # A process started without standard input has None there.
     if sys.stdin is None or (prompt is None and sys.stdin.isatty()):
         raise WrongUsageError("there is no prompt: give one with -p, or pipe prompts in, one per line")
     try:
         lines = sys.stdin.read().splitlines()
     except UnicodeDecodeError as error:
-        raise WrongUsageError("standard input is no text: pipe prompts in, one per line") from error
-    prompts = [line.strip() for line in lines if line.strip()]
+        raise WrongUsageError(
+            f"standard input is no text in {error.encoding}: pipe prompts in, one per line, in that encoding"
+        ) from error
+    encoding = getattr(sys.stdin, "encoding", None) or "utf-8"
+    prompts = [_checked(line.strip(), "a prompt on standard input", encoding) for line in lines if line.strip()]
     if not prompts:
         raise WrongUsageError("standard input holds no prompt: give one with -p, or pipe prompts in, one per line")
     return prompts
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text has whole characters only: Python stands in for bytes that it cannot decode with half ones."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _checked(prompt: str, which: str, encoding: str) -> str:
+    if not is_unicode(prompt):
+        raise WrongUsageError(f"{which} is no text in {encoding}: give it in that encoding")
+    return prompt
 
 
 def unknown_words(processor: Any, prompt: str) -> list[str]:

@@ -6,17 +6,20 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from vistrim.cli.answering import Asker
-from vistrim.cli.images import read_images
+from vistrim.cli.answer_output import print_heading, print_json, print_text, terminal_streamer
+from vistrim.cli.asking import Asker
+from vistrim.cli.image_files import read_images
 from vistrim.cli.models import check_loading, load_model, prepare_trim
 from vistrim.cli.overlays import check_overlay, numbered, save_overlay
 from vistrim.cli.parsing import parse_method
 from vistrim.cli.prompts import read_prompts, unknown_words
-from vistrim.cli.show import print_heading, print_json, print_text, terminal_streamer
 
 
 def run(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files; all go into one prompt.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(metavar="IMAGE", help="Image files; all go into one prompt. What is transparent is white."),
+    ],
     prompt: Annotated[
         str | None,
         typer.Option("--prompt", "-p", help="The question. Without it, or with '-': one per line of standard input."),

@@ -1,48 +1,55 @@
 """Hooks on a model: they follow each forward pass from the prompt to the logits and let the method cut on the way."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache
 
 from vistrim.architectures import ModelSpec, discover
 from vistrim.architectures.spec import VisionTower
-from vistrim.engine import tap
-from vistrim.engine.adapters import without_adapter
-from vistrim.engine.cache_swap import make_trimmable
-from vistrim.engine.compiled import check_eager
-from vistrim.engine.decode import Decode
-from vistrim.engine.deepstack import Merge, watch_features_of_layers
-from vistrim.engine.encodings import Encodings, awaited, encode_first, watch_encoder
-from vistrim.engine.fitting import check_grid, check_positions, vision_reads
-from vistrim.engine.forward import Forward
+from vistrim.engine.attention import interception
+from vistrim.engine.attention.flash import refuse_packed_images
+from vistrim.engine.attention.tensor_parallel import check_shared, find_group
+from vistrim.engine.cache.swap import check_lacking, make_trimmable
 from vistrim.engine.generation import (
     GenerateCall,
     Generation,
     begin_generation,
     check_kernel,
+    check_layer_cuts,
     check_length,
     check_router_logits,
     refuse_continuous_batching,
 )
-from vistrim.engine.hooks import Call, Hooks
-from vistrim.engine.parallel import check_shared, find_group
-from vistrim.engine.prefill import Prefill
-from vistrim.engine.prompt import Prompt, read_inputs, read_prompt
-from vistrim.engine.question import read_question
-from vistrim.engine.recorder import Recorder
-from vistrim.engine.records import Records
-from vistrim.engine.structure import RowSplit, check_call, check_heads, find_structures
-from vistrim.engine.thread_state import ThreadState
-from vistrim.engine.vision import VisionRecord, check_features, watch
-from vistrim.engine.visual_rows import narrow
+from vistrim.engine.hooks import Call, Hooks, NotCopied
+from vistrim.engine.inputs.encodings import Encodings, awaited, encode_first, watch_encoder
+from vistrim.engine.inputs.prompt import Prompt, has_images, read_inputs, read_prompt
+from vistrim.engine.inputs.prompt_ends import Border
+from vistrim.engine.inputs.question import read_question
+from vistrim.engine.inputs.tower import TowerRecord, check_features, watch
+from vistrim.engine.passes.decode import Decode
+from vistrim.engine.passes.deepstack import Merge, watch_features_of_layers
+from vistrim.engine.passes.forward import Forward
+from vistrim.engine.passes.layer_cut import RowSplit
+from vistrim.engine.passes.method_answers import check_cuts, check_description, check_fitted
+from vistrim.engine.passes.prefill import Prefill
+from vistrim.engine.releases import CACHE, check_runs, recomputes_layers, with_cache_renamed
+from vistrim.engine.report.recorder import Recorder
+from vistrim.engine.requirements import check_grid, check_positions, layer_cuts, vision_reads
+from vistrim.engine.running import RunningCalls, RunningRecorders, ThreadState
+from vistrim.engine.wrappers import check_eager, without_adapter
 from vistrim.errors import UnsupportedModelError
-from vistrim.methods.base import Method
+from vistrim.methods.base.method import Method
+
+GENERATE = "generate"
 
 
-class Engine:
+class Engine(NotCopied):
     """Runs one method on one model between `attach` and `detach`.
 
     Parameters
@@ -51,6 +58,8 @@ class Engine:
         A multimodal model for generation, or an adapter around one.
     method : Method
         What to trim.
+    reports : int or None
+        Recorders to keep: those of the last calls; None: all.
 
     Raises
     ------
@@ -58,25 +67,33 @@ class Engine:
         If the model cannot be trimmed.
     ValueError
         If the method's parameters do not fit the model.
+    MethodError
+        If the method is not written as a method has to be.
     """
 
-    def __init__(self, model: nn.Module, method: Method) -> None:
+    def __init__(self, model: nn.Module, method: Method, reports: int | None = None) -> None:
         self.model = model = without_adapter(model)
+        check_description(method)
         self.spec: ModelSpec = discover(model)
+        check_runs(self.spec.model_type)
         self.notation = str(method)
-        self.method = method = method.fitted(self.spec.facts)
-        self.cuts = frozenset(method.prefill_layers(self.spec.decoder_shape.layers))
+        fitted = method.fitted(self.spec.facts)
+        check_fitted(fitted, method)
+        self.method = method = fitted
+        depth = self.spec.decoder_shape.layers
+        self.cuts = check_cuts(method.prefill_layers(depth), method, depth)
         self.vision_reads = vision_reads(method, self.spec)
         check_grid(method, self.spec)
         check_positions(method, self.spec)
-        self.structures = find_structures(method, self.spec)
+        self.layer_cuts = layer_cuts(method, self.spec)
         self.group = find_group(model)
         if self.group is not None:
             check_shared(method, self.spec)
-        self.recorders: list[Recorder] = []
-        self._records = Records(functools.partial(Recorder, self.spec, method, self.notation))
+        self.recorders: deque[Recorder] = deque(maxlen=reports)
+        self._records = RunningRecorders(functools.partial(Recorder, self.spec, method, self.notation))
         self._thread = ThreadState()
         self._hooks = Hooks()
+        self._running = RunningCalls(self._hooks.remove)
 
     def attach(self) -> None:
         """Install the hooks.
@@ -84,11 +101,12 @@ class Engine:
         Raises
         ------
         UnsupportedModelError
-            If the model is already being trimmed.
+            If the model is already being trimmed, or a generation of then is still running.
         """
-        if tap.is_installed(self.spec.attentions[0]):
+        if interception.is_installed(self.spec.attentions[0]):
             raise UnsupportedModelError(
-                "this model is already being trimmed: leave that context (or detach that handle) first"
+                "this model is already being trimmed: leave that context (or detach that handle) first, and let "
+                "generations that began there end"
             )
         hooks = self._hooks
         hooks.around(self.model, self._note_head_call, self._forget_head_call)
@@ -99,17 +117,18 @@ class Engine:
             hook = functools.partial(self._before_layer, i)
             hooks.keep(layer.register_forward_pre_hook(hook, with_kwargs=True))
         for i, attention in enumerate(self.spec.attentions):
-            tap.install(attention, functools.partial(self._attention_tap, i))
-            hooks.undo_with(functools.partial(tap.remove, attention))
-        for layer, structured in zip(self.spec.layers, self.structures, strict=True):
-            if structured is not None:
-                narrow(layer, structured.structure, self.spec.decoder_shape, hooks, self._split_rows)
+            interception.install(attention, functools.partial(self._intercept, i))
+            hooks.undo_with(functools.partial(interception.remove, attention))
+        for layer, cut in zip(self.spec.layers, self.layer_cuts, strict=True):
+            if cut is not None:
+                cut.narrow(layer, self.spec.decoder_shape, hooks, self._split_rows)
         watch_encoder(self.spec, self._thread.find_encodings, hooks)
         if self.method.reads_vision:
             watch(self.tower, *self.vision_reads, self._thread.find_vision, hooks)
         hooks.shadow(self.model, "generate", self._generate(self.model.generate))
         for name in ("generate_batch", "init_continuous_batching"):
             hooks.shadow(self.model, name, refuse_continuous_batching)
+        self._running.open()
 
     @property
     def tower(self) -> VisionTower:
@@ -118,22 +137,54 @@ class Engine:
         return self.spec.images.tower
 
     def _encodings(self) -> Encodings:
-        return Encodings(vision=VisionRecord(self.tower) if self.method.reads_vision else None)
+        return Encodings(vision=TowerRecord(self.tower) if self.method.reads_vision else None)
 
     def detach(self) -> None:
-        """Remove everything that `attach` installed."""
-        self._hooks.remove()
+        """Trim no further calls, and remove what `attach` installed: now, or when the last running call ends."""
+        if self._thread.inside is not None and self._thread.inside != GENERATE:
+            # A forward pass of this thread that a key press has ended.
+            self._leave(self._thread.inside)
+        self._running.close()
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        raise UnsupportedModelError("a model that is being trimmed cannot be copied or pickled: detach it first")
+    @contextmanager
+    def answer_from(self, first: int | Sequence[int] | Tensor) -> Iterator[None]:
+        """See `vistrim.trimming.Trim.answer_from`."""
+        outer, places = self._thread.answer_from, torch.as_tensor(first).reshape(-1)
+        if places.is_floating_point() or places.dtype == torch.bool:
+            raise TypeError("answer_from takes places as whole numbers: of a mask of answers, mask.int().argmax(1)")
+        self._thread.answer_from = places
+        try:
+            yield
+        finally:
+            self._thread.answer_from = outer
+
+    def _enter(self, call: str) -> bool:
+        """Whether this thread is being trimmed in a call that begins now."""
+        if self._thread.inside is None and self._running.admit():
+            self._thread.inside = call
+        return self._thread.inside is not None
+
+    def _leave(self, call: str) -> None:
+        """Note the end of a call; it counts if it was the outermost."""
+        if self._thread.inside == call:
+            self._thread.inside = None
+            self._running.leave()
 
     def _generate(self, generate: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(generate)
         def checked(*args: Any, **kwargs: Any) -> Any:
-            check_eager(self.model, self.spec)
-            call = GenerateCall.of(self.model, generate, args, kwargs)
-            generation = begin_generation(call, self.method.acts_in_decode, self.spec.longest)
-            return self._run(call, generation, functools.partial(generate, *args, **kwargs))
+            outermost = self._thread.inside is None
+            if not self._enter(GENERATE):
+                return generate(*args, **kwargs)
+            try:
+                check_eager(self.model, self.spec)
+                kwargs = with_cache_renamed(kwargs)
+                call = GenerateCall.of(self.model, generate, args, kwargs)
+                generation = begin_generation(call, self.method.acts_in_decode, self.spec.longest)
+                return self._run(call, generation, functools.partial(generate, *args, **kwargs))
+            finally:
+                if outermost:
+                    self._leave(GENERATE)
 
         return checked
 
@@ -154,6 +205,8 @@ class Engine:
         return output
 
     def _note_head_call(self, call: Call) -> None:
+        if not self._enter("model"):
+            return
         if self._thread.generation is None:
             # Of a call of `generate` it is known already.
             check_eager(self.model, self.spec)
@@ -162,16 +215,23 @@ class Engine:
 
     def _forget_head_call(self, output: Any) -> None:
         self._thread.head_call = None
+        self._leave("model")
 
     def _note_inputs(self, call: Call) -> None:
+        if not self._enter("base"):
+            return
         if self._thread.head_call is None and self._thread.generation is None:
             # Called without the head, which has been asked to check.
             check_eager(self.model, self.spec)
         check_kernel(self.spec.decoder.config)
+        if has_images(call):
+            refuse_packed_images(self.spec.decoder.config, call)
         head, generation = self._thread.head_call or {}, self._thread.generation
-        # A forward pass that checks n candidates asks for their logits and for those of the last sure token.
-        drafted = (head.get("logits_to_keep") or 1) - 1 if generation is not None and generation.drafts else 0
-        self._thread.inputs = read_inputs(self.spec, call, head.get("labels"), drafted)
+        if generation is None:
+            self._thread.inputs = read_inputs(self.spec, call, Border.of(head, self._thread.answer_from))
+        else:
+            border = Border.in_generate(head, generation.drafts)
+            self._thread.inputs = read_inputs(self.spec, call, border, generation.ids)
         if self.method.reads_vision:
             check_features(self.tower, call, self.method.name)
         # `generate` has encoded its images before; any other pass does it on its way.
@@ -183,17 +243,20 @@ class Engine:
 
     def _forget_inputs(self, output: Any) -> None:
         self._thread.inputs = self._thread.encodings = None
+        self._leave("base")
 
     def _begin_forward(self, call: Call) -> None:
+        if not self._enter("decoder"):
+            return
         embeddings = call["inputs_embeds"] if call.get("inputs_embeds") is not None else call["input_ids"]
         batch, length = embeddings.shape[:2]
-        cache = call["past_key_values"] = self._cache(call)
+        cache = call[CACHE] = self._cache(call)
         past = cache.get_seq_length() if cache is not None else 0
         check_length(past + length, self.spec.longest)
         recorder, is_new = self._records.of(self._thread.generation_of(cache), embeddings, cache)
         is_prefill = is_new or length > 1 or cache is None
         prompt = self._prompt(embeddings, cache, past) if is_prefill else None
-        common = (self.spec, self.method, self.structures, recorder, length, past, cache, self.group)
+        common = (self.spec, self.method, self.layer_cuts, recorder, length, past, cache, self.group)
         if prompt is not None:
             question = self._question(prompt, embeddings, recorder)
             vision = self._thread.find_vision()
@@ -210,21 +273,21 @@ class Engine:
             encodings = self._thread.find_encodings()
             encoded = encodings.pictures if encodings is not None else ()
             recorder.begin_prefill(batch, length, past, cache, prompt, encoded)
+            recorder.unseen = self._thread.inputs is not None and self._thread.inputs.unseen
 
     def _cache(self, call: Call) -> Cache | None:
         """Return the cache that the decoder is to use, with layers that can forget tokens."""
         decoder: Any = self.spec.decoder
-        cache = call.get("past_key_values")
+        cache = call.get(CACHE)
         use_cache = call["use_cache"] if call.get("use_cache") is not None else decoder.config.use_cache
-        # While it recomputes layers for the gradient, transformers does without a cache.
-        recomputes = decoder.training and decoder.is_activation_checkpointing
-        if any(self.structures):
-            check_call(call, decoder.config, recomputes)
+        recomputes = recomputes_layers(decoder)
+        if any(self.layer_cuts):
+            check_layer_cuts(call, decoder.config, recomputes)
         if cache is None and use_cache and not recomputes:
             cache = DynamicCache(config=decoder.config)
         if cache is not None:
             make_trimmable(cache, decoder.config)
-            check_heads(cache, self.structures)
+            check_lacking(cache, (cut.lacking if cut is not None else None for cut in self.layer_cuts))
         return cache
 
     def _prompt(self, embeddings: Tensor, cache: Cache | None, past: int) -> Prompt | None:
@@ -270,7 +333,7 @@ class Engine:
         # A look ahead at this layer must not go by the plan of the last.
         forward.plan = None
         changed = forward.before_layer(i, args[0] if args else kwargs["hidden_states"], kwargs)
-        if self.structures[i] is not None:
+        if self.layer_cuts[i] is not None:
             forward.plan = forward.plan_layer(i)
         if changed is None:
             return None
@@ -280,12 +343,12 @@ class Engine:
         return (hidden, *args[1:]), kwargs | arguments
 
     def _left_of_pass(self) -> tuple[Tensor | None, Sequence[Merge]]:
-        """What is left of this pass's tokens: see `vistrim.engine.deepstack.FindLeft`."""
+        """What is left of this pass's tokens: see `vistrim.engine.passes.deepstack.FindLeft`."""
         forward = self._thread.forward
         return forward.left if forward is not None else (None, ())
 
-    def _attention_tap(self, i: int) -> tap.Tap | None:
-        return self._thread.forward.tap(i) if self._thread.forward is not None else None
+    def _intercept(self, i: int) -> interception.Interception | None:
+        return self._thread.forward.intercept(i) if self._thread.forward is not None else None
 
     def _split_rows(self) -> RowSplit | None:
         forward = self._thread.forward
@@ -293,6 +356,10 @@ class Engine:
 
     def _end_forward(self, output: Any) -> Any:
         forward, self._thread.forward = self._thread.forward, None
+        self._leave("decoder")
+        if forward is not None:
+            # It refers back to the pass, whose tensors would be held until garbage is collected.
+            forward.plan = None
         if forward is None or output is None:
             return output
         if forward.recorder.in_prefill:

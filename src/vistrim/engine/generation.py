@@ -8,17 +8,35 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
-from transformers import PreTrainedModel, UnbatchedClassifierFreeGuidanceLogitsProcessor
+from transformers import (
+    GenerationConfig,
+    GenerationMixin,
+    PreTrainedModel,
+    UnbatchedClassifierFreeGuidanceLogitsProcessor,
+)
 from transformers.cache_utils import Cache
+from transformers.generation import GenerationMode
 
-from vistrim.engine.cache_swap import check_cache
-from vistrim.engine.encodings import Encodings
-from vistrim.engine.exits import GuideRecord
-from vistrim.engine.flash import is_flash, sliding_windows
-from vistrim.engine.recorder import Recorder
+from vistrim.engine.attention.flash import is_flash, sliding_windows
+from vistrim.engine.cache.swap import check_cache
+from vistrim.engine.inputs.encodings import Encodings
+from vistrim.engine.releases import CACHE
+from vistrim.engine.report.guide_record import GuideRecord
+from vistrim.engine.report.recorder import Recorder
 from vistrim.errors import UnsupportedGenerationError
 
 ATTENTION_KERNELS = ("sdpa", "eager")
+
+_NO_SETTINGS = frozenset(inspect.signature(GenerationMixin.generate).parameters)
+"""Arguments of ``generate`` that are no settings."""
+
+_LOOPS = {
+    # These loops live outside transformers and handle the cache in their own ways.
+    GenerationMode.CONTRASTIVE_SEARCH: ("contrastive search", "`penalty_alpha`"),
+    GenerationMode.DOLA_GENERATION: ("DoLa decoding", "`dola_layers`"),
+    GenerationMode.CONSTRAINED_BEAM_SEARCH: ("constrained beam search", "`constraints` and `force_words_ids`"),
+    GenerationMode.GROUP_BEAM_SEARCH: ("group beam search", "`num_beam_groups`"),
+}
 
 
 @dataclass(frozen=True)
@@ -29,36 +47,68 @@ class GenerateCall:
     ----------
     arguments : dict
         By name.
-    configs : tuple
-        Generation configs that stand behind them: the one that was given, and the model's.
+    config : GenerationConfig
+        The settings as ``generate`` resolves them: keyword arguments, then the generation config that was given,
+        then the model's, less what transformers ignores there.
+    limits_length : bool
+        Whether somebody has set ``max_length``, so that it is no default, which counts new tokens only.
     text_config : object
         The config of the model's decoder.
     """
 
     arguments: dict[str, Any]
-    configs: tuple[Any, ...]
+    config: GenerationConfig
+    limits_length: bool
     text_config: Any
 
     @staticmethod
     def of(
         model: PreTrainedModel, generate: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> GenerateCall:
-        """Sort the arguments of a call of the model's ``generate``."""
+        """Sort the arguments of a call of the model's ``generate``, and resolve its settings."""
         bound = inspect.signature(generate).bind(*args, **kwargs).arguments
         arguments = bound | bound.pop("kwargs", {})
-        configs = (arguments.get("generation_config"), model.generation_config)
-        return GenerateCall(arguments, configs, model.config.get_text_config(decoder=True))
+        given: GenerationConfig | None = arguments.get("generation_config")
+        others = {name: value for name, value in arguments.items() if name not in _NO_SETTINGS}
+        config, _ = model._prepare_generation_config(given, **others)
+        lengths = (arguments.get("max_length"), getattr(given, "max_length", None), model.generation_config.max_length)
+        return GenerateCall(
+            arguments, config, any(n is not None for n in lengths), model.config.get_text_config(decoder=True)
+        )
 
     @property
     def input_ids(self) -> Tensor | None:
         """``[batch, tokens]`` long."""
         return self.arguments.get("input_ids", self.arguments.get("inputs"))
 
+    @property
+    def cache(self) -> Any:
+        """The cache that was given; None: ``generate`` makes one."""
+        return self.arguments.get(CACHE)
+
+    @property
+    def prompt_length(self) -> int:
+        """Tokens of the prompt, padding included."""
+        prompt = self.arguments.get("inputs_embeds")
+        prompt = self.input_ids if prompt is None else prompt
+        return 0 if prompt is None else prompt.shape[1]
+
+    @property
+    def most_new_tokens(self) -> int:
+        """Longest answer that the settings allow."""
+        most: int | None = self.config.max_new_tokens
+        if most is not None:
+            return most
+        return self.config.max_length - (self.prompt_length if self.limits_length else 0)
+
+    @property
+    def caches(self) -> bool:
+        """Whether a KV cache is used: always with embeddings, whatever is asked for."""
+        return self.arguments.get("inputs_embeds") is not None or self.setting("use_cache") is not False
+
     def setting(self, name: str) -> Any:
-        """A generation setting, from wherever it is set first; None if it is not."""
-        if self.arguments.get(name) is not None:
-            return self.arguments[name]
-        return next((v for config in self.configs if (v := getattr(config, name, None)) is not None), None)
+        """A generation setting; None if it has no value."""
+        return getattr(self.config, name, None)
 
 
 @dataclass
@@ -69,6 +119,8 @@ class Generation:
     ----------
     prompt_length : int
         Tokens of the given ids that the output repeats.
+    ids : Tensor or None
+        ``[samples, tokens]`` long: the given ids, in a call with embeddings those that they stand for.
     drafts : bool
         Whether forward passes carry drafted candidates behind the sequence.
     caches : bool
@@ -88,6 +140,7 @@ class Generation:
     """
 
     prompt_length: int
+    ids: Tensor | None
     drafts: bool
     caches: bool
     recorder: Recorder | None = None
@@ -121,19 +174,18 @@ def begin_generation(call: GenerateCall, acts_in_decode: bool, longest: int | No
     UnsupportedGenerationError
         With the reason and the way out.
     """
-    setting, ids = call.setting, call.input_ids
     check_kernel(call.text_config)
-    _check_cache_settings(setting, acts_in_decode)
-    if (cache := call.arguments.get("past_key_values")) is not None:
-        check_cache(cache)
-    _check_loop(setting, acts_in_decode, call.text_config)
-    if ids is not None and longest is not None:
-        new = setting("max_new_tokens")
-        check_length(ids.shape[1] + new if new is not None else setting("max_length") or 0, longest)
+    _check_cache_settings(call, acts_in_decode)
+    if call.cache is not None:
+        check_cache(call.cache)
+    _check_loop(call, acts_in_decode)
+    check_length(call.prompt_length + call.most_new_tokens, longest)
+    ids = call.input_ids
     return Generation(
         prompt_length=0 if ids is None else ids.shape[1],
-        drafts=setting("prompt_lookup_num_tokens") is not None,
-        caches=setting("use_cache") is not False,
+        ids=ids,
+        drafts=call.setting("prompt_lookup_num_tokens") is not None,
+        caches=call.caches,
     )
 
 
@@ -149,6 +201,26 @@ def check_router_logits(call: Mapping[str, Any], config: Any) -> None:
     asked = getattr(config, "output_router_logits", False) if asked is None else asked
     if asked and call.get("labels") is not None:
         refuse("the balancing loss of experts", "leave out `output_router_logits`, or `labels`")
+
+
+def check_layer_cuts(call: dict[str, Any], config: Any, recomputes: bool) -> None:
+    """Refuse what layers that leave something out cannot give.
+
+    Raises
+    ------
+    UnsupportedGenerationError
+        If attention maps are asked for, or layers are recomputed for the gradient.
+    """
+    asked = call.get("output_attentions")
+    if config.output_attentions if asked is None else asked:
+        raise UnsupportedGenerationError(
+            "there are no attention maps where a method cuts inside the layers: leave out `output_attentions`"
+        )
+    if recomputes:
+        raise UnsupportedGenerationError(
+            "layers cannot be recomputed for the gradient where a method cuts inside them: "
+            "call model.activation_checkpointing_disable()"
+        )
 
 
 def check_length(tokens: int, longest: int | None) -> None:
@@ -193,46 +265,48 @@ def check_kernel(config: Any) -> None:
         )
 
 
-def _check_cache_settings(setting: Callable[[str], Any], acts_in_decode: bool) -> None:
-    if setting("cache_implementation") not in (None, "dynamic"):
+def _check_cache_settings(call: GenerateCall, acts_in_decode: bool) -> None:
+    cache = call.setting("cache_implementation")
+    if call.caches and cache not in (None, "dynamic"):
         refuse(
-            f"cache_implementation={setting('cache_implementation')!r}, from which tokens cannot be removed",
+            f"cache_implementation={cache!r}, from which tokens cannot be removed",
             "leave it out to use the default dynamic cache",
         )
-    if setting("prefill_chunk_size") is not None:
+    if call.setting("prefill_chunk_size") is not None:
         refuse("chunked prefill, which would rank each chunk by its own last token", "leave out `prefill_chunk_size`")
-    if setting("use_cache") is False and acts_in_decode:
+    if not call.caches and acts_in_decode:
         refuse("decode-time trimming without a KV cache", "leave out `use_cache=False`, or use vistrim.PVTP()")
 
 
-def _check_loop(setting: Callable[[str], Any], acts_in_decode: bool, text_config: Any) -> None:
-    if setting("prompt_lookup_num_tokens") is not None and acts_in_decode:
+def _check_loop(call: GenerateCall, acts_in_decode: bool) -> None:
+    setting, given = call.setting, call.arguments
+    if given.get("custom_generate") is not None:
+        refuse("a custom generation loop", "leave out `custom_generate`")
+    mode = call.config.get_generation_mode(given.get("assistant_model"))
+    if mode is GenerationMode.ASSISTED_GENERATION:
+        _check_drafts(call, acts_in_decode)
+    processors = given.get("logits_processor") or []
+    guided = any(isinstance(p, UnbatchedClassifierFreeGuidanceLogitsProcessor) for p in processors)
+    if guided or setting("guidance_scale") not in (None, 1, 1.0):
+        refuse("classifier-free guidance, which runs a second sequence inside the first", "leave out `guidance_scale`")
+    if mode in _LOOPS:
+        loop, names = _LOOPS[mode]
+        refuse(loop, f"leave out {names} and use greedy search, sampling or beam search")
+
+
+def _check_drafts(call: GenerateCall, acts_in_decode: bool) -> None:
+    drafting = (call.arguments.get("assistant_model"), call.setting("assistant_early_exit"))
+    if any(by is not None for by in drafting):
+        refuse("assisted decoding with a draft model", "use `prompt_lookup_num_tokens` or plain decoding")
+    if call.setting("use_mtp"):
+        refuse("multi-token prediction", "leave out `use_mtp`")
+    if acts_in_decode:
         refuse(
             "prompt-lookup decoding together with decode-time trimming, whose tokens may be taken back",
             "use a method that trims in prefill only, such as vistrim.PVTP()",
         )
-    if setting("prompt_lookup_num_tokens") is not None and any(sliding_windows(text_config)):
+    if any(sliding_windows(call.text_config)):
         refuse("prompt-lookup decoding with a sliding window", "leave out `prompt_lookup_num_tokens`")
-    if setting("assistant_model") is not None or setting("assistant_early_exit") is not None:
-        refuse("assisted decoding with a draft model", "use `prompt_lookup_num_tokens` or plain decoding")
-    if setting("custom_generate") is not None:
-        refuse("a custom generation loop", "leave out `custom_generate`")
-    processors = setting("logits_processor") or []
-    guided = any(isinstance(p, UnbatchedClassifierFreeGuidanceLogitsProcessor) for p in processors)
-    if guided or setting("guidance_scale") not in (None, 1, 1.0):
-        refuse("classifier-free guidance, which runs a second sequence inside the first", "leave out `guidance_scale`")
-    # These loops live outside transformers and handle the cache in their own ways.
-    loops = {
-        "penalty_alpha": "contrastive search",
-        "dola_layers": "DoLa decoding",
-        "constraints": "constrained beam search",
-        "force_words_ids": "constrained beam search",
-    }
-    for name, loop in loops.items():
-        if setting(name):
-            refuse(loop, f"leave out `{name}` and use greedy search, sampling or beam search")
-    if (setting("num_beam_groups") or 1) > 1:
-        refuse("group beam search", "leave out `num_beam_groups`")
 
 
 def refuse(reason: str, way_out: str) -> None:

@@ -8,8 +8,31 @@ from typing import Any
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from vistrim.engine.releases import with_cache_renamed
+from vistrim.errors import UnsupportedModelError
+
 Call = dict[str, Any]
 """Arguments of a call, by name."""
+
+
+class NotCopied:
+    """Base class of what is put on a model and does not go along into a copy or a file."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise UnsupportedModelError(
+            "a model that is being trimmed cannot be copied, pickled or saved whole: detach it first"
+        )
+
+
+class Installed(NotCopied):
+    """A function that is put on a model."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, function)
+        self._function = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._function(*args, **kwargs)
 
 
 def before(module: nn.Module, hook: Callable[[Call], Any]) -> RemovableHandle:
@@ -18,15 +41,15 @@ def before(module: nn.Module, hook: Callable[[Call], Any]) -> RemovableHandle:
     signature = inspect.signature(type(module).forward)
 
     def pre_hook(module: nn.Module, args: tuple[Any, ...], kwargs: Call) -> tuple[tuple[()], Call]:
-        call = dict(kwargs)
+        call = with_cache_renamed(kwargs)
         if args:
-            call = dict(signature.bind(module, *args, **kwargs).arguments)
+            call = dict(signature.bind(module, *args, **call).arguments)
             del call["self"]
             call |= call.pop("kwargs", {})
         hook(call)
         return (), call
 
-    return module.register_forward_pre_hook(pre_hook, with_kwargs=True)
+    return module.register_forward_pre_hook(Installed(pre_hook), with_kwargs=True)
 
 
 def after(module: nn.Module, hook: Callable[[Any], Any]) -> RemovableHandle:
@@ -35,7 +58,7 @@ def after(module: nn.Module, hook: Callable[[Any], Any]) -> RemovableHandle:
     def post_hook(module: nn.Module, args: tuple[Any, ...], kwargs: Call, output: Any) -> Any:
         return hook(output)
 
-    return module.register_forward_hook(post_hook, with_kwargs=True, always_call=True)
+    return module.register_forward_hook(Installed(post_hook), with_kwargs=True, always_call=True)
 
 
 class Hooks:
@@ -69,4 +92,4 @@ class Hooks:
             self._undo.append(functools.partial(own.__setitem__, name, own[name]))
         else:
             self._undo.append(functools.partial(own.__delitem__, name))
-        own[name] = function
+        own[name] = Installed(function)

@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 
-from vistrim.architectures import ModelSpec, discover
 from vistrim.core.costs import prefill_flops, vision_flops
 from vistrim.core.layout import Picture
-from vistrim.engine.untrimmed import UntrimmedCache
-from vistrim.evaluation.records import Answer
+from vistrim.engine import ModelSpec, describe
+from vistrim.engine.report.untrimmed import UntrimmedCache
+from vistrim.evaluation.items import Item
+from vistrim.evaluation.record_file import Answer
 from vistrim.methods import Method
 from vistrim.prompting import check_context, format_prompts
-from vistrim.reference.items import Item
 from vistrim.trimming import trim
 
 
@@ -41,7 +41,7 @@ def answer(
     PromptError
         If prompt and answer do not fit into the model's context.
     """
-    spec = discover(model)
+    spec = describe(model)
     inputs = format_prompts(processor, [item.prompt for item in items], [[item.image()] for item in items])
     check_context(model, inputs, max_new_tokens)
     inputs = inputs.to(model.device, dtype=model.dtype)

@@ -7,16 +7,15 @@ from typing import Any
 
 import torch
 
-from vistrim.architectures import discover
+from vistrim._utils.labels import UNTOUCHED
+from vistrim.engine import describe
 from vistrim.errors import ResumeError, VistrimError
 from vistrim.evaluation.answering import answer
-from vistrim.evaluation.records import Failure, RecordFile, Sample
-from vistrim.evaluation.scoring import score
-from vistrim.labels import UNTOUCHED
+from vistrim.evaluation.items import Item
+from vistrim.evaluation.record_file import Failure, RecordFile, Sample
 from vistrim.loading import is_out_of_memory
 from vistrim.methods import Method
-from vistrim.methods.identity import identity
-from vistrim.reference.items import Item
+from vistrim.methods.base.method_hash import method_hash
 from vistrim.trimming import trim
 
 FAILURES_IN_A_ROW = 20
@@ -69,9 +68,9 @@ def evaluate(
         If too many items fail one after the other.
     """
     sides: dict[str, Method | None] = {UNTOUCHED: None, **methods}
-    facts = discover(model).facts
+    facts = describe(model).facts
     for method in methods.values():
-        records.claim(_name(method), identity(method, facts))
+        records.claim(_name(method), method_hash(method, facts))
     todo = {label: [item for item in items if not _known(records, side, item)] for label, side in sides.items()}
     # Refuse what does not fit before the first answer is waited for.
     for label, side in sides.items():
@@ -138,17 +137,17 @@ def _answered(
             Sample(
                 method=_name(method),
                 item=item.id,
-                task=item.task,
+                task=item.task.name,
                 prompt=item.prompt,
                 right=item.answer,
-                score=score(item.task, given.answer, item.answer, item.prompt),
+                score=item.score(given.answer),
                 **asdict(given),
             )
             for item, given in zip(items, answers, strict=True)
         ]
     # Outside of the handler, where the error no longer holds the failed batch in memory.
     if len(items) == 1:
-        return [Failure(_name(method), items[0].id, items[0].task, reason)]
+        return [Failure(_name(method), items[0].id, items[0].task.name, reason)]
     torch.cuda.empty_cache()
     half = len(items) // 2
     return [

@@ -1,7 +1,8 @@
 """Trimming methods: one file each. Importing this package registers them all."""
 
-from vistrim.methods.base import Method
-from vistrim.methods.composition import Composed, compose
+from vistrim.methods.base.composition import Composed, compose
+from vistrim.methods.base.method import Method
+from vistrim.methods.base.registry import MethodInfo, get_method, list_methods
 from vistrim.methods.dyvte import DyVTE
 from vistrim.methods.fastervlm import FasterVLM
 from vistrim.methods.fastv import FastV
@@ -13,7 +14,6 @@ from vistrim.methods.pvtp import PVTP
 from vistrim.methods.pyramiddrop import PyramidDrop
 from vistrim.methods.quecc import QueCC
 from vistrim.methods.random import Random
-from vistrim.methods.registry import MethodInfo, get_method, list_methods
 from vistrim.methods.sgl import SGL
 from vistrim.methods.sparsevlm import SparseVLM
 from vistrim.methods.st3 import ST3

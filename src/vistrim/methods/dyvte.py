@@ -7,13 +7,14 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from vistrim.core.raters import text_behind_images
+from vistrim.core.model_facts import ModelFacts
+from vistrim.core.query_text import text_behind_images
 from vistrim.core.routing import question_summary, router_logits
 from vistrim.core.selection import Selection
-from vistrim.methods.base import Method
-from vistrim.methods.parts import load_part
-from vistrim.methods.registry import register
-from vistrim.methods.views import LayerTokens, ModelFacts
+from vistrim.methods.base.artifacts import load_part
+from vistrim.methods.base.method import Method
+from vistrim.methods.base.registry import register
+from vistrim.methods.base.stage_inputs import LayerTokens
 
 TRAINING = "vistrim calibrate dyvte"
 PARTS = ("w1", "w2")
@@ -34,16 +35,16 @@ class DyVTE(Method):
     Parameters
     ----------
     routers : str, optional
-        File of routers trained for the model by ``vistrim calibrate dyvte``. None: ``dyvte.safetensors`` beside the
-        model's weights; `reference` has one.
+        File of routers trained for the model by ``vistrim calibrate dyvte``. None:
+        ``vistrim/dyvte.safetensors`` in the model's folder; `reference` has one.
 
     Notes
     -----
     Source: arXiv 2411.19628 and github.com/DoubtedSteam/DyVTE at b4a3396. The code is for one sample with one image
     and a fixed prompt. Where the question is a single token, its mean is that token. The authors' routers are 2048
     wide for hidden sizes of 4096 and 5120, 1.1 to 1.7 GB in bfloat16; the width is up to the training here. How
-    routers are trained: `vistrim.calibration.routers`. The authors also run it behind FastV; here two methods that cut
-    in prefill do not compose.
+    routers are trained: `vistrim.calibration.dyvte_routers`. The authors also run it behind FastV; here two methods
+    that cut in prefill do not compose.
     """
 
     name = "dyvte"
@@ -55,6 +56,7 @@ class DyVTE(Method):
     kv_cache = "full up to the exit, none from there on"
     source = "arXiv 2411.19628"
     ranks_by = "nothing"
+    reads_prompt = True
 
     routers: str | None = None
 

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from vistrim.methods.base import Positions
-from vistrim.methods.class_attention import ClassAttention
-from vistrim.methods.registry import register
+from vistrim.methods.base.class_attention import ClassAttention
+from vistrim.methods.base.method import Positions
+from vistrim.methods.base.registry import register
 
 
 @register
@@ -31,7 +31,7 @@ class FasterVLM(ClassAttention):
     -----
     Source: arXiv 2412.01818 (version 1) and github.com/Theia-4869/FasterVLM at f5d5f12. The code projects all tokens
     and then drops; dropping is the same before or after a projector that works token by token. For a tower without a
-    class token see `vistrim.methods.class_attention.ClassAttention`.
+    class token see `vistrim.methods.base.class_attention.ClassAttention`.
     """
 
     name = "fastervlm"

@@ -3,10 +3,10 @@
 from dataclasses import dataclass, replace
 
 from vistrim.core.selection import Selection, keep_top
-from vistrim.methods.base import Positions
-from vistrim.methods.one_cut import OneCut
-from vistrim.methods.registry import register
-from vistrim.methods.views import LayerTokens
+from vistrim.methods.base.method import Positions
+from vistrim.methods.base.one_cut import OneCut
+from vistrim.methods.base.registry import register
+from vistrim.methods.base.stage_inputs import LayerTokens
 
 
 @register

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from vistrim.methods.base import Method
-from vistrim.methods.keep_rates import KeepRates
-from vistrim.methods.registry import register
-from vistrim.methods.schedule_file import load_rates
-from vistrim.methods.views import ModelFacts
+from vistrim.core.model_facts import ModelFacts
+from vistrim.methods.base.keep_rates import KeepRates
+from vistrim.methods.base.method import Method
+from vistrim.methods.base.registry import register
+from vistrim.methods.base.schedule_file import load_rates
 
 
 @register

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from vistrim.core.schedules import Decay
-from vistrim.methods.base import Method, Positions
-from vistrim.methods.composition import Composition
+from vistrim.methods.base.composition import Composition
+from vistrim.methods.base.method import Method, Positions
+from vistrim.methods.base.registry import register
 from vistrim.methods.pvtp import PVTP
-from vistrim.methods.registry import register
 from vistrim.methods.vispruner import VisPruner
 from vistrim.methods.vta import DEFAULT_FLOOR, DEFAULT_HORIZON, VTA
 

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
+from vistrim.core.model_facts import ModelFacts
 from vistrim.core.schedules import cuts_before, scaled_to_depth, tokens_kept
-from vistrim.methods.base import Method, check_layer
-from vistrim.methods.registry import register
-from vistrim.methods.schedule import AttentionSchedule
-from vistrim.methods.views import ModelFacts
+from vistrim.methods.base.attention_schedule import AttentionSchedule
+from vistrim.methods.base.method import Method, check_layer
+from vistrim.methods.base.registry import register
 
 
 @register

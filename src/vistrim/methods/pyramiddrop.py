@@ -3,10 +3,11 @@
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from vistrim.core.model_facts import ModelFacts
 from vistrim.core.selection import Selection, keep_top
-from vistrim.methods.base import Method, Positions, check_layers, check_positions
-from vistrim.methods.registry import register
-from vistrim.methods.views import LayerTokens, ModelFacts
+from vistrim.methods.base.method import Method, Positions, check_layers, check_positions
+from vistrim.methods.base.registry import register
+from vistrim.methods.base.stage_inputs import LayerTokens
 
 
 @register

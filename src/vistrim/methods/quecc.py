@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 
 from vistrim.core.compressor import Compressor, CompressorShape, token_places
+from vistrim.core.model_facts import ModelFacts
 from vistrim.core.selection import Selection
 from vistrim.errors import UnsupportedModelError
-from vistrim.methods.base import Method, Positions, check_positions
-from vistrim.methods.parts import TrainedPart, load_part
-from vistrim.methods.registry import register
-from vistrim.methods.views import InputTokens, ModelFacts
+from vistrim.methods.base.artifacts import TrainedPart, load_part
+from vistrim.methods.base.method import Method, Positions, check_positions
+from vistrim.methods.base.registry import register
+from vistrim.methods.base.stage_inputs import InputTokens
 
-COMMAND = "python -m vistrim.reference.train_quecc --tokens 16 --export-to DIR"
+COMMAND = "python -m training.reference.train_quecc --tokens 16 --export-to DIR"
 
 
 @register
@@ -34,7 +35,7 @@ class QueCC(Method):
     Parameters
     ----------
     compressor : str or None
-        File of the trained part; None: ``quecc.safetensors`` beside the model's weights.
+        File of the trained part; None: ``vistrim/quecc.safetensors`` in the model's folder.
     positions : {"renumber", "original"}
         RoPE positions of the tokens that are left: consecutive, as in a prompt that has only so many image tokens,
         which is what the model was trained with; or each its own.
@@ -133,7 +134,8 @@ class FittedQueCC(QueCC):
         with torch.no_grad():
             made = network(of_image(tokens.vision.features), of_image(states), tokens.question[sample][:, None])
         hidden = torch.zeros_like(tokens.embeddings)
-        hidden[taken] = made.flatten(0, 2)
+        # Under autocast the network's output has another dtype than the embeddings.
+        hidden[taken] = made.flatten(0, 2).to(hidden.dtype)
         counts = (taken & tokens.visual).sum(1).tolist()
         return Selection(taken, tuple(counts), renumber=self.renumbers, hidden=hidden)
 

@@ -2,18 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from vistrim.core.model_facts import ModelFacts
 from vistrim.core.schedules import share_of
 from vistrim.core.selection import Selection, keep_top
-from vistrim.methods.base import Method
-from vistrim.methods.registry import register
-from vistrim.methods.views import Guidance, InputTokens, LayerTokens, ModelFacts
+from vistrim.methods.base.method import Guidance, Method, ModelLoader
+from vistrim.methods.base.registry import register
+from vistrim.methods.base.stage_inputs import InputTokens, LayerTokens
 
 CONSISTENCY_SHARE = 0.05
 """Share of the visual tokens with which the guide reads its answer again."""
@@ -46,9 +43,9 @@ class SGL(Method):
 
     Parameters
     ----------
-    guide : str, Path or PreTrainedModel
-        A smaller model with the same visual tokens and vocabulary: a loaded one, or what `vistrim.load` takes. It is
-        then loaded at its first use, to the model's device and number type, and kept as long as this object.
+    guide : PreTrainedModel or ModelLoader
+        A smaller model with the same visual tokens and vocabulary, or what loads one for the model's device and number
+        type: on the command line it is named, as `vistrim.load` takes it.
     layer_fraction : float
         Share of the layers that see all visual tokens, in [0, 1].
     keep_ratio : float
@@ -84,7 +81,8 @@ class SGL(Method):
 
     Examples
     --------
-    >>> with vistrim.trim(model, vistrim.SGL("reference-small", keep_ratio=0.2, exit_threshold=0.9)) as run:
+    >>> guide, _ = vistrim.load("reference-small")
+    >>> with vistrim.trim(model, vistrim.SGL(guide, keep_ratio=0.2, exit_threshold=0.9)) as run:
     ...     output = model.generate(**inputs, max_new_tokens=64, do_sample=False)
     >>> run.report.exited
     """
@@ -97,25 +95,21 @@ class SGL(Method):
     source = "arXiv 2412.03324"
     ranks_by = "guide"
 
-    guide: str | Path | nn.Module | None = None
+    guide: nn.Module | ModelLoader | None = None
     layer_fraction: float = 0.4
     keep_ratio: float = 0.4
     exit_threshold: float | None = None
 
     def __post_init__(self) -> None:
-        if self.guide is not None and not isinstance(self.guide, (str, Path, nn.Module)):
-            raise ValueError(f"guide={self.guide!r}: must be a model, or the name or path of one")
+        if self.guide is not None and not callable(self.guide):
+            raise ValueError(
+                f"guide={self.guide!r}: must be a model; load one by its name with vistrim.load(name) first"
+            )
         for name in ("layer_fraction", "keep_ratio"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be between 0 and 1")
         if self.exit_threshold is not None and not self.exit_threshold >= 0:
             raise ValueError(f"exit_threshold={self.exit_threshold}: must be at least 0, or None for no early exit")
-
-    def __str__(self) -> str:
-        if not isinstance(self.guide, nn.Module):
-            return super().__str__()
-        checkpoint = Path(getattr(self.guide, "name_or_path", "")).name
-        return str(replace(self, guide=checkpoint or type(self.guide).__name__))
 
     @property
     def guidance(self) -> Guidance:
@@ -141,21 +135,9 @@ class SGL(Method):
                 f"layer_fraction={self.layer_fraction}: with all {depth} decoder layers before the cut nothing would "
                 "be trimmed: choose a smaller layer_fraction"
             )
-        return replace(self, guide=self._loaded(self.guide, model.device, model.dtype))
-
-    def _loaded(self, guide: str | Path | nn.Module, device: str, dtype: torch.dtype) -> nn.Module:
-        if isinstance(guide, nn.Module):
-            return guide
-        if (device, dtype) not in self._guides:
-            # Loading knows about devices and checkpoints, so it lives above the methods.
-            from vistrim.loading import load
-
-            self._guides[device, dtype], _ = load(guide, dtype=dtype, device=device)
-        return self._guides[device, dtype]
-
-    @cached_property
-    def _guides(self) -> dict[Any, nn.Module]:
-        return {}
+        if isinstance(self.guide, nn.Module):
+            return self
+        return replace(self, guide=self.guide(model.device, model.dtype))
 
     def select_input(self, tokens: InputTokens) -> Selection | None:
         """Keep the best tokens, if no layer is to see them all."""

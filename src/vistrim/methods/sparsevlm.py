@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from vistrim.core.merging import dpc_knn
-from vistrim.core.raters import received_without_prior, text_behind_images, words_above_average
+from vistrim.core.model_facts import ModelFacts
+from vistrim.core.query_text import received_without_prior, text_behind_images, words_above_average
 from vistrim.core.schedules import budget
 from vistrim.core.scores import AttentionRows
 from vistrim.core.selection import Selection
-from vistrim.methods.base import Method, Positions, check_layers, check_positions
-from vistrim.methods.registry import register
-from vistrim.methods.views import LayerTokens, ModelFacts
+from vistrim.methods.base.method import Method, Positions, check_layers, check_positions
+from vistrim.methods.base.registry import register
+from vistrim.methods.base.stage_inputs import LayerTokens
 
 LAYERS = {"1.5": (2, 6, 15), "1.0": (2, 6, 15, 19), "plus": (2, 6, 15)}
 COUNTS = {

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+from vistrim.core.model_facts import ModelFacts
 from vistrim.core.schedules import Decay, tokens_kept
-from vistrim.methods.base import Method
+from vistrim.methods.base.attention_schedule import AttentionSchedule
+from vistrim.methods.base.method import Method
+from vistrim.methods.base.registry import register
 from vistrim.methods.pvtp import PVTP
-from vistrim.methods.registry import register
-from vistrim.methods.schedule import AttentionSchedule
-from vistrim.methods.views import ModelFacts
 from vistrim.methods.vta import DEFAULT_FLOOR, DEFAULT_HORIZON, VTA
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 
 from vistrim.core.schedules import budget, check_budget
-from vistrim.methods.per_image import ImageChoice, ImageTokens, PerImage
-from vistrim.methods.registry import register
+from vistrim.methods.base.per_image import ImageChoice, ImageTokens, PerImage
+from vistrim.methods.base.registry import register
 
 
 @register

@@ -7,10 +7,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from vistrim.core.schedules import budget
-from vistrim.methods.base import Positions
-from vistrim.methods.class_attention import ClassAttention, ranking
-from vistrim.methods.per_image import ImageChoice, ImageTokens
-from vistrim.methods.registry import register
+from vistrim.methods.base.class_attention import ClassAttention, ranking
+from vistrim.methods.base.method import Positions
+from vistrim.methods.base.per_image import ImageChoice, ImageTokens
+from vistrim.methods.base.registry import register
 
 REMOVED_AT_ONCE = 8
 

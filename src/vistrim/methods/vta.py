@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from vistrim.core.schedules import DECAYS, Decay, decay_factor, tokens_kept
-from vistrim.methods.registry import register
-from vistrim.methods.schedule import AttentionSchedule
+from vistrim.methods.base.attention_schedule import AttentionSchedule
+from vistrim.methods.base.registry import register
 
 DEFAULT_HORIZON = 256
 """Chosen on the reference model's long descriptions: the shortest horizon (of 64, 128 and 256) at which annealing alone

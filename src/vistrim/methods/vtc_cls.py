@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from vistrim.methods.base import Positions
-from vistrim.methods.class_attention import ClassAttention
-from vistrim.methods.registry import register
+from vistrim.methods.base.class_attention import ClassAttention
+from vistrim.methods.base.method import Positions
+from vistrim.methods.base.registry import register
 
 
 @register

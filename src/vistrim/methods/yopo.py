@@ -5,12 +5,13 @@ from typing import Literal
 
 import torch
 
+from vistrim.core.model_facts import ModelFacts
 from vistrim.core.selection import Selection
 from vistrim.core.structure import LayerStructure
-from vistrim.methods.base import Method, check_layer, notation
-from vistrim.methods.parts import load_part
-from vistrim.methods.registry import register
-from vistrim.methods.views import LayerTokens, ModelFacts
+from vistrim.methods.base.artifacts import load_part
+from vistrim.methods.base.method import Method, check_layer, notation
+from vistrim.methods.base.registry import register
+from vistrim.methods.base.stage_inputs import LayerTokens
 
 HEADS = "heads"
 """Name of the mask in its file: ``[layers, heads]``, true (or 1) for active heads."""
@@ -40,8 +41,8 @@ class YOPO(Method):
     window : int, optional
         Side of the window in grid cells: odd, at least 1. The authors use 5 of 24. None: attention is not cut.
     heads : str or tuple of tuple of bool, optional
-        File with the active heads, made by ``vistrim calibrate yopo``; "auto": ``yopo.safetensors`` beside the model's
-        own weights; or the mask ``[layers][heads]`` itself. None: all heads are active.
+        File with the active heads, made by ``vistrim calibrate yopo``; "auto": ``vistrim/yopo.safetensors`` in the
+        model's folder; or the mask ``[layers][heads]`` itself. None: all heads are active.
     layer : int, optional
         First layer (0-based, at least 1) without visual tokens. The authors use 16 of 32 for LLaVA-1.5-7B and 20 of 40
         for 13B. None: no layer is dropped.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from vistrim.reference import PUT_TOGETHER
+from vistrim.evaluation.items import Item, Task
 from vistrim.reference import items as drawn
-from vistrim.reference.items import Item
 from vistrim.reference.lm import items as placed
+from vistrim.shipped import PUT_TOGETHER
 
 
 @dataclass(frozen=True)
@@ -17,21 +17,21 @@ class Suite:
 
     Attributes
     ----------
-    tasks : tuple of str
-        Names of all tasks.
+    evaluated : Mapping
+        Tasks by name.
     together : Mapping
         Names of several tasks together.
     items : callable
         See `vistrim.reference.items.items`.
     """
 
-    tasks: tuple[str, ...]
+    evaluated: Mapping[str, Task]
     together: Mapping[str, tuple[str, ...]]
     items: Callable[[str, str, str, int, int], list[Item]]
 
 
-_DRAWN = Suite(drawn.TASK_NAMES, drawn.TOGETHER, drawn.items)
-_PLACED = Suite(placed.TASK_NAMES, placed.TOGETHER, placed.items)
+_DRAWN = Suite(drawn.EVALUATED, drawn.TOGETHER, drawn.items)
+_PLACED = Suite(placed.EVALUATED, placed.TOGETHER, placed.items)
 
 
 def suite_of(model: str) -> Suite:

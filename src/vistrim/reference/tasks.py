@@ -6,12 +6,14 @@ where the scene offers no such question (for example a relation in a scene with 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from random import Random
 from typing import Protocol
 
+from vistrim.evaluation.items import plain
 from vistrim.reference.scenes import COLORS, COLUMNS, KINDS, ROWS, Shape
 
 
@@ -115,6 +117,29 @@ def description(scene: Scene, rng: Random) -> Question:
 def describe(shape: Shape) -> str:
     """The facts of one shape as the long description words them."""
     return f"at the {shape.area} a {shape.size} {shape.color} {shape.kind} with the letter {shape.letter}"
+
+
+def description_f1(given: str, right: str) -> float:
+    """F1 over object facts: (area, size), (area, colour), (area, kind) and (area, letter) of every shape."""
+    return f1(_facts(plain(given)), _facts(plain(right)))
+
+
+def f1(given: Counter, right: Counter) -> float:
+    """F1 of what was given over what is right, both counted; 0 where there is nothing."""
+    total = given.total() + right.total()
+    return 2 * (given & right).total() / total if total else 0.0
+
+
+def _facts(text: str) -> Counter[tuple[str, str]]:
+    """Facts of a description: each shape's area with each of its attribute words."""
+    facts: Counter[tuple[str, str]] = Counter()
+    for clause in text.split(" and "):
+        words = clause.split()
+        # "at the ROW COLUMN a SIZE COLOR KIND with the letter LETTER"
+        if len(words) == 12:
+            area = f"{words[2]} {words[3]}"
+            facts.update((area, word) for word in (*words[5:8], words[11]))
+    return facts
 
 
 #: Some hold words that the tokenizer does not know: people will use such words.

@@ -3,7 +3,7 @@
 import transformers
 
 from tests.families.refused.case import Refused
-from tests.families.tower import WIDTH, Gemma3nTowerConfig
+from tests.families.timm_stand_in import WIDTH, Gemma3nTowerConfig
 from tests.families.zoo import gemma4 as dense
 from tests.families.zoo.family import END, IMAGE, START, TEXT
 

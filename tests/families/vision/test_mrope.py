@@ -5,11 +5,12 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from tests.families.vision.packed import batches, encoded, pictures, visual_tokens
-from tests.families.vision.prescribed import read
+from tests.closeness import close
+from tests.families.vision.packed_reference import batches, encoded, pictures, visual_tokens
+from tests.families.vision.told_reference import read
 from tests.families.zoo import FAMILIES, shared
 from tests.families.zoo.family import DEPTH
-from tests.methods.rules import top
+from tests.methods.training_free_rules import top
 from tests.tiny import generate, logits
 from vistrim import (
     PVTP,
@@ -27,9 +28,9 @@ from vistrim import (
     compose,
     trim,
 )
-from vistrim.methods.vtw import search_layer
+from vistrim.calibration.vtw import search_layer
 
-TOLERANCE, STEPS = 1e-4, 3
+STEPS = 3
 NAMES = ("qwen2_5_vl", "qwen3_vl")
 both_models = pytest.mark.parametrize("name", NAMES)
 
@@ -74,7 +75,7 @@ def test_equals_the_stock_model_with_the_same_tokens(method, attention, name):
             assert len(kept[-1]) < sample.visual or not sample.visual
             answer = output.sequences[b, inputs["input_ids"].shape[1] :].tolist()[:steps]
             expected, _ = read(family, shared(name, "eager"), sample, kept, answer)
-            assert (logits(output)[b, :steps] - expected).abs().max() <= TOLERANCE
+            assert close(logits(output)[b, :steps], expected)
 
 
 @both_models
@@ -109,7 +110,7 @@ def test_merged_tokens_behind_the_image(name):
             alone = [generate(model, family.batch([sample]), STEPS) for sample in samples]
         assert torch.isfinite(logits(together)).all()
         for b, sample in enumerate(samples):
-            assert (logits(together)[b] - logits(alone[b])[0]).abs().max() <= TOLERANCE
+            assert close(logits(together)[b], logits(alone[b])[0])
             counts = [layer[b] for layer in run.reports[0].visual_tokens_per_layer]
             if sample.visual:
                 kept = [int(sample.visual * share + 0.5) for share in (0.5, 0.3)]
@@ -156,7 +157,7 @@ def test_a_pooled_token_is_the_mean_also_of_what_is_added_between_layers(name):
             answer = output.sequences[b, inputs["input_ids"].shape[1] :].tolist()
             with averaged(name, at, visual):
                 expected, _ = read(family, shared(name, "eager"), samples[b], [kept] * DEPTH, answer)
-            assert (logits(output)[b] - expected).abs().max() <= TOLERANCE
+            assert close(logits(output)[b], expected)
 
 
 @pytest.mark.parametrize(
@@ -188,6 +189,6 @@ def test_a_search_measures_what_a_withdrawal_does(name):
         with trim(model, VTW(layer)):
             withdrawn = logits(generate(model, inputs, 1))[:, 0].log_softmax(-1)
         divergence = (withdrawn.exp() * (withdrawn - untouched)).sum(-1).mean()
-        assert found[layer] == pytest.approx(divergence.item(), abs=1e-5)
+        assert close(found[layer], divergence)
     with pytest.raises(ValueError, match='positions="original"'):
         search_layer(model, [inputs], first_layer=1, positions="renumber")

@@ -7,19 +7,19 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from tests.families.reference import MaskedReference
-from tests.families.test_reference import follow
-from tests.families.vision.packed import TOWERS, Encoded, batches, encoded, pictures, visual_tokens
+from tests.closeness import close
+from tests.families.masked_reference import MaskedReference
+from tests.families.test_masked_reference import follow
+from tests.families.vision.packed_reference import TOWERS, Encoded, batches, encoded, pictures, visual_tokens
 from tests.families.zoo import FAMILIES, shared
-from tests.methods.rules import VisPruner as VisPrunerRule
-from tests.methods.rules import budget, top
+from tests.methods.training_free_rules import VisPruner as VisPrunerRule
+from tests.methods.training_free_rules import budget, top
 from tests.tiny import generate, logits
 from vistrim import VTCCLS, FasterVLM, Uniform, VisPruner, trim
 from vistrim.architectures import discover
-from vistrim.methods.per_image import PerImage
+from vistrim.methods.base.per_image import PerImage
 
-TOLERANCE = 1e-4
-ROUNDING = {"hunyuan_vl": 1e-3}
+LESS_EXACT = {"hunyuan_vl": 1e-3}
 """Where stock batches differ from their samples by more than that: 4e-4."""
 every_tower = pytest.mark.parametrize("name", TOWERS)
 
@@ -51,7 +51,7 @@ def looked(name, samples, attention, **options):
 
 
 def equal(a, b):
-    return torch.allclose(a, b, rtol=0, atol=1e-5, equal_nan=True)
+    return close(a, b)
 
 
 @every_tower
@@ -230,7 +230,7 @@ def test_methods_keep_what_their_rule_says_of_each_picture(name, method):
                 enters=lambda features, rows, stay=expected: [int(rows[i]) for i in stay],
             )
             answer = output.sequences[b, inputs["input_ids"].shape[1] :].tolist()
-            assert (logits(output)[b] - follow(reference, answer, sample)).abs().max() <= ROUNDING.get(name, TOLERANCE)
+            assert close(logits(output)[b], follow(reference, answer, sample), LESS_EXACT.get(name))
             assert [layer[b] for layer in run.report.kv_tokens_per_layer] == reference.kv_lengths()
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.families.vision.packed import TOWERS, batches, encode, features_of, pictures, visual_tokens
+from tests.families.vision.packed_reference import TOWERS, batches, encode, features_of, pictures, visual_tokens
 from tests.families.zoo import FAMILIES, shared
 from tests.tiny import generate
 from vistrim import Pool, Uniform, trim

@@ -5,9 +5,12 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
 
-from tests.families.zoo.family import Family, Sample
+import transformers
 
-__all__ = ["FAMILIES", "Family", "Sample", "shared"]
+from tests.families.zoo.family import Family, Sample
+from vistrim.engine.releases import FAULTS
+
+__all__ = ["EVERY", "FAMILIES", "Family", "Sample", "shared"]
 
 
 def _collect() -> dict[str, Family]:
@@ -17,7 +20,14 @@ def _collect() -> dict[str, Family]:
     return {f.name: f for f in found}
 
 
-FAMILIES: dict[str, Family] = _collect()
+EVERY: dict[str, Family] = _collect()
+
+FAMILIES: dict[str, Family] = {
+    name: family
+    for name, family in EVERY.items()
+    if (transformers.__version__, family.config().model_type) not in FAULTS
+}
+"""Those that the installed transformers release can run."""
 
 
 @cache

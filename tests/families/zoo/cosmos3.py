@@ -3,7 +3,7 @@
 import torch
 import transformers
 
-from tests.families.layout import around, framed, packed, token_types, words
+from tests.families.prompt_layout import around, framed, packed, token_types, words
 from tests.families.zoo.family import END, IMAGE, START, TEXT, VIDEO, Family, Sample
 
 MROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}

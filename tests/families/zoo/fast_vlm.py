@@ -3,8 +3,8 @@
 import torch
 import transformers
 
-from tests.families.layout import around, noise, words
-from tests.families.tower import PlainTowerConfig
+from tests.families.prompt_layout import around, noise, words
+from tests.families.timm_stand_in import PlainTowerConfig
 from tests.families.zoo.family import IMAGE, TEXT, Family, Sample
 
 

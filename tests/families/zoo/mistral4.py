@@ -3,7 +3,7 @@
 import torch
 import transformers
 
-from tests.families.layout import around, drawn, noise, words
+from tests.families.prompt_layout import around, drawn, noise, words
 from tests.families.zoo.family import END, IMAGE, TEXT, Family, Sample
 
 BREAK, SIDE = 154, 32

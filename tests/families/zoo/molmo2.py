@@ -3,7 +3,7 @@
 import torch
 import transformers
 
-from tests.families.layout import around, drawn, noise, words
+from tests.families.prompt_layout import around, drawn, noise, words
 from tests.families.zoo.family import IMAGE, TEXT, Family, Sample, concatenated
 
 COLUMN, LOW_START, IMAGE_START, IMAGE_END, FRAME_START, FRAME_END = 152, 153, 154, 155, 156, 157

@@ -3,7 +3,7 @@
 import torch
 import transformers
 
-from tests.families.layout import around, framed, merged, packed, words
+from tests.families.prompt_layout import around, framed, merged, packed, words
 from tests.families.zoo.family import IMAGE, TEXT, VIDEO, Family, Sample
 
 EYES = {

@@ -3,7 +3,7 @@
 import torch
 import transformers
 
-from tests.families.layout import around, framed, merged, packed, token_types, words
+from tests.families.prompt_layout import around, framed, merged, packed, token_types, words
 from tests.families.zoo.family import END, IMAGE, START, TEXT, VIDEO, Family, Sample
 
 

@@ -3,7 +3,7 @@
 import torch
 import transformers
 
-from tests.families.layout import around, drawn, framed, noise, words
+from tests.families.prompt_layout import around, drawn, framed, noise, words
 from tests.families.zoo.family import IMAGE, TEXT, Family, Sample
 
 TOKENS = 4

@@ -3,7 +3,7 @@
 import torch
 import transformers
 
-from tests.families.layout import around, framed, merged, packed, words
+from tests.families.prompt_layout import around, framed, merged, packed, words
 from tests.families.zoo.family import END, IMAGE, START, TEXT, VIDEO, Family, Sample
 
 AUDIO, AUDIO_START, AUDIO_END = 154, 155, 156

@@ -3,7 +3,7 @@
 import torch
 import transformers
 
-from tests.families.layout import around, drawn, framed, merged, patches, words
+from tests.families.prompt_layout import around, drawn, framed, merged, patches, words
 from tests.families.zoo.family import IMAGE, TEXT, VIDEO, Family, Sample
 
 

@@ -5,7 +5,6 @@ import typer
 from vistrim.cli.calibrate.dyvte import dyvte
 from vistrim.cli.calibrate.gsearch import gsearch
 from vistrim.cli.calibrate.psigmoid import psigmoid
-from vistrim.cli.calibrate.scaling import scaling
 from vistrim.cli.calibrate.yopo import yopo
 
 app = typer.Typer()
@@ -13,12 +12,11 @@ app.command()(gsearch)
 app.command()(psigmoid)
 app.command()(dyvte)
 app.command()(yopo)
-app.command()(scaling)
 
 
 @app.callback(invoke_without_command=True)
 def calibrate(context: typer.Context) -> None:
-    """Fit a method to a model: search a schedule, train routers, choose heads, or ask the scaling law."""
+    """Fit a method to a model: search a schedule, train routers, or choose heads."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 

@@ -10,19 +10,19 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from vistrim.architectures import discover
-from vistrim.calibration.exits import agreement
-from vistrim.calibration.routers import Trained, collect, train_routers
+from vistrim._utils.environment import command_line
+from vistrim.calibration.dyvte_exits import agreement
+from vistrim.calibration.dyvte_routers import Trained, collect, train_routers
 from vistrim.cli.calibrate import options
 from vistrim.cli.calibrate.output import check_new_file
 from vistrim.cli.calibrate.questions import digest, read_questions, refuse_placeholders
-from vistrim.cli.errors import WrongUsageError
-from vistrim.cli.models import check_loading, identity, load_model
-from vistrim.cli.tasks import TASKS_HELP
+from vistrim.cli.error_lines import WrongUsageError
+from vistrim.cli.models import check_loading, load_model, shared_settings
+from vistrim.cli.reference_tasks import TASKS_HELP
+from vistrim.core.model_facts import ModelFacts
 from vistrim.core.routing import exits_by_code, exits_by_paper
-from vistrim.environment import command_line
-from vistrim.methods.parts import save_part
-from vistrim.methods.views import ModelFacts
+from vistrim.engine import describe
+from vistrim.methods.base.artifacts import part_path, save_part
 
 DEFAULT_TASKS = "short,description,easy-vqa"
 WIDTH_OF_HIDDEN = 2
@@ -78,7 +78,7 @@ def dyvte(
     questions = read_questions(model, data, own_tasks, split, limit or default, seed, "accuracy")
 
     loaded, processor = load_model(model, dtype, device)
-    facts = discover(loaded).facts
+    facts = describe(loaded).facts
     refuse_placeholders(questions, processor)
     width = width or max(1, facts.decoder.hidden // WIDTH_OF_HIDDEN)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -91,7 +91,7 @@ def dyvte(
                 processor,
                 questions,
                 measurements,
-                str(identity(loaded, processor)),
+                str(shared_settings(loaded, processor)),
                 batch_size,
                 lambda items: progress.advance(measuring, items),
             )
@@ -130,6 +130,7 @@ def dyvte(
         f"average, where the rule allows {found.allowed_depth:.1f}; {right}"
     )
     typer.echo(f"use them with --method dyvte:routers={out}")
+    typer.echo(f"or keep them at {part_path(Path('MODEL'), 'dyvte')}, in the model's folder, where dyvte finds them")
 
 
 def _rule(rule: str, threshold: float | None) -> Callable[[dict[str, torch.Tensor]], torch.Tensor]:

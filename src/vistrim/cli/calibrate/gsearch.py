@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from vistrim.calibration.evaluations import Evaluations
 from vistrim.calibration.gsearch import RateSearch, most_evaluations, search_rates
+from vistrim.calibration.rate_evaluations import Evaluations
 from vistrim.cli.calibrate import options
 from vistrim.cli.calibrate.search import Calibration, Found, Search
-from vistrim.cli.errors import WrongUsageError
+from vistrim.cli.error_lines import WrongUsageError
 from vistrim.core.costs import DecoderShape
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vistrim.cli.tasks import TASKS_HELP
+from vistrim.cli.reference_tasks import TASKS_HELP
 
 Model = Annotated[
     str, typer.Option("--model", help="Reference model, local directory or Hugging Face id.", metavar="NAME")

@@ -11,9 +11,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from vistrim.cli.errors import WrongUsageError
-from vistrim.files import differences
-from vistrim.methods.schedule_file import Schedule, read_schedule
+from vistrim._utils.files import differences
+from vistrim.cli.error_lines import WrongUsageError
+from vistrim.methods.base.schedule_file import Schedule, read_schedule
 
 PIPE_WIDTH = 140
 

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from vistrim.calibration.evaluations import Evaluations, Untouched
 from vistrim.calibration.psigmoid import MISSING, KappaSearch, search_kappa
+from vistrim.calibration.rate_evaluations import Evaluations, Untouched
 from vistrim.cli.calibrate import options
 from vistrim.cli.calibrate.search import Calibration, Found, Search
-from vistrim.cli.errors import WrongUsageError
+from vistrim.cli.error_lines import WrongUsageError
 from vistrim.core.costs import DecoderShape, prefill_flops
 from vistrim.core.schedules import share_kept
 from vistrim.core.sigmoid import share_for_flops, sigmoid_rates

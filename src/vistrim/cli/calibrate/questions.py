@@ -9,15 +9,18 @@ from typing import Any
 
 from PIL import Image
 
-from vistrim.calibration.objective import check_objective
-from vistrim.cli.errors import WrongUsageError
-from vistrim.cli.images import read_images
-from vistrim.cli.tasks import read_items
+from vistrim.calibration.rate_evaluations import check_objective
+from vistrim.cli.error_lines import WrongUsageError
+from vistrim.cli.image_files import read_images
+from vistrim.cli.prompts import is_unicode
+from vistrim.cli.reference_tasks import read_items
+from vistrim.evaluation.items import Item, Task
 from vistrim.prompting import image_token
-from vistrim.reference.items import Item
 
 DEFAULT_TASKS = "short,description"
 DEFAULT_LIMIT = 25
+DATA = Task("data")
+"""Questions of the user's own."""
 SPLITS = ("train", "validation")
 
 
@@ -42,7 +45,7 @@ def read_questions(
     seed : int
         Which ones.
     objective : str
-        See `vistrim.calibration.objective`.
+        See `vistrim.calibration.rate_evaluations`.
 
     Raises
     ------
@@ -116,13 +119,15 @@ def _item(data: Path, number: int, line: str, objective: str) -> Item:
         raise WrongUsageError(
             f'{where} has no "answer": add the right one, or use --objective agreement, which needs none'
         )
+    if not is_unicode(values["prompt"] + (answer or "")):
+        raise WrongUsageError(f"{where} has half a character (an escaped surrogate without its other half): mend it")
     image = data.parent / values["image"]
     try:
         read_images([image])
     except WrongUsageError as error:
         raise WrongUsageError(f"{where}: {error}") from error
     name = hashlib.sha256(image.read_bytes()).hexdigest()[:16]
-    return Item(f"{name}/{number}", "data", values["prompt"].strip(), answer or "", partial(_read, image))
+    return Item(f"{name}/{number}", DATA, values["prompt"].strip(), answer or "", partial(_read, image))
 
 
 def _read(path: Path) -> Image.Image:

@@ -13,18 +13,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vistrim import __version__
-from vistrim.architectures import discover
-from vistrim.calibration.evaluations import Asking, Evaluations
+from vistrim._utils.environment import command_line, stamp
+from vistrim.calibration.rate_evaluations import Asking, Evaluations
 from vistrim.cli.calibrate.output import finished, show
 from vistrim.cli.calibrate.questions import digest, read_questions, refuse_placeholders
-from vistrim.cli.errors import WrongUsageError
-from vistrim.cli.models import check_loading, identity, load_model
+from vistrim.cli.error_lines import WrongUsageError
+from vistrim.cli.models import check_loading, load_model, shared_settings
 from vistrim.core.costs import DecoderShape
-from vistrim.environment import command_line, stamp
+from vistrim.engine import describe
 from vistrim.errors import ResumeError
-from vistrim.methods.keep_rates import check_rows
-from vistrim.methods.schedule_file import Schedule
-from vistrim.reference.items import Item
+from vistrim.evaluation.items import Item
+from vistrim.methods.base.keep_rates import check_rows
+from vistrim.methods.base.schedule_file import Schedule
 
 
 @dataclass(frozen=True)
@@ -143,10 +143,10 @@ class Calibration:
 
     def _made(self, search: Search, settings: dict[str, Any]) -> Schedule:
         model, processor = load_model(self.model, self.dtype, self.device)
-        spec = discover(model)
+        spec = describe(model)
         refuse_placeholders(self.questions, processor)
         asking = Asking(model, processor, self.questions, self.batch_size, self.max_new_tokens)
-        shared = {**identity(model, processor), **self._asked}
+        shared = {**shared_settings(model, processor), **self._asked}
         progress_file = self.out.with_name(f"{self.out.name}.progress.jsonl")
         try:
             total = search.total(spec.decoder_shape)

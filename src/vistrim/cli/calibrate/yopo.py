@@ -9,14 +9,15 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from vistrim.calibration.heads import HeadCalibration, calibrate_heads
+from vistrim.calibration.yopo_heads import HeadCalibration, calibrate_heads
 from vistrim.cli.calibrate import options
 from vistrim.cli.calibrate.output import check_new_file
 from vistrim.cli.calibrate.questions import read_questions, refuse_placeholders
-from vistrim.cli.errors import WrongUsageError
+from vistrim.cli.error_lines import WrongUsageError
 from vistrim.cli.models import check_loading, load_model
+from vistrim.evaluation.items import Item
+from vistrim.methods.base.artifacts import part_path
 from vistrim.prompting import format_prompts
-from vistrim.reference.items import Item
 
 DEFAULT_KEEP = 0.75
 DEFAULT_LIMIT = 10
@@ -97,3 +98,4 @@ def _print(found: HeadCalibration, out: Path) -> None:
     for layer, flags in enumerate(found.active.tolist()):
         typer.echo(f"layer {layer:>2}  {''.join('#' if flag else '.' for flag in flags)}  {sum(flags)} of {len(flags)}")
     typer.echo(f"use it with --method yopo:heads={out}")
+    typer.echo(f"or keep it at {part_path(Path('MODEL'), 'yopo')}, in the model's folder, for yopo:heads=auto")

@@ -6,7 +6,7 @@ scenes comes out the same, bit by bit, on a CPU and on a GPU.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -218,9 +218,9 @@ def _middle(kind: str) -> np.ndarray:
     return _box_corners(kind).mean(0)
 
 
-def _stack(masks: Sequence[np.ndarray] | object) -> torch.Tensor:
+def _stack(masks: Iterable[np.ndarray]) -> torch.Tensor:
     """Masks in the upper left corners of areas, ``(n, 112, 112)`` int32."""
-    listed = list(masks)  # type: ignore[call-overload]
+    listed = list(masks)
     stacked = np.zeros((len(listed), AREA, AREA), dtype=np.int32)
     for place, mask in zip(stacked, listed, strict=True):
         place[: mask.shape[0], : mask.shape[1]] = mask

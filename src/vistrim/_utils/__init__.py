@@ -1,0 +1,1 @@
+"""What every package may use: files, tables, units, labels and the environment."""

@@ -1,0 +1,195 @@
+"""Rounds in which the untouched model and every method take turns, and going on where they were cut off."""
+
+import gc
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from vistrim._utils.environment import stamp
+from vistrim._utils.files import check_folder
+from vistrim._utils.labels import UNTOUCHED
+from vistrim.benchmark.clock import time_generation
+from vistrim.benchmark.cost import trimmed_cost, untouched_cost
+from vistrim.benchmark.peak import watch_peak
+from vistrim.benchmark.results import Cost, Run
+from vistrim.benchmark.run_file import RUNS, RunFile
+from vistrim.benchmark.subject import Subject, Wanted
+from vistrim.engine import ModelSpec, describe
+from vistrim.errors import BenchmarkError
+from vistrim.methods import Method
+from vistrim.methods.base.method_hash import method_hash
+from vistrim.trimming import trim
+
+WARM_UP_TOKENS = 2
+"""One from the prefill, one from a decoding step."""
+CONDITIONS = (
+    "processor",
+    "cores",
+    "threads",
+    "accelerator",
+    "python",
+    "torch",
+    "transformers",
+    "vistrim",
+    "commit",
+    "cpu_capability",
+)
+"""What of the environment has to be the same in all runs of a folder."""
+
+
+def measure(
+    subject: Subject,
+    methods: Mapping[str, Method],
+    folder: Path,
+    *,
+    repeat: int = 5,
+    new_tokens: int = 32,
+    advance: Callable[[RunFile], None] = lambda records: None,
+) -> RunFile:
+    """Run the untouched model and every method in rounds, as far as ``folder`` lacks them.
+
+    Parameters
+    ----------
+    subject : Subject
+        The model and its prompts.
+    methods : mapping
+        Methods by label.
+    folder : Path
+        Keeps every run. If it has complete rounds of the same benchmark, only what is missing is run.
+    repeat : int
+        Rounds.
+    new_tokens : int
+        Tokens generated per sample.
+    advance : callable
+        Told of what is there: once before the first run, and after every run.
+
+    Returns
+    -------
+    RunFile
+        All runs, and the costs of all methods.
+
+    Raises
+    ------
+    UnsupportedModelError, UnsupportedGenerationError
+        If the model cannot be trimmed (this way).
+    ValueError
+        If a method's parameters do not fit the model, or ``repeat`` or ``new_tokens`` is less than 1.
+    ResumeError
+        If ``folder`` belongs to another benchmark, or to another machine or version.
+    BenchmarkError
+        If a generation cannot be measured.
+
+    Notes
+    -----
+    A method that ranks by a guide makes the guide generate as many tokens as the model. Weights of methods and guides
+    count as held before a run.
+    """
+    for name, value in (("repeat", repeat), ("new_tokens", new_tokens)):
+        if value < 1:
+            raise ValueError(f"{name}={value}: must be at least 1")
+    if UNTOUCHED in methods:
+        raise ValueError(f"{UNTOUCHED!r} is the label of the untouched model: give the method another")
+    spec = describe(subject.model)
+    # Refuse what does not fit before the first run is waited for.
+    for label, method in methods.items():
+        _check(subject, spec, label, method)
+    sides: dict[str, Method | None] = {UNTOUCHED: None, **methods}
+    labels = list(sides)
+    records = RunFile(folder, _settings(subject, spec, methods, new_tokens), labels)
+    advance(records)
+    if records.rounds < repeat:
+        _warm_up(subject, spec, sides)
+        records.note_cost(UNTOUCHED, untouched_cost(subject, spec, new_tokens))
+    while records.rounds < repeat:
+        number = records.next_round
+        # None is always first, and so none always finds the machine as the pause between rounds has left it.
+        first = number % len(labels)
+        for label in labels[first:] + labels[:first]:
+            run, cost = _run(subject, spec, label, sides[label], number, new_tokens)
+            if cost is not None:
+                records.note_cost(label, cost)
+            records.append(run)
+            advance(records)
+    return records
+
+
+def _check(subject: Subject, spec: ModelSpec, label: str, method: Method) -> None:
+    """Refuse a method that the model cannot run, or whose tokens would not be the model's."""
+    trim(subject.model, method)
+    guidance = method.fitted(spec.facts).guidance if method.ranks_by == "guide" else None
+    if guidance is not None and guidance.exit_threshold is not None:
+        raise BenchmarkError(
+            f"{label} may let its guide answer alone, which generates no tokens of the model to be timed: choose no "
+            "exit_threshold"
+        )
+
+
+def check_resumed(folder: Path, wanted: Wanted, methods: Mapping[str, Method]) -> None:
+    """Refuse a folder of another benchmark before a model is made, as far as that can be told.
+
+    Raises
+    ------
+    ResumeError
+        See `measure`.
+    """
+    names = ("model", "layers", "hidden", "batch", "visual_tokens", "text_tokens", "new_tokens", "attn")
+    asked = {name: value for name in names if (value := getattr(wanted, name)) is not None}
+    check_folder(folder / RUNS, {**_conditions(), **asked, "methods": _notations(methods)})
+
+
+def _conditions() -> dict[str, Any]:
+    environment = stamp()
+    return {name: environment[name] for name in CONDITIONS}
+
+
+def _notations(methods: Mapping[str, Method]) -> dict[str, str]:
+    return {label: str(method) for label, method in methods.items()}
+
+
+def _settings(subject: Subject, spec: ModelSpec, methods: Mapping[str, Method], new_tokens: int) -> dict[str, Any]:
+    return {
+        **_conditions(),
+        **subject.settings,
+        "new_tokens": new_tokens,
+        "methods": _notations(methods),
+        # Methods that are written alike may have other files or another guide.
+        "identities": {label: method_hash(method, spec.facts) for label, method in methods.items()},
+    }
+
+
+def _warm_up(subject: Subject, spec: ModelSpec, sides: Mapping[str, Method | None]) -> None:
+    """Have done what is only done once.
+
+    On an accelerator, kernels are chosen and compiled for the shapes of each method. On a processor it is the weights
+    that are read and the threads that are started, which every method shares; there, a generation may take minutes.
+    """
+    warmed = sides if subject.model.device.type != "cpu" else {UNTOUCHED: None}
+    for label, method in warmed.items():
+        _run(subject, spec, label, method, 0, WARM_UP_TOKENS)
+
+
+def _run(
+    subject: Subject, spec: ModelSpec, label: str, method: Method | None, number: int, new_tokens: int
+) -> tuple[Run, Cost | None]:
+    """Run one side once; the cost of the untouched one is not known from that."""
+    devices = tuple({parameter.device for parameter in subject.model.parameters()})
+    # Model and engine refer to each other: what the last run held goes now, not at some moment of this run.
+    gc.collect()
+    with trim(subject.model, method) if method is not None else nullcontext() as trimmed:
+        peak = watch_peak(devices)
+        times = time_generation(subject.model, spec, subject.inputs, new_tokens, devices)
+        peak_bytes = peak()
+    report = trimmed.report if trimmed is not None else None
+    run = Run(
+        method=label,
+        round=number,
+        encode_seconds=times.encode,
+        first_token_seconds=times.first_token,
+        select_seconds=report.select_seconds + report.guide_seconds if report is not None else 0.0,
+        step_seconds=times.steps,
+        peak_bytes=peak_bytes,
+    )
+    if report is None or method is None:
+        return run, None
+    return run, trimmed_cost(report, method, spec, subject.weight_bytes)

@@ -1,0 +1,123 @@
+"""The tables of a benchmark: time, speed-up against its limit, memory."""
+
+from collections.abc import Sequence
+
+from vistrim._utils.labels import UNTOUCHED
+from vistrim._utils.tables import Table
+from vistrim._utils.units import bytes_text, seconds_text
+from vistrim.benchmark.results import Row, Speedup
+
+NONE = "none"
+SLOWER = "slower"
+"""Stands behind a speed-up below 1, as printed."""
+
+
+def tables(rows: Sequence[Row]) -> list[Table]:
+    """What each method takes, what it gains of what it could gain at most, and what it holds.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+        With the untouched model's among them.
+
+    Returns
+    -------
+    list of Table
+        Narrow enough for 140 columns of a terminal; what is slower than the untouched model is flagged.
+    """
+    return [_times(rows), _speedups(rows), _memory(rows)]
+
+
+def notes(rows: Sequence[Row]) -> list[str]:
+    """What the labels stand for, one line each."""
+    return [f"{row.label} = {row.cost.notation}" for row in rows if row.label != row.cost.notation]
+
+
+def kv_shares(row: Row, untouched: Row) -> tuple[float, float, float]:
+    """KV bytes over the untouched model's: of the largest, mean over steps, of the last."""
+    pairs = list(zip(row.cost.kv_bytes, untouched.cost.kv_bytes, strict=False))
+    own, full = zip(*pairs, strict=True)
+    return max(own) / max(full), sum(a / b for a, b in pairs) / len(pairs), own[-1] / full[-1]
+
+
+def _times(rows: Sequence[Row]) -> Table:
+    rounds = max(row.rounds for row in rows)
+    return Table(
+        f"Time, medians of {rounds} round{'s' * (rounds != 1)}",
+        ("method", "tokens", "encode", "select", "per cut", "prefill", "decode, per token", "total"),
+        [
+            (
+                row.label,
+                f"{row.cost.average_tokens:.1f}",
+                seconds_text(row.encode),
+                seconds_text(row.select),
+                _percent(row.select / row.prefill / row.cost.stages) if row.cost.stages else NONE,
+                seconds_text(row.prefill),
+                NONE if row.step is None else seconds_text(row.step),
+                seconds_text(row.total),
+            )
+            for row in rows
+        ],
+    )
+
+
+def _speedups(rows: Sequence[Row]) -> Table:
+    columns = ("method", "encode", "prefill", "limit", "share", "decode", "limit", "share", "first token", "total")
+    lines: list[tuple[str, ...]] = [
+        (
+            row.label,
+            _ratio(row, "encode"),
+            _ratio(row, "prefill"),
+            *_of_limit(row, "prefill"),
+            _ratio(row, "step"),
+            *_of_limit(row, "step"),
+            _ratio(row, "first token"),
+            _ratio(row, "total"),
+        )
+        for row in rows
+    ]
+    flagged = frozenset(
+        (i, j) for i, line in enumerate(lines) for j, cell in enumerate(line) if j and cell.endswith(SLOWER)
+    )
+    return Table("Speed-up, and what it could be at most", columns, lines, flagged)
+
+
+def _memory(rows: Sequence[Row]) -> Table:
+    untouched = next(row for row in rows if row.label == UNTOUCHED)
+    return Table(
+        "Memory; KV cache in % of the untouched model's",
+        ("method", "KV peak", "KV mean", "KV end", "KV bytes, peak", "peak beyond the weights"),
+        [
+            (
+                row.label,
+                *map(_percent, kv_shares(row, untouched)),
+                bytes_text(max(row.cost.kv_bytes)),
+                "unknown" if row.peak_bytes is None else bytes_text(row.peak_bytes),
+            )
+            for row in rows
+        ],
+    )
+
+
+def _speedup(row: Row, phase: str) -> Speedup | None:
+    # The untouched model is what the others are measured by.
+    return Speedup(1.0, 1.0) if row.label == UNTOUCHED else row.speedups.get(phase)
+
+
+def _ratio(row: Row, phase: str) -> str:
+    speedup = _speedup(row, phase)
+    if speedup is None or (phase == "step" and row.step is None):
+        return NONE
+    text = f"{speedup.ratio:.2f}x"
+    return f"{text} {SLOWER}" if float(text.rstrip("x")) < 1 else text
+
+
+def _of_limit(row: Row, phase: str) -> tuple[str, str]:
+    speedup = _speedup(row, phase)
+    if speedup is None or speedup.limit is None or (phase == "step" and row.step is None):
+        return NONE, NONE
+    return f"{speedup.limit:.2f}x", "" if row.label == UNTOUCHED else _percent(speedup.share or 0.0)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

@@ -1,0 +1,1 @@
+"""Reading queries and keys at the attention interface, and the kernels behind it."""

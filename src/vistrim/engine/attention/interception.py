@@ -1,0 +1,155 @@
+"""Reads queries and keys at the attention interface, and puts another kernel in where one is asked for.
+
+Attention modules look their kernel up by ``self.config._attn_implementation`` at every call. While a model is trimmed,
+each attention module's ``config`` is a stand-in that answers with our name in the one thread and for the one layer that
+asked for scores or brings a kernel of its own, and with the true name everywhere else. Where only scores are asked for,
+the true kernel still does the attention.
+"""
+
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from vistrim.core.scores import Softmax
+from vistrim.engine.attention.flash import kernel_for, looks_back, refuse_packed_pictures
+from vistrim.engine.hooks import NotCopied
+
+_NAME = "vistrim"
+
+AttentionReader = Callable[[Tensor, Tensor, Tensor | None, Softmax], None]
+"""Receives query ``[batch, heads, rows, head_dim]`` and key ``[batch, kv_heads, columns, head_dim]`` after RoPE, the
+layer's mask and how it makes weights."""
+
+
+Kernel = Callable[[Tensor, Tensor, Tensor, Tensor | None, float, float], Tensor]
+"""Receives query, key, value ``[batch, kv_heads, columns, head_dim]``, mask, scaling and dropout; returns the output
+``[batch, rows, heads, head_dim]``."""
+
+
+@dataclass(frozen=True)
+class Interception:
+    """What is done at one call of an attention module.
+
+    Attributes
+    ----------
+    read : AttentionReader or None
+        Who wants to read.
+    kernel : Kernel or None
+        What does the attention; None: the module's own kernel.
+    read_before : AttentionReader or None
+        Who wants to read before the attention is done.
+    drops_positions : bool
+        Whether the kernel is not told positions: FlashAttention would take the gaps that removed tokens leave for the
+        borders of packed sequences.
+    """
+
+    read: AttentionReader | None = None
+    kernel: Kernel | None = None
+    read_before: AttentionReader | None = None
+    drops_positions: bool = False
+
+
+class InterceptingConfig(NotCopied):
+    """Stands in for the ``config`` of one attention module."""
+
+    def __init__(self, real: Any, find: Callable[[], Interception | None]) -> None:
+        self.vistrim_real = real
+        self.vistrim_find = find
+
+    @property
+    def _attn_implementation(self) -> str:
+        # FlashAttention asks for its own name once more, while it runs.
+        intercepted = _running.config is not self and self.vistrim_find() is not None
+        return _NAME if intercepted else self.vistrim_real._attn_implementation
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "vistrim_real":
+            # Asked for by copy and pickle before there is any state.
+            raise AttributeError(name)
+        return getattr(self.vistrim_real, name)
+
+
+class _Running(threading.local):
+    """The stand-in of the module whose true kernel this thread is running."""
+
+    config: InterceptingConfig | None = None
+
+
+_running = _Running()
+
+
+def install(attention: nn.Module, find: Callable[[], Interception | None]) -> None:
+    """Put the stand-in into an attention module.
+
+    Parameters
+    ----------
+    attention : nn.Module
+        A module with a ``config`` that calls the attention interface.
+    find : callable
+        Called at every forward pass of the module, in its thread: returns what is to be done, or None.
+    """
+    attention.config = InterceptingConfig(attention.config, find)  # type: ignore[assignment]
+
+
+def is_installed(attention: nn.Module) -> bool:
+    """Whether the module's config is a stand-in."""
+    return isinstance(attention.config, InterceptingConfig)
+
+
+def remove(attention: nn.Module) -> None:
+    """Give the module its own config back."""
+    attention.config = attention.config.vistrim_real  # type: ignore[union-attr]
+
+
+def _intercepted_attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+) -> Any:
+    config: Any = module.config
+    found = config.vistrim_find()
+    scaling = kwargs.get("scaling") or query.shape[-1] ** -0.5
+    softmax = Softmax(scaling, kwargs.get("softcap"), kwargs.get("s_aux"))
+    if found.drops_positions:
+        kwargs.pop("position_ids", None)
+    shown = attention_mask
+    if attention_mask is not None and attention_mask.dim() == 2 and not looks_back(module):
+        shown = attention_mask[:, None, None]
+    if found.read_before is not None:
+        found.read_before(query.detach(), key.detach(), shown, softmax)
+    if found.kernel is not None:
+        dropout = kwargs.get("dropout", 0.0)
+        output = found.kernel(query, key, value, attention_mask, scaling, dropout), None
+    else:
+        output = _own_kernel(module, query, key, value, attention_mask, softmax, kwargs)
+    if found.read is not None:
+        refuse_packed_pictures(config.vistrim_real._attn_implementation, kwargs)
+        found.read(query.detach(), key.detach(), shown, softmax)
+    return output
+
+
+def _own_kernel(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    softmax: Softmax,
+    arguments: dict[str, Any],
+) -> Any:
+    config = module.config
+    # Each modeling file has an eager kernel of its own, which is not in the registry.
+    eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    name = kernel_for(config.vistrim_real._attn_implementation, mask, softmax)
+    kernel = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager)
+    _running.config = config
+    try:
+        return kernel(module, query, key, value, mask, **arguments)
+    finally:
+        _running.config = None
+
+
+ALL_ATTENTION_FUNCTIONS.register(_NAME, _intercepted_attention)

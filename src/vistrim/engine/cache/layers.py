@@ -1,0 +1,273 @@
+"""Cache layers that forget tokens, while telling transformers the length as if nothing had been removed.
+
+Because the reported lengths stay logical, ``generate``, position ids, masks, beam search, multi-turn use and assisted
+decoding work unchanged; only the tensors shrink. transformers does the same for its sliding-window layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicSlidingWindowLayer
+
+from vistrim.core.selection import Selection, gather_rows
+from vistrim.core.structure import LayerStructure
+from vistrim.engine.cache.spare_room import GrowingLayer
+from vistrim.engine.tokens.positions import Shift
+from vistrim.engine.tokens.token_map import TokenMap, add, take
+from vistrim.errors import UnsupportedGenerationError
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """Announces the tokens that the next update will store.
+
+    Attributes
+    ----------
+    length : int
+        Tokens of this forward pass before trimming.
+    tokens : TokenMap or None
+        What is stored of them; None: all of them, and all are text.
+    initial : tuple of int or None
+        Visual tokens among them that entered the decoder, per sample.
+    trimmed : bool
+        Whether ``tokens`` are fewer, or in other places, than before trimming.
+    shift : Shift or None
+        By how much renumbering has lowered the RoPE position of the last of them.
+    lacking : LayerStructure or None
+        Heads in which visual tokens among them have no keys or values; None: all are stored.
+    """
+
+    length: int
+    tokens: TokenMap | None = None
+    initial: tuple[int, ...] | None = None
+    trimmed: bool = False
+    shift: Shift | None = None
+    lacking: LayerStructure | None = None
+
+
+GENERATED = Incoming(1)
+"""One generated token per sample."""
+
+
+class Trimmable:
+    """Mixin for a dynamic cache layer. Class attributes are the state of a layer that never lost a token."""
+
+    tokens: TokenMap | None = None
+    """Map of the first columns; those behind it are consecutive text tokens from slot ``tail`` on."""
+    tail: int = 0
+    logical: int = 0
+    """Tokens seen so far, the removed ones included."""
+    initial: tuple[int, ...] | None = None
+    """Visual tokens of all prompts so far that entered the decoder, per sample."""
+    left: tuple[int, ...] | None = None
+    """Visual tokens of all prompts so far that prefill has left in this layer, per sample."""
+    shift: Shift | None = None
+    """By how much renumbering has lowered the RoPE position of whatever comes next; None: not at all."""
+    prompt_length: int = 0
+    """``logical`` at the end of the last prefill."""
+    scores: Tensor | None = None
+    """``[batch, mapped columns]``: attention received from the last token (layer 0 of annealed caches)."""
+    crop_limit: int = 0
+    """Slot below which the cache cannot be cropped: some layer no longer has all tokens before it."""
+    crop_limit_if_trimmed: int = 0
+    incoming: Incoming | None = None
+    is_trimmed: bool = False
+    """Whether columns are no longer where a mask made for the logical length expects them, or lack something."""
+    lacking: LayerStructure | None = None
+    """Heads in which visual tokens have no keys or values (zeros instead); None: all are stored."""
+
+    keys: Tensor
+    values: Tensor
+    take_columns: Callable[[Tensor], None]
+    """Holds the columns ``[batch, columns]`` and no others."""
+
+    @property
+    def stored(self) -> int:
+        """Columns that the tensors really have."""
+        return 0 if self.logical == 0 else self.keys.shape[-2]
+
+    def columns(self, device: torch.device | None = None) -> TokenMap:
+        """Map of all columns; on ``device``, if the layer has none yet (its own device may be another GPU)."""
+        device = self.tokens.slots.device if self.tokens is not None else device or self.keys.device
+        tail = TokenMap.text(self.keys.shape[0], self.tail, self.logical - self.tail, device)
+        everything = tail if self.tokens is None else self.tokens.followed_by(tail)
+        # A sliding window evicts from the front.
+        evicted = everything.width - self.stored
+        return everything.without_first(evicted) if evicted else everything
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a generated token may look at all columns, and has the position that the model gives it."""
+        return self.shift is None and (self.tokens is None or not any(self.tokens.n_invalid))
+
+    @property
+    def held(self) -> tuple[int, ...]:
+        """Real tokens stored per sample."""
+        if self.tokens is None:
+            return (self.stored,) * self.keys.shape[0] if self.stored else ()
+        return tuple(self.stored - n for n in self.tokens.n_invalid)
+
+    def keep(self, selection: Selection) -> None:
+        """Evict the visual tokens that the selection, over the mapped columns, does not keep."""
+        assert self.tokens is not None
+        index, tokens = self.tokens.keep(selection)
+        generated = torch.arange(self.tokens.width, self.stored, device=index.device)
+        index = torch.cat([index, generated.expand(index.shape[0], -1)], 1)
+        self.take_columns(index)
+        self.tokens, self.scores, self.is_trimmed = tokens, None, True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        incoming, self.incoming = self.incoming, None
+        if incoming is not None:
+            self._note(incoming)
+        elif self.is_trimmed:
+            raise UnsupportedGenerationError(
+                "this KV cache was trimmed by vistrim and cannot be continued without it: "
+                "generate inside `with vistrim.trim(...)`, or start a new cache"
+            )
+        self.logical += key_states.shape[-2] if incoming is None else incoming.length
+        return super().update(key_states, value_states, *args, **kwargs)  # type: ignore[misc]
+
+    def _note(self, incoming: Incoming) -> None:
+        """Take over what was announced, except for its length."""
+        if incoming.tokens is not None:
+            here = incoming.tokens.slots.device
+            self.tokens = self.columns(here).followed_by(incoming.tokens) if self.logical else incoming.tokens
+            self.tail = self.logical + incoming.length
+            new = incoming.initial or (0,) * len(incoming.tokens.n_visual)
+            self.initial = add(self.initial, new) if self.initial else new
+            left = incoming.tokens.n_visual
+            self.left = add(self.left, left) if self.left else left
+        if incoming.shift is not None:
+            self.shift = self.shift.and_then(incoming.shift) if self.shift else incoming.shift
+        if incoming.lacking is not None:
+            self.lacking = incoming.lacking
+        self.is_trimmed |= incoming.trimmed or incoming.lacking is not None
+
+    def get_seq_length(self) -> int:
+        return self.logical
+
+    def crop(self, tokens_to_remove: int) -> None:
+        shorter = self.logical - abs(tokens_to_remove)
+        if shorter < self.crop_limit:
+            raise UnsupportedGenerationError(
+                "a trimmed KV cache cannot be cropped into its images: crop less, or start a new cache"
+            )
+        super().crop(tokens_to_remove)  # type: ignore[misc]
+        self.logical = shorter
+        if self.tokens is not None and self.tail > shorter:
+            before = self.tokens.n_visual
+            self.tokens = self.tokens.without_last(self.tail - shorter)
+            self.tail = shorter
+            if self.initial is not None:
+                lost = (old - new for old, new in zip(before, self.tokens.n_visual, strict=True))
+                gone = tuple(lost)
+                self.initial = tuple(n - g for n, g in zip(self.initial, gone, strict=True))
+                self.left = tuple(n - g for n, g in zip(self.left or self.initial, gone, strict=True))
+            self.scores = self.scores[:, : self.tokens.width] if self.scores is not None else None
+        self._tell_length()
+
+    def note_padding(self, mask: Tensor) -> None:
+        """Take over the padding ``[batch, slots]`` of tokens that were cached before their model was trimmed."""
+        if self.tokens is None and self.logical:
+            text = self.columns(mask.device)
+            valid = mask.gather(1, text.slots)
+            n_invalid = tuple((~valid).sum(1).tolist())
+            self.tokens = replace(text, valid=valid, n_invalid=n_invalid)
+            self.tail = self.logical
+
+    def reset(self) -> None:
+        super().reset()  # type: ignore[misc]
+        for name in Trimmable.__annotations__.keys() - {"keys", "values", "take_columns"}:
+            self.__dict__.pop(name, None)
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        super().reorder_cache(beam_idx)  # type: ignore[misc]
+        self._take_samples(beam_idx)
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        super().batch_select_indices(indices)  # type: ignore[misc]
+        self._take_samples(indices)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        batch = self.keys.shape[0] if self.logical else 0
+        super().batch_repeat_interleave(repeats)  # type: ignore[misc]
+        self._take_samples(torch.arange(batch).repeat_interleave(repeats))
+
+    def _take_samples(self, index: Tensor) -> None:
+        if self.tokens is not None:
+            self.tokens = self.tokens.samples(index)
+        if self.initial is not None:
+            self.initial = take(self.initial, index)
+            self.left = take(self.left, index) if self.left is not None else None
+        if self.shift is not None:
+            self.shift = self.shift.samples(index)
+        if self.scores is not None:
+            self.scores = self.scores[index.to(self.scores.device)]
+
+    @property
+    def evicts_next(self) -> bool:
+        """Whether storing one more token may push another out of a sliding window."""
+        return False
+
+    def _tell_length(self) -> None:
+        """Keep a base class that counts tokens itself in step."""
+
+
+class TrimmableLayer(Trimmable, GrowingLayer):
+    """Full-attention layer."""
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.logical + query_length, 0
+
+    @property
+    def full_length(self) -> int:
+        """Columns that the layer would hold had nothing been removed."""
+        return self.logical
+
+
+class TrimmableSlidingLayer(Trimmable, DynamicSlidingWindowLayer):
+    """Sliding-window layer.
+
+    The base class keeps the last ``sliding_window - 1`` stored columns, which cover at least the window in logical
+    distance; the mask hides what lies beyond it. Only tokens that were merged and moved share places with others: where
+    the window is shorter than the prompt, some that it would still reach may be evicted.
+    """
+
+    @property
+    def full_length(self) -> int:
+        """Columns that the layer would hold had nothing been removed."""
+        return min(self.logical, self.sliding_window - 1)
+
+    @property
+    def is_plain(self) -> bool:
+        return False
+
+    @property
+    def evicts_next(self) -> bool:
+        return self.logical + 1 >= self.sliding_window
+
+    def take_columns(self, index: Tensor) -> None:
+        """Hold the columns ``index`` ``[batch, columns]`` and no others."""
+        self.keys, self.values = gather_rows(self.keys, index, 0, 2), gather_rows(self.values, index, 0, 2)
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        states = super().update(key_states, value_states, *args, **kwargs)
+        self._tell_length()
+        if self.tokens is not None and self.stored < self.tokens.width + self.logical - self.tail:
+            self.tokens, self.tail = self.columns(), self.logical
+        return states
+
+    def _tell_length(self) -> None:
+        self.cumulative_length = self.logical
+
+
+def refuse_cropping(layers: list[Any]) -> None:
+    """Let all layers refuse to be cropped to where one of them has lost tokens, before any of them is cropped."""
+    for layer in layers:
+        layer.crop_limit = layer.crop_limit_if_trimmed

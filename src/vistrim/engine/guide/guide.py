@@ -1,0 +1,213 @@
+"""The guide: a smaller model that answers first, and what it pays attention to meanwhile."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import StoppingCriteriaList
+
+from vistrim.architectures import ModelSpec, discover
+from vistrim.core.costs import decode_flops, prefill_flops, vision_flops
+from vistrim.core.layout import Picture
+from vistrim.engine.attention import interception
+from vistrim.engine.attention.flash import check_readable
+from vistrim.engine.attention.tensor_parallel import find_group
+from vistrim.engine.generation import GenerateCall, begin_generation
+from vistrim.engine.guide.attention_collector import AttentionCollector
+from vistrim.engine.guide.exit_score import KeepBest, exit_score, log_probability, read_again
+from vistrim.engine.guide.settings import greedy_settings, inputs_of
+from vistrim.engine.report.recorder import devices_of
+from vistrim.engine.report.timing import clock
+from vistrim.errors import UnsupportedModelError
+from vistrim.methods.base.method import Guidance
+
+_locks: weakref.WeakKeyDictionary[nn.Module, Any] = weakref.WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class GuideAnswer:
+    """What the guide made of a batch.
+
+    Attributes
+    ----------
+    tokens : Tensor
+        ``[batch, n]`` long: the answers; what is behind their ends is of no account.
+    lengths : tuple of int
+        Tokens of each answer, the end-of-sequence token included.
+    received : Tensor
+        ``[batch, prompt tokens]`` float32: see `vistrim.methods.base.stage_inputs.InputTokens.guidance`.
+    exit_scores : tuple of float
+        In [0, 1], one per sample; empty if none are asked for.
+    images, prompt_tokens, visual_tokens : tuple of int
+        Per sample.
+    pad : int
+        Stands behind answers that are shorter than others.
+    flops : tuple of int
+        Per sample, for the sample alone: vision tower, prefill, decoding steps and the reading for the exit score.
+    seconds : float
+        Wall time of all that.
+    """
+
+    tokens: Tensor
+    lengths: tuple[int, ...]
+    received: Tensor
+    exit_scores: tuple[float, ...]
+    images: tuple[int, ...]
+    prompt_tokens: tuple[int, ...]
+    visual_tokens: tuple[int, ...]
+    pad: int
+    flops: tuple[int, ...]
+    seconds: float
+
+
+class Guide:
+    """A guide for a model.
+
+    Parameters
+    ----------
+    guidance : Guidance
+        What the method asks for.
+    spec : ModelSpec
+        The model that is to be guided.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If the guide is of no supported structure, or is being trimmed.
+    ValueError
+        If it does not fit the model.
+    """
+
+    def __init__(self, guidance: Guidance, spec: ModelSpec) -> None:
+        self.model: Any = guidance.guide
+        self.guidance = guidance
+        try:
+            self.spec = discover(self.model)
+        except UnsupportedModelError as error:
+            raise UnsupportedModelError(f"this model cannot be a guide: {error}") from error
+        if find_group(self.model) is not None:
+            raise UnsupportedModelError(
+                "vistrim does not support a guide under tensor parallelism: load it on one device in each process"
+            )
+        _check_alignment(self.spec, spec)
+        # One thread at a time reads a guide, also where several models share it.
+        self._lock = _locks.setdefault(self.model, threading.RLock())
+        self.check_free()
+
+    def check_free(self) -> None:
+        """Refuse a guide that does not see all of its visual tokens, or answers by lot.
+
+        Raises
+        ------
+        UnsupportedModelError
+            If it is being trimmed, or in training mode.
+        """
+        if self.model.training:
+            raise UnsupportedModelError("the guide is in training mode, with dropout: call its eval() first")
+        with self._lock:
+            if interception.is_installed(self.spec.attentions[0]):
+                raise UnsupportedModelError("the guide is being trimmed itself: leave that context (or detach) first")
+
+    @torch.no_grad()
+    def answer(self, call: GenerateCall) -> GuideAnswer:
+        """Answer a batch greedily, given the inputs and the limits of a call of the model's ``generate``.
+
+        Raises
+        ------
+        UnsupportedGenerationError
+            If the guide cannot be read, for example because of its attention kernel.
+        UnsupportedModelError
+            If it is being trimmed, or in training mode.
+        """
+        if self.model.training:
+            raise UnsupportedModelError("the guide is in training mode, with dropout: call its eval() first")
+        with self._lock:
+            self.check_free()
+            devices = devices_of(self.spec, self.spec.device)
+            began = clock(*devices)
+            inputs, settings = inputs_of(call, self.spec), greedy_settings(call, self.model.generation_config)
+            settings["output_logits"] = self.guidance.exit_threshold is not None
+            collector, tokens, logits = self._generate(inputs, settings)
+            best, scores = KeepBest(self.guidance.consistency_share, collector.received), None
+            if logits is not None:
+                mask, lengths = collector.prompt.tokens.valid.long(), collector.lengths
+                again = read_again(self.model, inputs["input_ids"], mask, collector.encoded, tokens, lengths, best)
+                confidence = log_probability(logits, tokens, lengths)
+                scores = exit_score(confidence, log_probability(again, tokens, lengths), lengths)
+            seconds = clock(*devices) - began
+        return GuideAnswer(
+            tokens=tokens,
+            lengths=tuple(collector.lengths.tolist()),
+            received=collector.received,
+            exit_scores=() if scores is None else tuple(scores.tolist()),
+            images=tuple(map(len, self._pictures(collector))),
+            prompt_tokens=collector.prompt.tokens.n_valid,
+            visual_tokens=collector.prompt.tokens.n_visual,
+            pad=settings["pad_token_id"],
+            flops=self._flops(collector, best if scores is not None else None),
+            seconds=seconds,
+        )
+
+    def _generate(self, inputs: dict[str, Tensor], settings: dict[str, Any]) -> tuple[AttentionCollector, Tensor, Any]:
+        """Answer, read: also returns the answers and, for an exit score, their logits."""
+        ids = inputs["input_ids"]
+        collector = AttentionCollector(
+            self.spec, torch.tensor(settings["eos_token_id"] or [], dtype=ids.dtype, device=ids.device)
+        )
+        settings = settings | {"stopping_criteria": StoppingCriteriaList([collector.note_token])}
+        generate = self.model.generate
+        # The guide's own generation config may ask for what cannot be read.
+        begin_generation(GenerateCall.of(self.model, generate, (), inputs | settings), acts_in_decode=False)
+        check_readable(self.spec.decoder)
+        with collector.collecting():
+            output = generate(**inputs, **settings)
+        longest = int(collector.lengths.max())
+        logits = output.logits[:longest] if output.logits else None
+        return collector, output.sequences[:, ids.shape[1] :][:, :longest], logits
+
+    def _pictures(self, collector: AttentionCollector) -> tuple[tuple[Picture, ...], ...]:
+        prompt = collector.prompt
+        if not prompt.inputs.placeholders:
+            return ((),) * len(prompt.tokens.n_visual)
+        return prompt.pictures.of_sample
+
+    def _flops(self, collector: AttentionCollector, best: KeepBest | None) -> tuple[int, ...]:
+        """FLOPs per sample; the last token of an answer is never read."""
+        tokens, shape = collector.prompt.tokens, self.spec.decoder_shape
+        steps = [length - 1 for length in collector.lengths.tolist()]
+        flops = []
+        for whole, visual, pictures, read in zip(
+            tokens.n_valid, tokens.n_visual, self._pictures(collector), steps, strict=True
+        ):
+            spent = vision_flops(self.spec.images.cost, pictures) or 0 if self.spec.images.cost else 0
+            spent += prefill_flops(shape, [whole] * shape.layers) + decode_flops(shape, whole, read)
+            if best is not None:
+                left = whole - visual + best.kept(visual)
+                spent += prefill_flops(shape, [left] * shape.layers)
+                spent += prefill_flops(shape, [read] * shape.layers, [left] * shape.layers)
+            flops.append(spent)
+        return tuple(flops)
+
+
+def _check_alignment(guide: ModelSpec, model: ModelSpec) -> None:
+    """Refuse a guide whose n-th visual token is not the model's."""
+    if guide.decoder is model.decoder:
+        raise ValueError("the guide is the model itself: give a smaller one, as in sgl:guide=reference-small")
+    aligned = {
+        "an image size of {} pixels": lambda spec: spec.images.pixels,
+        "{} visual tokens per image": lambda spec: spec.images.tokens,
+        "visual tokens in a grid of {}": lambda spec: spec.images.grid,
+        "image token id {}": lambda spec: ", ".join(map(str, spec.visual_token_ids.values())),
+        "a vocabulary of {} tokens": lambda spec: spec.embed.num_embeddings,
+    }
+    for words, figure in aligned.items():
+        if figure(guide) != figure(model):
+            raise ValueError(
+                f"the guide has {words.format(figure(guide))}, the model {figure(model)}, and their visual tokens do "
+                "not correspond one to one: give a smaller model of the same family, trained with the same processor"
+            )

@@ -1,0 +1,161 @@
+"""Where prompts end and answers begin in a forward pass, as far as its call tells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Border:
+    """What a call tells about the ends of its prompts.
+
+    Attributes
+    ----------
+    labels : Tensor or None
+        ``[batch, tokens]`` long, -100 where there is none.
+    drafted : int
+        Tokens at the end that are no prompt, but drafted candidates for the answer.
+    kept : int or Tensor
+        The model's ``logits_to_keep``: so many tokens at the end, or ``[n]`` long places; 0: all. The first of them is
+        the last of the prompt, as its logits are those of the first answer token.
+    first : Tensor or None
+        ``[batch]`` or ``[1]`` long: places of the first answer tokens, where the caller has said them.
+    prompts_only : bool
+        Whether there are no answers, as in ``generate``.
+    """
+
+    labels: Tensor | None = None
+    drafted: int = 0
+    kept: int | Tensor = 0
+    first: Tensor | None = None
+    prompts_only: bool = False
+
+    @staticmethod
+    def of(call: Mapping[str, Any], first: Tensor | None) -> Border:
+        """Of a bare forward pass, given the arguments of the model and what `vistrim.Trim.answer_from` was told."""
+        kept = call.get("logits_to_keep")
+        kept = 0 if kept is None else kept
+        return Border(labels=call.get("labels"), kept=kept, first=first, prompts_only=_is_one(kept))
+
+    @staticmethod
+    def in_generate(call: Mapping[str, Any], drafts: bool) -> Border:
+        """Of a forward pass of ``generate``, which asks for the logits of n drafts and of the token before them."""
+        drafted = (call.get("logits_to_keep") or 1) - 1 if drafts else 0
+        return Border(labels=call.get("labels"), drafted=drafted, prompts_only=True)
+
+    def first_kept(self, length: int) -> Tensor | int | None:
+        """The first place of so many whose logits are asked for; None: that tells nothing."""
+        if isinstance(self.kept, Tensor):
+            return (self.kept % length).amin() if self.kept.numel() else None
+        return length - self.kept if 1 < self.kept <= length else None
+
+
+@dataclass(frozen=True)
+class Ends:
+    """The ends of the prompts of a batch.
+
+    Attributes
+    ----------
+    places : Tensor
+        ``[batch]`` long: the last token of each prompt, counted in this forward pass.
+    told : Tensor
+        ``[batch]`` bool: whether the call tells that, rather than that the last token was taken for it.
+    in_doubt : Tensor
+        ``[]`` bool: whether one end was told for all, and prompts of several lengths may begin in one place.
+    """
+
+    places: Tensor
+    told: Tensor
+    in_doubt: Tensor
+
+
+def find_ends(border: Border, valid: Tensor, visual: Tensor, ids: Tensor | None) -> Ends:
+    """Find the ends of the prompts.
+
+    Parameters
+    ----------
+    border : Border
+        What the call tells. What the caller has said goes before labels, and those before ``logits_to_keep``.
+    valid, visual : Tensor
+        ``[batch, tokens]`` bool: no padding; visual tokens.
+    ids : Tensor or None
+        ``[batch, tokens]`` long, if there are any.
+
+    Raises
+    ------
+    ValueError
+        If the caller has named places for another number of samples, or in front of the second token.
+    """
+    batch, length = valid.shape
+    place = torch.arange(length, device=valid.device)
+    last_visual = (place * visual).argmax(1)
+    found = (place * valid).argmax(1) - border.drafted
+    told = torch.full_like(found, border.prompts_only, dtype=torch.bool)
+    in_doubt = told.new_zeros(())
+    if (kept := border.first_kept(length)) is not None:
+        kept = torch.as_tensor(kept, device=valid.device)
+        fits = (kept >= last_visual) & valid.index_select(1, kept.view(1))[:, 0]
+        found, told = torch.where(fits, kept, found), told | fits
+        in_doubt = _several_lengths(kept, valid, ids)
+    if border.labels is not None:
+        answer = border.labels.to(valid.device) != -100
+        # The token before the first label behind the image.
+        behind = answer & (place > last_visual[:, None])
+        labelled = behind.any(1)
+        found = torch.where(labelled, behind.to(torch.uint8).argmax(1) - 1, found)
+        told, in_doubt = told | labelled, in_doubt & ~labelled.all()
+    if border.first is not None:
+        if border.first.numel() not in (1, batch):
+            raise ValueError(
+                f"answer_from names {border.first.numel()} places, but the forward pass has {batch} samples: give one "
+                "for each of them, or one for all"
+            )
+        found = border.first.to(valid.device).expand(batch) - 1
+        told, in_doubt = torch.ones_like(told), torch.zeros_like(in_doubt)
+    return Ends(found, told, in_doubt)
+
+
+def check_ends(first: Tensor | None, places: list[int], behind_visual: list[int], length: int) -> None:
+    """Refuse places from `vistrim.Trim.answer_from` that no answer can begin at.
+
+    Parameters
+    ----------
+    first : Tensor or None
+        What the caller has said; None: nothing, and all is well.
+    places : list of int
+        The last prompt token of each sample.
+    behind_visual : list of int
+        The place behind the last visual token of each sample.
+    length : int
+        Tokens of the forward pass.
+
+    Raises
+    ------
+    ValueError
+        With the sample.
+    """
+    for sample, (place, visual_end) in enumerate(zip(places, behind_visual, strict=True)):
+        first_fit = max(1, visual_end)
+        if first is not None and not first_fit <= place + 1 < length:
+            raise ValueError(
+                f"answer_from: the answer of sample {sample} begins at token {place + 1}, but it has to be one of "
+                f"{first_fit} to {length - 1}, behind the visual tokens: count from the row's start, padding included"
+            )
+
+
+def _several_lengths(kept: Tensor, valid: Tensor, ids: Tensor | None) -> Tensor:
+    """Whether all samples begin in the first place and end in several ones, with different prompts."""
+    may = valid[:, 0].all() & ~valid[:, -1].all()
+    if ids is None or len(ids) < 2:
+        return may & (len(valid) > 1)
+    same = (ids == ids[:1]) | (torch.arange(ids.shape[1], device=ids.device) > kept.to(ids.device))
+    return may & ~same.all().to(may.device)
+
+
+def _is_one(kept: int | Tensor) -> bool:
+    return not isinstance(kept, Tensor) and kept == 1

@@ -1,0 +1,307 @@
+"""Prefill: cut tokens before a layer, and give the layer the inputs of those that are left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from vistrim.core.scores import AttentionRows, Softmax
+from vistrim.core.selection import Selection, gather_rows
+from vistrim.engine.attention.flash import refuse_packed
+from vistrim.engine.attention.look_ahead import queries_and_keys
+from vistrim.engine.cache.layers import Incoming, refuse_cropping
+from vistrim.engine.hooks import Call
+from vistrim.engine.inputs.packed_rows import mask_parts_rows, refuse_in_packed_rows
+from vistrim.engine.inputs.query_rows import QueryRows
+from vistrim.engine.inputs.tower import TowerRecord
+from vistrim.engine.passes.deepstack import Merge
+from vistrim.engine.passes.layer_cut import LayerPass
+from vistrim.engine.passes.layer_inputs import LayerInputs
+from vistrim.engine.passes.method_answers import check_query_rows, check_scores, check_selection
+from vistrim.engine.tokens.compaction import compact_hidden, replace_hidden, restore_length
+from vistrim.engine.tokens.masks import visible_to_rows
+from vistrim.engine.tokens.positions import Renumbering, own_positions
+from vistrim.errors import UnsupportedGenerationError
+from vistrim.methods.base.stage_inputs import InputTokens, LayerTokens
+
+
+@dataclass(kw_only=True)
+class Prefill(LayerInputs):
+    """A forward pass over a prompt with images, or over more text behind one.
+
+    Attributes
+    ----------
+    cuts : frozenset of int
+        Layers before which the method is asked.
+    vision : TowerRecord or None
+        What the vision tower computed, if the method asks for it.
+    guidance : Tensor or None
+        ``[samples, prompt tokens]`` float32: scores from a guide, if the method ranks by one.
+    question : Tensor or None
+        ``[batch, hidden]``: what the decoder made of the questions alone, if the method asks for it.
+    entered : tuple of int
+        Visual tokens per sample that entered the decoder.
+    images : tuple of int
+        Images per sample.
+    merges : list of Merge
+        The cuts of this pass at which tokens were merged.
+    asking : QueryRows
+        The rows whose attention ranks.
+    attention : AttentionRows or None
+        Of these rows, at the layer that was intercepted last.
+    tables : tuple of Tensor or None
+        RoPE of the rows that the current layer processes: cosines and sines, if that is what it is given.
+    windowed : Tensor or None
+        ``[batch, 1, rows, columns]`` bool: what a layer that is intercepted sees, where its own mask does not tell.
+    packed : bool
+        Whether there are several samples in a row.
+    """
+
+    cuts: frozenset[int]
+    vision: TowerRecord | None
+    guidance: Tensor | None
+    question: Tensor | None
+    entered: tuple[int, ...] = field(init=False)
+    images: tuple[int, ...] = ()
+    merges: list[Merge] = field(default_factory=list)
+    asking: QueryRows = field(init=False)
+    attention: AttentionRows | None = None
+    tables: tuple[Tensor, Tensor] | None = None
+    windowed: Tensor | None = None
+    packed: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.entered = self.tokens.n_visual
+        self.asking = QueryRows.last_of(self.prompt)
+        if not any(self.entered):
+            self.cuts = frozenset()
+        elif self.method.ranks_by == "guide" and self.guidance is None:
+            raise UnsupportedGenerationError(
+                f"{self.method.name} ranks by the answer that a guide gives in model.generate(), and there is none in "
+                "a bare forward pass: call model.generate(..., max_new_tokens=1)"
+            )
+
+    @property
+    def left(self) -> tuple[Tensor | None, Sequence[Merge]]:
+        return self.rows, self.merges
+
+    def before_layer(self, layer: int, hidden: Tensor, kwargs: Call) -> tuple[Tensor, Call] | None:
+        cached = self.cache.layers[layer] if self.cache is not None else None
+        if layer == 0:
+            self._look_for_packing(kwargs)
+        if layer == 0 and any(self.entered):
+            with self.recorder.selecting():
+                hidden = self._enter(hidden, kwargs)
+        if layer in self.cuts:
+            with self.recorder.selecting():
+                hidden = self._cut(layer, hidden, self._select_at(layer, hidden, kwargs), kwargs)
+        read_for_cut = layer + 1 in self.cuts and self.method.ranks_by == "layer before"
+        self.intercepted = layer if read_for_cut or (layer == 0 and self.method.acts_in_decode) else None
+        self._note_window(cached, ranks=read_for_cut)
+        changed = self.arguments(layer, hidden, kwargs)
+        self.tables = _cosines_and_sines(kwargs | changed)
+        self.windowed = self.windowed_mask(layer) if self.intercepted is not None else None
+        self.recorder.layer_ran(self.tokens.width, self.cached(layer), self.tokens)
+        if cached is not None:
+            shift = self.renumbering.shift if self.renumbering is not None else None
+            cut = self.layer_cuts[layer]
+            lacking = cut.lacking if cut is not None and any(self.tokens.n_visual) else None
+            cached.incoming = Incoming(self.length, self.tokens, self.entered, self.trimmed, shift, lacking)
+        return hidden, changed
+
+    def plan_layer(self, layer: int) -> LayerPass | None:
+        cut = self.layer_cuts[layer]
+        return cut.plan_prefill(layer, self) if cut is not None else None
+
+    def read_scores(self, layer: int, query: Tensor, key: Tensor, mask: Tensor | None, softmax: Softmax) -> None:
+        with self.recorder.selecting():
+            if layer + 1 in self.cuts and self.method.ranks_by == "layer before":
+                rows = self.asking.among(self.tokens)
+                self.attention = self._attention(gather_rows(query, rows, 0, 2), key, mask, softmax, rows)
+            if layer == 0 and self.cache is not None and self.method.acts_in_decode:
+                last = QueryRows.last_of(self.prompt)
+                rows = last.among(self.tokens)
+                row, seen = gather_rows(query, rows, 0, 2), self._seen(mask, last, rows, key)
+                asking = AttentionRows(row, key, seen, softmax, key.shape[2], rows.to(key.device))
+                self.cache.layers[0].scores = self.of_all_heads(asking).received()
+
+    def restored(self, hidden: Tensor) -> Tensor:
+        if not self.trimmed:
+            return hidden
+        if self.cache is not None:
+            refuse_cropping(self.cache.layers)
+        return restore_length(hidden, self.places, self.tokens.valid, self.length)
+
+    def _look_for_packing(self, kwargs: Call) -> None:
+        """Note whether there are several samples in a row, and refuse what cannot do with that at all."""
+        mask = kwargs.get("attention_mask")
+        if self.flash:
+            refuse_packed(mask, kwargs)
+        elif any(self.entered):
+            padded = self.prompt.inputs.padding_mask is not None
+            self.packed = self.prompt.packed or (not padded and mask_parts_rows(mask))
+        if self.packed and any(self.layer_cuts):
+            refuse_in_packed_rows(self.method.name)
+
+    def _check_end(self, layer: int) -> None:
+        """Check a cut, and note it, if it depends on where the prompt ends."""
+        asks = self.method.ranks_by != "nothing" or self.method.reads_prompt
+        depends = asks if layer > 0 else self.method.reads_question
+        if self.packed and (layer > 0 or depends):
+            refuse_in_packed_rows(self.method.name)
+        if depends:
+            self.recorder.ranked_by_row_end |= not self.prompt.told
+            self.recorder.ranked_in_doubt |= self.prompt.in_doubt
+
+    def _enter(self, hidden: Tensor, kwargs: Call) -> Tensor:
+        """Let the method choose what enters the decoder, and which text asks later on."""
+        if "input" in self.method.stages:
+            selection = self._checked("input", self._select_input(hidden), hidden)
+            hidden = self._cut(0, hidden, selection, kwargs)
+            self.entered = self.tokens.n_visual
+        if self.cuts:
+            self.images = tuple(map(len, self.prompt.pictures.of_sample))
+            prompt = self._in_prompt()
+            chosen = self.method.query_rows(hidden, self.tokens.visual, prompt)
+            asking = check_query_rows(chosen, self.method, self.tokens, prompt)
+            if asking is not None:
+                self.asking = QueryRows.of(asking, self.tokens, self.prompt)
+        return hidden
+
+    def _select_input(self, hidden: Tensor) -> Any:
+        pictures, visual = self.prompt.pictures, self.tokens.visual
+        inputs = self.prompt.inputs
+        vision = None
+        if self.vision is not None:
+            vision = self.vision.tokens(inputs.placeholders, inputs.stays, visual.device)
+        return self.method.select_input(
+            InputTokens(
+                embeddings=hidden,
+                visual=visual,
+                images=pictures.count(visual),
+                grids=tuple(tuple(picture.grid for picture in own) for own in pictures.of_sample),
+                image_of=pictures.number,
+                vision=vision,
+                depth=self.spec.decoder_shape.layers,
+                guidance=self._guidance() if self.guidance is not None else None,
+                question=self.question,
+            )
+        )
+
+    def _select_at(self, layer: int, hidden: Tensor, kwargs: Call) -> Selection | None:
+        visual = self.tokens.visual
+        if self.method.ranks_by == "nothing":
+            scores = torch.zeros_like(visual, dtype=torch.float32)
+        elif self.method.ranks_by == "guide":
+            scores = self._guidance()
+        else:
+            if self.method.ranks_by == "layer ahead":
+                self.attention = self._look_ahead(layer, hidden, kwargs)
+            assert self.attention is not None
+            scores = check_scores(self.method.score(self.attention, visual), self.method, self.tokens)
+            scores = scores.to(visual.device)
+        tokens = LayerTokens(
+            scores=scores,
+            visual=visual,
+            held=self.tokens.n_visual,
+            initial=self.entered,
+            depth=self.spec.decoder_shape.layers,
+            images=self.images,
+            hidden=hidden,
+            attention=self.attention,
+            prompt=self._in_prompt(),
+        )
+        return self._checked("prefill", self.method.select_prefill(layer, tokens), hidden)
+
+    def _checked(self, stage: str, answer: Any, hidden: Tensor) -> Selection | None:
+        return check_selection(answer, self.method, stage, self.tokens, hidden, self.recorder.in_prefill)
+
+    def _guidance(self) -> Tensor:
+        """The guide's scores of the rows that are there now, ``[batch, rows]``."""
+        assert self.guidance is not None
+        slots = self.tokens.slots
+        # Several answers to a prompt are guided by the same one.
+        known = self.guidance.to(slots.device).repeat_interleave(slots.shape[0] // len(self.guidance), 0)
+        # Behind the prompt are drafts or, in passes without a cache, the answer so far.
+        return pad(known, (0, self.length - known.shape[1])).gather(1, slots)
+
+    def _in_prompt(self) -> Tensor:
+        """``[batch, rows]`` bool: False for padding and for what is behind the prompt."""
+        return self.tokens.valid & (self.tokens.slots <= self.prompt.ranking[:, None])
+
+    def _look_ahead(self, layer: int, hidden: Tensor, kwargs: Call) -> AttentionRows:
+        """Attention of the layer that is about to run, on the tokens that are there now."""
+        cached = self.cache.layers[layer] if self.cache is not None else None
+        self._note_window(cached, ranks=True)
+        arguments = kwargs | self.arguments(layer, hidden, kwargs)
+        self.tables = _cosines_and_sines(arguments)
+        self.windowed = self.windowed_mask(layer)
+        rows = self.asking.among(self.tokens).to(hidden.device)
+        self.looks_ahead = True
+        try:
+            query, key, softmax = queries_and_keys(self.spec.layers[layer], hidden, arguments, rows)
+        finally:
+            self.looks_ahead = False
+        if cached is not None and cached.logical:
+            if cached.keys.shape[1::2] != key.shape[1::2]:
+                raise UnsupportedGenerationError(
+                    "the cache of this model holds latents, and a layer's keys of earlier turns cannot be seen in "
+                    "advance: use a method that ranks by the layer before, such as fastv"
+                )
+            key = torch.cat([cached.keys, key], 2)
+        return self._attention(*self.looking(layer, query, key), arguments.get("attention_mask"), softmax, rows)
+
+    def _attention(
+        self, query: Tensor, key: Tensor, mask: Tensor | None, softmax: Softmax, rows: Tensor
+    ) -> AttentionRows:
+        seen = self._seen(mask, self.asking, rows, key)
+        # Layers may be on other devices than what goes along with them.
+        counted = self.asking.counted.to(query.device) if self.asking.counted is not None else None
+        tables = (self.tables[0].to(query.device), self.tables[1].to(query.device)) if self.tables is not None else None
+        width = self.tokens.width
+        return self.of_all_heads(
+            AttentionRows(query, key, seen, softmax, width, rows.to(query.device), counted, tables)
+        )
+
+    def _seen(self, mask: Tensor | None, asking: QueryRows, rows: Tensor, key: Tensor) -> Tensor | None:
+        """Columns that the asking rows may attend to, ``[batch, n, columns]`` bool; None: all."""
+        mask = mask if self.windowed is None else self.windowed
+        if mask is None and asking.from_end == 1:
+            return None
+        return visible_to_rows(mask, rows.to(key.device), self.tokens.width, key.shape[2]).to(key.device)
+
+    def _note_window(self, cached: Any, ranks: bool) -> None:
+        """Note whether a layer that ranks may not see all visual tokens."""
+        window = getattr(cached, "sliding_window", None)
+        if ranks and window is not None and self.past + self.length > window:
+            self.recorder.window_hides_images = True
+
+    def _cut(self, layer: int, hidden: Tensor, selection: Selection | None, kwargs: Call) -> Tensor:
+        before = self.tokens
+        if selection is None or (selection.hidden is None and selection.counts == before.n_visual):
+            return hidden
+        self._check_end(layer)
+        index, self.tokens = before.keep(selection)
+        if selection.renumber or self.renumbering is not None:
+            own = own_positions(kwargs)
+            renumbering = self.renumbering or Renumbering.none(before)
+            self.renumbering = renumbering.after(selection, before, index, self.tokens, own, self.past)
+        if selection.merge_into is not None:
+            self.merges.append(Merge(before.slots - self.past, selection.merge_into))
+        self.trimmed = True
+        self.memo.clear()
+        self.recorder.cut(layer, self.tokens)
+        if selection.hidden is not None:
+            hidden = replace_hidden(hidden, selection.keep, selection.hidden)
+        return compact_hidden(hidden, index, selection.merge_into)
+
+
+def _cosines_and_sines(arguments: Call) -> tuple[Tensor, Tensor] | None:
+    tables = arguments["position_embeddings"]
+    return tables if isinstance(tables, tuple) else None

@@ -1,0 +1,1 @@
+"""Recording a generation, and the report as plain data."""

@@ -1,0 +1,99 @@
+"""What a guide did, in the report: its cost, and the samples that it answered alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from vistrim.architectures import ModelSpec
+from vistrim.core.costs import prefill_flops
+from vistrim.engine.report.trim_report import Stage, TrimReport
+from vistrim.engine.report.untrimmed import UntrimmedCache
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class GuideRecord:
+    """What the guide did for the samples of a batch, and what the report is to say of those that it answered.
+
+    Attributes
+    ----------
+    seconds : float
+        Wall time of the guide.
+    flops : tuple of int
+        FLOPs per sample.
+    exited : tuple of bool
+        The samples that the model does not answer.
+    exit_scores : tuple of float
+        Score per sample; empty if none was asked for.
+    prompt_tokens, visual_tokens, answer_tokens : tuple of int
+        Per sample; the answer is the guide's.
+    width : int
+        Length of the prompts, padding included.
+    caches : bool
+        Whether the model generates with a KV cache.
+    """
+
+    seconds: float
+    flops: tuple[int, ...]
+    exited: tuple[bool, ...]
+    exit_scores: tuple[float, ...]
+    prompt_tokens: tuple[int, ...]
+    visual_tokens: tuple[int, ...]
+    answer_tokens: tuple[int, ...]
+    width: int
+    caches: bool
+
+    def complete(self, report: TrimReport, spec: ModelSpec) -> TrimReport:
+        """Add the guide, and the samples that it answered, to the report on those that the model answered."""
+        if any(self.exited):
+            report = self._with_exits(report, spec)
+        copies = len(report.visual_tokens) // len(self.exited)
+        # The guide answers once for all copies of a sample: the first of them bears the cost.
+        flops = [n if copy == 0 else 0 for n in self.flops for copy in range(copies)]
+        return replace(
+            report,
+            method_flops=[own + n for own, n in zip(report.method_flops, flops, strict=True)],
+            guide_seconds=self.seconds,
+            exited=[gone for gone in self.exited for _ in range(copies)],
+            exit_scores=[score for score in self.exit_scores for _ in range(copies)],
+        )
+
+    def _with_exits(self, report: TrimReport, spec: ModelSpec) -> TrimReport:
+        depth, answered = spec.decoder_shape.layers, self.exited.count(False)
+        share = report.kv_fraction_mean
+        if self.caches:
+            share = (share or 0.0) * answered / len(self.exited)
+        untrimmed = UntrimmedCache(spec)
+        lengths = [n for n, gone in zip(self.answer_tokens, self.exited, strict=True) if gone]
+        full = prefill_flops(spec.decoder_shape, [self.width] * depth)
+        kv_tokens = report.kv_tokens_per_layer or [[]] * (depth if self.caches else 0)
+        return replace(
+            report,
+            visual_tokens=list(self.visual_tokens),
+            prompt_tokens=list(self.prompt_tokens),
+            visual_tokens_per_layer=[self._spread(row, 0) for row in report.visual_tokens_per_layer or [[]] * depth],
+            kv_tokens_per_layer=[self._spread(row, 0) for row in kv_tokens],
+            kv_tokens_per_step=[self._spread(row, 0) for row in report.kv_tokens_per_step],
+            # The last token of an answer is never stored.
+            kv_bytes_full=report.kv_bytes_full
+            + sum(untrimmed.nbytes(self.width + n - 1) for n in lengths if self.caches),
+            kv_fraction_mean=share,
+            prefill_flops_full=report.prefill_flops_full + len(lengths) * full,
+            prefill_flops_per_sample=self._spread(report.prefill_flops_per_sample, 0),
+            method_flops=self._spread(report.method_flops, 0),
+            generated_tokens=max([report.generated_tokens, *lengths]),
+            stages=[
+                Stage(stage.layer, self._spread(stage.kept, []), self._spread(stage.merged, []))
+                for stage in report.stages
+            ],
+            image_grids=self._spread(report.image_grids, []),
+            warnings=report.warnings if answered else [],
+        )
+
+    def _spread(self, values: Sequence[T], nothing: T) -> list[T]:
+        """Values of all samples, of which the given ones are those that the model answered."""
+        given = iter(values)
+        return [nothing if gone else next(given) for gone in self.exited]

@@ -1,0 +1,102 @@
+"""What a method asks of a model, checked before anything is installed."""
+
+from vistrim.architectures import ModelSpec
+from vistrim.architectures.image_layouts import unknown
+from vistrim.engine.passes.layer_cut import LayerCuts
+from vistrim.engine.passes.method_answers import check_structure
+from vistrim.errors import UnsupportedModelError
+from vistrim.methods.base.composition import Composition
+from vistrim.methods.base.method import Method
+
+INSTEAD = "use a method that ranks inside the language model, such as fastv"
+
+
+def vision_reads(method: Method, spec: ModelSpec) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Blocks of the vision tower whose attention, and whose output, a fitted method asks for.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If the model cannot give them; with another method to use.
+    ValueError
+        If the method's parameters do not fit the tower.
+    """
+    if not method.reads_vision:
+        return (), ()
+    tower = spec.images.tower
+    if tower is None:
+        raise UnsupportedModelError(
+            f"{method.name} reads the vision tower, and vistrim does not know how the patches of this model's tower "
+            f"become visual tokens: {INSTEAD}"
+        )
+    attention, states = method.vision_blocks(tower.feature_block), method.vision_states(tower.feature_block)
+    if not {*attention, *states, tower.feature_block} <= set(range(len(tower.blocks))):
+        raise UnsupportedModelError(
+            f"{method.name} reads blocks of the vision tower, up to the feature block, that this model does not "
+            f"have: {INSTEAD}"
+        )
+    return attention, states
+
+
+def layer_cuts(method: Method, spec: ModelSpec) -> LayerCuts:
+    """Ask a fitted method what the layers leave out, and check that this can be left out of these layers.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If a layer is not made of the parts that are known.
+    """
+    found = method.structure(spec.facts)
+    check_structure(found, method, spec)
+    if found is None:
+        return (None,) * len(spec.layers)
+    # Few methods cut inside the layers.
+    from vistrim.engine.structured.cuts import find_cuts
+
+    return find_cuts(found, method.name, spec)
+
+
+def check_grid(method: Method, spec: ModelSpec) -> None:
+    """Refuse a method that needs a grid of visual tokens, if this model's never form one, or it is not known.
+
+    Raises
+    ------
+    UnsupportedModelError
+        With other methods to use.
+    """
+    images = spec.images
+    formless = images.grid is None and (images.tokens is not None or images.shapes is unknown)
+    if method.needs_grid and formless:
+        raise UnsupportedModelError(
+            f"{method.name} needs a grid of visual tokens, and this model's form none that vistrim knows: "
+            "use uniform or random instead"
+        )
+
+
+def check_positions(method: Method, spec: ModelSpec) -> None:
+    """Refuse methods that give consecutive positions to a model whose positions have several axes.
+
+    Raises
+    ------
+    ValueError
+        With the fix.
+    """
+    for part in method.parts if isinstance(method, Composition) else (method,):
+        if part.renumbers:
+            check_axes(part.name, spec)
+
+
+def check_axes(name: str, spec: ModelSpec) -> None:
+    """Refuse consecutive positions where positions have several axes; ``name`` is that of the method that wants them.
+
+    Raises
+    ------
+    ValueError
+        With the fix.
+    """
+    if spec.rope_axes > 1:
+        raise ValueError(
+            f"{name} would give the tokens that are left consecutive positions, and in this model a position is a "
+            f'time, a row and a column (M-RoPE): pass positions="original" (on the command line: '
+            f"{name}:positions=original)"
+        )

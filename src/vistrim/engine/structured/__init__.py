@@ -1,0 +1,1 @@
+"""Cuts inside the layers; imported when a method asks for them."""

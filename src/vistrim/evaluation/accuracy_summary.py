@@ -1,0 +1,265 @@
+"""Figures of a method over many items, with bootstrap intervals."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean
+
+import numpy as np
+
+from vistrim._utils.labels import UNTOUCHED
+from vistrim.evaluation.items import Item, Task
+from vistrim.evaluation.record_file import Failure, RecordFile, Sample
+from vistrim.methods import Method
+
+RESAMPLES = 5000
+_DRAWS_AT_ONCE = 2_000_000
+
+AVERAGED = (
+    "ended",
+    "new_tokens",
+    "average_tokens",
+    "prefill_flops",
+    "prefill_flops_full",
+    "method_flops",
+    "kv_mean",
+    "kv_bytes_peak",
+    "exited",
+)
+"""What figures take over from samples as it is."""
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Means over the items that the untouched model and the method both answered; of several tasks, means of tasks.
+
+    Attributes
+    ----------
+    items, errors : int
+        Items compared, and items left out because a side failed.
+    accuracy : float
+        Mean score.
+    accuracy_interval : (float, float)
+        95 % bootstrap interval: items are drawn with replacement within each task.
+    retained : float or None
+        Accuracy over the untouched model's on the same items; None where that is 0.
+    retained_interval : (float, float) or None
+        Its 95 % bootstrap interval; both sides are drawn together.
+    agreement : float
+        Share of the items with the untouched model's answer, word for word.
+    ended : float
+        Share of the answers that the model ended itself; the others were cut off.
+    new_tokens, average_tokens : float
+        Generated tokens; visual tokens per layer in prefill.
+    prefill_flops, prefill_flops_full, method_flops : float
+        FLOPs per item: decoder in prefill as run and untrimmed, and what the method computes beside it.
+    vision_flops : float or None
+        The same of the vision tower; None: not known.
+    flops_ratio : float
+        Untrimmed over trimmed FLOPs (prefill and what the method adds), without the vision tower.
+    flops_ratio_with_vision : float or None
+        The same with it; None: not known.
+    kv_mean : float
+        KV bytes over the untrimmed model's at the same step, mean over steps.
+    kv_peak : float
+        Largest KV bytes over the untrimmed model's largest for an answer of the same length.
+    kv_bytes_peak : float
+        Largest KV bytes per item.
+    exited : float
+        Share of the items that a guide answered alone.
+    """
+
+    items: int
+    errors: int
+    accuracy: float
+    accuracy_interval: Interval
+    retained: float | None
+    retained_interval: Interval | None
+    agreement: float
+    ended: float
+    new_tokens: float
+    average_tokens: float
+    prefill_flops: float
+    prefill_flops_full: float
+    method_flops: float
+    vision_flops: float | None
+    flops_ratio: float
+    flops_ratio_with_vision: float | None
+    kv_mean: float
+    kv_peak: float
+    kv_bytes_peak: float
+    exited: float
+
+    @property
+    def flops_share(self) -> float:
+        """FLOPs in prefill, with all that the method adds (a guide's whole answer, too), over the untouched model's."""
+        return 1 / self.flops_ratio
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the tables.
+
+    Attributes
+    ----------
+    label : str
+        As the method was called.
+    method : str
+        The method's full notation, or "untouched".
+    groups, tasks : dict
+        Figures per group of tasks and per task; without groups and tasks in which a task has no answer at all.
+    errors : dict
+        Per group of tasks: items that the untouched model or the method failed on.
+    failures : list of Failure
+        Items without an answer.
+    """
+
+    label: str
+    method: str
+    groups: dict[str, Figures]
+    tasks: dict[str, Figures]
+    errors: dict[str, int]
+    failures: list[Failure]
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Items of one task that both sides answered."""
+
+    untouched: list[Sample]
+    trimmed: list[Sample]
+    errors: int
+
+    def __len__(self) -> int:
+        return len(self.trimmed)
+
+
+def summarize(records: RecordFile, items: Sequence[Item], methods: Mapping[str, Method], seed: int = 0) -> list[Row]:
+    """Rows for the untouched model and every method, in this order.
+
+    Parameters
+    ----------
+    records : RecordFile
+        The answers.
+    items : sequence of Item
+        What was asked.
+    methods : Mapping
+        Methods by label.
+    seed : int
+        Of the bootstrap.
+    """
+    names = {UNTOUCHED: UNTOUCHED} | {label: str(method) for label, method in methods.items()}
+    return [_row(records, items, label, name, seed) for label, name in names.items()]
+
+
+def groups_of(rows: Sequence[Row]) -> list[str]:
+    """Groups of tasks of which a row has figures, in the order in which they were asked."""
+    asked = dict.fromkeys(group for row in rows for group in row.errors)
+    return [group for group in asked if any(group in row.groups for row in rows)]
+
+
+def _row(records: RecordFile, items: Sequence[Item], label: str, name: str, seed: int) -> Row:
+    by_task = {task: _pairs(records, items, task, name) for task in dict.fromkeys(item.task for item in items)}
+    groups = {
+        group: [pairs for task, pairs in by_task.items() if task.group == group]
+        for group in dict.fromkeys(task.group for task in by_task)
+    }
+    failures = (records.failure(name, item.id) for item in items)
+    return Row(
+        label=label,
+        method=name,
+        # A mean over fewer tasks than the untouched model's would not compare.
+        groups={group: _figures(pairs, seed) for group, pairs in groups.items() if all(map(len, pairs))},
+        tasks={task.name: _figures([pairs], seed) for task, pairs in by_task.items() if len(pairs)},
+        errors={group: sum(task.errors for task in pairs) for group, pairs in groups.items()},
+        failures=[failure for failure in failures if failure is not None],
+    )
+
+
+def _pairs(records: RecordFile, items: Sequence[Item], task: Task, name: str) -> _Pairs:
+    asked = [item.id for item in items if item.task == task]
+    found = [(records.sample(UNTOUCHED, item), records.sample(name, item)) for item in asked]
+    both = [(untouched, trimmed) for untouched, trimmed in found if untouched and trimmed]
+    return _Pairs([u for u, _ in both], [t for _, t in both], len(asked) - len(both))
+
+
+def _figures(tasks: Sequence[_Pairs], seed: int) -> Figures:
+    def average(name: str) -> float:
+        return mean(mean(getattr(sample, name) for sample in pairs.trimmed) for pairs in tasks)
+
+    untouched = [np.array([sample.score for sample in pairs.untouched]) for pairs in tasks]
+    trimmed = [np.array([sample.score for sample in pairs.trimmed]) for pairs in tasks]
+    drawn_untouched, drawn_trimmed = bootstrap(untouched, trimmed, seed)
+    accuracy, base = _mean_of_means(trimmed), _mean_of_means(untouched)
+    # A draw in which the untouched model scores nothing says nothing about what was retained.
+    usable = drawn_untouched > 0
+    averages = {name: average(name) for name in AVERAGED}
+    # The untrimmed model sees every image.
+    vision_full = _vision_flops([pairs.untouched for pairs in tasks])
+    vision = _vision_flops([pairs.trimmed for pairs in tasks])
+    trimmed_flops = averages["prefill_flops"] + averages["method_flops"]
+    return Figures(
+        items=sum(len(pairs) for pairs in tasks),
+        errors=sum(pairs.errors for pairs in tasks),
+        accuracy=accuracy,
+        accuracy_interval=_interval(drawn_trimmed),
+        retained=accuracy / base if base else None,
+        retained_interval=_interval(drawn_trimmed[usable] / drawn_untouched[usable]) if base else None,
+        agreement=mean(
+            mean(u.answer == t.answer for u, t in zip(pairs.untouched, pairs.trimmed, strict=True)) for pairs in tasks
+        ),
+        flops_ratio=averages["prefill_flops_full"] / trimmed_flops,
+        vision_flops=vision,
+        flops_ratio_with_vision=None
+        if vision is None or vision_full is None
+        else (averages["prefill_flops_full"] + vision_full) / (trimmed_flops + vision),
+        kv_peak=average("kv_bytes_peak") / average("kv_bytes_full"),
+        **averages,
+    )
+
+
+def _vision_flops(tasks: Sequence[Sequence[Sample]]) -> float | None:
+    """FLOPs of the vision tower per item, mean over tasks; None if it is not known for one of them."""
+    known = [[sample.vision_flops for sample in task if sample.vision_flops is not None] for task in tasks]
+    if sum(map(len, known)) < sum(map(len, tasks)):
+        return None
+    return mean(map(mean, known))
+
+
+def _mean_of_means(strata: Sequence[np.ndarray]) -> float:
+    return float(np.mean([scores.mean() for scores in strata]))
+
+
+def bootstrap(
+    first: Sequence[np.ndarray], second: Sequence[np.ndarray], seed: int, resamples: int = RESAMPLES
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bootstrap the mean over strata of paired scores.
+
+    Parameters
+    ----------
+    first, second : sequence of numpy.ndarray
+        Scores ``(items,)`` of both sides, per stratum; the n-th scores of a stratum belong to the same item.
+    seed : int
+    resamples : int
+
+    Returns
+    -------
+    first, second : numpy.ndarray
+        ``(resamples,)`` means of both sides, over the same draws.
+    """
+    rng = np.random.default_rng(seed)
+    means = np.zeros((2, len(first), resamples))
+    for stratum, (a, b) in enumerate(zip(first, second, strict=True)):
+        # All draws at once would take gigabytes for large sets.
+        size = max(1, _DRAWS_AT_ONCE // len(a))
+        for start in range(0, resamples, size):
+            draws = rng.integers(0, len(a), (min(size, resamples - start), len(a)))
+            means[0, stratum, start : start + size] = a[draws].mean(1)
+            means[1, stratum, start : start + size] = b[draws].mean(1)
+    return means[0].mean(0), means[1].mean(0)
+
+
+def _interval(values: np.ndarray) -> Interval:
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)

@@ -1,0 +1,207 @@
+"""Methods made of others that act in different stages."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from vistrim.core.model_facts import ModelFacts
+from vistrim.core.scores import AttentionRows
+from vistrim.core.selection import Selection
+from vistrim.core.structure import LayerStructure
+from vistrim.methods.base.method import Guidance, Method, Ranking
+from vistrim.methods.base.stage_inputs import InputTokens, LayerTokens
+
+KEEP_EVERYTHING = Method()
+STAGES = ("input", "structure", "prefill", "decode")
+
+
+@dataclass(frozen=True)
+class Composition(Method):
+    """Base class: every stage is left to the part that acts in it.
+
+    A stage counts shares of the tokens that the stage before has left: behind a selector that lets half of the tokens
+    in, a schedule inside the decoder starts from that half.
+    """
+
+    @property
+    @abstractmethod
+    def parts(self) -> tuple[Method, ...]:
+        """The methods."""
+
+    @property
+    def acts_in_decode(self) -> bool:
+        """Whether a part does."""
+        return any(part.acts_in_decode for part in self.parts)
+
+    @property
+    def renumbers(self) -> bool:
+        """Whether a part does."""
+        return any(part.renumbers for part in self.parts)
+
+    @property
+    def ranks_by(self) -> Ranking:  # type: ignore[override]
+        """As the part that cuts in prefill."""
+        return self.part("prefill").ranks_by
+
+    @property
+    def guidance(self) -> Guidance | None:
+        """Of the part in prefill."""
+        return self.part("prefill").guidance
+
+    @property
+    def reads_question(self) -> bool:  # type: ignore[override]
+        """Whether the part before the decoder does."""
+        return self.part("input").reads_question
+
+    @property
+    def reads_prompt(self) -> bool:  # type: ignore[override]
+        """Whether the part in prefill does."""
+        return self.part("prefill").reads_prompt
+
+    @property
+    def reads_vision(self) -> bool:  # type: ignore[override]
+        """Whether the part before the decoder does."""
+        return self.part("input").reads_vision
+
+    @property
+    def needs_grid(self) -> bool:  # type: ignore[override]
+        """Whether the part before the decoder does."""
+        return self.part("input").needs_grid
+
+    def fitted(self, model: ModelFacts) -> "Composed":
+        """Every part as it runs on the model."""
+        return Composed(tuple(part.fitted(model) for part in self.parts))
+
+    def own_flops(self, model: ModelFacts, visual_per_layer: Sequence[int]) -> int:
+        """Of all parts together."""
+        return sum(part.own_flops(model, visual_per_layer) for part in self.parts)
+
+    def structure(self, model: ModelFacts) -> tuple[LayerStructure, ...] | None:
+        """Ask the part that cuts inside the layers."""
+        return self.part("structure").structure(model)
+
+    def vision_blocks(self, feature_block: int) -> tuple[int, ...]:
+        """Ask the part before the decoder."""
+        return self.part("input").vision_blocks(feature_block)
+
+    def vision_states(self, feature_block: int) -> tuple[int, ...]:
+        """Ask the part before the decoder."""
+        return self.part("input").vision_states(feature_block)
+
+    def select_input(self, tokens: InputTokens) -> Selection | None:
+        """Ask the part before the decoder."""
+        return self.part("input").select_input(tokens)
+
+    def prefill_layers(self, depth: int) -> tuple[int, ...]:
+        """Ask the part in prefill."""
+        return self.part("prefill").prefill_layers(depth)
+
+    def query_rows(self, embeddings: Tensor, visual: Tensor, prompt: Tensor) -> Tensor | None:
+        """Ask the part in prefill."""
+        return self.part("prefill").query_rows(embeddings, visual, prompt)
+
+    def score(self, attention: AttentionRows, visual: Tensor) -> Tensor:
+        """Ask the part in prefill."""
+        return self.part("prefill").score(attention, visual)
+
+    def select_prefill(self, layer: int, tokens: LayerTokens) -> Selection | None:
+        """Ask the part in prefill."""
+        return self.part("prefill").select_prefill(layer, tokens)
+
+    def decode_counts(
+        self, layer: int, step: int, initial: Sequence[int], left: Sequence[int], depth: int
+    ) -> tuple[int, ...] | None:
+        """Ask the part in decode; unless it also cuts in prefill, it counts from what the cuts have left."""
+        part = self.part("decode")
+        return part.decode_counts(layer, step, initial if part is self.part("prefill") else left, left, depth)
+
+    def select_decode(self, layer: int, counts: Sequence[int], tokens: LayerTokens) -> Selection:
+        """Ask the part in decode."""
+        return self.part("decode").select_decode(layer, counts, tokens)
+
+    def part(self, stage: str) -> Method:
+        """The part that acts in a stage; where none does, a method that keeps everything."""
+        return next((part for part in self.parts if stage in part.acting_stages), KEEP_EVERYTHING)
+
+
+@dataclass(frozen=True)
+class Composed(Composition):
+    """Methods put together by `compose`."""
+
+    name = "compose"
+    summary = "Runs methods that act in different stages together"
+
+    methods: tuple[Method, ...]
+
+    def __str__(self) -> str:
+        """The methods, in the notation of the command line: ``fastervlm:keep=0.5+vta:horizon=64``."""
+        return "+".join(map(str, self.methods))
+
+    @property
+    def parts(self) -> tuple[Method, ...]:
+        """The methods."""
+        return self.methods
+
+    @property
+    def needs(self) -> str:  # type: ignore[override]
+        """What the parts need."""
+        return "; ".join(part.needs for part in self.methods)
+
+    @property
+    def kv_cache(self) -> str:  # type: ignore[override]
+        """What the parts do to it."""
+        return "; ".join(part.kv_cache for part in self.methods)
+
+    @property
+    def source(self) -> str:  # type: ignore[override]
+        """Where the parts come from."""
+        return "; ".join(part.source for part in self.methods)
+
+    @property
+    def stages(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Every stage of a part."""
+        return tuple(stage for stage in STAGES if any(stage in part.acting_stages for part in self.methods))
+
+
+def compose(*methods: Method) -> Composed:
+    """Run methods that act in different stages together.
+
+    Parameters
+    ----------
+    *methods : Method
+        At least two; no two may act in the same stage (before the decoder, inside its layers, in prefill, while
+        decoding).
+
+    Returns
+    -------
+    Composed
+        A method like any other. Shares count the tokens that the stage before has left.
+
+    Raises
+    ------
+    ValueError
+        If two of them act in the same stage, or there are fewer than two.
+    TypeError
+        If one of them is no method.
+
+    Examples
+    --------
+    >>> vistrim.compose(vistrim.FasterVLM(0.5), vistrim.PVTP(), vistrim.VTA())
+    """
+    for method in methods:
+        if not isinstance(method, Method):
+            raise TypeError(f"compose takes methods such as vistrim.ST3(), not {method!r}")
+    if len(methods) < 2:
+        raise ValueError("compose takes at least two methods: use a single one as it is")
+    acts: dict[str, Method] = {}
+    for method in methods:
+        for stage in method.acting_stages:
+            if stage in acts:
+                raise ValueError(
+                    f"{acts[stage].name} and {method.name} both act in the {stage} stage: "
+                    "compose methods that act in different ones (`vistrim methods` lists them)"
+                )
+            acts[stage] = method
+    return Composed(methods)

@@ -1,0 +1,247 @@
+"""What a trimming method is: three stages, each of which decides which visual tokens stay.
+
+A method never touches hidden states, positions, masks or caches. It is given a view of the tokens and answers with
+a `Selection`; the engine does the rest. A method that overrides nothing keeps everything.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NoReturn, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from vistrim.core.model_facts import ModelFacts
+from vistrim.core.scores import AttentionRows
+from vistrim.core.selection import Selection, keep_top
+from vistrim.core.structure import LayerStructure
+from vistrim.errors import MethodError
+from vistrim.methods.base.stage_inputs import InputTokens, LayerTokens
+
+Positions = Literal["original", "renumber"]
+"""RoPE positions of the tokens that are left: "original", each keeps its own; "renumber", consecutive ones."""
+
+
+SHOWN = 16
+"""Numbers up to which the content of a wrong tensor is shown."""
+LONGEST = 300
+"""Characters that are shown of any other wrong answer."""
+
+Ranking = Literal["layer before", "layer ahead", "guide", "nothing"]
+"""Whose attention scores the tokens: the layer's that has just run, the one's about to run, a guide's, or none's."""
+
+
+def check_positions(positions: str) -> None:
+    """Refuse anything but a way to give positions."""
+    if positions not in ("original", "renumber"):
+        raise ValueError(f"positions={positions!r}: must be original or renumber")
+
+
+def check_layers(name: str, layers: tuple[int, ...], first: int) -> None:
+    """Refuse anything but a tuple of rising layer numbers from ``first`` on."""
+    fits = isinstance(layers, tuple) and layers and all(type(layer) is int for layer in layers)
+    if not fits or layers[0] < first or any(a >= b for a, b in pairwise(layers)):
+        raise ValueError(f"{name}={layers!r}: must be a tuple of whole numbers that rise, from {first} on")
+
+
+def check_layer(name: str, layer: int, depth: int) -> None:
+    """Refuse a first cut behind the last layer."""
+    if layer >= depth:
+        raise ValueError(
+            f"{name}={layer}, but the model has {depth} decoder layers (0 to {depth - 1}): "
+            f"nothing would be trimmed; choose a smaller {name}"
+        )
+
+
+class ModelLoader(Protocol):
+    """Loads a model that a method needs beside the one it runs on; as text it is that model's name."""
+
+    def __call__(self, device: str, dtype: torch.dtype) -> nn.Module:
+        """Load it to a device, in a number type; the same call gives the same model again."""
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """What a method that ranks by a guide asks for.
+
+    The guide is a smaller model that answers the prompt first. Its attention scores the visual tokens, and where it is
+    sure enough of its answer, that is the answer.
+
+    Attributes
+    ----------
+    guide : nn.Module
+        A multimodal model for generation, with the same visual tokens.
+    exit_threshold : float or None
+        Exit score above which the guide's answer is returned; None: there is no such score.
+    consistency_share : float
+        Share of the visual tokens, the best ones, with which the guide reads its answer again for that score.
+    """
+
+    guide: nn.Module
+    exit_threshold: float | None
+    consistency_share: float
+
+
+@dataclass(frozen=True)
+class Method:
+    """Base class of all methods; subclasses are frozen dataclasses that register themselves.
+
+    A new method sets the class variables and overrides the hooks of the stages it acts in.
+    """
+
+    name: ClassVar[str]
+    """Name on the command line and in reports."""
+    summary: ClassVar[str]
+    """One line: what it does."""
+    stages: ClassVar[tuple[str, ...]]
+    """Where it acts: "input" (before the LLM), "structure" (inside the layers), "prefill", "decode"."""
+    needs: ClassVar[str] = "nothing"
+    """What it asks of the model."""
+    kv_cache: ClassVar[str]
+    """What it does to the KV cache of visual tokens."""
+    source: ClassVar[str]
+    """Paper or origin."""
+    ranks_by: ClassVar[Ranking] = "layer before"
+    """What scores the cuts in prefill."""
+    reads_question: ClassVar[bool] = False
+    """Whether `select_input` is given the question embedding, for which the decoder reads the question first."""
+    reads_prompt: ClassVar[bool] = False
+    """Whether `select_prefill` reads the prompt's text although nothing scores the cut."""
+    reads_vision: ClassVar[bool] = False
+    """Whether `select_input` is given what the vision tower computed: see `vision_blocks` and `vision_states`."""
+    needs_grid: ClassVar[bool] = False
+    """Whether `select_input` needs images whose visual tokens form a grid."""
+
+    def __str__(self) -> str:
+        """Name and parameters in the notation of the command line, e.g. ``st3:ratio=0.3,stride=4``."""
+        params = ",".join(f"{f.name}={notation(getattr(self, f.name))}" for f in fields(self))
+        return f"{self.name}:{params}" if params else self.name
+
+    @property
+    def acts_in_decode(self) -> bool:
+        """Whether the KV cache is trimmed while tokens are generated."""
+        return "decode" in self.stages
+
+    @property
+    def renumbers(self) -> bool:
+        """Whether the tokens that are left get consecutive RoPE positions: as its ``positions`` say, if it has any."""
+        return bool(getattr(self, "positions", "original") == "renumber")
+
+    @property
+    def guidance(self) -> Guidance | None:
+        """The guide of a fitted method that ranks by one."""
+        return None
+
+    @property
+    def acting_stages(self) -> tuple[str, ...]:
+        """Stages in which it does something as it is set."""
+        return tuple(stage for stage in self.stages if stage != "decode" or self.acts_in_decode)
+
+    def fitted(self, model: ModelFacts) -> "Method":
+        """The method as it runs on a model: itself, or with what depends on the model filled in.
+
+        Raises
+        ------
+        ValueError
+            If the parameters do not fit the model; with the fix in its message.
+        """
+        return self
+
+    def own_flops(self, model: ModelFacts, visual_per_layer: Sequence[int]) -> int:
+        """FLOPs of the method's own networks for a sample of which each layer processed so many visual tokens."""
+        return 0
+
+    def structure(self, model: ModelFacts) -> tuple[LayerStructure, ...] | None:
+        """What each layer leaves out for the visual tokens that it still has; None: no layer leaves out anything."""
+        return None
+
+    def vision_blocks(self, feature_block: int) -> tuple[int, ...]:
+        """Blocks (0-based) of the vision tower whose attention `select_input` asks for.
+
+        ``feature_block`` is the one whose output becomes the visual tokens.
+
+        Raises
+        ------
+        ValueError
+            If the parameters do not fit such a tower.
+        """
+        return ()
+
+    def vision_states(self, feature_block: int) -> tuple[int, ...]:
+        """Blocks (0-based) of the vision tower whose output `select_input` asks for."""
+        return ()
+
+    def select_input(self, tokens: InputTokens) -> Selection | None:
+        """Choose the visual tokens that enter the decoder; None keeps all."""
+        return None
+
+    def prefill_layers(self, depth: int) -> tuple[int, ...]:
+        """Layers before which `select_prefill` is to be asked; layer 0 is none of them."""
+        return ()
+
+    def query_rows(self, embeddings: Tensor, visual: Tensor, prompt: Tensor) -> Tensor | None:
+        """Choose the text tokens whose attention ranks visual tokens in prefill; None: the last prompt token.
+
+        Parameters
+        ----------
+        embeddings : Tensor
+            ``[batch, tokens, hidden]``: what enters decoder layer 0.
+        visual : Tensor
+            ``[batch, tokens]`` bool.
+        prompt : Tensor
+            ``[batch, tokens]`` bool: False for padding and for what is behind the prompt (drafts, answers).
+
+        Returns
+        -------
+        Tensor or None
+            ``[batch, tokens]`` bool.
+        """
+        return None
+
+    def score(self, attention: AttentionRows, visual: Tensor) -> Tensor:
+        """Turn the attention of the query rows into the scores ``[batch, tokens]`` of a cut in prefill."""
+        return attention.received()
+
+    def select_prefill(self, layer: int, tokens: LayerTokens) -> Selection | None:
+        """Choose the visual tokens that layer ``layer`` and all later ones still process; None keeps all."""
+        return None
+
+    def decode_counts(
+        self, layer: int, step: int, initial: Sequence[int], left: Sequence[int], depth: int
+    ) -> tuple[int, ...] | None:
+        """Visual tokens per sample that the cache of ``layer`` may hold at decoding step ``step``; None: no limit.
+
+        ``initial`` tokens per sample entered the decoder, and prefill left ``left`` of them in this layer. The engine
+        asks before it computes any score, and passes on only what is below the tokens held.
+        """
+        return None
+
+    def select_decode(self, layer: int, counts: Sequence[int], tokens: LayerTokens) -> Selection:
+        """Choose the ``counts[b]`` visual tokens that stay in the cache of ``layer``: those with the highest score."""
+        return keep_top(tokens.scores, tokens.visual, counts)
+
+
+def notation(value: Any) -> str:
+    """Write a parameter as the command line reads it: ``(2, 6, 15)`` as ``2/6/15``, a model by its name."""
+    if isinstance(value, nn.Module):
+        return Path(getattr(value, "name_or_path", "")).name or type(value).__name__
+    return "/".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def refuse_answer(method: Method, hook: str, answer: Any, problem: str) -> NoReturn:
+    """Refuse what a method returned.
+
+    Raises
+    ------
+    MethodError
+        That names the method and what it returned.
+    """
+    if isinstance(answer, torch.Tensor):
+        text = f"a tensor {list(answer.shape)} of {answer.dtype}"
+        text += f" ({answer.tolist()})" if answer.numel() <= SHOWN else ""
+    else:
+        text = repr(answer)
+        text = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    raise MethodError(f"{method.name}: {hook} returned {' '.join(text.split())}: {problem}")

@@ -1,0 +1,44 @@
+"""What a method's answers depend on beside its notation: the contents of its files, and its guide."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vistrim.core.model_facts import ModelFacts
+from vistrim.methods.base.method import Method
+
+
+def method_hash(method: Method, model: ModelFacts) -> str:
+    """Tell methods apart that are written alike: a hash over everything that they are made of on a model."""
+    digest = hashlib.sha256()
+    _add(digest, method.fitted(model))
+    return digest.hexdigest()[:16]
+
+
+def _add(digest: Any, value: Any) -> None:
+    if isinstance(value, Tensor):
+        digest.update(f"{tuple(value.shape)}{value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    elif isinstance(value, nn.Module):
+        # The first values tell models apart; all of a large guide's would take minutes.
+        for name, tensor in value.state_dict().items():
+            digest.update(name.encode())
+            _add(digest, tensor.flatten()[:64])
+    elif is_dataclass(value):
+        digest.update(type(value).__name__.encode())
+        for field in fields(value):
+            digest.update(field.name.encode())
+            _add(digest, getattr(value, field.name))
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            digest.update(str(key).encode())
+            _add(digest, inner)
+    elif isinstance(value, (tuple, list)):
+        for inner in value:
+            _add(digest, inner)
+    else:
+        digest.update(repr(value).encode())

@@ -1,0 +1,41 @@
+"""Methods that cut once, before one decoder layer."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+from vistrim.core.model_facts import ModelFacts
+from vistrim.methods.base.method import Method, Positions, check_layer, check_positions
+
+
+@dataclass(frozen=True)
+class OneCut(Method):
+    """Base class: `select_prefill` is asked before layer ``layer`` alone."""
+
+    stages = ("prefill",)
+
+    @property
+    @abstractmethod
+    def layer(self) -> int:
+        """First layer (0-based, at least 1) that runs on fewer tokens."""
+
+    @property
+    @abstractmethod
+    def positions(self) -> Positions:
+        """RoPE positions of the tokens that are left."""
+
+    def __post_init__(self) -> None:
+        if type(self.layer) is not int or self.layer < 1:
+            raise ValueError(
+                f"layer={self.layer}: must be a whole number, at least 1; to choose tokens before the decoder use a "
+                "method that acts there, such as random"
+            )
+        check_positions(self.positions)
+
+    def fitted(self, model: ModelFacts) -> Method:
+        """Refuse a cut behind the last layer."""
+        check_layer("layer", self.layer, model.decoder.layers)
+        return self
+
+    def prefill_layers(self, depth: int) -> tuple[int, ...]:
+        """The one cut."""
+        return (self.layer,)

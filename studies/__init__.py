@@ -1,0 +1,1 @@
+"""Measurements on hardware that the tests do not have, and their results."""

@@ -1,0 +1,118 @@
+"""What holds for every method that can be listed, whatever it does."""
+
+from pathlib import Path
+
+import pytest
+
+import vistrim
+from tests import tiny
+from tests.engine.test_against_oracle import TOLERANCE
+from tests.methods.every_method import SETTINGS, built
+from vistrim.engine.tokens.token_map import TokenMap
+
+ROOT = Path(__file__).parents[2]
+NAMES = [info.name for info in vistrim.list_methods()]
+ORACLES = {
+    "dyvte": "methods/test_dyvte_against_dense.py",
+    "fastervlm": "methods/test_against_dense.py",
+    "fastv": "methods/test_against_dense.py",
+    "gsearch": "methods/test_gsearch_against_dense.py",
+    "hybrid": "methods/test_composition.py",
+    "pool": "methods/test_input_stage.py",
+    "psigmoid": "methods/test_psigmoid_against_dense.py",
+    "pvtp": "engine/test_against_oracle.py",
+    "pyramiddrop": "methods/test_against_dense.py",
+    "quecc": "methods/test_quecc.py",
+    "random": "methods/test_input_stage.py",
+    "sgl": "methods/test_sgl_against_dense.py",
+    "sparsevlm": "methods/test_against_dense.py",
+    "st3": "engine/test_against_oracle.py",
+    "uniform": "methods/test_input_stage.py",
+    "vispruner": "methods/test_against_dense.py",
+    "vta": "engine/test_against_oracle.py",
+    "vtc-cls": "methods/test_against_dense.py",
+    "vtw": "methods/test_against_dense.py",
+    "yopo": "methods/test_yopo_against_dense.py",
+}
+"""The file, in the tests' folder, that compares each method with an independent computation."""
+
+EACH = pytest.mark.parametrize("name", NAMES)
+
+
+@EACH
+def test_is_told_of(name):
+    """In the README's table, in the documents, and in the changelog."""
+    documents = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))]
+    assert f"`{name}`" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"`{name}`" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert any(name in words(text) for text in documents)
+
+
+def words(text: str) -> set[str]:
+    """Words, of which a name such as `vtc-cls` is one."""
+    return set("".join(c if c.isalnum() or c in "-_" else " " for c in text).split())
+
+
+@EACH
+def test_has_an_oracle(name):
+    """It runs the method's class in a test file that has independent rules, and nothing else has an entry here."""
+    assert set(ORACLES) == set(SETTINGS) == set(NAMES)
+    text = (ROOT / "tests" / ORACLES[name]).read_text(encoding="utf-8")
+    assert type(vistrim.get_method(name)).__name__ in words(text)
+
+
+@EACH
+def test_selections_are_right_and_a_sample_alone_equals_the_same_in_a_batch(name, monkeypatch):
+    model, samples, method = tiny.shared(), tiny.RAGGED, built(name)
+    seen = []
+    keep = TokenMap.keep
+
+    def spy(tokens, selection):
+        seen.append((tokens, selection))
+        return keep(tokens, selection)
+
+    monkeypatch.setattr(TokenMap, "keep", spy)
+    with vistrim.trim(model, method) as run:
+        together = tiny.generate(model, tiny.batch(samples), 6)
+        report = run.report
+        for tokens, selection in seen:
+            check(tokens, selection)
+        assert seen or method.acting_stages == ("structure",)
+        answers = together.sequences[:, tiny.batch(samples)["input_ids"].shape[1] :]
+        for b, sample in enumerate(samples):
+            alone = tiny.generate(model, tiny.batch([sample]), 6)
+            assert alone.sequences[0, len(sample.ids) :].tolist() == answers[b].tolist()
+            assert (tiny.logits(alone)[0] - tiny.logits(together)[b]).abs().max() <= TOLERANCE
+            for ours, whole in zip(of(run.report, 0), of(report, b), strict=True):
+                assert ours == whole
+
+
+def check(tokens, selection):
+    kept = selection.keep & tokens.visual
+    assert tuple(kept.sum(1).tolist()) == selection.counts
+    assert all(0 <= n <= most for n, most in zip(selection.counts, tokens.n_visual, strict=True))
+    if selection.merge_into is not None:
+        samples, rows = (selection.merge_into >= 0).nonzero(as_tuple=True)
+        targets = selection.merge_into[samples, rows]
+        assert kept[samples, targets].all()
+        assert not kept[samples, rows].any()
+        assert tokens.visual[samples, rows].all()
+
+
+def of(report, b):
+    """What a report says of one sample; distinct tokens in prompt order that are there."""
+    kept = [(stage.layer, stage.kept[b], stage.merged[b]) for stage in report.stages]
+    for _, tokens, merged in kept:
+        assert tokens == sorted(set(tokens))
+        assert set(merged) <= set(tokens) <= set(range(report.visual_tokens[b]))
+    # A stage at which only other samples of the batch lose tokens leaves this one as it was.
+    changes, last = [], list(range(report.visual_tokens[b]))
+    for layer, tokens, merged in kept:
+        if tokens != last or merged:
+            changes.append((layer, tokens, merged))
+        last = tokens
+    return [
+        changes,
+        [layer[b] for layer in report.visual_tokens_per_layer],
+        [layer[b] for layer in report.kv_tokens_per_layer],
+    ]
