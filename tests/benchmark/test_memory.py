@@ -47,11 +47,7 @@ def suggestions(error):
     ("wanted", "gib", "names"),
     [
         (small(layers=4, hidden=1024, visual_tokens=2304, batch=8), 2.4, {"batch", "layers", "hidden"}),
-        (
-            small("qwen2.5-vl-7b", layers=6, hidden=1792, batch=64),
-            4.3,
-            {"batch", "distinct_layers", "layers", "hidden"},
-        ),
+        (small("qwen2.5-vl-7b", layers=6, hidden=1792, batch=64), 3.4, {"batch distinct_layers"}),
         (small("internvl3-8b", layers=4, hidden=1024, dtype="bfloat16"), 0.78, {"distinct_layers", "layers", "hidden"}),
         (small("llava-next-7b", layers=4, hidden=1024, batch=4), 0.1, {"batch distinct_layers hidden layers"}),
     ],

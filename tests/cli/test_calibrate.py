@@ -226,5 +226,5 @@ def test_a_budget_of_flops(checkpoint, tmp_path):
 def test_help():
     listed = vistrim("calibrate")
     assert listed.exit_code == 0
-    assert all(name in listed.stdout for name in ("gsearch", "psigmoid", "scaling"))
+    assert all(name in listed.stdout for name in ("gsearch", "psigmoid", "dyvte", "yopo"))
     assert "Example: vistrim calibrate gsearch" in vistrim("calibrate", "gsearch", "--help").stdout

@@ -10,8 +10,8 @@ from tests import guides
 from tests.cli.checkpoint import build_processor
 from tests.cli.invoke import error_line, vistrim
 from tests.cli.test_run import LENGTH, as_json, generated
-from vistrim import SGL
 from vistrim.cli.app import app
+from vistrim.cli.parsing import parse_method
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +66,9 @@ def test_answers_and_report(checkpoint, guide, image):
     (line,) = as_json(
         *("run", image, "-p", "what is this", "--model", checkpoint, "--method", f"sgl:guide={guide}", *LENGTH)
     )
-    assert line["answer"] == generated(checkpoint, image, "what is this", SGL(guide))
-    assert line["report"]["method"] == str(SGL(guide))
+    method = parse_method(f"sgl:guide={guide}")
+    assert line["answer"] == generated(checkpoint, image, "what is this", method)
+    assert line["report"]["method"] == str(method)
     assert line["report"]["guide_seconds"] > 0
     assert line["report"]["exited"] == [False]
 

@@ -104,5 +104,5 @@ def test_unknown_and_missing_weights_say_what_to_do(monkeypatch, tmp_path):
         weights_path("refrence")
     monkeypatch.setattr("vistrim.shipped._WEIGHTS", tmp_path)
     for name in TRAINED_BY:
-        with pytest.raises(FileNotFoundError, match=r"vistrim\.reference\.train"):
+        with pytest.raises(FileNotFoundError, match=r"training\.reference\.train"):
             weights_path(name)

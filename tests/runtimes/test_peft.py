@@ -18,6 +18,8 @@ from tests.runtimes import few_bits
 from tests.tiny import generate, logits
 from vistrim import ST3, YOPO, FastV, PyramidDrop, SparseVLM, UnsupportedModelError, trim
 
+# Merged weights are rounded once more: untouched models differ by up to 1e-5 from their merged twins.
+MERGED = 1e-4
 NAMES = ["llava", "qwen2_5_vl", "qwen3_vl", "gemma3", "internvl"]
 METHODS = {
     "st3": ST3(1, 1, 0.3, "cosine", 7, 0.1),
@@ -65,7 +67,7 @@ def trimmed(model, inputs, method, call=None, **options):
 
 
 def assert_equal(found, expected):
-    assert close(found[0], expected[0])
+    assert close(found[0], expected[0], MERGED)
     assert found[1] == expected[1]
 
 
@@ -109,7 +111,7 @@ def test_a_bare_forward_pass(kind):
         with torch.no_grad(), trim(m, METHODS["st3"]) as run:
             output = m(**inputs, labels=labels)
         found.append((output.logits, output.loss, run.report.stages))
-    assert close(found[0][0], found[1][0])
+    assert close(found[0][0], found[1][0], MERGED)
     assert close(found[0][1], found[1][1])
     assert found[0][2] == found[1][2] != []
 
@@ -134,7 +136,7 @@ def test_two_turns_and_beams():
             second = generate(m, turn, 4)
             beams = generate(m, inputs, 4, num_beams=2, output_scores=True).sequences_scores
         found.append(torch.cat([logits(first).flatten(), logits(second).flatten(), beams]))
-    assert close(found[0], found[1])
+    assert close(found[0], found[1], MERGED)
 
 
 def with_two_adapters():
