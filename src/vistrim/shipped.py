@@ -1,21 +1,23 @@
-"""Models that come with vistrim: found by name, as data of the package."""
+"""Models that come with vistrim: found by name, as data of the package or of one beside it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-#: Shipped models, and what trains each.
+#: Models in this package, and what trains each.
 TRAINED_BY = {
     "reference": "training.reference.train --size base",
     "reference-small": "training.reference.train --size small",
     "reference-quecc-16": "training.reference.train_quecc --tokens 16",
 }
-NAMES = tuple(TRAINED_BY)
+#: Put together on this machine, see ``vistrim.reference_lm``.
+PUT_TOGETHER = "reference-lm"
+NAMES = (*TRAINED_BY, PUT_TOGETHER)
 _WEIGHTS = Path(__file__).parent / "reference" / "weights"
 
 
 def weights_path(name: str) -> Path:
-    """Folder of a shipped reference model, as ``from_pretrained`` takes it.
+    """Folder of a reference model, as ``from_pretrained`` takes it; that of ``reference-lm`` is made if it is missing.
 
     Parameters
     ----------
@@ -28,9 +30,15 @@ def weights_path(name: str) -> Path:
         If there is no reference model of that name.
     FileNotFoundError
         If its weights are not shipped with this version.
+    LoadError
+        If a part of ``reference-lm`` is missing, or its folder cannot be written.
     """
     if name not in NAMES:
         raise ValueError(f"no reference model {name!r}; there are {', '.join(NAMES)}")
+    if name == PUT_TOGETHER:
+        from vistrim.reference_lm import checkpoint
+
+        return checkpoint()
     path = _WEIGHTS / name
     if not (path / "config.json").exists():
         raise FileNotFoundError(

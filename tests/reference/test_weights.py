@@ -12,7 +12,7 @@ from vistrim.evaluation.items import with_images
 from vistrim.reference.items import items
 from vistrim.reference.processing import build_processor, chat
 from vistrim.reference.tasks import SHORT_TASKS
-from vistrim.shipped import NAMES, weights_path
+from vistrim.shipped import TRAINED_BY, weights_path
 
 LEVEL = "several"
 PER_TASK = 5
@@ -103,6 +103,6 @@ def test_unknown_and_missing_weights_say_what_to_do(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="reference"):
         weights_path("refrence")
     monkeypatch.setattr("vistrim.shipped._WEIGHTS", tmp_path)
-    for name in NAMES:
+    for name in TRAINED_BY:
         with pytest.raises(FileNotFoundError, match=r"training\.reference\.train"):
             weights_path(name)

@@ -64,7 +64,7 @@ def evaluate_command(
     """
     # Everything cheap is checked before the model is loaded.
     methods = parse_methods(method or ["st3"], {UNTOUCHED: None})
-    asked = read_items(tasks, split, level, limit, seed, images)
+    asked = read_items(model, tasks, split, level, limit, seed, images)
     check_loading(dtype, device)
     if importlib.util.find_spec("matplotlib") is None:
         raise MissingPackageError("the plot needs matplotlib; run `pip install 'vistrim[eval]'`")

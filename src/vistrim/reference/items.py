@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from random import Random
 
@@ -19,6 +20,8 @@ EVALUATED = {
     _EASY_VQA.name: _EASY_VQA,
 }
 """Tasks by name, in the order in which they are reported."""
+TOGETHER = {"short": SHORT_TASKS}
+"""Names of several tasks together."""
 
 NOTE = (
     "The reference models know nothing but drawn shapes: accuracy on them is evidence about a method's mechanics, "
@@ -60,22 +63,49 @@ def items(task: str, split: str, level: str, number: int, seed: int = 0) -> list
     if level not in LEVELS:
         raise ValueError(f"no level {level!r}: choose {', '.join(LEVELS)}")
     if task == easy_vqa.TASK:
-        return _easy_vqa_items(split, number, seed)
-    found: list[Item] = []
-    index = seed * _SEED_DISTANCE
-    while len(found) < number:
-        if index - seed * _SEED_DISTANCE > _SCENES_PER_QUESTION * (len(found) + 1):
-            raise ValueError(f"scenes of level {level!r} hardly offer any {task} question: take another level or task")
+        return easy_vqa_items(split, number, seed)
+
+    def item(index: int) -> Item | None:
         scene = generate_scene(split, index, LEVELS[level])
         question = ask(task, scene, Random(f"question:{split}:{task}:{index}"))
-        if question is not None:
-            name = f"{split}/{level}/{index}/{task}"
-            found.append(Item(name, EVALUATED[task], question.prompt, question.answer, partial(render, scene)))
+        if question is None:
+            return None
+        name = f"{split}/{level}/{index}/{task}"
+        return Item(name, EVALUATED[task], question.prompt, question.answer, partial(render, scene))
+
+    return from_scenes(item, task, level, number, seed)
+
+
+def from_scenes(item: Callable[[int], Item | None], task: str, level: str, number: int, seed: int) -> list[Item]:
+    """Items about as many scenes as it takes.
+
+    Parameters
+    ----------
+    item : callable
+        Makes the item about a scene, given its index; None where the scene offers no such question.
+    task, level, number, seed
+        See `items`.
+
+    Raises
+    ------
+    ValueError
+        If hardly any scene offers one.
+    """
+    found: list[Item] = []
+    start = seed * _SEED_DISTANCE
+    index = start
+    while len(found) < number:
+        if index - start > _SCENES_PER_QUESTION * (len(found) + 1):
+            raise ValueError(f"scenes of level {level!r} hardly offer any {task} question: take another level or task")
+        made = item(index)
+        if made is not None:
+            found.append(made)
         index += 1
     return found
 
 
-def _easy_vqa_items(split: str, number: int, seed: int) -> list[Item]:
+def easy_vqa_items(split: str, number: int, seed: int) -> list[Item]:
+    """Questions of easy-VQA, in an order of their own for each seed; see `items`."""
     pictures = easy_vqa.pictures(split)
     places = [(i, j) for i, picture in enumerate(pictures) for j in range(len(picture.questions))]
     Random(f"{easy_vqa.TASK}:{split}:{seed}").shuffle(places)

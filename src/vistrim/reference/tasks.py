@@ -121,10 +121,13 @@ def describe(shape: Shape) -> str:
 
 def description_f1(given: str, right: str) -> float:
     """F1 over object facts: (area, size), (area, colour), (area, kind) and (area, letter) of every shape."""
-    given_facts, right_facts = _facts(plain(given)), _facts(plain(right))
-    common = sum((given_facts & right_facts).values())
-    total = sum(given_facts.values()) + sum(right_facts.values())
-    return 2 * common / total if total else 0.0
+    return f1(_facts(plain(given)), _facts(plain(right)))
+
+
+def f1(given: Counter, right: Counter) -> float:
+    """F1 of what was given over what is right, both counted; 0 where there is nothing."""
+    total = given.total() + right.total()
+    return 2 * (given & right).total() / total if total else 0.0
 
 
 def _facts(text: str) -> Counter[tuple[str, str]]:

@@ -1,0 +1,1 @@
+"""Data alone: the weights that ``vistrim.load("reference-lm")`` adds to its language model."""

@@ -75,7 +75,7 @@ def dyvte(
     measurements = out.with_name(f"{out.name}.progress")
     if measurements.exists() and not measurements.is_dir():
         raise WrongUsageError(f"{measurements}, where measurements are kept, is a file: give another --out")
-    questions = read_questions(data, own_tasks, split, limit or default, seed, "accuracy")
+    questions = read_questions(model, data, own_tasks, split, limit or default, seed, "accuracy")
 
     loaded, processor = load_model(model, dtype, device)
     facts = describe(loaded).facts

@@ -25,12 +25,14 @@ SPLITS = ("train", "validation")
 
 
 def read_questions(
-    data: Path | None, tasks: str | None, split: str, limit: int | None, seed: int, objective: str
+    model: str, data: Path | None, tasks: str | None, split: str, limit: int | None, seed: int, objective: str
 ) -> list[Item]:
     """Questions to calibrate on.
 
     Parameters
     ----------
+    model : str
+        Whose own tasks, where there is no data.
     data : Path or None
         JSON lines of the user's own: ``{"image": path, "prompt": str, "answer": str}``, the path relative to the file;
         the answer may be missing if the objective needs none.
@@ -55,7 +57,8 @@ def read_questions(
             f"--split {split}: choose {' or '.join(SPLITS)}; test questions are for figures, not for choosing"
         )
     if data is None:
-        found = read_items(DEFAULT_TASKS if tasks is None else tasks, split, limit=limit or DEFAULT_LIMIT, seed=seed)
+        named = DEFAULT_TASKS if tasks is None else tasks
+        found = read_items(model, named, split, limit=limit or DEFAULT_LIMIT, seed=seed)
     elif tasks is not None:
         raise WrongUsageError("--data and --tasks are two sources of questions: leave one of them out")
     else:

@@ -116,7 +116,7 @@ class Calibration:
     @cached_property
     def questions(self) -> list[Item]:
         """What is asked."""
-        return read_questions(self.data, self.tasks, self.split, self.limit, self.seed, self.objective)
+        return read_questions(self.model, self.data, self.tasks, self.split, self.limit, self.seed, self.objective)
 
     @property
     def _asked(self) -> dict[str, Any]:

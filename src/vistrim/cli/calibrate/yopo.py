@@ -58,7 +58,7 @@ def yopo(
     check_loading(dtype, device)
     check_new_file(out, force)
     default = DEFAULT_LIMIT if data is None else None
-    asked = read_questions(data, tasks, split, limit or default, seed, "agreement")
+    asked = read_questions(model, data, tasks, split, limit or default, seed, "agreement")
 
     loaded, processor = load_model(model, dtype, device)
     refuse_placeholders(asked, processor)

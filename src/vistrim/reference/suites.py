@@ -1,0 +1,39 @@
+"""Which questions go with which model: those that it was trained to answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from vistrim.evaluation.items import Item, Task
+from vistrim.reference import items as drawn
+from vistrim.reference.lm import items as placed
+from vistrim.shipped import PUT_TOGETHER
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Questions of one kind.
+
+    Attributes
+    ----------
+    evaluated : Mapping
+        Tasks by name.
+    together : Mapping
+        Names of several tasks together.
+    items : callable
+        See `vistrim.reference.items.items`.
+    """
+
+    evaluated: Mapping[str, Task]
+    together: Mapping[str, tuple[str, ...]]
+    items: Callable[[str, str, str, int, int], list[Item]]
+
+
+_DRAWN = Suite(drawn.EVALUATED, drawn.TOGETHER, drawn.items)
+_PLACED = Suite(placed.EVALUATED, placed.TOGETHER, placed.items)
+
+
+def suite_of(model: str) -> Suite:
+    """The questions for a model: of ``reference-lm`` its own, of all others those of ``reference``."""
+    return _PLACED if model == PUT_TOGETHER else _DRAWN
