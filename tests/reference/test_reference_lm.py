@@ -11,7 +11,13 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlavaForConditionalGeneration, LlavaProcessor
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+)
 
 import vistrim
 from vistrim import LoadError, reference_lm
@@ -100,6 +106,17 @@ def test_weights_are_the_dequantized_base_with_the_adapter_and_what_was_trained(
     for module, file in ((parts.vision_tower, "tower"), (parts.multi_modal_projector, "projector")):
         for name, value in load_file(weights / f"{file}.safetensors").items():
             assert torch.equal(module.state_dict()[name], value.float()), name
+
+
+def test_other_tools_find_what_they_expect_of_a_llava_checkpoint(site):
+    folder = reference_lm.checkpoint()
+    names = load_file(folder / "model.safetensors").keys()
+    parts = ("language_model.model.", "vision_tower.vision_model.", "multi_modal_projector.")
+    assert all(name.startswith(parts) for name in names)
+    config = LlavaConfig.from_pretrained(folder)
+    assert config.image_seq_length == (small.VISION["image_size"] // small.VISION["patch_size"]) ** 2
+    assert config.image_token_id == len(small.TOKENS) == config.text_config.vocab_size - 1
+    assert not hasattr(config.text_config, "quantization_config")
 
 
 def test_text_is_formatted_and_read_as_the_base_does(made, installed):

@@ -11,7 +11,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 import vistrim
 from vistrim.methods.base.artifacts import FOLDER
 from vistrim.reference.processing import build_tokenizer
-from vistrim.shipped import NAMES, weights_path
+from vistrim.shipped import TRAINED_BY, weights_path
 
 FILES = {
     "README.md",
@@ -37,7 +37,7 @@ HUB = {
 """Where LLaVA's parts are in the stock class, and what they are called in `llava-hf/llava-1.5-7b-hf`."""
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=TRAINED_BY)
 def loaded(request):
     folder = weights_path(request.param)
     model, info = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True)
@@ -120,7 +120,7 @@ def test_what_else_is_shipped_is_a_part_of_a_method_for_its_model():
     package = Path(vistrim.__file__).parent
     methods = {entry.name for entry in vistrim.list_methods()}
     others = [file for file in package.rglob("*.safetensors") if file.name != "model.safetensors"]
-    assert {file.parent for file in others} <= {weights_path(name) / FOLDER for name in NAMES}
+    assert {file.parent for file in others} <= {weights_path(name) / FOLDER for name in TRAINED_BY}
     for file in others:
         notes = stored(file)[1]
         assert notes["method"] == file.stem in methods
