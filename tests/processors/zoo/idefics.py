@@ -28,6 +28,7 @@ def _tokenizer():
         SPECIAL,
         image_token="<image>",
         fake_image_token="<fake_token_around_image>",
+        image_boundary_token="<fake_token_around_image>",
         global_image_token="<global-img>",
         end_of_utterance_token="<end_of_utterance>",
     )
