@@ -1,7 +1,7 @@
-"""``python -m tests.processors.walk FAMILY FOLDER``: every step through one family, in a process of its own.
+"""``python -m tests.processors.walk``: every step through families, for lines ``{"family": ..., "folder": ...}``.
 
-Writes ``outcomes.json`` into the folder: for each step an empty text, or how it failed. A process each, as some need a copy of
-torchvision, whose absence others are tried with.
+Answers with a line each: for every step an empty text, or how it failed. A process of its own, as most families need a copy of
+torchvision, and the others are tried without any; one for many families, as importing takes longer than the steps.
 """
 
 import json
@@ -58,11 +58,19 @@ def _outcome(step: Callable[[Place], None], place: Place) -> str:
     return ""
 
 
+def serve() -> None:
+    """Walk through what standard input names."""
+    # Whatever libraries print goes elsewhere.
+    answers, sys.stdout = sys.stdout, sys.stderr
+    for line in sys.stdin:
+        asked = json.loads(line)
+        print(json.dumps(walk(Place(asked["family"], Path(asked["folder"])))), file=answers, flush=True)
+
+
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(1)
     # As in tests/conftest.py.
     spare_room.WORTH_ROOM = 0
-    here = Path(sys.argv[2])
-    (here / "outcomes.json").write_text(json.dumps(walk(Place(sys.argv[1], here)), indent=1))
+    serve()
