@@ -46,7 +46,7 @@ UNKNOWN = PromptFormat(
 )
 
 _FORMATS = {"LlavaProcessor": LLAVA, "VideoLlavaProcessor": LLAVA, "PaliGemmaProcessor": BARE}
-"""Processor class to the format of its checkpoints that have no chat template. LLaVA-NeXT's differs with its decoder."""
+"""Processor class to the format of its checkpoints without a chat template. LLaVA-NeXT's differs with its decoder."""
 
 
 def prompt_format(processor: Any) -> PromptFormat:

@@ -14,8 +14,8 @@ from vistrim.cli.error_lines import WrongUsageError
 from vistrim.cli.image_files import read_images
 from vistrim.cli.prompts import is_unicode
 from vistrim.cli.reference_tasks import read_items
-from vistrim.evaluation.items import Item, Task
 from vistrim.errors import PromptError
+from vistrim.evaluation.items import Item, Task
 from vistrim.prompting import check_text
 
 DEFAULT_TASKS = "short,description"
