@@ -23,7 +23,7 @@ from vistrim.benchmark.speed_tables import notes, tables
 from vistrim.benchmark.subject import Subject, Wanted
 from vistrim.cli.bench_progress import live_tables
 from vistrim.cli.error_lines import WrongUsageError, memory_advice
-from vistrim.cli.models import check_loading, prepare_trim, silence_libraries
+from vistrim.cli.models import check_loading, note_format, prepare_trim, silence_libraries
 from vistrim.cli.parsing import parse_methods
 from vistrim.cli.terminal_tables import print_tables
 from vistrim.errors import MissingPackageError
@@ -146,7 +146,9 @@ def _check_folder(out: Path) -> None:
 def _subject(wanted: Wanted) -> Subject:
     silence_libraries()
     with Console(stderr=True, highlight=False, markup=False).status(f"making {wanted.model}"):
-        return make_subject(wanted)
+        subject = make_subject(wanted)
+    note_format(subject.settings.get("prompts", ""))
+    return subject
 
 
 def _measured(
