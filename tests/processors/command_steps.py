@@ -25,11 +25,11 @@ def command(*arguments: str) -> Any:
     Raises
     ------
     CommandFailedError
-        With the command's last line, or the exception that it let through.
+        With the command's error line, or the exception that it let through.
     """
     result = CliRunner().invoke(app, list(arguments), prog_name="vistrim")
     if result.exit_code:
-        said = (result.stderr.strip().splitlines() or [""])[-1]
+        said = next((line for line in result.stderr.splitlines() if line.startswith("error:")), result.stderr[-200:])
         crash = result.exception
         told = said if isinstance(crash, SystemExit) else f"traceback: {type(crash).__name__}: {crash}"
         raise CommandFailedError(told)
@@ -79,7 +79,7 @@ def overlay_two(place: Place) -> None:
 
 def bench(place: Place) -> None:
     """Times of a checkpoint."""
-    small = ("--new-tokens", "2", "--repeat", "1", "--text-tokens", "24")
+    small = ("--new-tokens", "2", "--repeat", "1", "--text-tokens", "128")
     command("bench", "--model", place.model_path, *METHOD, *small, "--out", place.result("bench"))
 
 

@@ -1,8 +1,9 @@
 """A copy of torchvision beside the environment, whose compiled part need not fit the installed torch.
 
-Many of transformers' processors import torchvision, for its functions in Python alone. Its compiled operators are built for
-one build of torch, and fail to load beside another, such as the CPU's. So `make` puts a copy into ``build/torchvision``, which
-is found by those tests that ask for it and by nothing else, and the two operators that its import looks up are declared here.
+Many of transformers' processors import torchvision, for its functions in Python alone. Its compiled operators are built
+for one build of torch, and fail to load beside another, such as the CPU's. So `make` puts a copy into
+``build/torchvision``, which is found by those tests that ask for it and by nothing else, and the two operators that its
+import looks up are declared here.
 """
 
 import importlib.util

@@ -1,7 +1,7 @@
 """``python -m tests.processors.walk``: every step through families, for lines ``{"family": ..., "folder": ...}``.
 
-Answers with a line each: for every step an empty text, or how it failed. A process of its own, as most families need a copy of
-torchvision, and the others are tried without any; one for many families, as importing takes longer than the steps.
+Answers with a line each: for every step an empty text, or how it failed. A process of its own, as most families need a
+copy of torchvision, and the others are tried without any; one for many families, as importing takes longer than the steps.
 """
 
 import json
@@ -18,34 +18,18 @@ OPERATORS = declare_operators()
 import torch  # noqa: E402
 import transformers  # noqa: E402
 
-from tests.processors import command_steps as commands  # noqa: E402
-from tests.processors import python_steps as python  # noqa: E402
+from tests.processors.command_steps import CommandFailedError  # noqa: E402
 from tests.processors.place import Place  # noqa: E402
+from tests.processors.python_steps import StockModelError  # noqa: E402
+from tests.processors.steps import STEPS  # noqa: E402
 from vistrim.engine.cache import spare_room  # noqa: E402
-
-STEPS: dict[str, Callable[[Place], None]] = {
-    "methods": commands.methods,
-    "run": commands.run,
-    "run, two images": commands.run_two,
-    "compare": commands.compare,
-    "overlay": commands.overlay,
-    "overlay, two images": commands.overlay_two,
-    "bench": commands.bench,
-    "eval": commands.evaluate,
-    "calibrate yopo": commands.yopo,
-    "calibrate dyvte": commands.dyvte,
-    "calibrate gsearch": commands.gsearch,
-    "calibrate psigmoid": commands.psigmoid,
-    "untouched": python.untouched,
-    "padded batch": python.batch,
-    "second turn": python.second_turn,
-    "video": python.video,
-}
 
 
 def walk(place: Place) -> dict[str, str]:
     """How each step ended: nothing, or what went wrong."""
-    return {name: _outcome(step, place) for name, step in STEPS.items() if name != "video" or place.checkpoint.has_video}
+    return {
+        name: _outcome(step, place) for name, step in STEPS.items() if name != "video" or place.checkpoint.has_video
+    }
 
 
 def _outcome(step: Callable[[Place], None], place: Place) -> str:
@@ -53,7 +37,7 @@ def _outcome(step: Callable[[Place], None], place: Place) -> str:
         step(place)
     except Exception as error:
         traceback.print_exc()
-        kind = {commands.CommandFailedError: "", python.StockModelError: "transformers: "}
+        kind = {CommandFailedError: "", StockModelError: "transformers: "}
         return kind.get(type(error), f"{type(error).__name__}: ") + " ".join(str(error).split())
     return ""
 

@@ -36,8 +36,6 @@ def _janus():
 
 CHECKPOINTS = (
     Checkpoint("deepseek_vl", lambda: _deepseek("DeepseekVL")),
-    Checkpoint(
-        "deepseek_vl_hybrid", lambda: _deepseek("DeepseekVLHybrid", high_res_size={"height": 64, "width": 64})
-    ),
+    Checkpoint("deepseek_vl_hybrid", lambda: _deepseek("DeepseekVLHybrid", high_res_size={"height": 64, "width": 64})),
     Checkpoint("janus", _janus),
 )

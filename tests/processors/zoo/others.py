@@ -1,8 +1,8 @@
-"""Ovis 2, Aria, GOT-OCR 2, Perception LM, Fuyu: processors like no other's."""
+"""Ovis 2, Aria, Perception LM, Fuyu: processors like no other's."""
 
 import transformers
 
-from tests.families.zoo import aria, got_ocr2, ovis2
+from tests.families.zoo import aria, ovis2
 from tests.families.zoo.family import END, IMAGE, START, VIDEO
 from tests.families.zoo.fuyu import NEWLINE
 from tests.processors.checkpoint import Checkpoint, image_processor
@@ -26,26 +26,17 @@ def _ovis2():
 def _aria():
     special = {IMAGE: "<|img|>", START: "<fim_prefix>", END: "<fim_suffix>", **TURNS}
     return transformers.AriaProcessor(
-        image_processor("AriaImageProcessor", max_image_size=490, min_image_size=70),
+        image_processor("AriaImageProcessor", max_image_size=980, min_image_size=140),
         build_tokenizer(special, image_token="<|img|>"),
-        size_conversion={490: aria.TOKENS},
+        size_conversion={980: aria.TOKENS},
         chat_template=chatml("<fim_prefix><|img|><fim_suffix>"),
     )
 
 
-def _of_seventy_pixels(config):
-    """Its processor knows two sizes of images only."""
-    config.vision_config.image_size, config.vision_config.patch_size = 490, 70
+def _of_large_patches(config):
+    """Its processor makes images of 980 pixels, whatever it is told."""
+    config.vision_config.image_size, config.vision_config.patch_size = 980, 140
     config.projector_patch_to_query_dict = {49: aria.TOKENS}
-
-
-def _got_ocr2():
-    special = {IMAGE: "<imgpad>", START: "<img>", END: "</img>", **TURNS}
-    processor = transformers.GotOcr2Processor(
-        image_processor("GotOcr2ImageProcessor", size={"height": 32, "width": 32}), build_tokenizer(special)
-    )
-    processor.num_image_tokens = got_ocr2.TOKENS
-    return processor
 
 
 def _perception_lm():
@@ -64,17 +55,14 @@ def _perception_lm():
 def _fuyu():
     special = {IMAGE: "|SPEAKER|", NEWLINE: "|NEWLINE|", 140: "<0x04>", 141: "<0x00>", 142: "<0x01>"}
     return transformers.FuyuProcessor(
-        image_processor(
-            "FuyuImageProcessor", size={"height": 24, "width": 24}, patch_size={"height": 4, "width": 4}
-        ),
+        image_processor("FuyuImageProcessor", size={"height": 24, "width": 24}, patch_size={"height": 4, "width": 4}),
         build_tokenizer(special),
     )
 
 
 CHECKPOINTS = (
     Checkpoint("ovis2", _ovis2),
-    Checkpoint("aria", _aria, _of_seventy_pixels, needs_torchvision=False),
-    Checkpoint("got_ocr2", _got_ocr2, needs_torchvision=False),
+    Checkpoint("aria", _aria, _of_large_patches, needs_torchvision=False),
     Checkpoint("perception_lm", _perception_lm, has_video=True),
     Checkpoint("fuyu", _fuyu, needs_torchvision=False),
 )
