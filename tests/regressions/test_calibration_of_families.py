@@ -1,4 +1,4 @@
-"""Calibration in families whose processors give more for each token than ids and mask, or that are called in other ways."""
+"""Calibration in families whose processors give more for each token than ids and mask, or that are called otherwise."""
 
 from types import SimpleNamespace
 
@@ -28,9 +28,7 @@ def test_answers_behind_prompts_are_read_as_they_are_generated(name):
     width = inputs["input_ids"].shape[1]
     ids = generated.sequences[:, width:]
     extended = with_text_behind(model, inputs, ids, torch.ones_like(ids, dtype=torch.bool))
-    assert all(
-        value.shape[1] == width + NEW for key, value in extended.items() if value.shape[:2] == ids.shape[:1] + (width,)
-    )
+    assert all(value.shape[1] == width + NEW for key, value in extended.items() if value.shape[:2] == (len(ids), width))
     read = model(**extended).logits[:, width - 1 : -1]
     assert close(read, tiny.logits(generated))
 

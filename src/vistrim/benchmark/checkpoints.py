@@ -74,7 +74,7 @@ def make_from_checkpoint(wanted: Wanted, device: torch.device) -> tuple[Any, dic
     return model, dict(inputs.to(device, dtype=model.dtype)), details
 
 
-def _without_weights(config: Any, dtype: torch.dtype, attn: str) -> Any:
+def _without_weights(config: Any, dtype: torch.dtype, attn: str | None) -> Any:
     try:
         with torch.device("meta"):
             model = AutoModelForImageTextToText.from_config(config, dtype=dtype, trust_remote_code=False)

@@ -78,8 +78,12 @@ def bench(
         ),
     ] = "auto",
     attn: Annotated[
-        str, typer.Option(help="Attention kernel: sdpa, eager, flash_attention_2, ...", metavar="NAME")
-    ] = "sdpa",
+        str | None,
+        typer.Option(
+            help="Attention kernel: sdpa, eager, flash_attention_2, ...; what transformers takes by default.",
+            metavar="NAME",
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...", metavar="NAME")] = "auto",
     repeat: Annotated[int, typer.Option(min=1, help="Rounds, in each of which every method runs once.")] = 5,
     threads: Annotated[
