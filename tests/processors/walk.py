@@ -1,7 +1,8 @@
 """``python -m tests.processors.walk``: every step through families, for lines ``{"family": ..., "folder": ...}``.
 
 Answers with a line each: for every step an empty text, or how it failed. A process of its own, as most families need a
-copy of torchvision, and the others are tried without any; one for many families, as importing takes longer than the steps.
+copy of torchvision, and the others are tried without any; one for many families, as importing takes longer
+than the steps.
 """
 
 import json
