@@ -30,6 +30,10 @@ def untouched(place: Place) -> None:
     """A method that keeps everything changes no bit, whatever the size of the image, and counts are the processor's."""
     for size in SIZES.values():
         _unchanged(place, _inputs(place, [[draw(size)]]))
+
+
+def untouched_two(place: Place) -> None:
+    """The same with two images of different sizes."""
     _unchanged(place, _inputs(place, [[draw(SIZES["square"]), draw(SIZES["wide"])]]))
 
 
@@ -101,7 +105,7 @@ def _inputs(
     place: Place, images: Sequence[Sequence[Image.Image]], questions: Sequence[str] = QUESTIONS[:1]
 ) -> dict[str, Any]:
     model, processor = place.loaded
-    return format_prompts(processor, questions, images).to(dtype=model.dtype)
+    return _tried(lambda: format_prompts(processor, questions, images)).to(dtype=model.dtype)
 
 
 def _unchanged(place: Place, inputs: Any) -> None:

@@ -20,6 +20,7 @@ STEPS: dict[str, Callable[[Place], None]] = {
     "calibrate gsearch": commands.gsearch,
     "calibrate psigmoid": commands.psigmoid,
     "untouched": python.untouched,
+    "untouched, two images": python.untouched_two,
     "padded batch": python.batch,
     "second turn": python.second_turn,
     "video": python.video,
