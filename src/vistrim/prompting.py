@@ -41,11 +41,19 @@ LLAVA = PromptFormat(
     lambda images, question: "USER: " + "".join(f"{image}\n" for image in images) + f"{question} ASSISTANT:",
 )
 BARE = PromptFormat("the images, then the bare question", True, lambda images, question: "".join(images) + question)
+QUESTION = PromptFormat(
+    "the bare question, to which the processor adds the image", True, lambda images, question: question
+)
 UNKNOWN = PromptFormat(
     f"{BARE.name}, as there is no chat template and the model's own format is not known", False, BARE.write
 )
 
-_FORMATS = {"LlavaProcessor": LLAVA, "VideoLlavaProcessor": LLAVA, "PaliGemmaProcessor": BARE}
+_FORMATS = {
+    "LlavaProcessor": LLAVA,
+    "VideoLlavaProcessor": LLAVA,
+    "PaliGemmaProcessor": BARE,
+    "FuyuProcessor": QUESTION,
+}
 """Processor class to the format of its checkpoints without a chat template. LLaVA-NeXT's differs with its decoder."""
 
 

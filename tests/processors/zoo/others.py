@@ -64,5 +64,5 @@ CHECKPOINTS = (
     Checkpoint("ovis2", _ovis2),
     Checkpoint("aria", _aria, _of_large_patches, needs_torchvision=False),
     Checkpoint("perception_lm", _perception_lm, has_video=True),
-    Checkpoint("fuyu", _fuyu, needs_torchvision=False),
+    Checkpoint("fuyu", _fuyu),
 )
