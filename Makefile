@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# For the tests of real processors, outside of the environment; see tests/processors/torchvision_copy.py.
+TORCHVISION := build/torchvision
 OLDEST := .venv-oldest
 # The engine on every family, and what uses the other packages.
 TESTS_OLDEST := tests/engine tests/families tests/regressions tests/core tests/analysis tests/evaluation \
@@ -43,7 +45,11 @@ run: $(INSTALLED)
 test: $(INSTALLED)
 	$(TEST_THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
-test-slow: $(INSTALLED)
+# Without the index these tests are skipped, and say so.
+$(TORCHVISION): $(INSTALLED)
+	-$(BIN)/python -m pip install --quiet --no-deps --upgrade --constraint constraints.txt --target $@ torchvision num2words docopt
+
+test-slow: $(INSTALLED) $(TORCHVISION)
 	$(TEST_THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 # Needs Python 3.10 to 3.12. This release of torch is a CUDA build even where there is no GPU: a download of 3 GB.
@@ -56,7 +62,7 @@ $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 test-oldest: $(OLDEST)/.installed
 	$(TEST_THREADS) $(OLDEST)/bin/python -m pytest -n 2 --dist worksteal -m "not slow" $(TESTS_OLDEST)
 
-support: $(INSTALLED)
+support: $(INSTALLED) $(TORCHVISION)
 	$(TEST_THREADS) $(BIN)/python -m tests.families.support
 
 lint: $(INSTALLED)

@@ -22,7 +22,7 @@ FLOORS = (
     ("vistrim.engine.structured",),
     ("vistrim.engine",),
     ("vistrim.engine.guide",),
-    ("vistrim.trimming", "vistrim.prompting", "vistrim.reference_lm"),
+    ("vistrim.trimming", "vistrim.prompting", "vistrim.processor_packages", "vistrim.reference_lm"),
     ("vistrim.shipped",),
     ("vistrim.loading",),
     ("vistrim.support",),

@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from vistrim.errors import LoadError
+from vistrim.processor_packages import INSTALL, missing_packages, named_packages
 from vistrim.shipped import NAMES, weights_path
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
@@ -49,17 +50,17 @@ def load(name_or_path: str | Path, *, dtype: torch.dtype | str = "auto", device:
     Raises
     ------
     LoadError
-        If the model does not exist, cannot be fetched, is damaged or incomplete, does not read images, or
-        does not fit on the device, or if ``dtype`` or ``device`` is not to be had. The message is one line
-        and names the fix.
+        If the model does not exist, cannot be fetched, is damaged or incomplete, does not read images, needs
+        packages for its processor that are not installed, or does not fit on the device, or if ``dtype`` or ``device``
+        is not to be had. The message is one line and names the fix.
     """
     name = str(name_or_path)
     weights_dtype = resolve_dtype(dtype)
     where = resolve_device(device)
     source = _locate(name)
-    _read_config(name, source)
+    config = _read_config(name, source)
     # The processor is small and a missing one is common: find out before the weights are downloaded.
-    processor = _load_processor(name, source)
+    processor = _load_processor(name, source, config.model_type)
     return _load_model(name, source, weights_dtype, where), processor
 
 
@@ -125,7 +126,8 @@ def load_processor(name_or_path: str | Path) -> Any:
         If there is none, or it lacks a part. The message is one line and names the fix.
     """
     name = str(name_or_path)
-    return _load_processor(name, _locate(name))
+    source = _locate(name)
+    return _load_processor(name, source, _read_config(name, source).model_type)
 
 
 def is_local(name_or_path: str | Path) -> bool:
@@ -234,10 +236,13 @@ def _read_config(name: str, source: str) -> Any:
     return config
 
 
-def _load_processor(name: str, source: str) -> Any:
+def _load_processor(name: str, source: str, model_type: str) -> Any:
     try:
         processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
     except Exception as error:
+        named = [package for cause in _chain(error) for package in named_packages(cause)]
+        if missing := dict.fromkeys([*missing_packages(model_type), *named]):
+            raise LoadError(f"the processor of {name} needs {' and '.join(missing)}: run `{INSTALL}`") from error
         raise _load_error(name, "processor", error) from error
     missing = [part for part in ("tokenizer", "image_processor") if getattr(processor, part, None) is None]
     if missing:

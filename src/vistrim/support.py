@@ -17,6 +17,7 @@ from vistrim.engine.requirements import check_grid, check_positions, layer_cuts,
 from vistrim.errors import UnsupportedModelError
 from vistrim.loading import building_error, load_config
 from vistrim.methods import Method, get_method, list_methods
+from vistrim.processor_packages import missing_packages
 
 Runs = Literal["yes", "needs", "no"]
 """Whether a method runs on a model: as it is by default, once it is given something, or not at all."""
@@ -72,6 +73,8 @@ class ModelSupport:
         Whether methods that read the vision tower can run.
     methods : tuple of MethodSupport
         All methods, in alphabetical order.
+    missing_packages : tuple of str
+        What the usual processor of the family needs and what is not installed; they are in the extra ``processors``.
     """
 
     model: str
@@ -88,6 +91,7 @@ class ModelSupport:
     grid: Grid | None
     reads_tower: bool
     methods: tuple[MethodSupport, ...]
+    missing_packages: tuple[str, ...]
 
 
 def describe_support(model: str | Path | Any) -> ModelSupport:
@@ -133,6 +137,7 @@ def describe_support(model: str | Path | Any) -> ModelSupport:
         grid=spec.images.grid,
         reads_tower=spec.images.tower is not None,
         methods=tuple(_describe(get_method(info.name), spec) for info in list_methods()),
+        missing_packages=missing_packages(config.model_type),
     )
 
 

@@ -85,7 +85,7 @@ def test_defaults(bench, parts):
     bench()
     wanted, (methods, repeat) = parts.asked
     assert wanted.model == "reference"
-    assert (wanted.batch, wanted.text_tokens, wanted.new_tokens, wanted.attn) == (1, 64, 32, "sdpa")
+    assert (wanted.batch, wanted.text_tokens, wanted.new_tokens, wanted.attn) == (1, 64, 32, None)
     assert wanted.layers is wanted.hidden is wanted.visual_tokens is wanted.distinct_layers is None
     assert list(methods) == ["keep-everything", "st3"]
     assert repeat == 5

@@ -35,7 +35,7 @@ def test_the_placeholder_for_images_is_no_part_of_a_question(checkpoint, tmp_pat
     own.write_text(json.dumps({"image": "a.png", "prompt": "what <image>"}))
     result = calibrate(checkpoint, tmp_path / "s.json", "psigmoid", "--data", str(own), "--budget", "0.5")
     assert result.exit_code == 2
-    assert "placeholder for images" in error_line(result)
+    assert "<image>, which stands for images" in error_line(result)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ import vistrim
 from tests.families.matrix import ATTENTIONS, BATCHES
 from tests.families.refused import REFUSED
 from tests.families.zoo import FAMILIES, shared
+from tests.processors.support import TESTS as PROCESSOR_TESTS
+from tests.processors.support import ProcessorResults
 from vistrim.architectures import discover
 
 HERE = Path(__file__).parent
@@ -104,15 +106,16 @@ class Results:
 
 def main() -> int:
     """Run the matrix, write the page, and return pytest's exit code."""
-    results = Results()
-    files = [str(HERE / name) for name in MATRIX]
-    code = pytest.main([*files, "-q", "-n", "2", "--dist", "worksteal", *sys.argv[1:]], plugins=[results])
-    DOCUMENT.write_text(page(results), encoding="utf-8")
+    results, processors = Results(), ProcessorResults()
+    files = [*(str(HERE / name) for name in MATRIX), str(PROCESSOR_TESTS)]
+    options = ["-q", "-n", "2", "--dist", "worksteal", *sys.argv[1:]]
+    code = pytest.main([*files, *options], plugins=[results, processors])
+    DOCUMENT.write_text(page(results, processors), encoding="utf-8")
     print(f"wrote {DOCUMENT.relative_to(HERE.parents[1])}")
     return int(code)
 
 
-def page(results: Results) -> str:
+def page(results: Results, processors: ProcessorResults) -> str:
     """The whole document."""
     head = HEAD.format(
         date=datetime.date.today(),
@@ -141,6 +144,7 @@ def page(results: Results) -> str:
         "With SDPA; cuts in prefill (`pvtp`), and ST³ wherever it can run.\n",
         modes,
         "\n".join(f"{number}. {note}" for number, note in enumerate([*stage_notes, *mode_notes], 1)) + "\n",
+        processors.section(),
         "## Refused\n",
         "`trim` refuses these classes with the reason, and so does `vistrim methods --model NAME`.\n",
         _table(("model type", "reason"), ((name, _refusal(name)) for name in sorted(REFUSED))),

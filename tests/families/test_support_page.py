@@ -8,6 +8,7 @@ import transformers
 from tests.families.refused import REFUSED
 from tests.families.support import DOCUMENT, NOT_RUN, RIGHT, STAGES, WRONG
 from tests.families.zoo import FAMILIES
+from tests.processors.zoo import CHECKPOINTS
 from vistrim.engine.releases import NEWEST, release
 
 
@@ -30,6 +31,7 @@ def test_it_lists_every_family_and_every_refusal():
     titles = [family.title for family in FAMILIES.values()]
     for heading in ("Families", "Stages, attention and batches", "Ways to generate"):
         assert [row[0] for row in rows(heading)] == titles
+    assert [row[0] for row in rows("Real processors")] == [FAMILIES[name].title for name in CHECKPOINTS]
     assert [row[0] for row in rows("Refused")] == sorted(REFUSED)
 
 

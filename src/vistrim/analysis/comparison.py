@@ -7,8 +7,8 @@ from statistics import median
 from typing import Any, Literal
 
 import torch
-from torch import nn
 
+from vistrim.engine import describe
 from vistrim.engine.releases import CACHE
 from vistrim.engine.report.timing import clock
 from vistrim.engine.report.trim_report import TrimReport
@@ -211,7 +211,7 @@ def _decoder_clock(model: Any) -> Iterator[_DecoderClock]:
             times.prefill_ended = clock(model.device)
         times.forwards += 1
 
-    decoder: nn.Module = model.get_decoder()
+    decoder = describe(model).decoder
     handles = (decoder.register_forward_pre_hook(before), decoder.register_forward_hook(after))
     try:
         yield times

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
@@ -97,6 +98,61 @@ def draw_overlay(
     return _arrange(panels, size)
 
 
+@dataclass(frozen=True)
+class Region:
+    """A grid of visual tokens, and what it shows.
+
+    Attributes
+    ----------
+    name : str
+        Which image, or which part of one.
+    image : PIL.Image.Image
+        What the tokens lie over.
+    grid : tuple of int
+        Rows and columns.
+    tokens : sequence of int
+        Which of the sample's visual tokens they are, in raster order.
+    """
+
+    name: str
+    image: Image.Image
+    grid: Grid
+    tokens: Sequence[int]
+
+
+def draw_regions(report: TrimReport, regions: Sequence[Region], sample: int = 0) -> Image.Image:
+    """Draw what each prefill stage of a generation kept, one region under the other.
+
+    Parameters
+    ----------
+    report : TrimReport
+        Report of the generation.
+    regions : sequence of Region
+        Grids of the sample's visual tokens.
+    sample : int
+        Sample of the batch.
+
+    Returns
+    -------
+    PIL.Image.Image
+        RGB. A stage that dropped nothing of a region gets no panel.
+    """
+    drawn = []
+    for region in regions:
+        place = {token: cell for cell, token in enumerate(region.tokens)}
+        n = len(place)
+        left = list(range(n))
+        stages = []
+        for stage in report.stages:
+            kept = sorted(place[token] for token in stage.kept[sample] if token in place)
+            if kept != left:
+                where = f"from layer {stage.layer}" if stage.layer else "before layer 0"
+                stages.append((f"{where}: {len(kept)} of {n}", kept))
+                left = kept
+        drawn.append(draw_overlay(region.image, region.grid, stages, f"{region.name}: {n} tokens"))
+    return _stack(drawn)
+
+
 def draw_report(report: TrimReport, images: Sequence[Image.Image], sample: int = 0) -> Image.Image:
     """Draw what each prefill stage of a generation kept of a sample's images, one image under the other.
 
@@ -117,29 +173,28 @@ def draw_report(report: TrimReport, images: Sequence[Image.Image], sample: int =
     Raises
     ------
     ValueError
-        If the sample's visual tokens are not one grid per image.
+        If the sample's visual tokens are not one grid per image; `vistrim.analysis.regions_of` knows of tiles.
     """
+    return draw_regions(report, whole_images(report, images, sample), sample)
+
+
+def whole_images(report: TrimReport, images: Sequence[Image.Image], sample: int = 0) -> list[Region]:
+    """The regions of images with one grid each; see `draw_report`."""
     grids = [(grid[0], grid[1]) for grid in report.image_grids[sample] if grid is not None]
     ends = [*accumulate((rows * columns for rows, columns in grids), initial=0)]
     if len(images) != len(report.image_grids[sample]) or report.visual_tokens[sample] != ends[-1]:
         raise ValueError(
             f"{report.visual_tokens[sample]} visual tokens do not form one grid for each of {len(images)} images"
         )
-    drawn = []
-    for number, (image, grid) in enumerate(zip(images, grids, strict=True)):
-        tokens = range(ends[number], ends[number + 1])
-        n = len(tokens)
-        left = list(range(n))
-        stages = []
-        for stage in report.stages:
-            kept = [index - tokens.start for index in stage.kept[sample] if index in tokens]
-            if kept != left:
-                where = f"from layer {stage.layer}" if stage.layer else "before layer 0"
-                stages.append((f"{where}: {len(kept)} of {n}", kept))
-                left = kept
-        title = f"image {number + 1}: {n} tokens" if len(images) > 1 else f"image: {n} tokens"
-        drawn.append(draw_overlay(image, grid, stages, title))
-    return _stack(drawn)
+    return [
+        Region(image_name(number, len(images)), image, grid, range(ends[number], ends[number + 1]))
+        for number, (image, grid) in enumerate(zip(images, grids, strict=True))
+    ]
+
+
+def image_name(number: int, of: int) -> str:
+    """Which of several images, counted from 1; "image" if there is one."""
+    return f"image {number + 1}" if of > 1 else "image"
 
 
 def _fogged(image: Image.Image) -> Image.Image:

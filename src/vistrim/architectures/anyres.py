@@ -19,7 +19,7 @@ from vistrim.architectures.feature_layers import selected_features
 from vistrim.architectures.image_layouts import frames_and_newline, of_one_grid, unknown
 from vistrim.architectures.spec import Arrange, Images, ReadShapes
 from vistrim.architectures.vit import take_apart
-from vistrim.core.layout import ImageShape, Picture
+from vistrim.core.layout import ImageShape, Picture, View
 
 Arguments = Mapping[str, Any]
 
@@ -136,7 +136,7 @@ class _Mosaics:
 
 
 def _read_mosaic(shares: Tensor, tiles: int, side: int) -> ImageShape:
-    """Find the tile of each token.
+    """Find the tile of each token, and where the tiles, put together, lie: the overview's tokens come first.
 
     Parameters
     ----------
@@ -159,4 +159,9 @@ def _read_mosaic(shares: Tensor, tiles: int, side: int) -> ImageShape:
         if number == 0:
             grid = (side, side) if of_rows == [side**2] else None
         pictures.append(Picture(sum(of_rows), grid, projected=side**2))
-    return ImageShape(tuple(pictures), tile if tiles > 1 else None)
+    views = [View((side, side), 0, side)]
+    if tiles > 1:
+        rows = int(newline.sum())
+        stride = (len(shares) - side**2) // rows
+        views.append(View((rows, stride - 1), side**2, stride))
+    return ImageShape(tuple(pictures), tile if tiles > 1 else None, tuple(views))

@@ -17,7 +17,7 @@ from vistrim.benchmark.weights import generate_to_the_end, use_kernel
 from vistrim.engine import describe
 from vistrim.errors import BenchmarkError
 from vistrim.loading import building_error, fingerprint, load, load_config, load_processor, resolve_dtype
-from vistrim.prompting import check_context, format_prompts
+from vistrim.prompting import check_context, format_prompts, prompt_format
 
 WIDTH, HEIGHT = 1024, 768
 """Pixels of a picture, before the processor takes it."""
@@ -40,7 +40,8 @@ def make_from_checkpoint(wanted: Wanted, device: torch.device) -> tuple[Any, dic
     model : PreTrainedModel
     inputs : dict of str to Tensor
     details : dict of str to str
-        What tells its weights from others, whose results must not be mixed with theirs; what each sample is shown.
+        What tells its weights from others, whose results must not be mixed with theirs; what each sample is shown; the
+        format of its prompts.
 
     Raises
     ------
@@ -69,11 +70,11 @@ def make_from_checkpoint(wanted: Wanted, device: torch.device) -> tuple[Any, dic
     use_kernel(model, wanted.attn)
     pad = processor.tokenizer.pad_token_id
     generate_to_the_end(model, processor.tokenizer.eos_token_id or 0 if pad is None else pad)
-    details = {"weights": fingerprint(model, processor), "pictures": pictures}
+    details = {"weights": fingerprint(model, processor), "pictures": pictures, "prompts": prompt_format(processor).name}
     return model, dict(inputs.to(device, dtype=model.dtype)), details
 
 
-def _without_weights(config: Any, dtype: torch.dtype, attn: str) -> Any:
+def _without_weights(config: Any, dtype: torch.dtype, attn: str | None) -> Any:
     try:
         with torch.device("meta"):
             model = AutoModelForImageTextToText.from_config(config, dtype=dtype, trust_remote_code=False)

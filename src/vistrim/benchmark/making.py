@@ -59,7 +59,7 @@ def make_subject(wanted: Wanted) -> Subject:
         "new_tokens": wanted.new_tokens,
         **details,
         "dtype": str(model.dtype).removeprefix("torch."),
-        "attn": wanted.attn,
+        "attn": spec.decoder.config._attn_implementation,  # type: ignore[union-attr]
         "device": str(device),
     }
     return Subject(model, inputs, visual, text, step_bytes(model), settings)

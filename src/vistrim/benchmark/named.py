@@ -67,7 +67,7 @@ def _needs_of(shape: Shape, dtype: torch.dtype) -> Any:
     """The function that says what a version of a shape needs; its models have no storage at all."""
 
     @cache
-    def sized(layers: int | None, hidden: int | None, length: int, attn: str) -> Any:
+    def sized(layers: int | None, hidden: int | None, length: int, attn: str | None) -> Any:
         config = shape.config(layers, hidden, length)
         with torch.device("meta"):
             model = AutoModelForImageTextToText.from_config(config, dtype=dtype)

@@ -29,8 +29,8 @@ class Wanted:
         Tokens generated per sample.
     dtype : str
         Name of the number type of weights and activations, or "auto".
-    attn : str
-        Attention kernel: sdpa, eager, flash_attention_2, ...
+    attn : str or None
+        Attention kernel: sdpa, eager, flash_attention_2, ...; None: what transformers takes for this model.
     device : str
         Name of the device, or "auto".
     """
@@ -44,7 +44,7 @@ class Wanted:
     text_tokens: int = 64
     new_tokens: int = 32
     dtype: str = "auto"
-    attn: str = "sdpa"
+    attn: str | None = None
     device: str = "auto"
 
 

@@ -8,13 +8,14 @@ from accelerate import init_empty_weights
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, GenerationConfig, PreTrainedConfig
 
+from vistrim.engine import describe
 from vistrim.errors import BenchmarkError
 
 BLOCK = 16_777_213
 """Random numbers drawn; a prime, so that no matrix repeats a row. Weights are stretches of them."""
 
 
-def empty_model(config: PreTrainedConfig, dtype: torch.dtype, attn: str) -> Any:
+def empty_model(config: PreTrainedConfig, dtype: torch.dtype, attn: str | None) -> Any:
     """A model in evaluation mode whose parameters have sizes and no storage; its buffers are real.
 
     Parameters
@@ -23,8 +24,8 @@ def empty_model(config: PreTrainedConfig, dtype: torch.dtype, attn: str) -> Any:
         Its sizes.
     dtype : torch.dtype
         Of the parameters.
-    attn : str
-        Attention kernel of the decoder, and of the vision tower where that has it.
+    attn : str or None
+        See `use_kernel`.
 
     Raises
     ------
@@ -37,29 +38,44 @@ def empty_model(config: PreTrainedConfig, dtype: torch.dtype, attn: str) -> Any:
     return model.eval()
 
 
-def use_kernel(model: Any, attn: str) -> None:
+def use_kernel(model: Any, attn: str | None) -> None:
     """Set the attention kernel of the decoder, and of the vision tower where that has it.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        A supported model.
+    attn : str or None
+        Name of the kernel; None: what transformers takes for this model.
 
     Raises
     ------
     BenchmarkError
-        If there is no such kernel, or the model cannot use it.
+        If there is no such kernel, or the model cannot use it; says what works.
     """
+    if attn is None or (problem := _refusal(model, attn)) is None:
+        return
+    working = [kernel for kernel in ("sdpa", "eager") if kernel != attn and _refusal(model, kernel) is None]
+    raise BenchmarkError(f"attention kernel {attn!r} cannot be used: choose {' or '.join(working)} ({problem})")
+
+
+def _refusal(model: Any, attn: str) -> str | None:
+    """Set the kernel; why that does not work."""
     try:
         model.set_attn_implementation(attn)
     except (ValueError, ImportError) as error:
-        reason = " ".join(str(error).split())
-        raise BenchmarkError(f"attention kernel {attn!r} cannot be used: choose sdpa or eager ({reason})") from error
-    if model.get_decoder().config._attn_implementation != attn:
-        raise BenchmarkError(f"{type(model).__name__} has no attention kernel {attn!r}: choose sdpa or eager")
+        return " ".join(str(error).split())
+    if describe(model).decoder.config._attn_implementation != attn:  # type: ignore[union-attr]
+        return f"{type(model).__name__} does not have it"
+    return None
 
 
 def stacks(model: Any) -> list[Sequence[nn.Module]]:
     """The decoder layers, and the blocks of the vision tower: the longest list of modules outside the decoder."""
-    decoder = model.get_decoder()
-    inside = set(map(id, decoder.modules()))
+    spec = describe(model)
+    inside = set(map(id, spec.decoder.modules()))
     lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and id(m) not in inside]
-    return [decoder.layers, *([max(lists, key=len)] if lists else [])]
+    return [spec.layers, *([max(lists, key=len)] if lists else [])]
 
 
 def shared_parameters(model: Any, distinct_layers: int) -> dict[int, nn.Parameter]:
@@ -131,8 +147,6 @@ def generate_to_the_end(model: Any, pad: int) -> None:
 
 def step_bytes(model: Any) -> int:
     """Bytes of weights that a decoding step reads: decoder layers each time they run, final norm and output head."""
-    decoder = model.get_decoder()
-    read = [*decoder.layers, model.get_output_embeddings()]
-    if isinstance(norm := getattr(decoder, "norm", None), nn.Module):
-        read.append(norm)
+    spec = describe(model)
+    read = [*spec.layers, model.get_output_embeddings(), *([spec.norm] if spec.norm is not None else [])]
     return sum(parameter.nbytes for module in read for parameter in module.parameters())

@@ -6,15 +6,15 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from vistrim.calibration.single_pass import read_call, untrimmed
+from vistrim.calibration.single_pass import read_call, untrimmed, without_labels
 from vistrim.core.query_text import text_behind_images
 from vistrim.core.scores import AttentionRows, Softmax
 from vistrim.core.selection import gather_rows
 from vistrim.engine import ModelSpec
 from vistrim.engine.attention import interception
-from vistrim.engine.hooks import Call
+from vistrim.engine.hooks import Call, before
 from vistrim.engine.inputs.query_rows import QueryRows
 from vistrim.engine.tokens.masks import visible_to_rows
 
@@ -44,11 +44,11 @@ def attention_ratios(model: Any, inputs: Mapping[str, Any]) -> Tensor:
     """
     spec = untrimmed(model)
     watcher = _Watcher(spec)
-    handle = spec.base.register_forward_pre_hook(watcher.note_inputs, with_kwargs=True)
+    handle = before(spec.base, watcher.note_inputs)
     for number, attention in enumerate(spec.attentions):
         interception.install(attention, partial(interception.Interception, partial(watcher.read, number)))
     try:
-        model(**inputs, use_cache=False, logits_to_keep=1)
+        model(**without_labels(inputs), use_cache=False, logits_to_keep=1)
     finally:
         handle.remove()
         for attention in spec.attentions:
@@ -65,8 +65,8 @@ class _Watcher:
     asking: QueryRows = field(init=False)
     ratios: dict[int, Tensor] = field(default_factory=dict)
 
-    def note_inputs(self, module: nn.Module, args: tuple[Any, ...], kwargs: Call) -> None:
-        prompt = read_call(self.spec, kwargs)
+    def note_inputs(self, call: Call) -> None:
+        prompt = read_call(self.spec, call)
         tokens, image = prompt.tokens, prompt.inputs.visual
         self.visual = torch.zeros_like(tokens.valid) if image is None else image & tokens.valid
         behind = text_behind_images(self.visual, tokens.valid)

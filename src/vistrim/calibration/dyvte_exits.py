@@ -5,11 +5,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import BatchFeature
 
 from vistrim.calibration.text_alone import TextAlone, text_alone
 from vistrim.core.query_text import text_behind_images
 from vistrim.core.routing import Agreement, compare_answers, question_summary
 from vistrim.core.selection import gather_rows, kept_rows
+from vistrim.engine.inputs.appended_text import with_text_behind
 from vistrim.evaluation.items import Item
 from vistrim.prompting import check_context, format_prompts
 
@@ -65,6 +67,18 @@ def agreement(measured: dict[str, Tensor]) -> Agreement:
     return Agreement(measured["alike"], measured["entropy_full"][:, None], measured["entropy_without"])
 
 
+def check_ends(tokenizer: Any) -> None:
+    """Refuse a tokenizer with which no answer ends.
+
+    Raises
+    ------
+    ValueError
+        Says what is missing.
+    """
+    if tokenizer.eos_token is None:
+        raise ValueError("the model's tokenizer has no end-of-sequence token, with which answers end: set one")
+
+
 def teacher_forced(model: Any, processor: Any, items: Sequence[Item]) -> tuple[Any, Tensor]:
     """Prompts with their right answers behind them.
 
@@ -77,17 +91,15 @@ def teacher_forced(model: Any, processor: Any, items: Sequence[Item]) -> tuple[A
     """
     inputs = format_prompts(processor, [item.prompt for item in items], [[item.image()] for item in items])
     tokenizer = processor.tokenizer
-    if tokenizer.eos_token is None:
-        raise ValueError("the model's tokenizer has no end-of-sequence token, with which answers end: set one")
+    check_ends(tokenizer)
     answers = tokenizer([item.answer + tokenizer.eos_token for item in items], add_special_tokens=False)["input_ids"]
     check_context(model, inputs, max(map(len, answers)))
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
     right = torch.nn.utils.rnn.pad_sequence([torch.tensor(ids) for ids in answers], True, IGNORED)
-    inputs["labels"] = torch.cat([torch.full_like(inputs["input_ids"], IGNORED), right], 1)
-    inputs["input_ids"] = torch.cat([inputs["input_ids"], right.where(right != IGNORED, pad)], 1)
-    inputs["attention_mask"] = torch.cat([inputs["attention_mask"], (right != IGNORED).long()], 1)
-    inputs = inputs.to(model.device, dtype=model.dtype)
-    return inputs, inputs.pop("labels")
+    labels = torch.cat([torch.full_like(inputs["input_ids"], IGNORED), right], 1)
+    valid = right != IGNORED
+    inputs = BatchFeature(with_text_behind(model, inputs, right.where(valid, pad), valid))
+    return inputs.to(model.device, dtype=model.dtype), labels.to(model.device)
 
 
 def _answer(found: TextAlone, labels: Tensor) -> Tensor:

@@ -126,6 +126,18 @@ class Trained:
     allowed_depth: float
 
 
+def check_samples(count: int) -> None:
+    """Refuse too few samples to learn from and to be judged by.
+
+    Raises
+    ------
+    ValueError
+        Says how many are enough.
+    """
+    if count < LEAST_SAMPLES:
+        raise ValueError(f"{count} questions are too few to train routers on: give at least {LEAST_SAMPLES}")
+
+
 def train_routers(
     summary: Tensor,
     may_exit: Tensor,
@@ -163,8 +175,7 @@ def train_routers(
     Everything is in memory: about ``8 * hidden * layers`` bytes for each sample, and the routers with the state of
     AdamW, 16 bytes for each of their ``layers * width * 2 * hidden`` weights.
     """
-    if len(summary) < LEAST_SAMPLES:
-        raise ValueError(f"{len(summary)} questions are too few to train routers on: give at least {LEAST_SAMPLES}")
+    check_samples(len(summary))
     generator = torch.Generator().manual_seed(seed)
     samples, layers, features = summary.shape
     order = torch.randperm(samples, generator=generator)

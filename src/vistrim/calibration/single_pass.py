@@ -1,5 +1,6 @@
 """What calibrations that watch a single forward pass begin with: an untouched model, and the prompts it is given."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -26,6 +27,11 @@ def untrimmed(model: Any) -> ModelSpec:
     return spec
 
 
+def without_labels(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a forward pass, without the labels that some processors make for trainers."""
+    return {name: value for name, value in inputs.items() if name != "labels"}
+
+
 def read_call(spec: ModelSpec, call: Call, labels: Tensor | None = None) -> Prompt:
     """Read the prompts off a call of the base model.
 
@@ -34,7 +40,7 @@ def read_call(spec: ModelSpec, call: Call, labels: Tensor | None = None) -> Prom
     spec : ModelSpec
         The model.
     call : dict
-        Keyword arguments of the base model's forward pass, without earlier turns.
+        Arguments of the base model's forward pass by name, without earlier turns.
     labels : Tensor, optional
         ``[batch, tokens]`` long: right answers behind the prompts, -100 elsewhere.
 

@@ -5,6 +5,7 @@ layer of the same pass.
 """
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -12,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vistrim.calibration.single_pass import read_call, untrimmed
+from vistrim.calibration.single_pass import read_call, untrimmed, without_labels
 from vistrim.core.selection import Selection
 from vistrim.engine import ModelSpec
-from vistrim.engine.hooks import Call
+from vistrim.engine.hooks import Call, before
 from vistrim.engine.inputs.prompt import Prompt
 from vistrim.engine.requirements import check_axes
 from vistrim.engine.tokens.compaction import compact_arguments, compact_hidden
@@ -71,17 +72,18 @@ class TextAlone:
         assert self.spec.norm is not None
         return self.spec.norm(hidden)
 
-    def note_inputs(self, module: nn.Module, args: tuple[Any, ...], kwargs: Call) -> None:
+    def note_inputs(self, call: Call) -> None:
         """Hook of the base model: read the prompt."""
-        self.prompt = read_call(self.spec, kwargs, self.labels)
+        self.prompt = read_call(self.spec, call, self.labels)
         if not all(self.prompt.tokens.n_visual):
             raise ValueError("a prompt without an image tells nothing about visual tokens: leave it out")
         self._index, self.text = self.prompt.tokens.keep(self._withdrawal)
 
-    def note_call(self, layer: nn.Module, args: tuple[Any, ...], kwargs: Call) -> None:
+    def note_call(self, layer: nn.Module, call: Call) -> None:
         """Hook of a layer: keep its text and the other arguments."""
-        self._hidden.append(compact_hidden(args[0], self._index, None))
-        self._calls.append((layer, kwargs | self._arguments(args[0], kwargs)))
+        others = {name: value for name, value in call.items() if name != "hidden_states"}
+        self._hidden.append(compact_hidden(call["hidden_states"], self._index, None))
+        self._calls.append((layer, others | self._arguments(call["hidden_states"], others)))
 
     def note_output(self, hidden: Tensor) -> None:
         """Keep the text of the untouched model's last hidden states."""
@@ -144,14 +146,10 @@ def text_alone(
     if positions == "renumber":
         check_axes("vtw", spec)
     found = TextAlone(spec, positions, first_layer, labels)
-    handles = [spec.base.register_forward_pre_hook(found.note_inputs, with_kwargs=True)]
-    handles += [
-        layer.register_forward_pre_hook(found.note_call, with_kwargs=True) for layer in spec.layers[first_layer:]
-    ]
-    try:
-        output = spec.base(**inputs, use_cache=False)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as undo:
+        undo.callback(before(spec.base, found.note_inputs).remove)
+        for layer in spec.layers[first_layer:]:
+            undo.callback(before(layer, partial(found.note_call, layer)).remove)
+        output = spec.base(**without_labels(inputs), use_cache=False)
     found.note_output(output.last_hidden_state)
     return found

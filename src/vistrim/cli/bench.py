@@ -23,7 +23,7 @@ from vistrim.benchmark.speed_tables import notes, tables
 from vistrim.benchmark.subject import Subject, Wanted
 from vistrim.cli.bench_progress import live_tables
 from vistrim.cli.error_lines import WrongUsageError, memory_advice
-from vistrim.cli.models import check_loading, prepare_trim, silence_libraries
+from vistrim.cli.models import check_loading, note_format, prepare_trim, silence_libraries
 from vistrim.cli.parsing import parse_methods
 from vistrim.cli.terminal_tables import print_tables
 from vistrim.errors import MissingPackageError
@@ -78,8 +78,12 @@ def bench(
         ),
     ] = "auto",
     attn: Annotated[
-        str, typer.Option(help="Attention kernel: sdpa, eager, flash_attention_2, ...", metavar="NAME")
-    ] = "sdpa",
+        str | None,
+        typer.Option(
+            help="Attention kernel: sdpa, eager, flash_attention_2, ...; what transformers takes by default.",
+            metavar="NAME",
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...", metavar="NAME")] = "auto",
     repeat: Annotated[int, typer.Option(min=1, help="Rounds, in each of which every method runs once.")] = 5,
     threads: Annotated[
@@ -146,7 +150,9 @@ def _check_folder(out: Path) -> None:
 def _subject(wanted: Wanted) -> Subject:
     silence_libraries()
     with Console(stderr=True, highlight=False, markup=False).status(f"making {wanted.model}"):
-        return make_subject(wanted)
+        subject = make_subject(wanted)
+    note_format(subject.settings.get("prompts", ""))
+    return subject
 
 
 def _measured(

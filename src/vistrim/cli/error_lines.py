@@ -15,6 +15,8 @@ from vistrim.loading import is_out_of_memory
 FAILED = 1
 WRONG_USAGE = 2
 INTERRUPTED = 130
+LONGEST = 300
+"""Characters of what another library says."""
 
 # Typer exports only this one of the errors that its parser raises; they share its base class.
 ParserError: type[Exception] = typer.BadParameter.__bases__[0]
@@ -71,14 +73,31 @@ class OneLineErrors(TyperGroup):
             code = _complain(error, error.exit_code)
         except VistrimError as error:
             code = _complain(error, FAILED)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
+        except Exception as error:
+            if is_out_of_memory(error):
+                code = _complain(
+                    "out of memory: use fewer images, a smaller model, --dtype bfloat16 or less --max-new-tokens",
+                    FAILED,
+                )
+                sys.exit(code)
+            if not _is_of_the_model(error):
                 raise
+            reason = " ".join(str(error).split())[:LONGEST]
             code = _complain(
-                "out of memory: use fewer images, a smaller model, --dtype bfloat16 or less --max-new-tokens",
+                f"the model or its processor fails on these inputs ({type(error).__name__}: {reason}): use "
+                "other images, or another model",
                 FAILED,
             )
         sys.exit(code or 0)
+
+
+def _is_of_the_model(error: Exception) -> bool:
+    """Whether an error was raised beyond transformers' code, and not in this package: then it is no fault of ours."""
+    trace, modules = error.__traceback__, []
+    while trace is not None:
+        modules.append(str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0])
+        trace = trace.tb_next
+    return "transformers" in modules and modules[-1] != "vistrim"
 
 
 def _complain(error: Exception | str, exit_code: int) -> int:

@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from vistrim.analysis import draw_report, image_as_seen
+from vistrim.analysis import draw_regions, regions_of
 from vistrim.cli.asking import Answer
 from vistrim.cli.error_lines import CommandError, WrongUsageError
 
@@ -48,23 +49,38 @@ def numbered(path: Path, number: int, total: int) -> Path:
     return path if total == 1 else path.with_stem(f"{path.stem}-{number}")
 
 
-def save_overlay(path: Path, answer: Answer, images: Sequence[Image.Image], processor: Any) -> None:
-    """Draw what each stage kept of the answer's images and write it.
+@dataclass(frozen=True)
+class Overlay:
+    """What became of an overlay.
 
-    They are drawn as the model saw them, where each has a row of pixels of its own; otherwise as they were given.
-
-    Raises
-    ------
-    CommandError
-        If the model's images are not one grid of tokens each, or the file cannot be written.
+    Attributes
+    ----------
+    path : Path or None
+        Its file, if it was written.
+    note : str
+        Why nothing was drawn, or that nothing was dropped; empty if there is nothing to say.
+    failure : CommandError or None
+        Why the file could not be written: to be raised once the answer has been printed.
     """
-    pixels = answer.inputs["pixel_values"]
+
+    path: Path | None = None
+    note: str = ""
+    failure: CommandError | None = None
+
+
+def save_overlay(path: Path, answer: Answer, images: Sequence[Image.Image], model: Any, processor: Any) -> Overlay:
+    """Draw what each stage kept of the answer's images and write it; nothing is raised, as the answer is there."""
     try:
-        if pixels.dim() == 4 and len(pixels) == len(answer.report.image_grids[0]):
-            images = [image_as_seen(image, processor.image_processor) for image in pixels]
-        picture = draw_report(answer.report, images)
-        picture.save(path)
-    except ValueError as error:
-        raise CommandError(f"no overlay can be drawn for this model ({error}): leave --overlay away") from error
+        regions = regions_of(model, processor, answer.inputs, images, answer.report)
+    # Processors are the checkpoint's own and fail in many ways.
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return Overlay(note=f"no overlay can be drawn for this model ({reason})")
+    try:
+        draw_regions(answer.report, regions).save(path)
     except OSError as error:
-        raise CommandError(f"the overlay '{path}' could not be written ({error.strerror}): choose another") from error
+        reason = f"the overlay '{path}' could not be written ({error.strerror}): choose another file"
+        return Overlay(failure=CommandError(reason))
+    return Overlay(
+        path, "" if answer.report.stages else "nothing was dropped in prefill: the overlay shows the image alone"
+    )

@@ -7,8 +7,9 @@ from typing import Any
 from PIL import Image
 
 from vistrim.cli.error_lines import CommandError, WrongUsageError
+from vistrim.errors import PromptError
 from vistrim.loading import is_out_of_memory
-from vistrim.prompting import check_context, format_prompts, image_token
+from vistrim.prompting import check_context, check_text, format_prompts
 
 STDIN = "-"
 
@@ -75,15 +76,16 @@ def build_inputs(model: Any, processor: Any, images: Sequence[Image.Image], prom
     Raises
     ------
     WrongUsageError
-        If the prompt contains the model's placeholder for images.
+        If the prompt contains a placeholder for images or videos.
     CommandError
         If the processor cannot format them.
     PromptError
         If the inputs and the answer do not fit into the model's context.
     """
-    token = image_token(processor)
-    if token in prompt:
-        raise WrongUsageError(f"the prompt contains {token}, the model's placeholder for images: leave it out")
+    try:
+        check_text(processor, prompt)
+    except PromptError as error:
+        raise WrongUsageError(str(error)) from error
     try:
         inputs = format_prompts(processor, [prompt], [images])
     # Chat templates and processors are the checkpoint's own and fail in many ways.

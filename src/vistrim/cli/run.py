@@ -10,7 +10,7 @@ from vistrim.cli.answer_output import print_heading, print_json, print_text, ter
 from vistrim.cli.asking import Asker
 from vistrim.cli.image_files import read_images
 from vistrim.cli.models import check_loading, load_model, prepare_trim
-from vistrim.cli.overlays import check_overlay, numbered, save_overlay
+from vistrim.cli.overlays import Overlay, check_overlay, numbered, save_overlay
 from vistrim.cli.parsing import parse_method
 from vistrim.cli.prompts import read_prompts, unknown_words
 
@@ -78,12 +78,14 @@ def run(
         answer = asker.ask(text)
         if unknown := unknown_words(processor, text):
             typer.echo(f"note: the model does not know the words {', '.join(unknown)}", err=True)
-        picture = numbered(overlay, number, len(prompts)) if overlay else None
-        if picture:
-            save_overlay(picture, answer, pictures, processor)
-            if not answer.report.stages:
-                typer.echo("note: nothing was dropped in prefill: the overlay shows the image alone", err=True)
+        drawn = Overlay()
+        if overlay:
+            drawn = save_overlay(numbered(overlay, number, len(prompts)), answer, pictures, loaded, processor)
+        if drawn.note:
+            typer.echo(f"note: {drawn.note}", err=True)
         if as_json:
-            print_json(answer, images, picture)
+            print_json(answer, images, drawn.path)
         else:
-            print_text(console, answer, streams, picture)
+            print_text(console, answer, streams, drawn.path)
+        if drawn.failure:
+            raise drawn.failure

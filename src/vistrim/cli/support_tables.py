@@ -3,6 +3,7 @@
 from rich.table import Table
 from rich.text import Text
 
+from vistrim.processor_packages import INSTALL
 from vistrim.support import ModelSupport
 
 COLORS = {"yes": "green", "needs": "yellow", "no": "red"}
@@ -25,6 +26,8 @@ def facts_table(found: ModelSupport) -> Table:
         if found.reads_tower
         else "cannot be read: how it makes visual tokens is not known",
     }
+    if found.missing_packages:
+        lines["processor"] = f"needs {' and '.join(found.missing_packages)}: {INSTALL}"
     table = Table(show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")

@@ -40,6 +40,31 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class View:
+    """Visual tokens that lie over a whole image, row by row.
+
+    Attributes
+    ----------
+    grid : tuple of int
+        Their rows and columns.
+    first : int
+        The token in the upper left corner, among those of the image.
+    stride : int
+        Tokens from one row to the next: more than columns where each row has a separator behind it.
+    """
+
+    grid: Grid
+    first: int
+    stride: int
+
+    @property
+    def tokens(self) -> list[int]:
+        """The tokens in raster order."""
+        rows, columns = self.grid
+        return [self.first + row * self.stride + column for row in range(rows) for column in range(columns)]
+
+
+@dataclass(frozen=True)
 class ImageShape:
     """The visual tokens of one image or video of a prompt.
 
@@ -50,10 +75,13 @@ class ImageShape:
     picture_of : Tensor or None
         ``[tokens]`` long: the picture of each token, where the tokens of several are mixed; None: one picture follows
         the other.
+    views : tuple of View
+        How they lie over the image, where tiles were put together; empty: where each picture lies is not known.
     """
 
     pictures: tuple[Picture, ...]
     picture_of: Tensor | None = None
+    views: tuple[View, ...] = ()
 
     @property
     def tokens(self) -> int:

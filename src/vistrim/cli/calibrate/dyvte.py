@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vistrim._utils.environment import command_line
-from vistrim.calibration.dyvte_exits import agreement
-from vistrim.calibration.dyvte_routers import Trained, collect, train_routers
+from vistrim.calibration.dyvte_exits import agreement, check_ends
+from vistrim.calibration.dyvte_routers import Trained, check_samples, collect, train_routers
 from vistrim.cli.calibrate import options
 from vistrim.cli.calibrate.output import check_new_file
 from vistrim.cli.calibrate.questions import digest, read_questions, refuse_placeholders
@@ -76,10 +76,12 @@ def dyvte(
     if measurements.exists() and not measurements.is_dir():
         raise WrongUsageError(f"{measurements}, where measurements are kept, is a file: give another --out")
     questions = read_questions(model, data, own_tasks, split, limit or default, seed, "accuracy")
+    _check(check_samples, len(questions))
 
     loaded, processor = load_model(model, dtype, device)
     facts = describe(loaded).facts
     refuse_placeholders(questions, processor)
+    _check(check_ends, processor.tokenizer)
     width = width or max(1, facts.decoder.hidden // WIDTH_OF_HIDDEN)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
@@ -131,6 +133,14 @@ def dyvte(
     )
     typer.echo(f"use them with --method dyvte:routers={out}")
     typer.echo(f"or keep them at {part_path(Path('MODEL'), 'dyvte')}, in the model's folder, where dyvte finds them")
+
+
+def _check(condition: Callable[[Any], None], value: Any) -> None:
+    """Refuse before anything is measured what would be refused when all is."""
+    try:
+        condition(value)
+    except ValueError as error:
+        raise WrongUsageError(str(error)) from error
 
 
 def _rule(rule: str, threshold: float | None) -> Callable[[dict[str, torch.Tensor]], torch.Tensor]:

@@ -14,8 +14,9 @@ from vistrim.cli.error_lines import WrongUsageError
 from vistrim.cli.image_files import read_images
 from vistrim.cli.prompts import is_unicode
 from vistrim.cli.reference_tasks import read_items
+from vistrim.errors import PromptError
 from vistrim.evaluation.items import Item, Task
-from vistrim.prompting import image_token
+from vistrim.prompting import check_text
 
 DEFAULT_TASKS = "short,description"
 DEFAULT_LIMIT = 25
@@ -80,14 +81,12 @@ def digest(questions: list[Item]) -> str:
 
 
 def refuse_placeholders(questions: list[Item], processor: Any) -> None:
-    """Refuse questions that contain the model's placeholder for images."""
-    token = image_token(processor)
+    """Refuse questions that contain a placeholder for images or videos."""
     for item in questions:
-        if token in item.prompt or token in item.answer:
-            raise WrongUsageError(
-                f"the question {item.id}, or its answer, contains {token}, the model's placeholder for images: "
-                "leave it out"
-            )
+        try:
+            check_text(processor, f"{item.prompt}\n{item.answer}")
+        except PromptError as error:
+            raise WrongUsageError(f"the question {item.id} or its answer: {error}") from error
 
 
 def _own(data: Path, objective: str) -> list[Item]:

@@ -1,0 +1,129 @@
+"""Steps through the command line, as a user types them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from typer.testing import CliRunner
+
+from tests.processors.place import PICTURES, Place
+from vistrim.cli.app import app
+
+METHOD = ("--method", "fastv")
+SHORT = ("--max-new-tokens", "2")
+QUESTIONS = ("--tasks", "color", "--limit", "2")
+SEARCH = (*QUESTIONS, *SHORT, "--objective", "agreement")
+
+
+class CommandFailedError(Exception):
+    """A command did not end well; the message is what it said."""
+
+
+def command(*arguments: str) -> Any:
+    """Run a command in this process.
+
+    Raises
+    ------
+    CommandFailedError
+        With the command's error line, or the exception that it let through.
+    """
+    result = CliRunner().invoke(app, list(arguments), prog_name="vistrim")
+    if result.exit_code:
+        said = next((line for line in result.stderr.splitlines() if line.startswith("error:")), result.stderr[-200:])
+        crash = result.exception
+        told = said if isinstance(crash, SystemExit) else f"traceback: {type(crash).__name__}: {crash}"
+        raise CommandFailedError(told)
+    return result
+
+
+def methods(place: Place) -> None:
+    """What can run is said."""
+    command("methods", "--model", place.model_path)
+
+
+def run(place: Place) -> None:
+    """A picture of each kind, by itself."""
+    failed = {}
+    for name in PICTURES:
+        try:
+            _run(place, name)
+        except CommandFailedError as error:
+            failed.setdefault(str(error), []).append(name)
+    _raise(failed)
+
+
+def run_two(place: Place) -> None:
+    """Two pictures of different sizes."""
+    _run(place, "square", "wide")
+
+
+def compare(place: Place) -> None:
+    """Beside the untouched model."""
+    _run(place, "square", "--compare", "--repeats", "1")
+
+
+def overlay(place: Place) -> None:
+    """The picture is written, in whatever size it comes."""
+    for name in ("tiny", "square", "wide", "tall"):
+        picture = place.result(f"overlay-{name}.png")
+        _run(place, name, "--overlay", picture)
+        assert Path(picture).stat().st_size
+
+
+def overlay_two(place: Place) -> None:
+    """Two pictures of different sizes are drawn."""
+    picture = place.result("overlay-two.png")
+    _run(place, "square", "wide", "--overlay", picture)
+    assert Path(picture).stat().st_size
+
+
+def bench(place: Place) -> None:
+    """Times of a checkpoint."""
+    small = ("--new-tokens", "2", "--repeat", "1", "--text-tokens", "128")
+    command("bench", "--model", place.model_path, *METHOD, *small, "--out", place.result("bench"))
+
+
+def evaluate(place: Place) -> None:
+    """Answers to the tasks of the reference models."""
+    command("eval", "--model", place.model_path, *METHOD, *QUESTIONS, *SHORT, "--out", place.result("eval"))
+
+
+def yopo(place: Place) -> None:
+    """A mask of heads, which the model can be trimmed with."""
+    out = place.result("heads.safetensors")
+    command("calibrate", "yopo", "--model", place.model_path, *QUESTIONS, "--out", out)
+    _run(place, "square", "--method", f"yopo:heads={out}")
+
+
+def dyvte(place: Place) -> None:
+    """Routers, which the model can be trimmed with."""
+    out = place.result("routers.safetensors")
+    small = ("--tasks", "color", "--limit", "12", "--width", "4", "--epochs", "2")
+    command("calibrate", "dyvte", "--model", place.model_path, *small, "--out", out)
+    _run(place, "square", "--method", f"dyvte:routers={out}")
+
+
+def gsearch(place: Place) -> None:
+    """Shares by bisection."""
+    out = place.result("gsearch.json")
+    command("calibrate", "gsearch", "--model", place.model_path, *SEARCH, "--group", "4", "--out", out)
+    assert json.loads(Path(out).read_text())
+
+
+def psigmoid(place: Place) -> None:
+    """Shares by Bayesian optimization."""
+    out = place.result("psigmoid.json")
+    some = ("--budget", "0.5", "--trials", "2")
+    command("calibrate", "psigmoid", "--model", place.model_path, *SEARCH, *some, "--out", out)
+    assert json.loads(Path(out).read_text())
+
+
+def _run(place: Place, *arguments: str) -> None:
+    given = [place.picture(argument) if argument in PICTURES else argument for argument in arguments]
+    method = () if "--method" in given else METHOD
+    command("run", *given, "-p", "What is this?", "--model", place.model_path, *method, *SHORT)
+
+
+def _raise(failed: dict[str, list[str]]) -> None:
+    if failed:
+        raise CommandFailedError("; ".join(f"{', '.join(names)}: {told}" for told, names in failed.items()))

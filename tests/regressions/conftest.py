@@ -1,0 +1,3 @@
+from tests.cli.conftest import checkpoint, image
+
+__all__ = ["checkpoint", "image"]
