@@ -241,8 +241,8 @@ def _load_processor(name: str, source: str, model_type: str) -> Any:
         processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
     except Exception as error:
         named = [package for cause in _chain(error) for package in named_packages(cause)]
-        if missing := dict.fromkeys([*missing_packages(model_type), *named]):
-            raise LoadError(f"the processor of {name} needs {' and '.join(missing)}: run `{INSTALL}`") from error
+        if packages := dict.fromkeys([*missing_packages(model_type), *named]):
+            raise LoadError(f"the processor of {name} needs {' and '.join(packages)}: run `{INSTALL}`") from error
         raise _load_error(name, "processor", error) from error
     missing = [part for part in ("tokenizer", "image_processor") if getattr(processor, part, None) is None]
     if missing:

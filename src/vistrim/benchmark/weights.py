@@ -75,7 +75,7 @@ def stacks(model: Any) -> list[Sequence[nn.Module]]:
     spec = describe(model)
     inside = set(map(id, spec.decoder.modules()))
     lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and id(m) not in inside]
-    return [spec.layers, *([max(lists, key=len)] if lists else [])]
+    return [spec.layers, *([tuple(max(lists, key=len))] if lists else [])]
 
 
 def shared_parameters(model: Any, distinct_layers: int) -> dict[int, nn.Parameter]:

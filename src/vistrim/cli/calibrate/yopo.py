@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 
 from vistrim.calibration.yopo_heads import HeadCalibration, calibrate_heads
 from vistrim.cli.calibrate import options
@@ -63,13 +63,13 @@ def yopo(
     loaded, processor = load_model(model, dtype, device)
     refuse_placeholders(asked, processor)
     batches = [asked[start : start + batch_size] for start in range(0, len(asked), batch_size)]
-    console = Console(stderr=True)
-    prompts = track(_prompts(loaded, processor, batches), "measuring", total=len(batches), console=console)
     share = DEFAULT_KEEP if keep is None and threshold is None else keep
-    try:
-        found = calibrate_heads(loaded, prompts, threshold=threshold, keep=share)
-    except ValueError as error:
-        raise WrongUsageError(str(error)) from error
+    with Progress(console=Console(stderr=True)) as progress:
+        prompts = progress.track(_prompts(loaded, processor, batches), len(batches), description="measuring")
+        try:
+            found = calibrate_heads(loaded, prompts, threshold=threshold, keep=share)
+        except ValueError as error:
+            raise WrongUsageError(str(error)) from error
     found.save(out, loaded)
     if as_json:
         typer.echo(json.dumps(_summary(found, out)))
