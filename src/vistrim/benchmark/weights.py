@@ -74,8 +74,8 @@ def stacks(model: Any) -> list[Sequence[nn.Module]]:
     """The decoder layers, and the blocks of the vision tower: the longest list of modules outside the decoder."""
     spec = describe(model)
     inside = set(map(id, spec.decoder.modules()))
-    lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and id(m) not in inside]
-    return [spec.layers, *([tuple(max(lists, key=len))] if lists else [])]
+    lists = [tuple(m) for m in model.modules() if isinstance(m, nn.ModuleList) and id(m) not in inside]
+    return [spec.layers, *([max(lists, key=len)] if lists else [])]
 
 
 def shared_parameters(model: Any, distinct_layers: int) -> dict[int, nn.Parameter]:
