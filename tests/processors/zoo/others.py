@@ -1,10 +1,9 @@
-"""Ovis 2, Aria, Perception LM, Fuyu: processors like no other's."""
+"""Ovis 2, Aria, Perception LM: processors like no other's."""
 
 import transformers
 
 from tests.families.zoo import aria, ovis2
 from tests.families.zoo.family import END, IMAGE, START, VIDEO
-from tests.families.zoo.fuyu import NEWLINE
 from tests.processors.checkpoint import Checkpoint, image_processor
 from tests.processors.tokens import build_tokenizer, chatml, plain
 
@@ -52,17 +51,8 @@ def _perception_lm():
     )
 
 
-def _fuyu():
-    special = {IMAGE: "|SPEAKER|", NEWLINE: "|NEWLINE|", 140: "<0x04>", 141: "<0x00>", 142: "<0x01>"}
-    return transformers.FuyuProcessor(
-        image_processor("FuyuImageProcessor", size={"height": 24, "width": 24}, patch_size={"height": 4, "width": 4}),
-        build_tokenizer(special),
-    )
-
-
 CHECKPOINTS = (
     Checkpoint("ovis2", _ovis2),
     Checkpoint("aria", _aria, _of_large_patches, needs_torchvision=False),
     Checkpoint("perception_lm", _perception_lm, has_video=True),
-    Checkpoint("fuyu", _fuyu),
 )
