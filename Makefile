@@ -10,6 +10,8 @@ OLDEST := .venv-oldest
 TESTS_OLDEST := tests/engine tests/families tests/regressions tests/core tests/analysis tests/evaluation \
 	tests/calibration/test_psigmoid.py tests/cli/test_process.py tests/cli/test_run.py tests/reference/test_items.py \
 	tests/reference/test_processing.py tests/runtimes/test_bitsandbytes.py tests/runtimes/test_peft.py
+# Real processors that need torchvision, one of them num2words as well.
+PROCESSORS_OLDEST := qwen2_5_vl or internvl or smolvlm
 # Small tensors run fastest on one thread each; pytest-xdist uses the cores.
 TEST_THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
@@ -57,10 +59,13 @@ $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	$(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/python -m pip install --quiet --upgrade pip
 	$(OLDEST)/bin/python -m pip install --quiet --constraint constraints-oldest.txt --editable '.[dev]'
+	$(OLDEST)/bin/python -m pip install --quiet --no-deps --constraint constraints-oldest.txt --target $(OLDEST)/processors \
+		torchvision num2words docopt
 	touch $@
 
 test-oldest: $(OLDEST)/.installed
 	$(TEST_THREADS) $(OLDEST)/bin/python -m pytest -n 2 --dist worksteal -m "not slow" $(TESTS_OLDEST)
+	$(TEST_THREADS) PYTHONPATH=$(OLDEST)/processors $(OLDEST)/bin/python -m pytest -n 2 -m slow tests/processors -k "$(PROCESSORS_OLDEST)"
 
 support: $(INSTALLED) $(TORCHVISION)
 	$(TEST_THREADS) $(BIN)/python -m tests.families.support
