@@ -3,12 +3,18 @@
 _NO_TEXT_ALONE = {"padded batch": "transformers: ValueError: `images` are expected"}
 
 BASELINE: dict[str, dict[str, str]] = {
+    # A smaller image is padded to the size of the largest one.
+    "emu3": {"padded batch": "transformers: sample 1 of a batch is not what it is alone"},
     "paligemma": _NO_TEXT_ALONE,
     "paligemma-gemma2": _NO_TEXT_ALONE,
 }
 """Family and step to a part of the error of transformers."""
 
+_NO_OVERLAY = dict.fromkeys(("overlay", "overlay, two images"), "note: no overlay")
+
 REFUSED: dict[str, dict[str, str]] = {
+    "emu3": _NO_OVERLAY,
+    "idefics2": _NO_OVERLAY,
     "kimi_k25": {"calibrate yopo": "error: yopo cannot cut attention heads of this model"},
 }
 """Family and step to a part of what vistrim says."""
