@@ -20,6 +20,8 @@ BASELINE: dict[str, dict[str, str]] = {
 _NO_OVERLAY = dict.fromkeys(("overlay", "overlay, two images"), "note: no overlay")
 
 REFUSED: dict[str, dict[str, str]] = {
+    "aria": _NO_OVERLAY,
+    "chameleon": _NO_OVERLAY | {"calibrate yopo": "error: yopo cannot cut inside the attention of this model"},
     "emu3": _NO_OVERLAY,
     "idefics2": _NO_OVERLAY,
     "paligemma-gemma2": {"calibrate yopo": "error: yopo cannot cut inside the attention of this model"},

@@ -118,7 +118,7 @@ def _drawn(place: Place, *names: str) -> None:
     picture = Path(place.result(f"overlay-{'-'.join(names)}.png"))
     said = _run(place, *names, "--overlay", str(picture)).stderr
     if not picture.exists():
-        raise CommandFailedError(next((line for line in said.splitlines() if line.startswith("note:")), said))
+        raise CommandFailedError(next((line for line in said.splitlines() if "overlay" in line), said))
 
 
 def _run(place: Place, *arguments: str) -> Any:
