@@ -6,7 +6,7 @@ from typing import Any
 
 from typer.testing import CliRunner
 
-from tests.processors.place import PICTURES, Place
+from tests.processors.place import PICTURES, SIZES, Place
 from vistrim.cli.app import app
 
 METHOD = ("--method", "fastv")
@@ -64,17 +64,13 @@ def compare(place: Place) -> None:
 
 def overlay(place: Place) -> None:
     """The picture is written, in whatever size it comes."""
-    for name in ("tiny", "square", "wide", "tall"):
-        picture = place.result(f"overlay-{name}.png")
-        _run(place, name, "--overlay", picture)
-        assert Path(picture).stat().st_size
+    for name in SIZES:
+        _drawn(place, name)
 
 
 def overlay_two(place: Place) -> None:
     """Two pictures of different sizes are drawn."""
-    picture = place.result("overlay-two.png")
-    _run(place, "square", "wide", "--overlay", picture)
-    assert Path(picture).stat().st_size
+    _drawn(place, "square", "wide")
 
 
 def bench(place: Place) -> None:
@@ -118,10 +114,17 @@ def psigmoid(place: Place) -> None:
     assert json.loads(Path(out).read_text())
 
 
-def _run(place: Place, *arguments: str) -> None:
+def _drawn(place: Place, *names: str) -> None:
+    picture = Path(place.result(f"overlay-{'-'.join(names)}.png"))
+    said = _run(place, *names, "--overlay", str(picture)).stderr
+    if not picture.exists():
+        raise CommandFailedError(next((line for line in said.splitlines() if "overlay" in line), said))
+
+
+def _run(place: Place, *arguments: str) -> Any:
     given = [place.picture(argument) if argument in PICTURES else argument for argument in arguments]
     method = () if "--method" in given else METHOD
-    command("run", *given, "-p", "What is this?", "--model", place.model_path, *method, *SHORT)
+    return command("run", *given, "-p", "What is this?", "--model", place.model_path, *method, *SHORT)
 
 
 def _raise(failed: dict[str, list[str]]) -> None:

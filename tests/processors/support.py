@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from tests.families.zoo import FAMILIES
-from tests.processors.baseline import BASELINE
+from tests.processors.baseline import BASELINE, REFUSED
 from tests.processors.steps import STEPS
 from tests.processors.zoo import CHECKPOINTS
 
 TESTS = Path(__file__).with_name("test_real_processors.py")
-RIGHT, WRONG, NOT_RUN, NOTHING = "●", "✗", "?", "·"
+RIGHT, WRONG, NOT_RUN, NOTHING, REFUSED_MARK = "●", "✗", "?", "·", "–"
 
 INTRODUCTION = """\
 ## Real processors
@@ -54,5 +54,6 @@ class ProcessorResults:
             return RIGHT
         if told not in notes:
             notes.append(told)
-        mark = NOTHING if step in BASELINE.get(name, {}) else WRONG
-        return f"{mark} [{notes.index(told) + 1}]"
+        known = {NOTHING: BASELINE, REFUSED_MARK: REFUSED}
+        marks = [mark for mark, listed in known.items() if listed.get(name, {}).get(step, told + "?") in told]
+        return f"{(marks or [WRONG])[0]} [{notes.index(told) + 1}]"
