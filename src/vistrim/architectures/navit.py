@@ -8,7 +8,16 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from vistrim.architectures.image_layouts import unknown
-from vistrim.architectures.packed import PackedPictures, Patches, by_grid, in_rows, in_squares
+from vistrim.architectures.packed import (
+    PackedPictures,
+    Patches,
+    PooledVideos,
+    by_grid,
+    in_rows,
+    in_rows_of_all_frames,
+    in_squares,
+    pooled,
+)
 from vistrim.architectures.spec import Images
 from vistrim.core.costs import VisionShape
 from vistrim.core.layout import ImageShape, Picture
@@ -33,13 +42,13 @@ def cosmos3_edge(model: Any) -> Images:
 
 
 def kimi_k25(model: Any) -> Images:
-    """Kimi K2.5: the tower merges squares of patches, which it has row by row."""
+    """Kimi K2.5: the tower merges squares of patches, which it has row by row, and pools the frames of a video."""
     vision, text, base = model.config.vision_config, model.config.text_config, model.base_model
     rows, columns = vision.merge_kernel_size
     if rows != columns:
         return Images(shapes=unknown)
     tower, merged = base.vision_tower, _merged(vision, rows)
-    pictures = PackedPictures(by_grid(rows), in_rows)
+    pictures = PooledVideos(by_grid(rows), in_rows_of_all_frames, pooled)
     return _images(vision, tower.layers, "attn", tower.final_layernorm, pictures, (merged, merged, text.hidden_size))
 
 

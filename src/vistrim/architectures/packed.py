@@ -111,6 +111,25 @@ class PackedPictures:
         )
 
 
+class PooledVideos(PackedPictures):
+    """Videos whose frames the tower sees together, and whose visual tokens are made of a place in all frames."""
+
+    def sizes(self, modality: str, arguments: Mapping[str, Any]) -> list[int]:
+        """Tokens of each image or video in the tower."""
+        return [p.total for p in self.patches(modality, arguments)]
+
+
+def pooled(patches: Patches) -> ImageShape:
+    """One picture, however many frames there are."""
+    return ImageShape((Picture.of(patches.grid, patches.total),))
+
+
+def in_rows_of_all_frames(patches: Patches) -> Tensor:
+    """Sources where the patches of a frame follow each other row by row, and frames are pooled."""
+    by_frame = in_rows(patches).view(patches.frames, -1, patches.merge**2)
+    return by_frame.transpose(0, 1).flatten(1)
+
+
 def by_grid(merge: int) -> ReadPatches:
     """Sizes in ``image_grid_thw`` and ``video_grid_thw`` ``[images or videos, 3]``."""
 

@@ -68,7 +68,8 @@ class TextAlone:
         """What the head gets ``[batch, text, hidden]`` of the text that goes on alone from a layer on."""
         hidden = self.entering(layer)
         for module, kwargs in self._calls[layer - self.first_layer :]:
-            hidden = module(hidden, **kwargs)
+            output = module(hidden, **kwargs)
+            hidden = output[0] if isinstance(output, tuple) else output
         assert self.spec.norm is not None
         return self.spec.norm(hidden)
 
