@@ -23,6 +23,7 @@ import vistrim
 from vistrim import LoadError, reference_lm
 
 pytest.importorskip("gguf", reason="needs the extra reference-lm")
+from tests.closeness import close
 from tests.reference import small_parts as small
 
 ROOT = Path(__file__).parents[2]
@@ -102,7 +103,7 @@ def test_weights_are_the_dequantized_base_with_the_adapter_and_what_was_trained(
         if name == "embed_tokens.weight":
             expected = torch.cat([expected, torch.zeros(1, small.HIDDEN)])
         # Stored in bf16.
-        torch.testing.assert_close(value, expected, rtol=2**-8, atol=2**-12, msg=name)
+        assert close(value, expected, 2**-8), name
     for module, file in ((parts.vision_tower, "tower"), (parts.multi_modal_projector, "projector")):
         for name, value in load_file(weights / f"{file}.safetensors").items():
             assert torch.equal(module.state_dict()[name], value.float()), name
