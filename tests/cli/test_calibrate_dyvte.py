@@ -91,7 +91,7 @@ def test_too_few_questions_train_nothing(checkpoint, tmp_path):
 
 
 def test_an_answer_with_the_placeholder_is_refused(checkpoint, tmp_path):
-    arguments = ("--out", str(tmp_path / "routers"), "--data", str(own(tmp_path, "w9 <image>")))
+    arguments = ("--out", str(tmp_path / "routers"), "--data", str(own(tmp_path, "w9 <image>", 10)))
     result = invoke("calibrate", "dyvte", "--model", checkpoint, *arguments)
     assert result.exit_code == 2
     assert "contains <image>" in result.stderr
