@@ -40,7 +40,7 @@ def test_full_size_has_the_published_number_of_parameters(name):
     assert pictures.usual * pictures.tokens == USUAL[name]
 
 
-@pytest.mark.parametrize("attn", ["sdpa", "eager"])
+@pytest.mark.parametrize("attn", ["sdpa", pytest.param("eager", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", SHAPES)
 def test_every_shape_generates_untouched_and_trimmed(name, attn):
     subject = make_subject(small(name, batch=2, attn=attn))

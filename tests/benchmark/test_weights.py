@@ -79,6 +79,7 @@ def test_number_type_of_weights(asked, got):
     assert all(tensor.device.type == "cpu" for tensor in (*model.parameters(), *model.buffers()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHAPES)
 def test_every_shape_generates_in_bfloat16(name):
     subject = make_subject(small(name, dtype="bfloat16"))

@@ -34,6 +34,7 @@ def test_files_hold_what_was_measured(checkpoint, tmp_path):
     assert "| uniform:keep=4 |" in (tmp_path / "results.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_second_run_measures_nothing_again_and_more_rounds_only_add(checkpoint, tmp_path, monkeypatch):
     first = bench(checkpoint, tmp_path)
     runs = (tmp_path / "runs.jsonl").read_text()

@@ -14,7 +14,7 @@ from vistrim.engine.releases import CACHE
 
 
 @EACH
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("attention", ["sdpa", pytest.param("eager", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("window", [12, 20, 24, 26, 27, 30, 40])
 def test_sliding_window(method, schedule, attention, window):
     """The window is shorter than the prompt of 26 tokens, as long, passed while decoding, or never reached."""

@@ -37,9 +37,10 @@ def in_every_run(family: str, stage: str | None, case: str | None, batch: str | 
 
 def slow_beside(families: Collection[str], cases: Iterable[Any]) -> list[Any]:
     """Cases, names of families or tuples that begin with one; those of other families than these are slow."""
-    return _slow_unless(lambda case: (case if isinstance(case, str) else case[0]) in families, cases)
+    return slow_unless(lambda case: (case if isinstance(case, str) else case[0]) in families, cases)
 
 
-def _slow_unless(quick: Callable[[Any], bool], cases: Iterable[Any]) -> list[Any]:
+def slow_unless(quick: Callable[[Any], bool], cases: Iterable[Any]) -> list[Any]:
+    """Cases, of which those that are not quick are slow."""
     marks = {True: (), False: (pytest.mark.slow,)}
     return [pytest.param(*([case] if isinstance(case, str) else case), marks=marks[quick(case)]) for case in cases]

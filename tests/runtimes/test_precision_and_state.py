@@ -9,6 +9,7 @@ import torch
 
 from tests.closeness import close
 from tests.engine.test_keep_everything import KeepEverything
+from tests.families.depth import slow_beside
 from tests.families.later_turns import next_turn
 from tests.families.zoo import FAMILIES, shared
 from tests.tiny import generate, logits
@@ -16,7 +17,7 @@ from vistrim import ST3, PyramidDrop, SparseVLM, trim
 from vistrim.engine.releases import CACHE
 
 NAMES = ["llava", "qwen2_5_vl", "qwen3_vl", "gemma3", "internvl"]
-EVERY_FAMILY = pytest.mark.parametrize("name", NAMES)
+EVERY_FAMILY = pytest.mark.parametrize("name", slow_beside(["llava", "qwen2_5_vl"], NAMES))
 METHODS = {
     "st3": ST3(1, 1, 0.3, "cosine", 7, 0.1),
     "pyramiddrop": PyramidDrop(layers=(1, 2, 3), keep=(0.6, 0.4, 0.2), positions="original"),
