@@ -25,8 +25,9 @@ def missing() -> str | None:
 
 
 def environment(needed: bool) -> dict[str, str]:
-    """Variables of a process that finds the copy if it is needed."""
-    paths = [str(COPY)] * needed + os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    """Variables of a process that finds the copy if it is needed, and if torchvision is not installed."""
+    copied = needed and importlib.util.find_spec("torchvision") is None
+    paths = [str(COPY)] * copied + os.environ.get("PYTHONPATH", "").split(os.pathsep)
     return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
