@@ -5,7 +5,6 @@
 
 import argparse
 import gc
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict

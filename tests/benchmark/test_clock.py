@@ -6,6 +6,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 from transformers.cache_utils import Cache
+from vistrim.benchmark.clock import time_generation
 
 from tests import guides, tiny
 from tests.benchmark.subjects import Ticks, traces
@@ -13,7 +14,6 @@ from tests.families.zoo import FAMILIES
 from vistrim import SGL, ST3, trim
 from vistrim.architectures import discover
 from vistrim.benchmark import clock
-from vistrim.benchmark.clock import time_generation
 from vistrim.benchmark.keep_everything import KeepEverything
 from vistrim.errors import BenchmarkError
 

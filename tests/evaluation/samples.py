@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from vistrim._utils.labels import UNTOUCHED
 from vistrim.evaluation.record_file import Failure, Sample
+
+from vistrim._utils.labels import UNTOUCHED
 
 
 def sample(item: str, method: str = UNTOUCHED, **changed: Any) -> Sample:

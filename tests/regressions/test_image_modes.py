@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vistrim._utils.image_files import read_images
 from vistrim.cli.error_lines import WrongUsageError
-from vistrim.cli.image_files import read_images
 
 RAMP = np.tile(np.arange(256), (8, 1))
 

@@ -1,8 +1,8 @@
 import pytest
 from PIL import Image
 
+from vistrim._utils.image_files import read_images
 from vistrim.cli.error_lines import WrongUsageError
-from vistrim.cli.image_files import read_images
 
 
 def refusal(path) -> str:
