@@ -27,6 +27,7 @@ FLOORS = (
     ("vistrim.loading",),
     ("vistrim.support",),
     ("vistrim",),
+    ("vistrim.benchmark.paired", "vistrim.benchmark.peak"),
     ("vistrim.evaluation", "vistrim.benchmark", "vistrim.analysis"),
     ("vistrim.calibration",),
     ("vistrim.reference",),

@@ -6,6 +6,9 @@
 >>> run.report
 """
 
+import importlib
+from typing import Any
+
 from vistrim._version import __version__ as __version__
 from vistrim.engine.report.trim_report import TrimReport
 from vistrim.errors import (
@@ -78,10 +81,21 @@ __all__ = [
     "UnsupportedReleaseError",
     "VisPruner",
     "VistrimError",
+    "bench",
     "compose",
     "describe_support",
+    "evaluate",
     "get_method",
     "list_methods",
     "load",
     "trim",
 ]
+
+_ABOVE = {"bench": "vistrim.benchmark.benching", "evaluate": "vistrim.evaluation.evaluating"}
+"""Functions of packages that import this one's modules."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ABOVE:
+        return getattr(importlib.import_module(_ABOVE[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

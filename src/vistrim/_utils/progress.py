@@ -75,6 +75,19 @@ def live_view(shown: bool = True) -> Iterator[Callable[[Callable[[], RenderableT
         yield lambda make: live.update(make(), refresh=True)
 
 
+@contextmanager
+def spinner(text: str, shown: bool = True) -> Iterator[None]:
+    """Say what is being done, where it is not known how long it takes."""
+    console = _terminal()
+    if not (shown and console.is_terminal):
+        yield
+        return
+    from rich.markup import escape
+
+    with console.status(escape(text)):
+        yield
+
+
 def _terminal() -> Console:
     from rich.console import Console
 

@@ -39,14 +39,11 @@ class Table:
     def text(self) -> str:
         """As plain text, in columns."""
         widths = [max(map(len, cells)) for cells in zip(self.columns, *self.rows, strict=True)]
-        lines = [
-            "  ".join(
-                cell.rjust(width) if i else cell.ljust(width)
-                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-            )
-            for row in (self.columns, *self.rows)
-        ]
-        return "\n".join([self.title, *(line.rstrip() for line in lines)])
+        lines = [self.title]
+        for first, *others in (self.columns, *self.rows):
+            numbers = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))
+            lines.append("  ".join([first.ljust(widths[0]), *numbers]).rstrip())
+        return "\n".join(lines)
 
     def __rich__(self) -> RichTable:
         """In the terminal: numbers to the right and never wrapped, flagged cells in red."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from vistrim._utils.environment import stamp
 from vistrim._utils.labels import UNTOUCHED
+from vistrim._utils.progress import spinner
 from vistrim.benchmark.making import make_subject, subject_of
 from vistrim.benchmark.progress import live_tables
 from vistrim.benchmark.results import Row, Run
@@ -148,7 +149,9 @@ def bench(
         )
         if folder is not None:
             check_resumed(folder, wanted, named)
-        return _measured(make_subject(wanted), named, repeat, new_tokens, folder, progress)
+        with spinner(f"making {model}", progress):
+            subject = make_subject(wanted)
+        return _measured(subject, named, repeat, new_tokens, folder, progress)
     if inputs is None:
         raise TypeError("a loaded model needs inputs: pass what its processor returns for a batch")
     with _generating_to_the_end(model):
