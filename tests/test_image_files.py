@@ -2,11 +2,11 @@ import pytest
 from PIL import Image
 
 from vistrim._utils.image_files import read_images
-from vistrim.cli.error_lines import WrongUsageError
+from vistrim.errors import InputError
 
 
 def refusal(path) -> str:
-    with pytest.raises(WrongUsageError) as error:
+    with pytest.raises(InputError) as error:
         read_images([path])
     return str(error.value)
 

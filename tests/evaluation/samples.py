@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from vistrim.evaluation.record_file import Failure, Sample
-
 from vistrim._utils.labels import UNTOUCHED
+from vistrim.evaluation.records import Failure, Sample
 
 
 def sample(item: str, method: str = UNTOUCHED, **changed: Any) -> Sample:

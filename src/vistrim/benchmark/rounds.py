@@ -94,7 +94,8 @@ def measure(
     with RunFile(path, _settings(subject, spec, methods, new_tokens), list(sides)) as records:
         advance(records)
         if records.rounds < repeat:
-            _warm_up(subject, spec, sides)
+            for label in _warmed(subject, sides):
+                _timed(subject, spec, sides[label], WARM_UP_TOKENS)
             records.note_cost(UNTOUCHED, untouched_cost(subject, spec, new_tokens))
 
         def run(label: str, number: int) -> Timed:
@@ -152,15 +153,13 @@ def _settings(subject: Subject, spec: ModelSpec, methods: Mapping[str, Method], 
     }
 
 
-def _warm_up(subject: Subject, spec: ModelSpec, sides: Mapping[str, Method | None]) -> None:
-    """Have done what is only done once.
+def _warmed(subject: Subject, sides: Mapping[str, Method | None]) -> list[str]:
+    """Labels of those that run once before the first round, for what is only done once.
 
     On an accelerator, kernels are chosen and compiled for the shapes of each method. On a processor it is the weights
     that are read and the threads that are started, which every method shares; there, a generation may take minutes.
     """
-    warmed = sides if subject.model.device.type != "cpu" else {UNTOUCHED: None}
-    for method in warmed.values():
-        _timed(subject, spec, method, WARM_UP_TOKENS)
+    return list(sides) if subject.model.device.type != "cpu" else [UNTOUCHED]
 
 
 def _timed(subject: Subject, spec: ModelSpec, method: Method | None, new_tokens: int) -> Timed:
