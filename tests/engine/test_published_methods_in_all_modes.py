@@ -9,6 +9,7 @@ import torch
 
 from tests import tiny
 from tests.closeness import close
+from tests.covering import covering
 from tests.methods.dyvte_weights import saved
 from tests.methods.quecc_weights import random_part
 from vistrim import (
@@ -66,6 +67,7 @@ def answers(output, inputs):
     return output.sequences[:, inputs["input_ids"].shape[1] :].tolist()
 
 
+@covering(1)
 @EACH
 @pytest.mark.parametrize(
     ("samples", "attention"),
@@ -86,6 +88,7 @@ def test_batch_equals_its_samples_alone(name, samples, attention):
     assert run.report.kv_bytes < run.report.kv_bytes_full
 
 
+@covering(1)
 @EACH
 @pytest.mark.parametrize("options", [{"do_sample": True, "num_return_sequences": 2}, {"num_beams": 3}])
 def test_several_rows_for_each_sample(name, options):
@@ -161,6 +164,7 @@ def test_labels_do_not_change_the_choice(name):
     assert close(output.logits[0, -answer - 1], prompt.logits[0, -1])
 
 
+@covering(1)
 @EACH
 @pytest.mark.parametrize("images", [0, 1], ids=["text", "new-image"])
 def test_second_turn_of_a_batch_equals_its_samples_alone(name, images):
@@ -259,6 +263,7 @@ def test_a_custom_gap_in_the_positions_is_closed():
     assert close(logits[0], logits[1])
 
 
+@covering(1)
 @EACH
 @pytest.mark.parametrize("use_cache", [True, False])
 def test_model_run_from_inside_a_generation(name, use_cache):

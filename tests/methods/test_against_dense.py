@@ -5,6 +5,7 @@ import torch
 
 from tests import tiny
 from tests.closeness import close
+from tests.covering import covering
 from tests.methods import training_free_rules
 from tests.methods.dense_reference import ORIGINAL, RENUMBER, Dense, Rule
 from tests.methods.prompts import kernels_and_prompts
@@ -120,6 +121,7 @@ def run(model, method, samples, rule, oracle_model):
     return trimmed.report, alone
 
 
+@covering(1)
 @pytest.mark.parametrize(("attention", "samples"), kernels_and_prompts(SAMPLES))
 @pytest.mark.parametrize("name", CASES)
 def test_equals_the_reference(name, samples, attention):
@@ -176,6 +178,7 @@ def test_larger_vision_tower(method, rule, large_tower):
 MANY_IMAGES = [tiny.sample(4, 12, seed=5), tiny.sample(6, 8, seed=6)]
 
 
+@covering(1)
 @pytest.mark.parametrize("positions", BOTH)
 @pytest.mark.parametrize("counts", [(12, 5), (8, 1), (0.3, 3)])
 @pytest.mark.parametrize("attention", ["sdpa", pytest.param("eager", marks=pytest.mark.slow)])
@@ -287,6 +290,7 @@ def test_beams_keep_what_a_greedy_search_keeps(name):
         assert b.merged == [merged for merged in a.merged for _ in range(2)]
 
 
+@covering(1)
 @pytest.mark.parametrize("keep", [1, 5, 0.4])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_one_choice_under_three_names(keep, attention):
@@ -302,6 +306,7 @@ def test_one_choice_under_three_names(keep, attention):
     assert stages[0] == stages[1] == stages[2]
 
 
+@covering
 @pytest.mark.parametrize("positions", BOTH)
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests import tiny
+from tests.covering import covering
 from tests.methods.dense_reference import Dense
 from tests.methods.dyvte_rules import DyVTE as Rule
 from tests.methods.prompts import BATCHES, kernels_and_prompts
@@ -73,6 +74,7 @@ def method_for(model, name, folder):
     return DyVTE(str(path))
 
 
+@covering(1)
 @pytest.mark.parametrize(("attention", "prompts"), kernels_and_prompts(BATCHES))
 @pytest.mark.parametrize("name", ROUTERS)
 def test_equals_the_reference(name, prompts, attention, tmp_path):

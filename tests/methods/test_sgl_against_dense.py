@@ -8,6 +8,7 @@ import torch
 
 from tests import tiny
 from tests.closeness import close
+from tests.covering import covering
 from tests.methods.dense_reference import Dense
 from tests.methods.prompts import BATCHES, kernels_and_prompts
 from tests.methods.sgl_rules import ask, sgl
@@ -64,6 +65,7 @@ def run(model, guide, eager_guide, prompts, **options):
     return trimmed.report
 
 
+@covering(1)
 @pytest.mark.parametrize(
     ("attention", "prompts"),
     kernels_and_prompts(BATCHES, eager=("ragged",)),

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests import tiny
+from tests.covering import covering
 from tests.methods import yopo_rules
 from tests.methods.prompts import BATCHES, kernels_and_prompts
 from tests.methods.test_against_dense import run, two_turns
@@ -48,6 +49,7 @@ def case(name):
     return YOPO(heads=heads, **options), yopo_rules.YOPO(active, **options)
 
 
+@covering(1)
 @pytest.mark.parametrize(("attention", "prompts"), kernels_and_prompts(PROMPTS))
 @pytest.mark.parametrize("name", CASES)
 def test_equals_the_reference(name, prompts, attention):

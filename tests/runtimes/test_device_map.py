@@ -6,6 +6,7 @@ import torch
 
 from tests import guides, tiny
 from tests.closeness import close
+from tests.covering import covering
 from tests.families.depth import slow_beside, slow_unless
 from tests.families.zoo import FAMILIES, shared
 from tests.runtimes import flash_kernels
@@ -122,6 +123,7 @@ def test_two_gpus(name, method, layers, gpus):
     assert run.report.kv_bytes == expected.report.kv_bytes
 
 
+@covering(1)
 @pytest.mark.parametrize("method", ["st3", "sparsevlm"])
 @pytest.mark.parametrize("begun", ["trimmed", "untrimmed"])
 def test_two_turns_on_two_gpus(method, begun, gpus):
