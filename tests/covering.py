@@ -25,7 +25,8 @@ def leave_others_to_the_slow_run(items: Iterable[pytest.Item]) -> None:
             tests[item.nodeid.partition("[")[0]].append(item)
     for found in tests.values():
         (at_once,) = found[0].get_closest_marker("covering").args or (PAIRS,)
-        needed = chosen([{name: _key(value) for name, value in item.callspec.params.items()} for item in found], at_once)
+        given = [{name: _key(value) for name, value in item.callspec.params.items()} for item in found]
+        needed = chosen(given, at_once)
         for number, item in enumerate(found):
             if number not in needed:
                 item.add_marker(pytest.mark.slow)

@@ -34,16 +34,18 @@ ALWAYS = {("nothing cut", None), ("all", "uniform+pvtp+vta")}
 def sort_cell(item: Any, cell: Any) -> None:
     """Mark a cell as slow, or as run by ``make support`` only, unless every run has it.
 
-    Half of the cells are enough to have each case of each family with either kernel and with either batch.
+    Half of the cells are enough to have each case of each family with either kernel and with either batch, and in each
+    family either method in half of the ways to generate.
     """
     params, stage = item.callspec.params, cell.kwargs.get("stage")
-    whole = params["name"] in WHOLE
-    named = params["name"] + params.get("case", "")
-    half = (sum(named.encode()) + (params.get("attention") == "eager") + (params.get("batch") == "padded")) % 2 == 0
+    whole, only = params["name"] in WHOLE, "method" not in params and stage is None
+    named = params["name"] + params.get("case", "") + cell.kwargs.get("mode", "")
+    seconds = (params.get("attention") == "eager", params.get("batch") == "padded", params.get("method") == "st3")
+    half = (sum(named.encode()) + sum(seconds)) % 2 == 0
     always = (stage, params.get("case")) in ALWAYS and params["batch"] == "padded"
     if not (always or (whole and (half or stage is None))):
         item.add_marker(pytest.mark.slow)
-        if stage is not None and not half:
+        if not (half or only or (whole and stage is None)):
             item.add_marker(pytest.mark.support)
 
 

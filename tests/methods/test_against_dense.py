@@ -6,6 +6,7 @@ import torch
 from tests import tiny
 from tests.closeness import close
 from tests.covering import covering
+from tests.families.depth import slow_beside
 from tests.methods import training_free_rules
 from tests.methods.dense_reference import ORIGINAL, RENUMBER, Dense, Rule
 from tests.methods.prompts import kernels_and_prompts
@@ -129,6 +130,7 @@ def test_equals_the_reference(name, samples, attention):
     run(tiny.shared("llama", attention), method, SAMPLES[samples], rule, tiny.shared("llama", "eager"))
 
 
+@covering(1)
 @pytest.mark.parametrize("text", ["mistral", "qwen2"])
 @pytest.mark.parametrize(
     "name", ["fastervlm", "vispruner", "fastv-original", "pyramiddrop-renumber", "vtw-original", "sparsevlm-1.5"]
@@ -138,6 +140,7 @@ def test_other_decoders(name, text):
     run(tiny.shared(text), method, tiny.RAGGED, rule, tiny.shared(text, "eager"))
 
 
+@covering(1)
 @pytest.mark.parametrize("name", ["fastervlm", "fastervlm-half", "vispruner", "vispruner-odd", "vispruner-diverse"])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_vision_tower_without_class_token(name, attention):
@@ -252,9 +255,10 @@ SECOND_TURNS = (
     "vtw-renumber",
     *(f"sparsevlm-{name}" for name in SPARSE),
 )
+ONE_OF_EACH = ("fastervlm", "vispruner-odd", "fastv-original", "pyramiddrop-renumber", "vtw-renumber", "sparsevlm-1.5")
 
 
-@pytest.mark.parametrize("name", SECOND_TURNS)
+@pytest.mark.parametrize("name", slow_beside(ONE_OF_EACH, SECOND_TURNS))
 def test_second_turn_with_a_new_image(name):
     two_turns(*CASES[name])
 

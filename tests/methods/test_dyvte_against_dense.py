@@ -100,6 +100,7 @@ def test_the_cases_exit_everywhere():
     assert exits("last", "ragged") == [4] * 3
 
 
+@covering(1)
 @pytest.mark.parametrize("text", ["mistral", "qwen2"])
 @pytest.mark.parametrize("name", ["random-10", "later"])
 def test_other_decoders(name, text, tmp_path):

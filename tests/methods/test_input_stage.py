@@ -38,7 +38,7 @@ def pool(side):
     return enters
 
 
-@covering
+@covering(1)
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("samples", [[tiny.sample(2, 9)], tiny.RAGGED, tiny.SAME_LENGTH], ids=["one", "ragged", "same"])
 @pytest.mark.parametrize(

@@ -75,6 +75,7 @@ def test_equals_the_reference(name, prompts, attention):
     run(tiny.shared("llama", attention), small(attention), small("eager"), prompts, **CASES[name])
 
 
+@covering(1)
 @pytest.mark.parametrize("name", ["defaults", "before-the-decoder"])
 @pytest.mark.parametrize("prompts", ["ragged", "text-only"])
 def test_other_guides(prompts, name):
@@ -128,6 +129,7 @@ def thresholds(told):
     return [scores[0] / 2, *((a + b) / 2 for a, b in neighbours), (scores[-1] + 1) / 2]
 
 
+@covering(1)
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("stay", range(4))
 def test_early_exit(stay, attention):

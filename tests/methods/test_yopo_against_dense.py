@@ -57,6 +57,7 @@ def test_equals_the_reference(name, prompts, attention):
     run(tiny.shared("llama", attention), method, PROMPTS[prompts], rule, tiny.shared("llama", "eager"))
 
 
+@covering(1)
 @pytest.mark.parametrize("text", ["mistral", "qwen2"])
 @pytest.mark.parametrize("name", ["together", "together-all"])
 def test_other_decoders(name, text):
