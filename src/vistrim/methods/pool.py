@@ -14,7 +14,7 @@ from vistrim.methods.base.registry import register
 class Pool(PerImage):
     """Average the visual tokens of each image over the cells of a smaller grid, before the decoder.
 
-    Each cell is represented by the token nearest its centre: it gets the mean of the cell's projected features and
+    Each cell is represented by the token nearest its center: it gets the mean of the cell's projected features and
     keeps its own position.
 
     Parameters
@@ -49,11 +49,11 @@ class Pool(PerImage):
                 f"pool needs a grid of tokens, and those of this image {own}: use uniform or random instead"
             )
         cell_rows, cell_columns = smaller_grid(rows, columns, budget(self.keep, image.n))
-        row_cell, row_centre = _cells(rows, cell_rows)
-        column_cell, column_centre = _cells(columns, cell_columns)
-        centres = row_centre[:, None] * columns + column_centre[None, :]
-        into = centres[row_cell[:, None], column_cell[None, :]].flatten()
-        keep = centres.flatten()
+        row_cell, row_center = _cells(rows, cell_rows)
+        column_cell, column_center = _cells(columns, cell_columns)
+        centers = row_center[:, None] * columns + column_center[None, :]
+        into = centers[row_cell[:, None], column_cell[None, :]].flatten()
+        keep = centers.flatten()
         return ImageChoice(keep, into.index_fill(0, keep, -1))
 
 
@@ -64,8 +64,8 @@ def smaller_grid(rows: int, columns: int, cells: int) -> tuple[int, int]:
 
 
 def _cells(length: int, cells: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cell of each of ``length`` places, and the place nearest each cell's centre."""
+    """Cell of each of ``length`` places, and the place nearest each cell's center."""
     place = torch.arange(length)
     cell = place * cells // length
-    centre = torch.tensor([int(place[cell == c].float().mean()) for c in range(cells)])
-    return cell, centre
+    center = torch.tensor([int(place[cell == c].float().mean()) for c in range(cells)])
+    return cell, center

@@ -63,7 +63,7 @@ class SparseVLM(Method):
         sample's visual tokens, at least one. None: the preset's numbers. Not in "1.0".
     positions : {"renumber", "original"}, optional
         RoPE positions of the tokens that are left: consecutive, or each its own (a merged token has that of its
-        cluster's centre). None: as the authors have them, "renumber" in "1.5" and "1.0", "original" in "plus".
+        cluster's center). None: as the authors have them, "renumber" in "1.5" and "1.0", "original" in "plus".
 
     Raises
     ------
@@ -194,10 +194,10 @@ class SparseVLM(Method):
                 recycled = deleted[: int(RECYCLED * len(deleted)) + 1]
                 clusters = len(recycled) // PER_CLUSTER + 1
                 hidden = tokens.hidden[sample, recycled.to(tokens.hidden.device)]
-                centre_of = recycled[dpc_knn(hidden, clusters).to(recycled.device)]
-                centres = centre_of.unique()
-                keep[sample, centres] = behind[sample, centres] = True
-                merge_into[sample, recycled] = torch.where(centre_of == recycled, -1, centre_of)
+                center_of = recycled[dpc_knn(hidden, clusters).to(recycled.device)]
+                centers = center_of.unique()
+                keep[sample, centers] = behind[sample, centers] = True
+                merge_into[sample, recycled] = torch.where(center_of == recycled, -1, center_of)
                 counts[-1] += clusters
         if tuple(counts) == tokens.held:
             return None

@@ -28,7 +28,7 @@ class YOPO(Method):
 
     Four cuts, each of which is off by default. What they cut is not computed:
 
-    * *Neighbour-aware attention*: in prefill, in every layer, a visual token attends to the text before it and to the
+    * *Neighbor-aware attention*: in prefill, in every layer, a visual token attends to the text before it and to the
       visual tokens of its own image that are at most ``window // 2`` rows and columns away on the image's grid, later
       ones included. Text attends as before.
     * *Heads*: in an inactive head text attends to text alone, in prefill and while decoding; visual tokens have no
@@ -68,7 +68,7 @@ class YOPO(Method):
     tokens are gone: the authors keep computing them for the softmax, so that ``layer`` and "all" exclude each other.
     The authors have one image; here visual tokens attend, with a window, to none of another image. Where tokens were
     removed before, the window is that of the original grid, and a merged token stands where the one that it was merged
-    into stood. A sliding window of the model limits the text that a visual token attends to, not its neighbours. A
+    into stood. A sliding window of the model limits the text that a visual token attends to, not its neighbors. A
     visual token that the engine never removes, because its logits are needed, counts as text.
 
     Cuts see visual tokens alone: an image that was cached before the model was trimmed counts as text, and tokens
