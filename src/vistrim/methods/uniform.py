@@ -1,4 +1,4 @@
-"""Evenly spaced visual tokens: a strong and free baseline."""
+"""Evenly spaced visual tokens, a strong baseline at no cost."""
 
 from dataclasses import dataclass
 
@@ -35,6 +35,6 @@ class Uniform(PerImage):
         check_budget(self.keep)
 
     def choose(self, image: ImageTokens) -> ImageChoice:
-        """Take the middle token of each of ``k`` equal stretches of the raster."""
+        """Keep the middle token of each of ``k`` equal segments of the raster."""
         k = budget(self.keep, image.n)
         return ImageChoice((2 * torch.arange(k) + 1) * image.n // (2 * k))
