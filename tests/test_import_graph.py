@@ -29,6 +29,7 @@ FLOORS = (
     ("vistrim",),
     ("vistrim.benchmark.paired", "vistrim.benchmark.peak"),
     ("vistrim.evaluation", "vistrim.benchmark", "vistrim.analysis"),
+    ("vistrim.analysis.attention",),
     ("vistrim.calibration",),
     ("vistrim.reference",),
     ("vistrim.cli",),

@@ -10,6 +10,7 @@ import importlib
 from typing import Any
 
 from vistrim._version import __version__ as __version__
+from vistrim.engine.report.trace import Trace
 from vistrim.engine.report.trim_report import TrimReport
 from vistrim.errors import (
     LoadError,
@@ -73,6 +74,7 @@ __all__ = [
     "QueCC",
     "Random",
     "SparseVLM",
+    "Trace",
     "Trim",
     "TrimReport",
     "Uniform",
@@ -81,6 +83,7 @@ __all__ = [
     "UnsupportedReleaseError",
     "VisPruner",
     "VistrimError",
+    "analyze",
     "bench",
     "compose",
     "describe_support",
@@ -91,7 +94,11 @@ __all__ = [
     "trim",
 ]
 
-_ABOVE = {"bench": "vistrim.benchmark.benching", "evaluate": "vistrim.evaluation.evaluating"}
+_ABOVE = {
+    "analyze": "vistrim.analysis.attention.runner",
+    "bench": "vistrim.benchmark.benching",
+    "evaluate": "vistrim.evaluation.evaluating",
+}
 """Functions of packages that import this one's modules."""
 
 

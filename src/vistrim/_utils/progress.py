@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class Advance(Protocol):
     """To be told of progress: the bar's name, how much more is done, and optionally its new text."""
 
-    def __call__(self, name: str, by: int = 1, text: str | None = None) -> None:
+    def __call__(self, name: str, by: float = 1, text: str | None = None) -> None:
         """Move a bar."""
 
 
@@ -44,7 +44,7 @@ def progress_bars(totals: Mapping[str, int], shown: bool = True) -> Iterator[Adv
     with Progress(*columns, console=console) as progress:
         bars = {name: progress.add_task(escape(name), total=total) for name, total in totals.items()}
 
-        def advance(name: str, by: int = 1, text: str | None = None) -> None:
+        def advance(name: str, by: float = 1, text: str | None = None) -> None:
             changed: dict[str, Any] = {} if text is None else {"description": escape(text)}
             progress.update(bars[name], advance=by, **changed)
 
