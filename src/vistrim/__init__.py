@@ -83,11 +83,11 @@ __all__ = [
     "UnsupportedReleaseError",
     "VisPruner",
     "VistrimError",
-    "analyze",
-    "bench",
+    "analyze",  # noqa: F822
+    "bench",  # noqa: F822
     "compose",
     "describe_support",
-    "evaluate",
+    "evaluate",  # noqa: F822
     "get_method",
     "list_methods",
     "load",
