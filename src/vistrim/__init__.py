@@ -7,6 +7,7 @@
 """
 
 from vistrim._version import __version__ as __version__
+from vistrim.engine.report.trace import Trace
 from vistrim.engine.report.trim_report import TrimReport
 from vistrim.errors import (
     LoadError,
@@ -70,6 +71,7 @@ __all__ = [
     "QueCC",
     "Random",
     "SparseVLM",
+    "Trace",
     "Trim",
     "TrimReport",
     "Uniform",
