@@ -86,9 +86,8 @@ def test_families(name):
     check(whole, output, places(inputs), slides=name == "gemma3")
     check(bare, slides=name == "gemma3")
     assert [sample.prefill for sample in bare.trace.samples] == [sample.prefill for sample in uncached.trace.samples]
-    two, one = (sample.groups for sample in whole.trace.samples[:2])
+    two = whole.trace.samples[0].groups
     assert {group.image for group in two} == ({0, 1} if name in ("qwen2_5_vl", "llava_next") else {None})
-    assert {group.image for group in one} == {0}
     assert any(group.grid for group in two)
 
 

@@ -45,9 +45,9 @@ class TokenGroup:
     modality : str
         "image" or "video".
     image : int or None
-        Which of the sample's images (or videos), from 0. None: the sample has several pictures, and the model is not told
-        whether they are images or tiles that its processor has cut one into (Idefics 3, InternVL);
-        `vistrim.analysis.regions_of` asks the processor.
+        Which of the sample's images (or videos), from 0. None: the sample has several pictures, and the model is not
+        told whether they are images or tiles of one (Idefics 3, InternVL); `vistrim.analysis.regions_of` asks the
+        processor.
     part : str
         "whole" (the image), "tile" or "frame" (what the vision tower saw by itself), "overview" (the whole image
         where the model puts its tiles together), "tiles" (all tiles put together: rows and columns count over all of
