@@ -125,6 +125,8 @@ class Images:
     stays : mapping of str to str
         For each modality of which the model itself may leave features out: the argument of its base model that says
         which stay, ``[features]`` bool.
+    parts_unknown : bool
+        Whether a picture may be a tile of an image, which nothing tells the model.
     """
 
     shapes: ReadShapes
@@ -134,6 +136,7 @@ class Images:
     tower: VisionTower | None = None
     cost: VisionShape | None = None
     stays: Mapping[str, str] = field(default_factory=dict)
+    parts_unknown: bool = False
 
 
 Rotary = Callable[[int, Tensor, Tensor], Any]

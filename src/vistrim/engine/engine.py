@@ -141,7 +141,7 @@ class Engine(NotCopied):
         return self.spec.images.tower
 
     def _recorder(self, device: torch.device) -> Recorder:
-        tracer = Tracer(self.spec.decoder_shape.layers) if self._trace else None
+        tracer = Tracer(self.spec.decoder_shape.layers, self.spec.images.parts_unknown) if self._trace else None
         return Recorder(self.spec, self.method, self.notation, device, tracer)
 
     def _encodings(self) -> Encodings:
