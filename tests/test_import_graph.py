@@ -28,7 +28,7 @@ FLOORS = (
     ("vistrim.support",),
     ("vistrim",),
     ("vistrim.evaluation", "vistrim.benchmark", "vistrim.analysis"),
-    ("vistrim.calibration",),
+    ("vistrim.calibration", "vistrim.checking"),
     ("vistrim.reference",),
     ("vistrim.cli",),
     ("training", "studies"),
