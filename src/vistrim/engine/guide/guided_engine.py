@@ -100,7 +100,7 @@ class GuidedEngine(Engine):
         assert generation.guided is not None
         recorder = Recorder(self.spec, self.method, self.notation, self.spec.device, generation.guided)
         recorder.begin_prefill(0, generation.guided.width, 0, None, None)
-        self.recorders.append(recorder)
+        self.remember(recorder)
 
 
 def _stream(streamer: Any, call: GenerateCall, answer: GuideAnswer) -> None:

@@ -63,9 +63,6 @@ class GuideRecord:
 
     def _with_exits(self, report: TrimReport, spec: ModelSpec) -> TrimReport:
         depth, answered = spec.decoder_shape.layers, self.exited.count(False)
-        share = report.kv_fraction_mean
-        if self.caches:
-            share = (share or 0.0) * answered / len(self.exited)
         untrimmed = UntrimmedCache(spec)
         lengths = [n for n, gone in zip(self.answer_tokens, self.exited, strict=True) if gone]
         full = prefill_flops(spec.decoder_shape, [self.width] * depth)
@@ -80,7 +77,7 @@ class GuideRecord:
             # The last token of an answer is never stored.
             kv_bytes_full=report.kv_bytes_full
             + sum(untrimmed.nbytes(self.width + n - 1) for n in lengths if self.caches),
-            kv_fraction_mean=share,
+            **self._bytes_per_step(report, untrimmed, max(lengths)),
             prefill_flops_full=report.prefill_flops_full + len(lengths) * full,
             prefill_flops_per_sample=self._spread(report.prefill_flops_per_sample, 0),
             method_flops=self._spread(report.method_flops, 0),
@@ -92,6 +89,23 @@ class GuideRecord:
             image_grids=self._spread(report.image_grids, []),
             warnings=report.warnings if answered else [],
         )
+
+    def _bytes_per_step(self, report: TrimReport, untrimmed: UntrimmedCache, longest: int) -> dict[str, list[int]]:
+        """Bytes after each forward pass, and those that the untrimmed model would hold of the exited samples, too."""
+        if not self.caches:
+            return {}
+        nothing = [0] * longest
+        exited = [n for n, gone in zip(self.visual_tokens, self.exited, strict=True) if gone]
+        visual = sum(map(untrimmed.nbytes, exited))
+        full = report.kv_bytes_full_per_step or nothing
+        return {
+            "kv_bytes_per_step": report.kv_bytes_per_step or nothing,
+            "kv_bytes_full_per_step": [
+                own + len(exited) * untrimmed.nbytes(self.width + step) for step, own in enumerate(full)
+            ],
+            "kv_visual_bytes_per_step": report.kv_visual_bytes_per_step or nothing,
+            "kv_visual_bytes_full_per_step": [own + visual for own in report.kv_visual_bytes_full_per_step or nothing],
+        }
 
     def _spread(self, values: Sequence[T], nothing: T) -> list[T]:
         """Values of all samples, of which the given ones are those that the model answered."""
