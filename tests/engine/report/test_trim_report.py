@@ -61,7 +61,9 @@ def test_annealing_lowers_the_bytes_step_by_step():
     assert report.kv_fraction_peak == shares[0] == 1.0
     assert report.kv_visual_fraction_mean == pytest.approx(sum(kept) / (8 * n))
     assert report.flops_fraction == 1.0
-    assert {"kv_fraction_mean", "kv_fraction_peak", "kv_visual_fraction_mean", "flops_fraction"} <= set(report.to_dict())
+    assert {"kv_fraction_mean", "kv_fraction_peak", "kv_visual_fraction_mean", "flops_fraction"} <= set(
+        report.to_dict()
+    )
 
 
 def test_visual_fraction_counts_the_images_of_all_turns_and_samples():

@@ -7,7 +7,6 @@ from typing import Any
 
 from vistrim._utils.units import bytes_text
 
-
 DERIVED = (
     "average_tokens",
     "exit_layers",
