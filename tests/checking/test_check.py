@@ -122,19 +122,8 @@ def test_difference_is_a_share_of_the_largest_value():
 
 
 def test_the_command_passes_on_a_model_that_is_right(checkpoint, image, tmp_path):
-    found = command(
-        "check",
-        checkpoint,
-        "-p",
-        QUESTION,
-        "--image",
-        image,
-        "--new-tokens",
-        "2",
-        "--json",
-        "--out",
-        str(tmp_path / "found"),
-    )
+    out, asked = tmp_path / "found", ("-p", QUESTION, "--image", image, "--new-tokens", "2")
+    found = command("check", checkpoint, *asked, "--json", "--out", str(out))
     assert found.exit_code == 0, found.stdout
     data = json.loads(found.stdout)
     assert data["passed"]
