@@ -116,6 +116,11 @@ class Trimmable:
         return tuple(self.stored - n for n in self.tokens.n_invalid)
 
     @property
+    def full_length(self) -> int:
+        """Columns that the layer would hold had nothing been removed."""
+        return self.logical
+
+    @property
     def visual_entries(self) -> tuple[int, int]:
         """Visual tokens of all samples together: those stored, and those that would be had nothing been removed."""
         if self.seen_visual is None:
@@ -246,10 +251,6 @@ class TrimmableLayer(Trimmable, GrowingLayer):
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.logical + query_length, 0
 
-    @property
-    def full_length(self) -> int:
-        """Columns that the layer would hold had nothing been removed."""
-        return self.logical
 
 
 class TrimmableSlidingLayer(Trimmable, DynamicSlidingWindowLayer):

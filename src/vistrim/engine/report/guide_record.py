@@ -68,7 +68,7 @@ class GuideRecord:
         full = prefill_flops(spec.decoder_shape, [self.width] * depth)
         kv_tokens = report.kv_tokens_per_layer or [[]] * (depth if self.caches else 0)
         return replace(
-            report,
+            self._with_bytes(report, untrimmed, max(lengths)) if self.caches else report,
             visual_tokens=list(self.visual_tokens),
             prompt_tokens=list(self.prompt_tokens),
             visual_tokens_per_layer=[self._spread(row, 0) for row in report.visual_tokens_per_layer or [[]] * depth],
@@ -77,7 +77,6 @@ class GuideRecord:
             # The last token of an answer is never stored.
             kv_bytes_full=report.kv_bytes_full
             + sum(untrimmed.nbytes(self.width + n - 1) for n in lengths if self.caches),
-            **self._bytes_per_step(report, untrimmed, max(lengths)),
             prefill_flops_full=report.prefill_flops_full + len(lengths) * full,
             prefill_flops_per_sample=self._spread(report.prefill_flops_per_sample, 0),
             method_flops=self._spread(report.method_flops, 0),
@@ -90,22 +89,19 @@ class GuideRecord:
             warnings=report.warnings if answered else [],
         )
 
-    def _bytes_per_step(self, report: TrimReport, untrimmed: UntrimmedCache, longest: int) -> dict[str, list[int]]:
-        """Bytes after each forward pass, and those that the untrimmed model would hold of the exited samples, too."""
-        if not self.caches:
-            return {}
+    def _with_bytes(self, report: TrimReport, untrimmed: UntrimmedCache, longest: int) -> TrimReport:
+        """Add what the untrimmed model would hold of the exited samples after each forward pass."""
         nothing = [0] * longest
         exited = [n for n, gone in zip(self.visual_tokens, self.exited, strict=True) if gone]
         visual = sum(map(untrimmed.nbytes, exited))
-        full = report.kv_bytes_full_per_step or nothing
-        return {
-            "kv_bytes_per_step": report.kv_bytes_per_step or nothing,
-            "kv_bytes_full_per_step": [
-                own + len(exited) * untrimmed.nbytes(self.width + step) for step, own in enumerate(full)
-            ],
-            "kv_visual_bytes_per_step": report.kv_visual_bytes_per_step or nothing,
-            "kv_visual_bytes_full_per_step": [own + visual for own in report.kv_visual_bytes_full_per_step or nothing],
-        }
+        full = enumerate(report.kv_bytes_full_per_step or nothing)
+        return replace(
+            report,
+            kv_bytes_per_step=report.kv_bytes_per_step or nothing,
+            kv_bytes_full_per_step=[own + len(exited) * untrimmed.nbytes(self.width + step) for step, own in full],
+            kv_visual_bytes_per_step=report.kv_visual_bytes_per_step or nothing,
+            kv_visual_bytes_full_per_step=[own + visual for own in report.kv_visual_bytes_full_per_step or nothing],
+        )
 
     def _spread(self, values: Sequence[T], nothing: T) -> list[T]:
         """Values of all samples, of which the given ones are those that the model answered."""
