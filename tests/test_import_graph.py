@@ -28,6 +28,7 @@ FLOORS = (
     ("vistrim.support",),
     ("vistrim",),
     ("vistrim.evaluation", "vistrim.benchmark", "vistrim.analysis"),
+    ("vistrim.analysis.attention",),
     ("vistrim.calibration", "vistrim.checking"),
     ("vistrim.reference",),
     ("vistrim.cli",),

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Any
 
 from vistrim._version import __version__ as __version__
+from vistrim.engine.report.trace import Trace
 from vistrim.engine.report.trim_report import TrimReport
 from vistrim.errors import (
     LoadError,
@@ -73,6 +74,7 @@ __all__ = [
     "QueCC",
     "Random",
     "SparseVLM",
+    "Trace",
     "Trim",
     "TrimReport",
     "Uniform",

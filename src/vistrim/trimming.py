@@ -26,10 +26,10 @@ class Trim:
         What is trimmed.
     """
 
-    def __init__(self, model: nn.Module, method: Method, reports: int | None = REPORTS) -> None:
+    def __init__(self, model: nn.Module, method: Method, reports: int | None = REPORTS, trace: bool = False) -> None:
         self.model = model
         self.method = method
-        self._engine = _make_engine(model, method, reports)
+        self._engine = _make_engine(model, method, reports, trace)
 
     def attach(self) -> "Trim":
         """Start trimming.
@@ -109,7 +109,7 @@ class Trim:
         return self._engine.recorders[-1].report()
 
 
-def trim(model: nn.Module, method: Method, reports: int | None = REPORTS) -> Trim:
+def trim(model: nn.Module, method: Method, reports: int | None = REPORTS, trace: bool = False) -> Trim:
     """Trim the visual tokens of a model.
 
     Parameters
@@ -122,6 +122,10 @@ def trim(model: nn.Module, method: Method, reports: int | None = REPORTS) -> Tri
     reports : int or None
         How many reports are kept, at least 1: those of the last generations and bare forward passes. None keeps all,
         and memory grows with every call. A report is plain numbers and holds no tensor.
+    trace : bool
+        Whether each report has a `trace`: which visual tokens each layer held at each step, and where they lie on their
+        images (`vistrim.Trace`). Answers stay the same, bit for bit. Reports then count the time of copying this to the
+        host as decoding time, so do not measure speed with a trace.
 
     Returns
     -------
@@ -166,13 +170,13 @@ def trim(model: nn.Module, method: Method, reports: int | None = REPORTS) -> Tri
         )
     if reports is not None and (type(reports) is not int or reports < 1):
         raise ValueError(f"reports={reports!r}: give how many of the last reports to keep, at least 1, or None for all")
-    return Trim(model, method, reports)
+    return Trim(model, method, reports, trace)
 
 
-def _make_engine(model: nn.Module, method: Method, reports: int | None) -> Engine:
+def _make_engine(model: nn.Module, method: Method, reports: int | None, trace: bool) -> Engine:
     if method.ranks_by != "guide":
-        return Engine(model, method, reports)
+        return Engine(model, method, reports, trace)
     # Few methods ask a second model first.
     from vistrim.engine.guide.guided_engine import GuidedEngine
 
-    return GuidedEngine(model, method, reports)
+    return GuidedEngine(model, method, reports, trace)

@@ -57,7 +57,7 @@ def parts(monkeypatch):
 
 
 @pytest.fixture
-def bench(parts, tmp_path):
+def bench(parts, tmp_path, undrawn):
     return lambda *arguments: vistrim("bench", "--out", str(tmp_path / "out"), *arguments)
 
 
@@ -77,7 +77,7 @@ def test_tables_and_files(bench, tmp_path):
         "weight_bytes": 1000,
         "rounds": 3,
     }
-    assert (out / "results.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "results.png").exists()
     assert "**0.90x slower**" in (out / "results.md").read_text()
 
 

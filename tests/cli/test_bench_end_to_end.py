@@ -34,6 +34,7 @@ def test_files_hold_what_was_measured(checkpoint, tmp_path):
     assert "| uniform:keep=4 |" in (tmp_path / "results.md").read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_a_second_run_measures_nothing_again_and_more_rounds_only_add(checkpoint, tmp_path, monkeypatch):
     first = bench(checkpoint, tmp_path)
@@ -46,6 +47,7 @@ def test_a_second_run_measures_nothing_again_and_more_rounds_only_add(checkpoint
     assert len((tmp_path / "runs.jsonl").read_text().splitlines()) == 3 * 4
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_other_settings_are_refused_before_a_model_is_made(checkpoint, tmp_path, monkeypatch):
     bench(checkpoint, tmp_path)
     monkeypatch.setattr("vistrim.cli.bench.make_subject", lambda _: pytest.fail("made"))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests import tiny
+from tests.covering import covering
 from vistrim import PVTP, Pool, Random, Uniform, trim
 from vistrim.core.selection import Selection
 from vistrim.methods.base.method import Method
@@ -49,6 +50,7 @@ CASES = {
 }
 
 
+@covering
 @pytest.mark.parametrize("text", tiny.TEXTS)
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("case", CASES)

@@ -9,6 +9,8 @@ import torch
 
 from tests import tiny
 from tests.closeness import close
+from tests.covering import covering
+from tests.families.depth import slow_beside
 from tests.methods.dyvte_weights import saved
 from tests.methods.quecc_weights import random_part
 from vistrim import (
@@ -51,6 +53,15 @@ METHODS = {
 EACH = pytest.mark.parametrize("name", METHODS)
 
 
+def every_other(first: int) -> pytest.MarkDecorator:
+    """All methods, of which every run has each second one: each way to generate has half of them in every run."""
+    quick = list(METHODS)[first::2]
+    return pytest.mark.parametrize("name", slow_beside(quick, METHODS))
+
+
+EVEN, ODD = every_other(0), every_other(1)
+
+
 def read_out(model, method, sample, answer):
     """Logits of every step when an answer is read out token by token, with a loop written by hand."""
     with torch.no_grad(), trim(model, method):
@@ -66,6 +77,7 @@ def answers(output, inputs):
     return output.sequences[:, inputs["input_ids"].shape[1] :].tolist()
 
 
+@covering(1)
 @EACH
 @pytest.mark.parametrize(
     ("samples", "attention"),
@@ -86,7 +98,8 @@ def test_batch_equals_its_samples_alone(name, samples, attention):
     assert run.report.kv_bytes < run.report.kv_bytes_full
 
 
-@EACH
+@covering(1)
+@ODD
 @pytest.mark.parametrize("options", [{"do_sample": True, "num_return_sequences": 2}, {"num_beams": 3}])
 def test_several_rows_for_each_sample(name, options):
     """The tower encodes the images once for all of them."""
@@ -108,7 +121,7 @@ def test_several_rows_for_each_sample(name, options):
         assert all(stage.kept[b] == stage.kept[b - b % rows] for b in range(2 * rows))
 
 
-@EACH
+@EVEN
 def test_without_cache_equals_with_cache(name):
     model, inputs = tiny.shared(), tiny.batch(tiny.RAGGED)
     with trim(model, METHODS[name]) as run:
@@ -119,7 +132,7 @@ def test_without_cache_equals_with_cache(name):
     assert run.reports[0].stages == run.reports[1].stages
 
 
-@EACH
+@ODD
 def test_prompt_lookup_decoding_gives_the_same_answer(name):
     model, inputs = tiny.shared(), tiny.batch([tiny.sample(1, 9)])
     with trim(model, METHODS[name]) as run:
@@ -131,7 +144,7 @@ def test_prompt_lookup_decoding_gives_the_same_answer(name):
     assert run.reports[0].kv_tokens_per_layer == run.reports[1].kv_tokens_per_layer
 
 
-@EACH
+@ODD
 def test_right_padding_and_embeddings(name):
     model, samples = tiny.shared(), tiny.RAGGED
     right = tiny.batch(samples, side="right")
@@ -161,7 +174,8 @@ def test_labels_do_not_change_the_choice(name):
     assert close(output.logits[0, -answer - 1], prompt.logits[0, -1])
 
 
-@EACH
+@covering(1)
+@EVEN
 @pytest.mark.parametrize("images", [0, 1], ids=["text", "new-image"])
 def test_second_turn_of_a_batch_equals_its_samples_alone(name, images):
     model, samples = tiny.shared(), tiny.RAGGED[:2]
@@ -183,7 +197,7 @@ def test_second_turn_of_a_batch_equals_its_samples_alone(name, images):
         assert [[n[b]] for n in lengths] == its_lengths
 
 
-@EACH
+@EVEN
 def test_sliding_window(name):
     """A window shorter than the prompt: padded, alone and without a cache."""
     model = tiny.build("mistral", sliding_window=24)
@@ -198,7 +212,7 @@ def test_sliding_window(name):
         assert close(tiny.logits(output)[b], expected)
 
 
-@EACH
+@EVEN
 def test_half_precision(name):
     model, inputs = tiny.build().to(torch.bfloat16), tiny.batch(tiny.RAGGED)
     inputs["pixel_values"] = inputs["pixel_values"].bfloat16()
@@ -259,7 +273,8 @@ def test_a_custom_gap_in_the_positions_is_closed():
     assert close(logits[0], logits[1])
 
 
-@EACH
+@covering(1)
+@ODD
 @pytest.mark.parametrize("use_cache", [True, False])
 def test_model_run_from_inside_a_generation(name, use_cache):
     """A forward pass of a logits processor encodes images of its own."""

@@ -7,6 +7,7 @@ import torch
 
 from tests import tiny
 from tests.cli.checkpoint import build_processor
+from tests.covering import covering
 from vistrim import ST3, VTA, Uniform, UnsupportedGenerationError, UnsupportedModelError, trim
 from vistrim.engine.releases import CACHE
 from vistrim.errors import PromptError
@@ -71,6 +72,7 @@ def test_costs_of_a_method_that_keeps_all_are_the_untouched_ones(model, processo
     assert kept == plain
 
 
+@covering(1)
 @pytest.mark.parametrize("method", [None, *METHODS.values(), VTA(horizon=4)], ids=str)
 @pytest.mark.parametrize("text", ["llama", "mistral"])
 def test_costs_are_those_of_the_item_alone(processor, asked, method, text):

@@ -132,7 +132,7 @@ def test_layers_that_the_decoder_does_not_have(method, message):
 def test_a_pyramid_scales_with_the_depth():
     assert PyramidDrop().prefill_layers(32) == (8, 16, 24)
     assert PyramidDrop().prefill_layers(40) == (10, 20, 30)
-    with pytest.raises(ValueError, match="give the layers yourself"):
+    with pytest.raises(ValueError, match="set layers"):
         trim(tiny.build(num_hidden_layers=3), PyramidDrop())
 
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from vistrim.checking.generations import Generated, LayerCache
 from vistrim.checking.masked_model import Hidden
-from vistrim.core.schedules import budget
 from vistrim.engine.report.trim_report import TrimReport
-from vistrim.methods import FasterVLM, Method, Uniform
+from vistrim.methods import Method
 from vistrim.methods.base.attention_schedule import AttentionSchedule
 
 
@@ -87,9 +86,9 @@ def planned_columns(
     Parameters
     ----------
     method : Method
-        An `AttentionSchedule`, or one that keeps a share of each image before the decoder.
+        An `AttentionSchedule`, or one that acts before the decoder alone.
     report : TrimReport
-        For the sizes of the images.
+        Says how many tokens a method chose before the decoder, whose budget goes by the size of each image.
     sample : Sample
         The sample, alone in its batch.
     stock : sequence of sequence of LayerCache
@@ -97,7 +96,7 @@ def planned_columns(
     """
     depth, n = len(stock[0]), len(sample.visual)
     text = sample.prompt - n
-    entered = _entered(method, report, n)
+    entered = len(kept_at(report, 0, sample))
     kept: list[int] = []
     planned = []
     for layer in range(depth):
@@ -111,13 +110,3 @@ def planned_columns(
                     kept[at] = min(kept[at], method.tokens_kept(n, at, step, depth))
         planned.append([min(text + step + k, layer.columns) for k, layer in zip(kept, layers, strict=True)])
     return planned
-
-
-def _entered(method: Method, report: TrimReport, n: int) -> int:
-    """Visual tokens that enter the decoder: by the budget for each image, where their sizes are known."""
-    if not isinstance(method, (FasterVLM, Uniform)):
-        return n
-    sizes = [grid[0] * grid[1] for grid in report.image_grids[0] if grid is not None]
-    if sum(sizes) == n:
-        return sum(budget(method.keep, size) for size in sizes)
-    return len(kept_at(report, 0, Sample(0, 0, n, tuple(range(n)))))

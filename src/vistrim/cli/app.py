@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from vistrim import __version__
+from vistrim.cli.analyze import analyze_command
 from vistrim.cli.bench import bench
 from vistrim.cli.calibrate import app as calibrate
 from vistrim.cli.check import check_command
@@ -22,6 +23,7 @@ app.command()(methods)
 app.command("eval")(evaluate_command)
 app.command()(bench)
 app.command("check")(check_command)
+app.command("analyze")(analyze_command)
 app.add_typer(calibrate, name="calibrate")
 
 

@@ -87,7 +87,7 @@ def shared_settings(model: Any, processor: Any) -> dict[str, str]:
     }
 
 
-def prepare_trim(model: Any, method: vistrim.Method) -> vistrim.Trim:
+def prepare_trim(model: Any, method: vistrim.Method, trace: bool = False) -> vistrim.Trim:
     """Check that the model can be trimmed with the method.
 
     Raises
@@ -98,6 +98,6 @@ def prepare_trim(model: Any, method: vistrim.Method) -> vistrim.Trim:
         If the method's parameters do not fit the model.
     """
     try:
-        return vistrim.trim(model, method)
+        return vistrim.trim(model, method, trace=trace)
     except ValueError as error:
         raise WrongUsageError(str(error)) from error

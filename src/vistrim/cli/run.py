@@ -66,7 +66,8 @@ def run(
     asker = Asker(
         model=loaded,
         processor=processor,
-        trim=prepare_trim(loaded, chosen),
+        trim=prepare_trim(loaded, chosen, trace=overlay is not None),
+        trace=overlay is not None,
         images=pictures,
         max_new_tokens=max_new_tokens,
         repeats=repeats if compare else 0,
@@ -80,7 +81,7 @@ def run(
             typer.echo(f"note: the model does not know the words {', '.join(unknown)}", err=True)
         drawn = Overlay()
         if overlay:
-            drawn = save_overlay(numbered(overlay, number, len(prompts)), answer, pictures, loaded, processor)
+            drawn = save_overlay(numbered(overlay, number, len(prompts)), answer, pictures, processor)
         if drawn.note:
             typer.echo(f"note: {drawn.note}", err=True)
         if as_json:

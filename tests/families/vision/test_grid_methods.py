@@ -9,6 +9,7 @@ import pytest
 from torch import Tensor
 
 from tests.closeness import close
+from tests.covering import covering
 from tests.families.masked_reference import MaskedReference
 from tests.families.test_masked_reference import follow
 from tests.families.vision.eager_towers import Observed, Place, observe
@@ -151,12 +152,14 @@ def check(name: str, plan: str, attention: str, compare_logits: bool) -> None:
                 assert [n[b] for n in run.report.kv_tokens_per_layer] == reference.kv_lengths()
 
 
+@covering(1)
 @every_family
 @pytest.mark.parametrize("plan", METHODS)
 def test_each_picture_keeps_what_the_rule_says(name, plan):
     check(name, plan, "sdpa", compare_logits=False)
 
 
+@covering(1)
 @every_family
 @pytest.mark.parametrize(("plan", "attention"), [("vispruner", "sdpa"), ("vtc-cls", "eager")])
 def test_logits_equal_the_reference(name, plan, attention):

@@ -8,6 +8,7 @@ import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.closeness import close
+from tests.families.depth import WHOLE, slow_beside
 from tests.families.vision.eager_towers import call, observe
 from tests.families.vision.known_towers import HANDS
 from tests.families.vision.patch_maps import mosaic, square
@@ -57,7 +58,7 @@ def counted_flops(stock, inputs, modality: str) -> int:
     return counted - sum(sum(of.values()) for part, of in counts.items() if part.endswith("Model.head"))
 
 
-@every_family
+@pytest.mark.parametrize("name", slow_beside(WHOLE, HANDS))
 def test_flops_equal_a_count_of_the_matrix_products(name):
     inputs, stock = family(name).batch(samples(name)), model(name, "eager")
     images, total = images_of(stock), 0

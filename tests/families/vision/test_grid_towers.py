@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.closeness import close
+from tests.covering import covering
 from tests.families.vision.eager_towers import PLACEHOLDERS, blocks, call, features_of, observe
 from tests.families.vision.known_towers import HANDS
 from tests.families.vision.setting_variants import family, model
@@ -113,6 +114,7 @@ class Spy(Method):
         return None
 
 
+@covering(1)
 @every_family
 @pytest.mark.parametrize(("attention", "beams"), [("sdpa", 1), ("eager", 1), ("sdpa", 3)])
 def test_methods_see_what_the_tower_computed(name, attention, beams):

@@ -8,6 +8,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from tests.closeness import close
+from tests.covering import covering
 from tests.families.masked_reference import MaskedReference
 from tests.families.test_masked_reference import follow
 from tests.families.vision.packed_reference import TOWERS, Encoded, batches, encoded, pictures, visual_tokens
@@ -54,6 +55,7 @@ def equal(a, b):
     return close(a, b)
 
 
+@covering(1)
 @every_tower
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_methods_see_what_the_untouched_tower_computes(name, attention):
@@ -208,6 +210,7 @@ def _among(rule, received, features, shows, n):
     return [shows[i] for i in VisPrunerRule(wanted, 0.5).choose(few, 0)]
 
 
+@covering(1)
 @pytest.mark.parametrize(
     ("name", "method"),
     [(name, method) for name in TOWERS for method in METHODS if method == "fastervlm" or name in DIFFERENT],

@@ -41,7 +41,7 @@ def looks_back(attention: Any) -> bool:
 
 
 def check_readable(decoder: Any) -> None:
-    """Refuse to listen to a guide whose FlashAttention knows more than its masks tell.
+    """Refuse to read the attention of an untouched model whose FlashAttention knows more than its masks tell.
 
     Raises
     ------
@@ -51,8 +51,8 @@ def check_readable(decoder: Any) -> None:
     causal = all(looks_back(layer.self_attn) for layer in decoder.layers)
     if is_flash(decoder.config._attn_implementation) and (any(sliding_windows(decoder.config)) or not causal):
         raise UnsupportedGenerationError(
-            "vistrim does not support a guide with FlashAttention and a sliding window, or images that look both ways: "
-            "call guide.set_attn_implementation('sdpa')"
+            "vistrim cannot read the attention of a model (a guide, for example) with FlashAttention and a sliding "
+            "window, or images that look both ways: call its set_attn_implementation('sdpa')"
         )
 
 

@@ -252,7 +252,6 @@ class TrimmableLayer(Trimmable, GrowingLayer):
         return self.logical + query_length, 0
 
 
-
 class TrimmableSlidingLayer(Trimmable, DynamicSlidingWindowLayer):
     """Sliding-window layer.
 

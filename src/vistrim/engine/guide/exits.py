@@ -64,7 +64,7 @@ def merged(
         ``[batch, prompt + longest]`` long.
     """
     prompt = ids.shape[1]
-    width = max([prompt + n for n, gone in zip(lengths, exited, strict=True) if gone])
+    width = max(prompt + n for n, gone in zip(lengths, exited, strict=True) if gone)
     width = max(width, others.shape[1] if others is not None else 0)
     sequences = ids.new_full((len(ids), width), pad)
     sequences[:, :prompt] = ids

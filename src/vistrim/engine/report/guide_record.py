@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from vistrim.architectures import ModelSpec
 from vistrim.core.costs import prefill_flops
+from vistrim.engine.report.trace import SampleTrace, Trace
 from vistrim.engine.report.trim_report import Stage, TrimReport
 from vistrim.engine.report.untrimmed import UntrimmedCache
 
@@ -85,7 +86,7 @@ class GuideRecord:
                 Stage(stage.layer, self._spread(stage.kept, []), self._spread(stage.merged, []))
                 for stage in report.stages
             ],
-            image_grids=self._spread(report.image_grids, []),
+            trace=self._traced(report.trace, depth),
             warnings=report.warnings if answered else [],
         )
 
@@ -102,6 +103,16 @@ class GuideRecord:
             kv_visual_bytes_per_step=report.kv_visual_bytes_per_step or nothing,
             kv_visual_bytes_full_per_step=[own + visual for own in report.kv_visual_bytes_full_per_step or nothing],
         )
+
+    def _traced(self, trace: Trace | None, layers: int) -> Trace | None:
+        if trace is None:
+            return None
+        answered = iter(trace.samples)
+        samples = (
+            SampleTrace.unseen(n, layers, "a guide has answered this sample alone") if gone else next(answered)
+            for n, gone in zip(self.visual_tokens, self.exited, strict=True)
+        )
+        return replace(trace, samples=tuple(samples))
 
     def _spread(self, values: Sequence[T], nothing: T) -> list[T]:
         """Values of all samples, of which the given ones are those that the model answered."""

@@ -12,9 +12,11 @@ from vistrim.architectures import ModelSpec
 from vistrim.architectures.tested import TESTED
 from vistrim.core import costs
 from vistrim.core.layout import Picture
+from vistrim.core.selection import Selection
 from vistrim.engine.inputs.prompt import Prompt
 from vistrim.engine.report.guide_record import GuideRecord
 from vistrim.engine.report.timing import Stopwatch, clock
+from vistrim.engine.report.tracer import Merged, Tracer
 from vistrim.engine.report.trim_report import Stage, TrimReport
 from vistrim.engine.tokens.token_map import TokenMap
 from vistrim.methods.base.method import Method
@@ -55,6 +57,7 @@ class Recorder:
     method: Method
     notation: str
     device: torch.device
+    tracer: Tracer | None = None
     guided: GuideRecord | None = None
     batch: int = 0
     prompt: int = 0
@@ -71,7 +74,6 @@ class Recorder:
     visual_per_layer: list[tuple[int, ...]] = field(default_factory=list)
     structured: dict[int, tuple[int, tuple[int, ...]]] = field(default_factory=dict)
     stages: list[Stage] = field(default_factory=list)
-    grids: list[list[list[int] | None]] = field(default_factory=list)
     selection: Stopwatch = field(init=False)
     select_seconds: float = 0.0
     devices: tuple[torch.device, ...] = field(init=False)
@@ -118,7 +120,7 @@ class Recorder:
         self.batch, self.prompt, self.past = batch, length, past
         depth = self.spec.decoder_shape.layers
         self.cached_full = [layer.full_length for layer in cache.layers] if cache is not None else [0] * depth
-        self.visual, self.prompt_tokens, self.grids = (0,) * batch, (length,) * batch, [[]] * batch
+        self.visual, self.prompt_tokens = (0,) * batch, (length,) * batch
         if prompt is not None:
             self.source = prompt
             self.visual = prompt.tokens.n_visual
@@ -142,10 +144,15 @@ class Recorder:
         if self.in_prefill:
             self.structured[layer] = flops, alone
 
-    def cut(self, layer: int, tokens: TokenMap) -> None:
+    def cut(self, layer: int, before: TokenMap, selection: Selection, left: TokenMap) -> None:
         """Note which tokens are left from a layer on; passes without a cache repeat the prefill and are not noted."""
-        if self.in_prefill:
-            self.cuts.append((layer, tokens))
+        if not self.in_prefill:
+            return
+        self.cuts.append((layer, left))
+        if self.tracer is not None:
+            merges = selection.merge_into is not None or selection.hidden is not None
+            made = Merged(before.slots, selection.merge_into, selection.hidden is not None) if merges else None
+            self.tracer.merged.append(made)
 
     @contextmanager
     def selecting(self) -> Iterator[None]:
@@ -164,6 +171,8 @@ class Recorder:
             self.ended = time.perf_counter()
         if cache is not None:
             self.look_at(cache)
+            if self.tracer is not None:
+                self.tracer.look_at(self.steps, cache)
             self.kv_bytes_per_step.append(self.held_bytes)
             self.kv_bytes_full_per_step.append(self.full_bytes)
             self.kv_visual_bytes_per_step.append(visual_bytes(cache))
@@ -216,11 +225,11 @@ class Recorder:
             select_seconds=self.select_seconds,
             generated_tokens=self.generated or self.steps,
             stages=self.stages.copy(),
-            image_grids=self.grids.copy(),
             warnings=self._warnings(flops < flops_full),
             guide_seconds=0.0,
             exited=[False] * self.batch,
             exit_scores=[],
+            trace=self.tracer.trace(self.steps) if self.tracer is not None else None,
         )
         return found if self.guided is None else self.guided.complete(found, self.spec)
 
@@ -253,12 +262,16 @@ class Recorder:
         self.select_seconds = self.selection.seconds
         source, cuts = self.source, self.cuts
         self.source, self.cuts = None, []
-        if source is None:
-            return
-        rows = source.tokens.visual.tolist()
-        slots = tuple(tuple(self.past + i for i, visual in enumerate(row) if visual) for row in rows)
-        for layer in cache.layers if cache is not None else ():
-            layer.note_visual(slots)
+        if source is not None:
+            self._settle_stages(source, cuts)
+            rows = source.tokens.visual.tolist()
+            slots = tuple(tuple(self.past + i for i, visual in enumerate(row) if visual) for row in rows)
+            for layer in cache.layers if cache is not None else ():
+                layer.note_visual(slots)
+        if self.tracer is not None:
+            self.tracer.end_prefill(self.batch, self.past, source, self.stages)
+
+    def _settle_stages(self, source: Prompt, cuts: list[tuple[int, TokenMap]]) -> None:
         # The n-th visual token of a sample is the one with n visual tokens in front of it.
         number = source.tokens.visual.cumsum(1) - 1
         for layer, left in cuts:
@@ -270,10 +283,6 @@ class Recorder:
                 [sorted(numbers[b, rows[b]].tolist()) for b in range(self.batch)] for rows in (visual, merged_into)
             )
             self.stages.append(Stage(layer, kept, merged))
-        if source.inputs.placeholders:
-            pictures = source.pictures
-            grids = [[None if pictures.mixed else picture.grid for picture in own] for own in pictures.of_sample]
-            self.grids = [[None if grid is None else list(grid) for grid in own] for own in grids]
 
     def _warnings(self, fewer_flops: bool) -> list[str]:
         steps = zip(self.kv_bytes_per_step, self.kv_bytes_full_per_step, strict=True)

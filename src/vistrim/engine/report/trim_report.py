@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from vistrim._utils.units import bytes_text
+from vistrim.engine.report.trace import Trace
 
 DERIVED = (
     "average_tokens",
@@ -97,9 +98,6 @@ class TrimReport:
         New tokens per returned sequence (the longest one).
     stages : list of Stage
         Which visual tokens were kept in prefill.
-    image_grids : list of list
-        Per sample: rows and columns of the visual tokens of each image, tile or frame that the vision tower saw by
-        itself; None where they form no grid of their own.
     warnings : list of str
         Reasons why little or nothing was gained.
     guide_seconds : float
@@ -108,6 +106,9 @@ class TrimReport:
         Per sample: whether the guide's answer was returned and the model not asked.
     exit_scores : list of float
         Per sample: what decided on that; empty if nothing was to be decided.
+    trace : Trace or None
+        Which visual tokens each layer held at each step, and where they lie on their images, if `vistrim.trim` was
+        asked for it.
     """
 
     model: str
@@ -134,11 +135,11 @@ class TrimReport:
     select_seconds: float
     generated_tokens: int
     stages: list[Stage]
-    image_grids: list[list[list[int] | None]]
     warnings: list[str]
     guide_seconds: float
     exited: list[bool]
     exit_scores: list[float]
+    trace: Trace | None = None
 
     @property
     def average_tokens(self) -> float:
@@ -184,7 +185,9 @@ class TrimReport:
 
     def to_dict(self) -> dict[str, Any]:
         """All measurements as plain Python objects."""
-        return asdict(self) | {name: getattr(self, name) for name in DERIVED}
+        trace = self.trace.to_dict() if self.trace is not None else None
+        derived = {name: getattr(self, name) for name in DERIVED}
+        return asdict(replace(self, trace=None)) | derived | {"trace": trace}
 
     def to_json(self, indent: int | None = 2) -> str:
         """All measurements as JSON text."""
