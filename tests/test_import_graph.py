@@ -29,7 +29,7 @@ FLOORS = (
     ("vistrim",),
     ("vistrim.evaluation", "vistrim.benchmark", "vistrim.analysis"),
     ("vistrim.analysis.attention",),
-    ("vistrim.calibration",),
+    ("vistrim.calibration", "vistrim.checking"),
     ("vistrim.reference",),
     ("vistrim.cli",),
     ("training", "studies"),

@@ -6,6 +6,9 @@
 >>> run.report
 """
 
+from importlib import import_module
+from typing import Any
+
 from vistrim._version import __version__ as __version__
 from vistrim.engine.report.trace import Trace
 from vistrim.engine.report.trim_report import TrimReport
@@ -80,6 +83,7 @@ __all__ = [
     "UnsupportedReleaseError",
     "VisPruner",
     "VistrimError",
+    "check",
     "compose",
     "describe_support",
     "get_method",
@@ -87,3 +91,10 @@ __all__ = [
     "load",
     "trim",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # The features stand on what is above, and are imported when one of them is asked for.
+    if name == "check":
+        return import_module("vistrim.checking").check
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -100,7 +100,7 @@ class GuidedEngine(Engine):
         recorder = self._recorder(self.spec.device)
         recorder.guided = generation.guided
         recorder.begin_prefill(0, generation.guided.width, 0, None, None)
-        self.recorders.append(recorder)
+        self.remember(recorder)
 
 
 def _stream(streamer: Any, call: GenerateCall, answer: GuideAnswer) -> None:
