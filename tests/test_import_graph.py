@@ -27,6 +27,8 @@ FLOORS = (
     ("vistrim.loading",),
     ("vistrim.support",),
     ("vistrim",),
+    ("vistrim.benchmark.peak",),
+    ("vistrim.benchmark.paired",),
     ("vistrim.evaluation", "vistrim.benchmark", "vistrim.analysis"),
     ("vistrim.analysis.attention",),
     ("vistrim.calibration", "vistrim.checking"),

@@ -6,7 +6,7 @@
 >>> run.report
 """
 
-from importlib import import_module
+import importlib
 from typing import Any
 
 from vistrim._version import __version__ as __version__
@@ -83,18 +83,28 @@ __all__ = [
     "UnsupportedReleaseError",
     "VisPruner",
     "VistrimError",
-    "check",
+    "analyze",  # noqa: F822
+    "bench",  # noqa: F822
+    "check",  # noqa: F822
     "compose",
     "describe_support",
+    "evaluate",  # noqa: F822
     "get_method",
     "list_methods",
     "load",
     "trim",
 ]
 
+_ABOVE = {
+    "analyze": "vistrim.analysis.attention.runner",
+    "bench": "vistrim.benchmark.benching",
+    "check": "vistrim.checking",
+    "evaluate": "vistrim.evaluation.evaluating",
+}
+"""Functions of packages that import this one's modules."""
+
 
 def __getattr__(name: str) -> Any:
-    # The features stand on what is above, and are imported when one of them is asked for.
-    if name == "check":
-        return import_module("vistrim.checking").check
+    if name in _ABOVE:
+        return getattr(importlib.import_module(_ABOVE[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

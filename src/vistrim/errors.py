@@ -21,6 +21,10 @@ class MethodError(VistrimError):
     """A method has not answered as methods have to; says which one, and what it returned."""
 
 
+class ParameterError(VistrimError, ValueError):
+    """A method's parameters do not fit the model."""
+
+
 class LoadError(VistrimError):
     """A model or processor could not be loaded."""
 
@@ -29,12 +33,20 @@ class MissingPackageError(VistrimError):
     """A package that only some commands need is not installed."""
 
 
+class InputError(VistrimError):
+    """A file that was given, of questions or an image, cannot be used."""
+
+
 class PromptError(VistrimError):
     """A prompt cannot be given to the model."""
 
 
 class ResumeError(VistrimError):
     """What was left unfinished belongs to other settings, or is damaged."""
+
+
+class InUseError(ResumeError):
+    """Another run writes to the same file."""
 
 
 class BenchmarkError(VistrimError):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from vistrim.engine.engine import Engine
 from vistrim.engine.releases import check_release
 from vistrim.engine.report.trim_report import TrimReport
+from vistrim.errors import ParameterError
 from vistrim.methods.base.method import Method
 
 REPORTS = 16
@@ -180,3 +181,19 @@ def _make_engine(model: nn.Module, method: Method, reports: int | None, trace: b
     from vistrim.engine.guide.guided_engine import GuidedEngine
 
     return GuidedEngine(model, method, reports, trace)
+
+
+def prepare_trim(model: nn.Module, method: Method, trace: bool = False) -> Trim:
+    """Trim as `trim` does, with an error of its own where the method does not fit, for what has to tell it from others.
+
+    Raises
+    ------
+    ParameterError
+        If the method's parameters do not fit the model.
+    UnsupportedModelError
+        See `trim`.
+    """
+    try:
+        return trim(model, method, trace=trace)
+    except ValueError as error:
+        raise ParameterError(str(error)) from error

@@ -6,13 +6,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from vistrim._utils.image_files import read_images
 from vistrim.cli.answer_output import print_heading, print_json, print_text, terminal_streamer
 from vistrim.cli.asking import Asker
-from vistrim.cli.image_files import read_images
-from vistrim.cli.models import check_loading, load_model, prepare_trim
+from vistrim.cli.models import check_loading, load_model
 from vistrim.cli.overlays import Overlay, check_overlay, numbered, save_overlay
 from vistrim.cli.parsing import parse_method
 from vistrim.cli.prompts import read_prompts, unknown_words
+from vistrim.trimming import prepare_trim
 
 
 def run(
