@@ -93,7 +93,7 @@ def janus(model: Any) -> Images:
 
 
 def ovis2(model: Any) -> Images:
-    """Ovis 2: neighbours side by side become a mixture of words of a visual vocabulary."""
+    """Ovis 2: neighbors side by side become a mixture of words of a visual vocabulary."""
     vit = take_apart(model.base_model.vision_tower)
     if vit is None:
         return UNKNOWN

@@ -55,7 +55,7 @@ def _weights(module: nn.Module) -> int:
     """Weights that rows are multiplied with."""
     total = 0
     for part in module.modules():
-        # Quantised weights may be packed into fewer numbers.
+        # Quantized weights may be packed into fewer numbers.
         if hasattr(part, "in_features") and hasattr(part, "out_features"):
             linear: Any = part
             total += linear.in_features * linear.out_features

@@ -163,8 +163,8 @@ def test_what_does_not_fit_the_model_is_refused(method, says):
 @pytest.mark.parametrize(
     ("parameters", "says"),
     [
-        ({"schedule": "a.json", "budget": 0.5}, "either a schedule, or budget and kappa"),
-        ({"schedule": "a.json", "kappa": 0.5}, "either a schedule, or budget and kappa"),
+        ({"schedule": "a.json", "budget": 0.5}, "either a schedule or budget and kappa"),
+        ({"schedule": "a.json", "kappa": 0.5}, "either a schedule or budget and kappa"),
         ({"budget": 0.5}, "give both"),
         ({"kappa": 0.5}, "give both"),
         ({"budget": 1.5, "kappa": 1.0}, "at most 1"),
