@@ -7,10 +7,10 @@ import typer
 from rich.console import Console
 
 from vistrim._utils.files import write_whole
+from vistrim._utils.image_files import read_images
 from vistrim.checking import check
 from vistrim.checking.check import NEW_TOKENS, PROMPT
 from vistrim.cli.error_lines import FAILED, WrongUsageError, memory_advice
-from vistrim.cli.image_files import read_images
 from vistrim.cli.models import check_loading, load_model
 from vistrim.cli.prompts import read_prompts
 from vistrim.cli.terminal_tables import table_console
