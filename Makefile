@@ -12,8 +12,9 @@ TESTS_OLDEST := tests/engine tests/families tests/regressions tests/core tests/a
 	tests/reference/test_processing.py tests/runtimes/test_bitsandbytes.py tests/runtimes/test_peft.py
 # Real processors that need torchvision, one of them num2words as well.
 PROCESSORS_OLDEST := qwen2_5_vl or internvl or smolvlm
-# Most modules of torch and transformers are never imported; Python compiles the others when they are.
+# Most modules of torch and transformers are never imported; Python compiles the others when they are, and keeps that.
 PIP := --quiet --no-compile
+unexport PYTHONDONTWRITEBYTECODE
 # Small tensors run fastest on one thread each; pytest-xdist uses the cores.
 TEST_THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 

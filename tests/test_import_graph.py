@@ -31,7 +31,7 @@ FLOORS = (
     ("vistrim.benchmark.paired",),
     ("vistrim.evaluation", "vistrim.benchmark", "vistrim.analysis"),
     ("vistrim.analysis.attention",),
-    ("vistrim.calibration",),
+    ("vistrim.calibration", "vistrim.checking"),
     ("vistrim.reference",),
     ("vistrim.cli",),
     ("training", "studies"),

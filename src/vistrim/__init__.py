@@ -85,6 +85,7 @@ __all__ = [
     "VistrimError",
     "analyze",  # noqa: F822
     "bench",  # noqa: F822
+    "check",  # noqa: F822
     "compose",
     "describe_support",
     "evaluate",  # noqa: F822
@@ -97,6 +98,7 @@ __all__ = [
 _ABOVE = {
     "analyze": "vistrim.analysis.attention.runner",
     "bench": "vistrim.benchmark.benching",
+    "check": "vistrim.checking",
     "evaluate": "vistrim.evaluation.evaluating",
 }
 """Functions of packages that import this one's modules."""

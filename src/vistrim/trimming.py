@@ -51,6 +51,13 @@ class Trim:
         """
         self._engine.detach()
 
+    def __repr__(self) -> str:
+        seen = self._engine.seen
+        return (
+            f"<Trim of {self._engine.spec.name} by {self._engine.notation}: "
+            f"{'attached' if self._engine.is_attached else 'detached'}, {seen} generation{'s' * (seen != 1)} seen>"
+        )
+
     def __enter__(self) -> "Trim":
         return self.attach()
 

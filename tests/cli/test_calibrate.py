@@ -45,6 +45,7 @@ def searched(path):
     return content
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("command", [GSEARCH, PSIGMOID], ids=["gsearch", "psigmoid"])
 def test_a_schedule_is_searched_and_can_be_used(checkpoint, tmp_path, command):
     out = tmp_path / "schedule.json"

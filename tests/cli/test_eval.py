@@ -31,7 +31,7 @@ def test_tables_and_files(checkpoint, tmp_path):
     markdown = (tmp_path / "results.md").read_text()
     assert "| uniform:keep=4 |" in markdown
     assert "st3:preset=compact = st3:start_layer=None" in markdown
-    assert "evidence about a method's mechanics" not in markdown
+    assert "shows that a method works as designed" not in markdown
     samples = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines() if "item" in line]
     assert len(samples) == 3 * 4
 

@@ -58,11 +58,11 @@ def test_logits_are_bit_identical(case, attention, text):
     samples, options = CASES[case]
     model, inputs = tiny.shared(text, attention), tiny.batch(samples)
     torch.manual_seed(3)
-    untouched = tiny.generate(model, inputs, **options)
+    untouched = tiny.generate(model, inputs, 4, **options)
     torch.manual_seed(3)
     method = KeepInPrefill() if case == "no cache" else KeepEverything()
     with trim(model, method) as run:
-        output = tiny.generate(model, inputs, **options)
+        output = tiny.generate(model, inputs, 4, **options)
     assert torch.equal(untouched.sequences, output.sequences)
     assert torch.equal(tiny.logits(untouched), tiny.logits(output))
     if "use_cache" not in options:

@@ -34,6 +34,7 @@ from vistrim import (
 from vistrim.engine.releases import CACHE
 from vistrim.methods.base.keep_rates import KeepRates
 
+STEPS = 5
 HEADS = ((True,) * 4, (False, True, True, False), (False,) * 4, (True, False) * 2, (True,) * 4)
 METHODS = {
     "fastervlm": FasterVLM(5),
@@ -91,7 +92,7 @@ def answers(output, inputs):
 def test_batch_equals_its_samples_alone(name, samples, attention):
     model, inputs = tiny.shared("llama", attention), tiny.batch(samples)
     with trim(model, METHODS[name]) as run:
-        output = tiny.generate(model, inputs)
+        output = tiny.generate(model, inputs, STEPS)
     for b, sample in enumerate(samples):
         expected = read_out(model, METHODS[name], sample, answers(output, inputs)[b])
         assert close(tiny.logits(output)[b], expected)
@@ -107,7 +108,7 @@ def test_several_rows_for_each_sample(name, options):
     inputs = tiny.batch(samples)
     torch.manual_seed(2)
     with trim(model, METHODS[name]) as run:
-        output = tiny.generate(model, inputs, output_scores=True, **options)
+        output = tiny.generate(model, inputs, STEPS, output_scores=True, **options)
     copies = options.get("num_return_sequences", 1)
     for row, answer in enumerate(answers(output, inputs)):
         expected = read_out(model, METHODS[name], samples[row // copies], answer)
@@ -125,8 +126,8 @@ def test_several_rows_for_each_sample(name, options):
 def test_without_cache_equals_with_cache(name):
     model, inputs = tiny.shared(), tiny.batch(tiny.RAGGED)
     with trim(model, METHODS[name]) as run:
-        cached = tiny.generate(model, inputs)
-        repeated = tiny.generate(model, inputs, use_cache=False)
+        cached = tiny.generate(model, inputs, STEPS)
+        repeated = tiny.generate(model, inputs, STEPS, use_cache=False)
     assert torch.equal(cached.sequences, repeated.sequences)
     assert close(tiny.logits(cached), tiny.logits(repeated))
     assert run.reports[0].stages == run.reports[1].stages
@@ -184,10 +185,10 @@ def test_second_turn_of_a_batch_equals_its_samples_alone(name, images):
     def talk(rows):
         inputs = tiny.batch([samples[i] for i in rows])
         with trim(model, METHODS[name]) as run:
-            first = tiny.generate(model, inputs)
+            first = tiny.generate(model, inputs, STEPS)
             pixels = torch.cat([more[i].pixels for i in rows]) if images else None
             turn = tiny.follow_up(first, inputs, torch.tensor([more[i].ids for i in rows]), pixels)
-            second = tiny.generate(model, turn)
+            second = tiny.generate(model, turn, STEPS)
         return tiny.logits(second), run.report.kv_tokens_per_layer
 
     together, lengths = talk([0, 1])
@@ -204,8 +205,8 @@ def test_sliding_window(name):
     samples = tiny.RAGGED[:2]
     inputs = tiny.batch(samples)
     with trim(model, METHODS[name]):
-        output = tiny.generate(model, inputs)
-        repeated = tiny.generate(model, inputs, use_cache=False)
+        output = tiny.generate(model, inputs, STEPS)
+        repeated = tiny.generate(model, inputs, STEPS, use_cache=False)
     assert close(tiny.logits(output), tiny.logits(repeated))
     for b, sample in enumerate(samples):
         expected = read_out(model, METHODS[name], sample, answers(output, inputs)[b])
@@ -217,7 +218,7 @@ def test_half_precision(name):
     model, inputs = tiny.build().to(torch.bfloat16), tiny.batch(tiny.RAGGED)
     inputs["pixel_values"] = inputs["pixel_values"].bfloat16()
     with trim(model, METHODS[name]) as run:
-        assert torch.isfinite(tiny.logits(tiny.generate(model, inputs))).all()
+        assert torch.isfinite(tiny.logits(tiny.generate(model, inputs, STEPS))).all()
     assert run.report.kv_bytes < run.report.kv_bytes_full
 
 
@@ -287,9 +288,9 @@ def test_model_run_from_inside_a_generation(name, use_cache):
         return scores
 
     with torch.no_grad(), trim(model, METHODS[name]):
-        plain = tiny.generate(model, inputs, use_cache=use_cache)
+        plain = tiny.generate(model, inputs, STEPS, use_cache=use_cache)
         expected = model(**inner, use_cache=True).logits
-        asked = tiny.generate(model, inputs, logits_processor=[asks], use_cache=use_cache)
+        asked = tiny.generate(model, inputs, STEPS, logits_processor=[asks], use_cache=use_cache)
     assert torch.equal(tiny.logits(plain), tiny.logits(asked))
     assert all(torch.equal(logits, expected) for logits in found)
 

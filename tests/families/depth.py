@@ -2,7 +2,7 @@
 
 What a family may break is that a part is not found or a tensor is not cut: a method that keeps everything and a
 composition of all stages, on a padded batch, show that of each. Families that differ in structure have every case in
-every run, and every way to generate.
+every run, and half of the ways to generate each.
 """
 
 from collections.abc import Callable, Collection, Iterable
@@ -34,18 +34,17 @@ ALWAYS = {("nothing cut", None), ("all", "uniform+pvtp+vta")}
 def sort_cell(item: Any, cell: Any) -> None:
     """Mark a cell as slow, or as run by ``make support`` only, unless every run has it.
 
-    Half of the cells are enough to have each case of each family with either kernel and with either batch, and in each
-    family either method in half of the ways to generate.
+    Half of the cells are enough to have each case of each family with either kernel and with either batch, and each way
+    to generate of each family with one of two methods.
     """
     params, stage = item.callspec.params, cell.kwargs.get("stage")
-    whole, only = params["name"] in WHOLE, "method" not in params and stage is None
     named = params["name"] + params.get("case", "") + cell.kwargs.get("mode", "")
     seconds = (params.get("attention") == "eager", params.get("batch") == "padded", params.get("method") == "st3")
     half = (sum(named.encode()) + sum(seconds)) % 2 == 0
     always = (stage, params.get("case")) in ALWAYS and params["batch"] == "padded"
-    if not (always or (whole and (half or stage is None))):
+    if not (always or (half and params["name"] in WHOLE)):
         item.add_marker(pytest.mark.slow)
-        if not (half or only or (whole and stage is None)):
+        if not half and (stage is not None or "method" in params):
             item.add_marker(pytest.mark.support)
 
 

@@ -271,7 +271,7 @@ def test_a_cache_without_some_heads_is_not_continued_otherwise():
         ({"ffn": 0.0}, "above 0"),
         ({"ffn": 1.5}, "above 0"),
         ({"normalise": "none"}, "attended or all"),
-        ({"normalise": "all", "layer": 2}, r"leave the layer out \(layer=none\)"),
+        ({"normalise": "all", "layer": 2}, r"no layer drop \(layer=none\)"),
     ],
 )
 def test_parameters_out_of_range(parameters, message):

@@ -57,6 +57,10 @@ CASES = [
     *((name, method, "turns") for name in OTHERS for method in METHODS),
 ]
 
+DIFFERENT = ("st3", "pyramiddrop", "sparsevlm", "fastervlm", "psigmoid", "yopo")
+"""One of those that read, move and merge the same tensors."""
+EVERY_RUN = [("llava", method, "turns") for method in DIFFERENT]
+
 
 def method_called(name):
     return (METHODS | LLAVA_METHODS)[name]
@@ -108,9 +112,7 @@ def placed(name, layers):
     return _dispatched[name, layers]
 
 
-@pytest.mark.parametrize(
-    ("name", "method", "layers"), slow_unless(lambda case: case[0] == "llava" and case[2] == "turns", CASES)
-)
+@pytest.mark.parametrize(("name", "method", "layers"), slow_unless(lambda case: case in EVERY_RUN, CASES))
 def test_two_gpus(name, method, layers, gpus):
     family, model = FAMILIES[name], placed(name, layers)
     inputs = family.batch(prompts(family))

@@ -126,6 +126,7 @@ def test_it_equals_sdpa(name, method, samples):
     both(name, method, lambda model: logits(generate(model, inputs, 6)))
 
 
+@covering(1)
 @EACH_OF_SOME
 def test_beams_and_no_cache(name, method):
     family = FAMILIES[name]

@@ -99,12 +99,12 @@ def test_threads_generate_at_the_same_time(name):
     samples = [family.sample(1 + i % 2, 6 + 2 * i, seed=i) for i in range(4)]
 
     def work(sample):
-        return logits(generate(model, family.batch([sample]), 6))
+        return logits(generate(model, family.batch([sample]), 4))
 
     for method in METHODS.values():
         with trim(model, method):
             alone = [work(sample) for sample in samples]
-            for _ in range(3):
+            for _ in range(2):
                 with ThreadPoolExecutor(4) as pool:
                     together = list(pool.map(work, samples))
                 for a, b in zip(alone, together, strict=True):

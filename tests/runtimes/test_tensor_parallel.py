@@ -103,7 +103,7 @@ def test_a_model_that_was_sharded_by_hand_is_refused():
 
 def test_guides_are_refused(monkeypatch):
     model, guide = tiny.build(), guides.build()
-    for sharded, match in ((model, "asks a guide"), (guide, "guide under tensor parallelism")):
+    for sharded, match in ((model, "uses a guide model"), (guide, "guide model with tensor parallelism")):
         with monkeypatch.context() as patch:
             patch.setattr("vistrim.engine.engine.find_group", lambda m, sharded=sharded: m if m is sharded else None)
             patch.setattr(

@@ -43,11 +43,10 @@ def regions_of(processor: Any, inputs: Mapping[str, Any], images: Sequence[Image
     overviews = {group.image for group in groups if group.part == "overview"}
     if overviews == set(range(len(images))):
         return [
-            region_of(
-                _name(group.image, len(images), group.part if group.image in tiled else ""), images[group.image], group
-            )
+            region_of(_name(number, len(images), group.part if number in tiled else ""), image, group)
+            for number, image in enumerate(images)
             for group in groups
-            if group.part in ("overview", "tiles")
+            if group.image == number and group.part in ("overview", "tiles")
         ]
     pictures = _as_seen(processor, inputs)
     if len(groups) == len(images):

@@ -93,6 +93,7 @@ class Engine(NotCopied):
         if self.group is not None:
             check_shared(method, self.spec)
         self.recorders: deque[Recorder] = deque(maxlen=reports)
+        self.seen = 0
         self._trace = trace
         self._records = RunningRecorders(self._recorder)
         self._thread = ThreadState()
@@ -135,13 +136,23 @@ class Engine(NotCopied):
         self._running.open()
 
     @property
+    def is_attached(self) -> bool:
+        """Whether calls that begin now are trimmed."""
+        return self._running.is_open
+
+    def remember(self, recorder: Recorder) -> None:
+        """Keep the recorder of a generation or bare forward pass, and count it."""
+        self.recorders.append(recorder)
+        self.seen += 1
+
+    @property
     def tower(self) -> VisionTower:
         """The vision tower, for a method that reads it."""
         assert self.spec.images.tower is not None
         return self.spec.images.tower
 
     def _recorder(self, device: torch.device) -> Recorder:
-        tracer = Tracer(self.spec.decoder_shape.layers) if self._trace else None
+        tracer = Tracer(self.spec.decoder_shape.layers, self.spec.images.parts_unknown) if self._trace else None
         return Recorder(self.spec, self.method, self.notation, device, tracer)
 
     def _encodings(self) -> Encodings:
@@ -371,7 +382,7 @@ class Engine(NotCopied):
         if forward is None or output is None:
             return output
         if forward.recorder.in_prefill:
-            self.recorders.append(forward.recorder)
+            self.remember(forward.recorder)
         forward.recorder.end_forward(forward.cache)
         last = output.last_hidden_state
         output.last_hidden_state = forward.restored(last)

@@ -1,4 +1,4 @@
-"""Which questions go with which model: those that it was trained to answer."""
+"""Questions for each model: those that it was trained to answer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Suite:
     evaluated : Mapping
         Tasks by name.
     together : Mapping
-        Names of several tasks together.
+        Names for groups of tasks.
     items : callable
         See `vistrim.reference.items.items`.
     """
@@ -35,7 +35,7 @@ _PLACED = Suite(placed.EVALUATED, placed.TOGETHER, placed.items)
 
 
 def suite_of(model: str) -> Suite:
-    """The questions for a model: of ``reference-lm`` its own, of all others those of ``reference``."""
+    """Return the questions for a model: a separate suite for ``reference-lm``, that of ``reference`` for all others."""
     return _PLACED if model == PUT_TOGETHER else _DRAWN
 
 

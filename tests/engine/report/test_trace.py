@@ -13,7 +13,7 @@ from vistrim.engine.releases import CACHE
 from vistrim.engine.report.trace import from_runs, to_runs
 
 METHODS = (
-    *map(built, ("fastv", "pool", "pyramiddrop", "quecc", "sgl", "sparsevlm", "st3", "vta", "vtw", "yopo")),
+    *map(built, ("pool", "quecc", "sgl", "sparsevlm", "st3", "vtw", "yopo")),
     compose(Uniform(0.5), ST3(1, 2, 0.3, horizon=8, floor=0.0)),
 )
 BATCH = [*tiny.RAGGED, tiny.sample(0, 7)]
@@ -24,12 +24,11 @@ def visual_slots(cache):
     """Per layer and sample: slots of the visual tokens that are stored."""
     maps = [layer.columns() for layer in cache.layers]
     return [
-        [own[flags].tolist() for own, flags in zip(tokens.slots, tokens.visual, strict=True)] if tokens else None
-        for tokens in maps
+        [sorted(own[flags].tolist()) for own, flags in zip(tokens.slots, tokens.visual, strict=True)] for tokens in maps
     ]
 
 
-def check(report, output=None, first=None):
+def check(report, output=None, first=None, slides=False):
     """Compare a trace with the counts of its report, and with the cache at the end."""
     trace = report.trace
     assert (trace.layers, trace.steps) == (len(report.visual_tokens_per_layer), len(report.kv_tokens_per_step) - 1)
@@ -44,7 +43,7 @@ def check(report, output=None, first=None):
         assert [len(trace.processed(b, layer)) for layer in range(trace.layers)] == [
             counts[b] for counts in report.visual_tokens_per_layer
         ]
-        if not sample.earlier:
+        if not slides:
             text = report.prompt_tokens[b] - n
             held = [
                 sum(len(trace.kept(b, layer, t)) + text + t for layer in range(trace.layers))
@@ -66,9 +65,9 @@ def test_the_trace_is_what_the_caches_hold_and_changes_no_answer():
     model, inputs = tiny.shared(), tiny.batch(BATCH)
     for method in METHODS:
         with trim(model, method) as plain:
-            expected = tiny.generate(model, inputs, 6)
+            expected = tiny.generate(model, inputs, 4)
         with trim(model, method, trace=True) as run:
-            output = tiny.generate(model, inputs, 6)
+            output = tiny.generate(model, inputs, 4)
         assert plain.report.trace is None
         assert torch.equal(tiny.logits(output), tiny.logits(expected))
         check(run.report, output, places(inputs))
@@ -80,16 +79,16 @@ def test_families(name):
     family, model = FAMILIES[name], shared(name)
     inputs = family.batch([family.sample(2, 9), family.sample(1, 6, seed=1), family.sample(0, 5)])
     with torch.no_grad(), trim(model, ANNEALED, trace=True) as run:
-        model.generate(**inputs, max_new_tokens=4, do_sample=False)
+        output = tiny.generate(model, inputs, 4)
         model(**inputs)
         model(**inputs, use_cache=False)
     whole, bare, uncached = run.reports
-    check(whole)
-    check(bare)
-    assert bare.trace.samples == uncached.trace.samples
-    first = whole.trace.samples[0]
-    assert {group.image for group in first.groups} >= {0, 1}
-    assert any(group.grid for group in first.groups)
+    check(whole, output, places(inputs), slides=name == "gemma3")
+    check(bare, slides=name == "gemma3")
+    assert [sample.prefill for sample in bare.trace.samples] == [sample.prefill for sample in uncached.trace.samples]
+    two = whole.trace.samples[0].groups
+    assert {group.image for group in two} == ({0, 1} if name in ("qwen2_5_vl", "llava_next") else {None})
+    assert any(group.grid for group in two)
 
 
 def test_frames_of_videos():
@@ -148,9 +147,9 @@ def test_a_later_turn_goes_on_with_the_tokens_of_the_earlier_one():
 def test_beams_have_a_row_each():
     model, inputs = tiny.shared(), tiny.batch(tiny.RAGGED)
     with trim(model, ANNEALED, trace=True) as run:
-        output = tiny.generate(model, inputs, 6, num_beams=3)
+        tiny.generate(model, inputs, 6, num_beams=3)
     assert len(run.report.trace.samples) == 9
-    check(run.report, output, [slots for slots in places(inputs) for _ in range(3)])
+    check(run.report)
 
 
 def test_tokens_that_stand_for_several():
@@ -183,7 +182,7 @@ def test_the_last_token_of_a_prompt_is_missing_on_its_grid():
 
 def test_a_sample_that_a_guide_has_answered():
     model, inputs = tiny.shared(), tiny.batch(tiny.RAGGED)
-    with trim(model, SGL(guides.shared(), exit_threshold=-1.0), trace=True) as run:
+    with trim(model, SGL(guides.shared(), exit_threshold=0.0), trace=True) as run:
         model.generate(**inputs, max_new_tokens=3, do_sample=False)
     trace = run.report.trace
     assert [sample.visual_tokens for sample in trace.samples] == [16, 32, 16]

@@ -15,7 +15,7 @@ from tests.families.test_masked_reference import follow
 from tests.families.vision.eager_towers import Observed, Place, observe
 from tests.families.vision.known_towers import HANDS
 from tests.families.vision.setting_variants import family, model
-from tests.families.vision.test_grid_towers import every_family, samples
+from tests.families.vision.test_grid_towers import samples, some_in_every_run
 from tests.methods import training_free_rules
 from tests.tiny import generate, logits
 from vistrim import VTCCLS, FasterVLM, Pool, Uniform, VisPruner, trim
@@ -153,14 +153,14 @@ def check(name: str, plan: str, attention: str, compare_logits: bool) -> None:
 
 
 @covering(1)
-@every_family
+@some_in_every_run
 @pytest.mark.parametrize("plan", METHODS)
 def test_each_picture_keeps_what_the_rule_says(name, plan):
     check(name, plan, "sdpa", compare_logits=False)
 
 
 @covering(1)
-@every_family
+@some_in_every_run
 @pytest.mark.parametrize(("plan", "attention"), [("vispruner", "sdpa"), ("vtc-cls", "eager")])
 def test_logits_equal_the_reference(name, plan, attention):
     check(name, plan, attention, compare_logits=True)

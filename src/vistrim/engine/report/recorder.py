@@ -88,13 +88,13 @@ class Recorder:
     ranked_by_row_end: bool = False
     ranked_in_doubt: bool = False
     unseen: bool = False
-    passes: int = 0
     held_bytes: int = 0
     full_bytes: int = 0
-    shares: float = 0.0
     kv_tokens: list[tuple[int, ...]] = field(default_factory=list)
     kv_tokens_per_step: list[tuple[int, ...]] = field(default_factory=list)
     kv_bytes_per_step: list[int] = field(default_factory=list)
+    kv_bytes_full_per_step: list[int] = field(default_factory=list)
+    kv_visual_bytes_per_step: list[tuple[int, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.devices = devices_of(self.spec, self.device)
@@ -164,18 +164,18 @@ class Recorder:
         """Note the cache after a forward pass."""
         if self.in_prefill:
             self.prefill_ended = clock(*self.devices)
-            self._settle()
+            self._settle(cache)
             self.decoding_began = self.ended = time.perf_counter()
         else:
             self.steps += 1
             self.ended = time.perf_counter()
         if cache is not None:
-            self.passes += 1
             self.look_at(cache)
             if self.tracer is not None:
                 self.tracer.look_at(self.steps, cache)
             self.kv_bytes_per_step.append(self.held_bytes)
-            self.shares += self.held_bytes / self.full_bytes if self.full_bytes else 1.0
+            self.kv_bytes_full_per_step.append(self.full_bytes)
+            self.kv_visual_bytes_per_step.append(visual_bytes(cache))
             self.kv_tokens_per_step.append(tuple(map(sum, zip(*self.kv_tokens, strict=True))))
 
     def look_at(self, cache: Cache) -> None:
@@ -197,7 +197,6 @@ class Recorder:
         flops = sum(self._layer_flops(layer, None, rows) for layer, rows in enumerate(self.rows))
         per_sample = [self._visual_of(b) for b in range(self.batch)]
         flops_full = self.batch * costs.prefill_flops(shape, [self.prompt] * depth, self.cached_full)
-        share = self.shares / self.passes if self.passes else None
         # The first token comes from the prefill; a step may yield several when candidates were drafted.
         decoded = self.generated - 1 if self.generated else self.steps
         prefill_ended = self.prefill_ended or self.prefill_began
@@ -213,7 +212,9 @@ class Recorder:
             kv_bytes=self.held_bytes,
             kv_bytes_peak=max(self.kv_bytes_per_step, default=0),
             kv_bytes_full=self.full_bytes,
-            kv_fraction_mean=share,
+            kv_bytes_full_per_step=self.kv_bytes_full_per_step.copy(),
+            kv_visual_bytes_per_step=[held for held, _ in self.kv_visual_bytes_per_step],
+            kv_visual_bytes_full_per_step=[full for _, full in self.kv_visual_bytes_per_step],
             prefill_flops=flops,
             prefill_flops_full=flops_full,
             prefill_flops_per_sample=[self._flops_alone(b, visual) for b, visual in enumerate(per_sample)],
@@ -224,7 +225,7 @@ class Recorder:
             select_seconds=self.select_seconds,
             generated_tokens=self.generated or self.steps,
             stages=self.stages.copy(),
-            warnings=self._warnings(flops < flops_full, share),
+            warnings=self._warnings(flops < flops_full),
             guide_seconds=0.0,
             exited=[False] * self.batch,
             exit_scores=[],
@@ -256,13 +257,17 @@ class Recorder:
             shape, [read] * shape.layers
         )
 
-    def _settle(self) -> None:
+    def _settle(self, cache: Cache | None) -> None:
         """Write down as numbers what the prefill did, whose end was waited for, and let go of its tensors."""
         self.select_seconds = self.selection.seconds
         source, cuts = self.source, self.cuts
         self.source, self.cuts = None, []
         if source is not None:
             self._settle_stages(source, cuts)
+            rows = source.tokens.visual.tolist()
+            slots = tuple(tuple(self.past + i for i, visual in enumerate(row) if visual) for row in rows)
+            for layer in cache.layers if cache is not None else ():
+                layer.note_visual(slots)
         if self.tracer is not None:
             self.tracer.end_prefill(self.batch, self.past, source, self.stages)
 
@@ -279,8 +284,9 @@ class Recorder:
             )
             self.stages.append(Stage(layer, kept, merged))
 
-    def _warnings(self, fewer_flops: bool, share: float | None) -> list[str]:
-        smaller_cache = share is not None and share < 1.0
+    def _warnings(self, fewer_flops: bool) -> list[str]:
+        steps = zip(self.kv_bytes_per_step, self.kv_bytes_full_per_step, strict=True)
+        smaller_cache = any(held < full for held, full in steps)
         if not any(self.visual) and not smaller_cache:
             return [EMBEDDED] if self.unseen else ["no visual tokens in the prompt: there was nothing to trim"]
         found = []
@@ -323,4 +329,16 @@ def cache_bytes(cache: Cache) -> tuple[int, int]:
             size = layer.keys.nbytes + layer.values.nbytes
             held += size
             full += size // columns * layer.full_length
+    return held, full
+
+
+def visual_bytes(cache: Cache) -> tuple[int, int]:
+    """Bytes of the keys and values of visual tokens alone, likewise."""
+    held = full = 0
+    for layer in cache.layers:
+        if columns := layer.stored:
+            entry = (layer.keys.nbytes + layer.values.nbytes) // (columns * layer.keys.shape[0])
+            now, untrimmed = layer.visual_entries
+            held += now * entry
+            full += untrimmed * entry
     return held, full

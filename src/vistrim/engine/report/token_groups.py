@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import accumulate, pairwise
 
 from vistrim.core.layout import Grid, ImageShape
@@ -13,7 +14,9 @@ NO_GRID = "the tokens form no grid on the image, or none that is known for this 
 MIXED = "tokens of several tiles or frames are mixed, and their arrangement is not known for this model"
 
 
-def token_groups(modality: str, images: Sequence[ImageShape], tokens: Sequence[int | None]) -> list[TokenGroup]:
+def token_groups(
+    modality: str, images: Sequence[ImageShape], tokens: Sequence[int | None], parts_unknown: bool = False
+) -> list[TokenGroup]:
     """Sort the tokens of a sample's images (or videos) into groups.
 
     Parameters
@@ -24,13 +27,18 @@ def token_groups(modality: str, images: Sequence[ImageShape], tokens: Sequence[i
         In prompt order.
     tokens : sequence of int or None
         The visual token at each of their places in the prompt; None where it cannot be removed.
+    parts_unknown : bool
+        Whether a picture may be a tile of an image, which nothing tells the model.
     """
     ends = accumulate((image.tokens for image in images), initial=0)
-    return [
+    groups = [
         TokenGroup(modality, number, *group)
         for number, (image, (first, end)) in enumerate(zip(images, pairwise(ends), strict=True))
         for group in _of_image(modality, image, tokens[first:end])
     ]
+    if parts_unknown and modality == "image" and len(groups) > 1:
+        return [replace(group, image=None, part="picture", number=n) for n, group in enumerate(groups)]
+    return groups
 
 
 _Group = tuple[str, int, Grid | None, tuple[int, ...], tuple[int, ...], str]

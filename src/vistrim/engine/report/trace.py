@@ -28,7 +28,7 @@ class Place:
     """
 
     modality: str
-    image: int
+    image: int | None
     part: str
     number: int
     row: int | None
@@ -44,16 +44,16 @@ class TokenGroup:
     ----------
     modality : str
         "image" or "video".
-    image : int
-        Which of the sample's images (or videos), from 0, as the model was given them. Some processors (Idefics 3,
-        InternVL) cut an image into tiles and give each to the model as an image of its own, which then counts as one;
-        `vistrim.analysis.regions_of` finds where such tiles lie.
+    image : int or None
+        Which of the sample's images (or videos), from 0. None: the sample has several pictures, and the model is not
+        told whether they are images or tiles of one (Idefics 3, InternVL); `vistrim.analysis.regions_of` asks the
+        processor.
     part : str
         "whole" (the image), "tile" or "frame" (what the vision tower saw by itself), "overview" (the whole image
         where the model puts its tiles together), "tiles" (all tiles put together: rows and columns count over all of
-        them) or "separators" (tokens between rows, which show nothing).
+        them), "separators" (tokens between rows, which show nothing) or "picture" (an image or a tile of one).
     number : int
-        Which tile or frame, from 0.
+        Which tile, frame or picture, from 0.
     grid : tuple of int or None
         Rows and columns; None: the tokens form no grid, or it is not known.
     tokens : tuple of int
@@ -66,7 +66,7 @@ class TokenGroup:
     """
 
     modality: str
-    image: int
+    image: int | None
     part: str
     number: int
     grid: Grid | None

@@ -52,11 +52,14 @@ class Tracer:
     ----------
     layers : int
         Decoder layers.
+    parts_unknown : bool
+        Whether a picture may be a tile of an image, which nothing tells the model.
     merged : list of Merged or None
         For each cut of the prefill.
     """
 
     layers: int
+    parts_unknown: bool
     merged: list[Merged | None] = field(default_factory=list)
     _samples: list[_SampleNotes] = field(default_factory=list)
     _maps: dict[int, weakref.ref[TokenMap]] = field(default_factory=dict)
@@ -81,7 +84,9 @@ class Tracer:
                 number = {slot: n for n, slot in enumerate(notes.slots)}
                 for modality, found in places.items():
                     tokens = [number.get(slot) for slot in slots[b][found[b]].tolist()]
-                    notes.groups += token_groups(modality, source.pictures.images[modality][b], tokens)
+                    notes.groups += token_groups(
+                        modality, source.pictures.images[modality][b], tokens, self.parts_unknown
+                    )
 
     def look_at(self, step: int, cache: Cache) -> None:
         """Note what a cache holds after a forward pass, where it has changed (then copied to the host)."""
