@@ -21,6 +21,10 @@ class MethodError(VistrimError):
     """A method returned an invalid result. The message names the method and the result."""
 
 
+class ParameterError(VistrimError, ValueError):
+    """A method's parameters do not fit the model."""
+
+
 class LoadError(VistrimError):
     """A model or processor could not be loaded."""
 
@@ -29,12 +33,20 @@ class MissingPackageError(VistrimError):
     """An optional package is not installed."""
 
 
+class InputError(VistrimError):
+    """A file that was given, of questions or an image, cannot be used."""
+
+
 class PromptError(VistrimError):
     """The model cannot process a prompt."""
 
 
 class ResumeError(VistrimError):
     """The stored results belong to a run with other settings, or are damaged."""
+
+
+class InUseError(ResumeError):
+    """Another run writes to the same file."""
 
 
 class BenchmarkError(VistrimError):

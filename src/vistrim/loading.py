@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from huggingface_hub.errors import (
     GatedRepoError,
     HFValidationError,
@@ -18,6 +19,7 @@ from huggingface_hub.errors import (
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
+from vistrim._version import __version__
 from vistrim.errors import LoadError
 from vistrim.processor_packages import INSTALL, missing_packages, named_packages
 from vistrim.shipped import NAMES, weights_path
@@ -146,10 +148,27 @@ def fingerprint(model: Any, processor: Any) -> str:
         digest.update(part.to_json_string().encode())
     digest.update(str(processor.chat_template).encode())
     digest.update(json.dumps(processor.tokenizer.get_vocab(), sort_keys=True).encode())
+    return weights_digest(model, digest)
+
+
+def weights_digest(model: Any, digest: Any = None) -> str:
+    """Tell weights apart by the first values of each; goes on from ``digest`` where one is given."""
+    digest = digest or hashlib.sha256()
     for name, value in model.state_dict().items():
         digest.update(f"{name}{tuple(value.shape)}".encode())
         digest.update(value.flatten()[:64].float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def identity(model: Any, processor: Any) -> dict[str, str]:
+    """What results must share to be put together: weights, number format, device and versions."""
+    return {
+        "weights": fingerprint(model, processor),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": model.device.type,
+        "vistrim": __version__,
+        "transformers": transformers.__version__,
+    }
 
 
 def is_out_of_memory(error: BaseException) -> bool:

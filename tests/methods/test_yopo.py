@@ -7,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests import tiny
 from tests.closeness import close
+from tests.covering import covering
 from tests.engine.test_lifecycle import fingerprint, used_model
 from tests.methods.structural_reference import Structural
 from vistrim import (
@@ -66,6 +67,7 @@ def check(model, method, samples, steps=4, **reference):
     return run.report
 
 
+@covering(1)
 @EACH
 @pytest.mark.parametrize(("samples", "attention"), [(tiny.RAGGED, "sdpa"), (tiny.SAME_LENGTH, "eager")])
 def test_equals_the_masked_reference(cut, samples, attention):

@@ -125,6 +125,8 @@ class Images:
     stays : mapping of str to str
         For each modality whose features the model itself may drop: the name of the argument of the base model that
         marks the features that stay, ``[features]`` bool.
+    parts_unknown : bool
+        Whether an image may really be a tile of a larger one, which the model is not told.
     """
 
     shapes: ReadShapes
@@ -134,6 +136,7 @@ class Images:
     tower: VisionTower | None = None
     cost: VisionShape | None = None
     stays: Mapping[str, str] = field(default_factory=dict)
+    parts_unknown: bool = False
 
 
 Rotary = Callable[[int, Tensor, Tensor], Any]

@@ -36,5 +36,9 @@ class Uniform(PerImage):
 
     def choose(self, image: ImageTokens) -> ImageChoice:
         """Keep the middle token of each of ``k`` equal segments of the raster."""
-        k = budget(self.keep, image.n)
-        return ImageChoice((2 * torch.arange(k) + 1) * image.n // (2 * k))
+        return ImageChoice(evenly_spaced(image.n, budget(self.keep, image.n)))
+
+
+def evenly_spaced(n: int, k: int) -> torch.Tensor:
+    """Middles ``[k]`` (long) of ``k`` equal segments of ``n`` places."""
+    return (2 * torch.arange(k) + 1) * n // (2 * k)

@@ -8,6 +8,7 @@ import torch
 
 from tests import tiny
 from tests.closeness import close
+from tests.covering import covering
 from tests.engine.test_against_oracle import follow
 from tests.oracle import Oracle
 from vistrim import PVTP, GSearch, PSigmoid, Uniform, compose, trim
@@ -37,6 +38,7 @@ def counted(rates):
     return kept
 
 
+@covering
 @pytest.mark.parametrize("text", tiny.TEXTS)
 @pytest.mark.parametrize("samples", [tiny.RAGGED, tiny.SAME_LENGTH, [tiny.sample(1, 4), tiny.sample(0, 30)]])
 @pytest.mark.parametrize(

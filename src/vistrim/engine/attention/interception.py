@@ -25,6 +25,8 @@ AttentionReader = Callable[[Tensor, Tensor, Tensor | None, Softmax], None]
 """Receives query ``[batch, heads, rows, head_dim]`` and key ``[batch, kv_heads, columns, head_dim]`` after RoPE, the
 mask and the softmax parameters of the layer."""
 
+ValueReader = Callable[[Tensor, Tensor, Tensor, Tensor | None, Softmax], None]
+"""As `AttentionReader`, with the values ``[batch, kv_heads, columns, head_dim]`` behind the key."""
 
 Kernel = Callable[[Tensor, Tensor, Tensor, Tensor | None, float, float], Tensor]
 """Receives query, key, value ``[batch, kv_heads, columns, head_dim]``, mask, scaling and dropout; returns the output
@@ -46,12 +48,15 @@ class Interception:
     drops_positions : bool
         Whether positions are not passed to the kernel. FlashAttention would interpret the gaps of removed tokens as
         borders of packed sequences.
+    read_values : ValueReader or None
+        Who wants to read values, too.
     """
 
     read: AttentionReader | None = None
     kernel: Kernel | None = None
     read_before: AttentionReader | None = None
     drops_positions: bool = False
+    read_values: ValueReader | None = None
 
 
 class InterceptingConfig(NotCopied):
@@ -125,9 +130,12 @@ def _intercepted_attention(
         output = found.kernel(query, key, value, attention_mask, scaling, dropout), None
     else:
         output = _own_kernel(module, query, key, value, attention_mask, softmax, kwargs)
-    if found.read is not None:
+    if found.read is not None or found.read_values is not None:
         refuse_packed_pictures(config.vistrim_real._attn_implementation, kwargs)
+    if found.read is not None:
         found.read(query.detach(), key.detach(), shown, softmax)
+    if found.read_values is not None:
+        found.read_values(query.detach(), key.detach(), value.detach(), shown, softmax)
     return output
 
 

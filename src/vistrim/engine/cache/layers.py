@@ -6,6 +6,7 @@ decoding work unchanged. Only the tensors shrink. transformers does the same in 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -66,6 +67,8 @@ class Trimmable:
     """Number of visual tokens of all prompts so far that entered the decoder, per sample."""
     left: tuple[int, ...] | None = None
     """Number of visual tokens of all prompts so far that this layer held after prefill, per sample."""
+    seen_visual: tuple[tuple[int, ...], ...] | None = None
+    """Slots of the visual tokens of all prompts so far, before trimming, per sample."""
     shift: Shift | None = None
     """Decrease of the RoPE position of the following tokens by renumbering; None: no change."""
     prompt_length: int = 0
@@ -111,6 +114,25 @@ class Trimmable:
         if self.tokens is None:
             return (self.stored,) * self.keys.shape[0] if self.stored else ()
         return tuple(self.stored - n for n in self.tokens.n_invalid)
+
+    @property
+    def full_length(self) -> int:
+        """Columns that the layer would hold had nothing been removed."""
+        return self.logical
+
+    @property
+    def visual_entries(self) -> tuple[int, int]:
+        """Visual tokens of all samples together: those stored, and those that would be had nothing been removed."""
+        if self.seen_visual is None:
+            return 0, 0
+        since = self.logical - self.full_length
+        full = sum(len(slots) - bisect_left(slots, since) for slots in self.seen_visual)
+        return sum(self.tokens.n_visual) if self.tokens is not None else full, full
+
+    def note_visual(self, slots: tuple[tuple[int, ...], ...]) -> None:
+        """Take over the slots of a prompt's visual tokens, per sample."""
+        before = self.seen_visual or ((),) * len(slots)
+        self.seen_visual = tuple(old + new for old, new in zip(before, slots, strict=True))
 
     def keep(self, selection: Selection) -> None:
         """Evict the visual tokens among the mapped columns that the selection does not keep."""
@@ -160,6 +182,8 @@ class Trimmable:
             )
         super().crop(tokens_to_remove)  # type: ignore[misc]
         self.logical = shorter
+        if self.seen_visual is not None:
+            self.seen_visual = tuple(slots[: bisect_left(slots, shorter)] for slots in self.seen_visual)
         if self.tokens is not None and self.tail > shorter:
             before = self.tokens.n_visual
             self.tokens = self.tokens.without_last(self.tail - shorter)
@@ -205,6 +229,8 @@ class Trimmable:
         if self.initial is not None:
             self.initial = take(self.initial, index)
             self.left = take(self.left, index) if self.left is not None else None
+        if self.seen_visual is not None:
+            self.seen_visual = take(self.seen_visual, index)
         if self.shift is not None:
             self.shift = self.shift.samples(index)
         if self.scores is not None:
@@ -224,11 +250,6 @@ class TrimmableLayer(Trimmable, GrowingLayer):
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.logical + query_length, 0
-
-    @property
-    def full_length(self) -> int:
-        """Number of columns without removals."""
-        return self.logical
 
 
 class TrimmableSlidingLayer(Trimmable, DynamicSlidingWindowLayer):

@@ -16,7 +16,6 @@ from vistrim.engine.guide.guide import Guide, GuideAnswer
 from vistrim.engine.inputs.prompt import has_images
 from vistrim.engine.releases import CACHE
 from vistrim.engine.report.guide_record import GuideRecord
-from vistrim.engine.report.recorder import Recorder
 from vistrim.methods.base.method import Method
 
 
@@ -25,7 +24,7 @@ class GuidedEngine(Engine):
 
     Parameters
     ----------
-    model, method, reports
+    model, method, reports, trace
         As in `Engine`.
 
     Raises
@@ -36,8 +35,8 @@ class GuidedEngine(Engine):
         If the parameters of the method, including the guide model, do not match the model.
     """
 
-    def __init__(self, model: nn.Module, method: Method, reports: int | None = None) -> None:
-        super().__init__(model, method, reports)
+    def __init__(self, model: nn.Module, method: Method, reports: int | None = None, trace: bool = False) -> None:
+        super().__init__(model, method, reports, trace)
         assert self.method.guidance is not None
         self.threshold = self.method.guidance.exit_threshold
         self.guide = Guide(self.method.guidance, self.spec)
@@ -98,9 +97,10 @@ class GuidedEngine(Engine):
     def _report_alone(self, generation: Generation) -> None:
         """Write the report of a batch in which all samples exit."""
         assert generation.guided is not None
-        recorder = Recorder(self.spec, self.method, self.notation, self.spec.device, generation.guided)
+        recorder = self._recorder(self.spec.device)
+        recorder.guided = generation.guided
         recorder.begin_prefill(0, generation.guided.width, 0, None, None)
-        self.recorders.append(recorder)
+        self.remember(recorder)
 
 
 def _stream(streamer: Any, call: GenerateCall, answer: GuideAnswer) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from vistrim.core.selection import Selection, kept_rows
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -186,8 +189,8 @@ def add(a: Sequence[int], b: Sequence[int]) -> tuple[int, ...]:
     return tuple(x + y for x, y in zip(a, b, strict=True))
 
 
-def take(counts: tuple[int, ...], index: Tensor) -> tuple[int, ...]:
-    """Select the counts of the samples ``index``. If all counts are equal, ``index`` is not read from the device."""
-    if len(set(counts)) == 1:
-        return counts[:1] * len(index)
-    return tuple(counts[i] for i in index.tolist())
+def take(values: tuple[T, ...], index: Tensor) -> tuple[T, ...]:
+    """Select the values of the samples ``index``. If all values are equal, ``index`` is not read from the device."""
+    if len(set(values)) == 1:
+        return values[:1] * len(index)
+    return tuple(values[i] for i in index.tolist())
