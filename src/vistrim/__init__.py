@@ -6,45 +6,69 @@
 >>> run.report
 """
 
+from typing import TYPE_CHECKING, Any
+
+from vistrim._utils.lazy_names import find_lazily
 from vistrim._version import __version__ as __version__
-from vistrim.engine.report.trim_report import TrimReport
-from vistrim.errors import (
-    LoadError,
-    MethodError,
-    UnsupportedGenerationError,
-    UnsupportedModelError,
-    UnsupportedReleaseError,
-    VistrimError,
-)
-from vistrim.loading import load
-from vistrim.methods import (
-    PVTP,
-    SGL,
-    ST3,
-    VTA,
-    VTCCLS,
-    VTW,
-    YOPO,
-    DyVTE,
-    FasterVLM,
-    FastV,
-    GSearch,
-    Hybrid,
-    Method,
-    Pool,
-    PSigmoid,
-    PyramidDrop,
-    QueCC,
-    Random,
-    SparseVLM,
-    Uniform,
-    VisPruner,
-    compose,
-    get_method,
-    list_methods,
-)
-from vistrim.support import MethodSupport, ModelSupport, describe_support
-from vistrim.trimming import Trim, trim
+
+# What users write is imported when it is first asked for: torch and transformers take seconds.
+if TYPE_CHECKING:
+    from vistrim.engine.report.trim_report import TrimReport
+    from vistrim.errors import (
+        LoadError,
+        MethodError,
+        UnsupportedGenerationError,
+        UnsupportedModelError,
+        UnsupportedReleaseError,
+        VistrimError,
+    )
+    from vistrim.loading import load
+    from vistrim.methods import (
+        PVTP,
+        SGL,
+        ST3,
+        VTA,
+        VTCCLS,
+        VTW,
+        YOPO,
+        DyVTE,
+        FasterVLM,
+        FastV,
+        GSearch,
+        Hybrid,
+        Method,
+        Pool,
+        PSigmoid,
+        PyramidDrop,
+        QueCC,
+        Random,
+        SparseVLM,
+        Uniform,
+        VisPruner,
+        compose,
+        get_method,
+        list_methods,
+        load_method,
+        method_from_dict,
+    )
+    from vistrim.support import MethodSupport, ModelSupport, describe_support
+    from vistrim.trimming import Trim, trim
+
+_HOMES = {
+    "vistrim.engine.report.trim_report": ("TrimReport",),
+    "vistrim.errors": (
+        "LoadError",
+        "MethodError",
+        "UnsupportedGenerationError",
+        "UnsupportedModelError",
+        "UnsupportedReleaseError",
+        "VistrimError",
+    ),
+    "vistrim.loading": ("load",),
+    "vistrim.support": ("MethodSupport", "ModelSupport", "describe_support"),
+    "vistrim.trimming": ("Trim", "trim"),
+}
+"""Modules of the public names; of all others it is ``vistrim.methods``."""
 
 __all__ = [
     "PVTP",
@@ -83,5 +107,16 @@ __all__ = [
     "get_method",
     "list_methods",
     "load",
+    "load_method",
+    "method_from_dict",
     "trim",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    found = globals()[name] = find_lazily(__name__, name, __all__, _HOMES, "vistrim.methods")
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

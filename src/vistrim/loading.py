@@ -4,7 +4,6 @@ import difflib
 import hashlib
 import json
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from huggingface_hub.errors import (
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
+from vistrim._utils.memory import is_out_of_memory
 from vistrim.errors import LoadError
 from vistrim.processor_packages import INSTALL, missing_packages, named_packages
 from vistrim.shipped import NAMES, weights_path
@@ -62,29 +62,6 @@ def load(name_or_path: str | Path, *, dtype: torch.dtype | str = "auto", device:
     # The processor is small and a missing one is common: find out before the weights are downloaded.
     processor = _load_processor(name, source, config.model_type)
     return _load_model(name, source, weights_dtype, where), processor
-
-
-@dataclass(frozen=True)
-class NamedModel:
-    """A model by name, loaded when it is first asked for, once for each device and number type.
-
-    Attributes
-    ----------
-    name : str
-        As `load` takes it.
-    """
-
-    name: str
-    _loaded: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
-
-    def __call__(self, device: str, dtype: torch.dtype) -> Any:
-        """Load the model; see `load` for what is raised."""
-        if (device, dtype) not in self._loaded:
-            self._loaded[device, dtype], _ = load(self.name, dtype=dtype, device=device)
-        return self._loaded[device, dtype]
-
-    def __str__(self) -> str:
-        return self.name
 
 
 def load_config(name_or_path: str | Path) -> Any:
@@ -146,12 +123,6 @@ def fingerprint(model: Any, processor: Any) -> str:
         digest.update(f"{name}{tuple(value.shape)}".encode())
         digest.update(value.flatten()[:64].float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that a device or the machine has no memory left."""
-    # On the CPU torch raises a bare RuntimeError.
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)
 
 
 def resolve_dtype(dtype: torch.dtype | str) -> torch.dtype | str:

@@ -6,10 +6,11 @@ from types import TracebackType
 
 from torch import Tensor, nn
 
+from vistrim._utils.releases import check_release
 from vistrim.engine.engine import Engine
-from vistrim.engine.releases import check_release
 from vistrim.engine.report.trim_report import TrimReport
 from vistrim.methods.base.method import Method
+from vistrim.methods.base.notation import as_method
 
 REPORTS = 16
 """Reports that a handle keeps, unless it is told otherwise."""
@@ -102,7 +103,7 @@ class Trim:
         return self._engine.recorders[-1].report()
 
 
-def trim(model: nn.Module, method: Method, reports: int | None = REPORTS) -> Trim:
+def trim(model: nn.Module, method: Method | str, reports: int | None = REPORTS) -> Trim:
     """Trim the visual tokens of a model.
 
     Parameters
@@ -110,8 +111,8 @@ def trim(model: nn.Module, method: Method, reports: int | None = REPORTS) -> Tri
     model : PreTrainedModel or PeftModel
         A multimodal model for generation, from ``transformers``, or an adapter of ``peft`` around one that changes its
         modules, such as LoRA.
-    method : Method
-        What to trim, for example ``vistrim.ST3()``.
+    method : Method or str
+        What to trim, for example ``vistrim.ST3()``, or its notation, as in ``"fastervlm:keep=0.5+st3"``.
     reports : int or None
         How many reports are kept, at least 1: those of the last generations and bare forward passes. None keeps all,
         and memory grows with every call. A report is plain numbers and holds no tensor.
@@ -129,11 +130,11 @@ def trim(model: nn.Module, method: Method, reports: int | None = REPORTS) -> Tri
     UnsupportedModelError
         If the model's structure cannot be trimmed correctly.
     ValueError
-        If the method's parameters do not fit the model, or ``reports`` is out of range.
+        If the method's parameters do not fit the model, its notation is wrong, or ``reports`` is out of range.
     MethodError
         If the method is not written as a method has to be.
     TypeError
-        If ``method`` is no method.
+        If ``method`` is neither a method nor text.
 
     Notes
     -----
@@ -150,16 +151,12 @@ def trim(model: nn.Module, method: Method, reports: int | None = REPORTS) -> Tri
     >>> with vistrim.trim(model, vistrim.ST3()) as run:
     ...     output = model.generate(**inputs, max_new_tokens=64)
     >>> print(run.report)
+    >>> run = vistrim.trim(model, "fastervlm:keep=0.5+st3").attach()
     """
     check_release()
-    if not isinstance(method, Method):
-        raise TypeError(
-            f"method must be a method object such as vistrim.ST3(), not {method!r}: "
-            "vistrim.get_method('st3') builds one by its name"
-        )
     if reports is not None and (type(reports) is not int or reports < 1):
         raise ValueError(f"reports={reports!r}: give how many of the last reports to keep, at least 1, or None for all")
-    return Trim(model, method, reports)
+    return Trim(model, as_method(method), reports)
 
 
 def _make_engine(model: nn.Module, method: Method, reports: int | None) -> Engine:

@@ -99,6 +99,8 @@ class FittedQueCC(QueCC):
         Its sizes.
     """
 
+    name = QueCC.name
+
     part: TrainedPart = field(kw_only=True, repr=False)
     shape: CompressorShape = field(kw_only=True)
 
