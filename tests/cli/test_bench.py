@@ -12,7 +12,6 @@ from tests.benchmark.made_rows import runs, trimmed, untouched
 from tests.cli.invoke import error_line, vistrim
 from vistrim._utils.labels import UNTOUCHED
 from vistrim.benchmark.subject import Subject
-from vistrim.cli import bench as command
 
 
 @dataclass
@@ -50,9 +49,9 @@ class Bench:
 @pytest.fixture
 def parts(monkeypatch):
     fake = Bench()
-    for name in ("make_subject", "measure", "summarize"):
-        monkeypatch.setattr(command, name, getattr(fake, name))
-    monkeypatch.setattr(command, "prepare_trim", lambda model, method: None)
+    for module, name in (("making", "make_subject"), ("rounds", "measure"), ("speed_summary", "summarize")):
+        monkeypatch.setattr(f"vistrim.benchmark.{module}.{name}", getattr(fake, name))
+    monkeypatch.setattr("vistrim.cli.models.prepare_trim", lambda model, method: None)
     return fake
 
 

@@ -48,7 +48,7 @@ def test_a_second_run_measures_nothing_again_and_more_rounds_only_add(checkpoint
 
 def test_other_settings_are_refused_before_a_model_is_made(checkpoint, tmp_path, monkeypatch):
     bench(checkpoint, tmp_path)
-    monkeypatch.setattr("vistrim.cli.bench.make_subject", lambda _: pytest.fail("made"))
+    monkeypatch.setattr("vistrim.benchmark.making.make_subject", lambda _: pytest.fail("made"))
     result = bench(checkpoint, tmp_path, "--new-tokens", "5")
     assert result.exit_code == 1
     assert "new_tokens" in error_line(result)

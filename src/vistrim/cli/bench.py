@@ -1,33 +1,26 @@
 """``vistrim bench``: what trimming gains in time and memory, next to what it could gain at most."""
 
+from __future__ import annotations
+
 import importlib.util
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import typer
 from rich.console import Console
 
-from vistrim._utils.environment import command_line
 from vistrim._utils.labels import UNTOUCHED
-from vistrim.benchmark.keep_everything import KEEP_EVERYTHING, KeepEverything
-from vistrim.benchmark.making import make_subject
-from vistrim.benchmark.results import Row, Run
-from vistrim.benchmark.rounds import check_resumed, measure
 from vistrim.benchmark.shapes import SHAPES
-from vistrim.benchmark.speed_summary import summarize
-from vistrim.benchmark.speed_tables import notes, tables
-from vistrim.benchmark.subject import Subject, Wanted
-from vistrim.cli.bench_progress import live_tables
 from vistrim.cli.error_lines import WrongUsageError, memory_advice
-from vistrim.cli.models import check_loading, note_format, prepare_trim, silence_libraries
-from vistrim.cli.parsing import parse_methods
-from vistrim.cli.terminal_tables import print_tables
 from vistrim.errors import MissingPackageError
-from vistrim.methods import Method
+
+if TYPE_CHECKING:
+    from vistrim.benchmark.results import Row, Run
+    from vistrim.benchmark.subject import Subject, Wanted
+    from vistrim.methods import Method
 
 MEMORY_ADVICE = "use less --batch, --visual-tokens or --new-tokens, --dtype bfloat16, or fewer --layers (named shapes)"
 
@@ -100,6 +93,18 @@ def bench(
 
     Example: vistrim bench --model llava-1.5-7b --layers 8 --method st3 --method st3:preset=compact --out results
     """
+    # torch and transformers take seconds to import: not for --help.
+    import torch
+
+    from vistrim._utils.environment import command_line
+    from vistrim.benchmark.keep_everything import KEEP_EVERYTHING, KeepEverything
+    from vistrim.benchmark.rounds import check_resumed
+    from vistrim.benchmark.speed_tables import notes, tables
+    from vistrim.benchmark.subject import Wanted
+    from vistrim.cli.models import check_loading, prepare_trim
+    from vistrim.cli.parsing import parse_methods
+    from vistrim.cli.terminal_tables import print_tables
+
     # Everything cheap is checked before the model is made.
     methods = parse_methods(method or [KEEP_EVERYTHING, "st3"], {UNTOUCHED: None, KEEP_EVERYTHING: KeepEverything()})
     check_loading(dtype, device)
@@ -148,6 +153,9 @@ def _check_folder(out: Path) -> None:
 
 
 def _subject(wanted: Wanted) -> Subject:
+    from vistrim.benchmark.making import make_subject
+    from vistrim.cli.models import note_format, silence_libraries
+
     silence_libraries()
     with Console(stderr=True, highlight=False, markup=False).status(f"making {wanted.model}"):
         subject = make_subject(wanted)
@@ -159,6 +167,10 @@ def _measured(
     subject: Subject, methods: dict[str, Method], repeat: int, new_tokens: int, out: Path
 ) -> tuple[list[Row], Sequence[Run]]:
     """Let the benchmark run, or go on, and show what is known meanwhile."""
+    from vistrim.benchmark.rounds import measure
+    from vistrim.benchmark.speed_summary import summarize
+    from vistrim.cli.bench_progress import live_tables
+
     try:
         with live_tables((UNTOUCHED, *methods), repeat, summarize) as advance:
             records = measure(

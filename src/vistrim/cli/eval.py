@@ -1,31 +1,30 @@
 """``vistrim eval``: the accuracy that trimming retains."""
 
+from __future__ import annotations
+
 import importlib.util
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from vistrim._utils.environment import command_line
 from vistrim._utils.labels import UNTOUCHED
 from vistrim.cli.error_lines import CommandError
-from vistrim.cli.models import check_loading, load_model, prepare_trim, shared_settings
-from vistrim.cli.parsing import parse_methods
 from vistrim.cli.reference_tasks import TASKS_HELP, read_items
-from vistrim.cli.terminal_tables import print_tables
 from vistrim.errors import MissingPackageError
-from vistrim.evaluation import RecordFile, Row, evaluate, summarize
-from vistrim.evaluation.accuracy_tables import notes, tables
 from vistrim.evaluation.items import Item
-from vistrim.methods import Method
 from vistrim.reference.items import NOTE
 from vistrim.reference.scenes import LEVELS, SPLITS
 from vistrim.shipped import NAMES
+
+if TYPE_CHECKING:
+    from vistrim.evaluation import RecordFile, Row
+    from vistrim.methods import Method
 
 
 def evaluate_command(
@@ -62,6 +61,14 @@ def evaluate_command(
 
     Example: vistrim eval --method st3 --method st3:preset=compact --method random:keep=0.4 --out results
     """
+    # torch and transformers take seconds to import: not for --help.
+    from vistrim._utils.environment import command_line
+    from vistrim.cli.models import check_loading, load_model, prepare_trim, shared_settings
+    from vistrim.cli.parsing import parse_methods
+    from vistrim.cli.terminal_tables import print_tables
+    from vistrim.evaluation import RecordFile, summarize
+    from vistrim.evaluation.accuracy_tables import notes, tables
+
     # Everything cheap is checked before the model is loaded.
     methods = parse_methods(method or ["st3"], {UNTOUCHED: None})
     asked = read_items(model, tasks, split, level, limit, seed, images)
@@ -109,6 +116,8 @@ def _run(
     batch_size: int,
     max_new_tokens: int,
 ) -> None:
+    from vistrim.evaluation import evaluate
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bars = {label: progress.add_task(escape(label), total=len(asked)) for label in (UNTOUCHED, *methods)}

@@ -3,7 +3,6 @@
 from vistrim.cli.error_lines import WrongUsageError
 from vistrim.evaluation.items import Item, with_images
 from vistrim.reference.items import EVALUATED
-from vistrim.reference.suites import suite_of
 
 TASKS_HELP = (
     f"Comma-separated: {', '.join(EVALUATED)}; 'short' for all with short answers about scenes, 'sentence' for those "
@@ -26,6 +25,9 @@ def read_items(
     WrongUsageError
         If there are no such tasks or questions.
     """
+    # Rendering imports torch, and this module is imported for its help alone, too.
+    from vistrim.reference.suites import suite_of
+
     suite = suite_of(model)
     named = [part.strip() for part in tasks.split(",") if part.strip()]
     names = dict.fromkeys(name for part in named for name in suite.together.get(part, (part,)))

@@ -1,28 +1,25 @@
 """``vistrim calibrate dyvte``: routers that decide when a model no longer needs its image."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from vistrim._utils.environment import command_line
-from vistrim.calibration.dyvte_exits import agreement, check_ends
-from vistrim.calibration.dyvte_routers import Trained, check_samples, collect, train_routers
 from vistrim.cli.calibrate import options
-from vistrim.cli.calibrate.output import check_new_file
-from vistrim.cli.calibrate.questions import digest, read_questions, refuse_placeholders
 from vistrim.cli.error_lines import WrongUsageError
-from vistrim.cli.models import check_loading, load_model, shared_settings
 from vistrim.cli.reference_tasks import TASKS_HELP
-from vistrim.core.model_facts import ModelFacts
-from vistrim.core.routing import exits_by_code, exits_by_paper
-from vistrim.engine import describe
-from vistrim.methods.base.artifacts import part_path, save_part
+
+if TYPE_CHECKING:
+    import torch
+
+    from vistrim.calibration.dyvte_routers import Trained
+    from vistrim.core.model_facts import ModelFacts
 
 DEFAULT_TASKS = "short,description,easy-vqa"
 WIDTH_OF_HIDDEN = 2
@@ -66,6 +63,16 @@ def dyvte(
 
     Example: vistrim calibrate dyvte --model reference --out dyvte.safetensors
     """
+    # torch and transformers take seconds to import: not for --help.
+    from vistrim._utils.environment import command_line
+    from vistrim.calibration.dyvte_exits import check_ends
+    from vistrim.calibration.dyvte_routers import check_samples, collect, train_routers
+    from vistrim.cli.calibrate.output import check_new_file
+    from vistrim.cli.calibrate.questions import digest, read_questions, refuse_placeholders
+    from vistrim.cli.models import check_loading, load_model, shared_settings
+    from vistrim.engine import describe
+    from vistrim.methods.base.artifacts import part_path
+
     # Everything cheap is checked before the model is loaded.
     may_exit = _rule(rule, threshold)
     check_loading(dtype, device)
@@ -144,6 +151,9 @@ def _check(condition: Callable[[Any], None], value: Any) -> None:
 
 
 def _rule(rule: str, threshold: float | None) -> Callable[[dict[str, torch.Tensor]], torch.Tensor]:
+    from vistrim.calibration.dyvte_exits import agreement
+    from vistrim.core.routing import exits_by_code, exits_by_paper
+
     if rule == "code":
         if threshold is not None:
             raise WrongUsageError("the rule of the code has no threshold: leave --threshold out, or take --rule paper")
@@ -156,6 +166,10 @@ def _rule(rule: str, threshold: float | None) -> Callable[[dict[str, torch.Tenso
 
 
 def _save(out: Path, model: ModelFacts, found: Trained, notes: dict[str, Any]) -> None:
+    import torch
+
+    from vistrim.methods.base.artifacts import save_part
+
     weights = {
         f"layers.{layer}.{name}": tensor.to(torch.bfloat16)
         for name, stacked in (("w1", found.w1), ("w2", found.w2))

@@ -158,9 +158,7 @@ def _read_option(name: str, text: str, option: Any, read_method: Callable[[str],
         return _FLAGS[text.lower()]
     if isinstance(option, type) and issubclass(option, HasNotation):
         return _read_method(name, text, option, read_method)
-    raise ValueError(
-        f"{name}={text}: a {getattr(option, '__name__', option)} has no notation: give the object in Python"
-    )
+    raise ValueError(f"{name}={text}: {getattr(option, '__name__', option)} has no notation: give the object in Python")
 
 
 def _read_tuple(name: str, text: str, kinds: tuple[Any, ...], read_method: Callable[[str], Any]) -> tuple[Any, ...]:

@@ -49,7 +49,7 @@ def register(cls: MethodT) -> MethodT:
         raise MethodError(f"the method {cls.__name__} has name={cls.name!r}: use letters, digits and hyphens")
     if not cls.stages:
         raise MethodError(
-            f"the method {cls.__name__} has no `stages`: override a hook, such as select_input, or set this class variable"
+            f"the method {cls.__name__} has no `stages`: override a hook, such as select_input, or set them"
         )
     if required := [name for name, default in _defaults(cls).items() if default is MISSING]:
         raise MethodError(f"the method {cls.__name__} has no default for {', '.join(required)}: give it one")
