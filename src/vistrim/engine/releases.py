@@ -1,7 +1,7 @@
 """What differs between the transformers releases that vistrim supports.
 
-No other file asks for the version, but for the check of the range (`vistrim._utils.releases`), or knows more than one of
-the names that a thing has had. CONTRIBUTING.md says how the range is moved.
+No other file asks for the version, but for the check of the range (`vistrim._utils.releases`), or knows more than one
+of the names that a thing has had. CONTRIBUTING.md says how the range is moved.
 """
 
 from __future__ import annotations

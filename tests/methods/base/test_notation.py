@@ -1,7 +1,8 @@
 """Methods as text and plain data: what is written is read back as the same."""
 
 import json
-from dataclasses import dataclass, replace
+import re
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +32,17 @@ from vistrim.methods import (
 from vistrim.methods.base import registry
 from vistrim.methods.base.method_file import NAME
 
-PATHS = ("a b.json", "a,b+c.json", 'say "x".json', r"C:\folder\x.json", "[1].json", " edge ", "None", "a:b=c", "/a/é.json")
+PATHS = (
+    "a b.json",
+    "a,b+c.json",
+    'say "x".json',
+    r"C:\folder\x.json",
+    "[1].json",
+    " edge ",
+    "None",
+    "a:b=c",
+    "/a/é.json",
+)
 CHANGED = {
     int: 7,
     float: 0.1 + 0.2,
@@ -48,7 +59,7 @@ CHANGED = {
 class Restore(PerImage):
     """A method with parameters of every type."""
 
-    selector: Method = VisPruner(64)
+    selector: Method = field(default_factory=VisPruner)
     several: tuple[Method, ...] = ()
     names: tuple[str, ...] = ("a/b", "1")
     pair: tuple[int, float] = (1, 2.0)
@@ -96,7 +107,11 @@ def test_every_method_is_read_back_as_it_was():
     for info in vistrim.list_methods():
         for method in variants(info.name):
             assert_written(method)
-            changed |= {(info.name, parameter) for parameter in vars(method) if getattr(method, parameter) != info.parameters[parameter]}
+            changed |= {
+                (info.name, parameter)
+                for parameter in vars(method)
+                if getattr(method, parameter) != info.parameters[parameter]
+            }
     parameters = {(info.name, parameter) for info in vistrim.list_methods() for parameter in info.parameters}
     # What has to fit other parameters, or is one of few words, is below.
     assert len(parameters - changed) < 20, parameters - changed
@@ -148,9 +163,8 @@ def test_methods_nest_in_brackets(restore):
     ],
 )
 def test_what_is_no_method_is_refused(values, says):
-    with pytest.raises(ValueError, match=None) as error:
+    with pytest.raises(ValueError, match=re.escape(says)):
         vistrim.method_from_dict(values)
-    assert says in str(error.value)
 
 
 def test_trim_and_compose_take_the_notation():
@@ -164,7 +178,7 @@ def test_what_cannot_be_written_prints_and_says_so():
     method = SGL(guides.shared())
     assert str(method).startswith("sgl:guide=")
     for unwritten in (method, vistrim.compose(method, VTA())):
-        with pytest.raises(MethodError, match="guide holds a LlavaForConditionalGeneration.*sgl:guide=NAME"):
+        with pytest.raises(MethodError, match=r"guide holds a LlavaForConditionalGeneration.*sgl:guide=NAME"):
             unwritten.to_dict()
     with pytest.raises(MethodError, match="heads holds a tuple"):
         vistrim.get_method("yopo", heads=((True, False),)).to_dict()

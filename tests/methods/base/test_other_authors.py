@@ -12,7 +12,7 @@ from tests.cli.invoke import vistrim as command
 from vistrim.methods import AttentionSchedule, ImageChoice, PerImage, register
 from vistrim.methods.base import plugins, registry
 
-MODULE = '''
+MODULE = """
 from dataclasses import dataclass
 import torch
 from vistrim.methods import ImageChoice, PerImage, register
@@ -25,7 +25,7 @@ class {cls}(PerImage):
 
     def choose(self, image):
         return ImageChoice(torch.arange(0, image.n, self.step))
-'''
+"""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,12 @@ def installed(tmp_path, monkeypatch):
 
 def test_a_method_of_a_notebook_needs_neither_name_nor_registration(monkeypatch):
     monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
-    assert (EveryOther.name, EveryOther.stages, EveryOther.summary, EveryOther.source) == ("every-other", ("input",), "", "")
+    assert (EveryOther.name, EveryOther.stages, EveryOther.summary, EveryOther.source) == (
+        "every-other",
+        ("input",),
+        "",
+        "",
+    )
     assert Halves.stages == ("prefill", "decode")
     model, n = tiny.shared(), tiny.TOKENS_PER_IMAGE
     for method, expected in ((EveryOther(), [n // 2] * 5), (Halves(), [n, n, n // 2, n // 2, n // 2])):
