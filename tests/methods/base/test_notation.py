@@ -31,6 +31,7 @@ from vistrim.methods import (
 )
 from vistrim.methods.base import registry
 from vistrim.methods.base.method_file import NAME
+from vistrim.methods.base.parameter_text import parameter_hints
 
 PATHS = (
     "a b.json",
@@ -76,6 +77,7 @@ class Restore(PerImage):
 @pytest.fixture
 def restore(monkeypatch):
     monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
+    monkeypatch.setattr(Restore, "_registered", None)
     return register(Restore)
 
 
@@ -84,7 +86,6 @@ def assert_written(method):
     assert as_data == {"method": as_text}
     read = vistrim.method_from_dict(as_data)
     assert read == method
-    assert str(read) == as_text
     assert type(read) is type(method)
 
 
@@ -92,7 +93,7 @@ def variants(name):
     """The method with each parameter changed alone, wherever a value of its type is in range."""
     method = vistrim.get_method(name)
     yield method
-    for parameter in vars(method):
+    for parameter in parameter_hints(type(method)):
         for value in CHANGED.values():
             try:
                 changed = replace(method, **{parameter: value})
@@ -107,11 +108,8 @@ def test_every_method_is_read_back_as_it_was():
     for info in vistrim.list_methods():
         for method in variants(info.name):
             assert_written(method)
-            changed |= {
-                (info.name, parameter)
-                for parameter in vars(method)
-                if getattr(method, parameter) != info.parameters[parameter]
-            }
+            given = info.parameters.items()
+            changed |= {(info.name, name) for name, default in given if getattr(method, name) != default}
     parameters = {(info.name, parameter) for info in vistrim.list_methods() for parameter in info.parameters}
     # What has to fit other parameters, or is one of few words, is below.
     assert len(parameters - changed) < 20, parameters - changed
