@@ -1,6 +1,7 @@
 """Methods that are written elsewhere: in a notebook, and in other distributions."""
 
 import json
+import sys
 from dataclasses import dataclass
 
 import pytest
@@ -48,9 +49,11 @@ def installed(tmp_path, monkeypatch):
     monkeypatch.setattr(plugins, "_loaded", set())
     monkeypatch.syspath_prepend(tmp_path)
     plugins.found.cache_clear()
+    modules = []
 
     def install(distribution: str, source: str) -> None:
         module = distribution.replace("-", "_")
+        modules.append(module)
         (tmp_path / f"{module}.py").write_text(source)
         info = tmp_path / f"{module}-1.0.dist-info"
         info.mkdir()
@@ -60,6 +63,8 @@ def installed(tmp_path, monkeypatch):
 
     yield install
     plugins.found.cache_clear()
+    for module in modules:
+        sys.modules.pop(module, None)
 
 
 def test_a_method_of_a_notebook_needs_neither_name_nor_registration(monkeypatch):
