@@ -10,6 +10,9 @@ SOURCES = {"vistrim": ROOT / "src", "training": ROOT, "studies": ROOT}
 FLOORS = (
     ("vistrim.errors", "vistrim._version"),
     ("vistrim._utils",),
+    ("vistrim.processor_packages", "vistrim.reference_lm"),
+    ("vistrim.shipped",),
+    ("vistrim.loading",),
     ("vistrim.core",),
     ("vistrim.methods.base", "vistrim.architectures"),
     ("vistrim.methods",),
@@ -22,9 +25,7 @@ FLOORS = (
     ("vistrim.engine.structured",),
     ("vistrim.engine",),
     ("vistrim.engine.guide",),
-    ("vistrim.trimming", "vistrim.prompting", "vistrim.processor_packages", "vistrim.reference_lm"),
-    ("vistrim.shipped",),
-    ("vistrim.loading",),
+    ("vistrim.trimming", "vistrim.prompting"),
     ("vistrim.support",),
     ("vistrim",),
     ("vistrim.benchmark.peak",),
@@ -34,6 +35,7 @@ FLOORS = (
     ("vistrim.calibration", "vistrim.checking"),
     ("vistrim.reference",),
     ("vistrim.cli",),
+    ("vistrim.__main__",),
     ("training", "studies"),
 )
 """Rooms from the ground up: modules, and packages with all in them that has no room of its own. A module may import

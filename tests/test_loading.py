@@ -12,7 +12,8 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 import vistrim
 from tests.cli import checkpoint as builder
 from vistrim import LoadError, load
-from vistrim.loading import is_local, is_out_of_memory
+from vistrim._utils.memory import is_out_of_memory
+from vistrim.loading import is_local
 
 
 @pytest.fixture(scope="module")

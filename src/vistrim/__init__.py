@@ -6,51 +6,79 @@
 >>> run.report
 """
 
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from vistrim._utils.lazy_names import find_lazily
 from vistrim._version import __version__ as __version__
-from vistrim.engine.report.trace import Trace
-from vistrim.engine.report.trim_report import TrimReport
-from vistrim.errors import (
-    LoadError,
-    MethodError,
-    UnsupportedGenerationError,
-    UnsupportedModelError,
-    UnsupportedReleaseError,
-    VistrimError,
-)
-from vistrim.loading import load
-from vistrim.methods import (
-    PVTP,
-    SGL,
-    ST3,
-    VTA,
-    VTCCLS,
-    VTW,
-    YOPO,
-    DyVTE,
-    FasterVLM,
-    FastV,
-    GSearch,
-    Hybrid,
-    Method,
-    Pool,
-    PSigmoid,
-    PyramidDrop,
-    QueCC,
-    Random,
-    SparseVLM,
-    Uniform,
-    VisPruner,
-    compose,
-    get_method,
-    list_methods,
-)
-from vistrim.support import MethodSupport, ModelSupport, describe_support
-from vistrim.trimming import Trim, trim
 
-check: Any
+# What users write is imported when it is first asked for: torch and transformers take seconds.
+if TYPE_CHECKING:
+    from vistrim.analysis.attention.runner import analyze
+    from vistrim.benchmark.benching import bench
+    from vistrim.checking.check import check
+    from vistrim.engine.report.trace import Trace
+    from vistrim.engine.report.trim_report import TrimReport
+    from vistrim.errors import (
+        LoadError,
+        MethodError,
+        UnsupportedGenerationError,
+        UnsupportedModelError,
+        UnsupportedReleaseError,
+        VistrimError,
+    )
+    from vistrim.evaluation.evaluating import evaluate
+    from vistrim.loading import load
+    from vistrim.methods import (
+        PVTP,
+        SGL,
+        ST3,
+        VTA,
+        VTCCLS,
+        VTW,
+        YOPO,
+        DyVTE,
+        FasterVLM,
+        FastV,
+        GSearch,
+        Hybrid,
+        Method,
+        Pool,
+        PSigmoid,
+        PyramidDrop,
+        QueCC,
+        Random,
+        SparseVLM,
+        Uniform,
+        VisPruner,
+        compose,
+        get_method,
+        list_methods,
+        load_method,
+        method_from_dict,
+    )
+    from vistrim.support import MethodSupport, ModelSupport, describe_support
+    from vistrim.trimming import Trim, trim
+
+_HOMES = {
+    "vistrim.analysis.attention.runner": ("analyze",),
+    "vistrim.benchmark.benching": ("bench",),
+    "vistrim.checking.check": ("check",),
+    "vistrim.engine.report.trace": ("Trace",),
+    "vistrim.engine.report.trim_report": ("TrimReport",),
+    "vistrim.errors": (
+        "LoadError",
+        "MethodError",
+        "UnsupportedGenerationError",
+        "UnsupportedModelError",
+        "UnsupportedReleaseError",
+        "VistrimError",
+    ),
+    "vistrim.evaluation.evaluating": ("evaluate",),
+    "vistrim.loading": ("load",),
+    "vistrim.support": ("MethodSupport", "ModelSupport", "describe_support"),
+    "vistrim.trimming": ("Trim", "trim"),
+}
+"""Modules of the public names; of all others it is ``vistrim.methods``."""
 
 __all__ = [
     "PVTP",
@@ -85,28 +113,25 @@ __all__ = [
     "UnsupportedReleaseError",
     "VisPruner",
     "VistrimError",
-    "analyze",  # noqa: F822
-    "bench",  # noqa: F822
-    "check",  # noqa: F822
+    "analyze",
+    "bench",
+    "check",
     "compose",
     "describe_support",
-    "evaluate",  # noqa: F822
+    "evaluate",
     "get_method",
     "list_methods",
     "load",
+    "load_method",
+    "method_from_dict",
     "trim",
 ]
 
-_ABOVE = {
-    "analyze": "vistrim.analysis.attention.runner",
-    "bench": "vistrim.benchmark.benching",
-    "check": "vistrim.checking",
-    "evaluate": "vistrim.evaluation.evaluating",
-}
-"""Functions of packages that import this one's modules."""
-
 
 def __getattr__(name: str) -> Any:
-    if name in _ABOVE:
-        return getattr(importlib.import_module(_ABOVE[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = find_lazily(__name__, name, __all__, _HOMES, "vistrim.methods")
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

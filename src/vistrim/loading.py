@@ -4,7 +4,6 @@ import difflib
 import hashlib
 import json
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from huggingface_hub.errors import (
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
+from vistrim._utils.memory import is_out_of_memory
 from vistrim._version import __version__
 from vistrim.errors import LoadError
 from vistrim.processor_packages import INSTALL, missing_packages, named_packages
@@ -66,29 +66,6 @@ def load(name_or_path: str | Path, *, dtype: torch.dtype | str = "auto", device:
     # The processor is small and often missing. Load it before downloading the weights.
     processor = _load_processor(name, source, config.model_type)
     return _load_model(name, source, weights_dtype, where), processor
-
-
-@dataclass(frozen=True)
-class NamedModel:
-    """A model by name, loaded when it is first asked for, once for each device and number type.
-
-    Attributes
-    ----------
-    name : str
-        As `load` takes it.
-    """
-
-    name: str
-    _loaded: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
-
-    def __call__(self, device: str, dtype: torch.dtype) -> Any:
-        """Load the model; see `load` for what is raised."""
-        if (device, dtype) not in self._loaded:
-            self._loaded[device, dtype], _ = load(self.name, dtype=dtype, device=device)
-        return self._loaded[device, dtype]
-
-    def __str__(self) -> str:
-        return self.name
 
 
 def load_config(name_or_path: str | Path) -> Any:
@@ -169,12 +146,6 @@ def identity(model: Any, processor: Any) -> dict[str, str]:
         "vistrim": __version__,
         "transformers": transformers.__version__,
     }
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that a device or the machine has no memory left."""
-    # On the CPU torch raises a bare RuntimeError.
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)
 
 
 def resolve_dtype(dtype: torch.dtype | str) -> torch.dtype | str:

@@ -6,11 +6,12 @@ from types import TracebackType
 
 from torch import Tensor, nn
 
+from vistrim._utils.releases import check_release
 from vistrim.engine.engine import Engine
-from vistrim.engine.releases import check_release
 from vistrim.engine.report.trim_report import TrimReport
 from vistrim.errors import ParameterError
 from vistrim.methods.base.method import Method
+from vistrim.methods.base.notation import as_method
 
 REPORTS = 16
 """Reports that a handle keeps, unless it is told otherwise."""
@@ -110,7 +111,7 @@ class Trim:
         return self._engine.recorders[-1].report()
 
 
-def trim(model: nn.Module, method: Method, reports: int | None = REPORTS, trace: bool = False) -> Trim:
+def trim(model: nn.Module, method: Method | str, reports: int | None = REPORTS, trace: bool = False) -> Trim:
     """Trim the visual tokens of a model.
 
     Parameters
@@ -118,8 +119,8 @@ def trim(model: nn.Module, method: Method, reports: int | None = REPORTS, trace:
     model : PreTrainedModel or PeftModel
         A multimodal model for generation, from ``transformers``, or an adapter of ``peft`` around one that changes its
         modules, such as LoRA.
-    method : Method
-        What to trim, for example ``vistrim.ST3()``.
+    method : Method or str
+        What to trim, for example ``vistrim.ST3()``, or its notation, as in ``"fastervlm:keep=0.5+st3"``.
     reports : int or None
         How many reports are kept, at least 1: those of the last generations and bare forward passes. None keeps all,
         and memory grows with every call. A report is plain numbers and holds no tensor.
@@ -141,11 +142,11 @@ def trim(model: nn.Module, method: Method, reports: int | None = REPORTS, trace:
     UnsupportedModelError
         If the model's structure cannot be trimmed correctly.
     ValueError
-        If the method's parameters do not fit the model, or ``reports`` is out of range.
+        If the method's parameters do not fit the model, its notation is wrong, or ``reports`` is out of range.
     MethodError
         If the method is not written as a method has to be.
     TypeError
-        If ``method`` is no method.
+        If ``method`` is neither a method nor text.
 
     Notes
     -----
@@ -162,16 +163,12 @@ def trim(model: nn.Module, method: Method, reports: int | None = REPORTS, trace:
     >>> with vistrim.trim(model, vistrim.ST3()) as run:
     ...     output = model.generate(**inputs, max_new_tokens=64)
     >>> print(run.report)
+    >>> run = vistrim.trim(model, "fastervlm:keep=0.5+st3").attach()
     """
     check_release()
-    if not isinstance(method, Method):
-        raise TypeError(
-            f"method must be a method object such as vistrim.ST3(), not {method!r}: "
-            "vistrim.get_method('st3') builds one by its name"
-        )
     if reports is not None and (type(reports) is not int or reports < 1):
         raise ValueError(f"reports={reports!r}: give how many of the last reports to keep, at least 1, or None for all")
-    return Trim(model, method, reports, trace)
+    return Trim(model, as_method(method), reports, trace)
 
 
 def _make_engine(model: nn.Module, method: Method, reports: int | None, trace: bool) -> Engine:

@@ -5,7 +5,7 @@ from tests.cli.invoke import error_line, vistrim
 from tests.families.refused import REFUSED
 from tests.families.zoo import FAMILIES
 from vistrim import support
-from vistrim.methods.base.method import notation
+from vistrim.methods.base.parameter_text import write_value
 
 
 def test_the_table_shows_every_method_and_whose_choice_the_defaults_are():
@@ -13,7 +13,7 @@ def test_the_table_shows_every_method_and_whose_choice_the_defaults_are():
     assert result.exit_code == 0
     for info in library.list_methods():
         assert info.name in result.stdout
-        assert all(f"{name}={notation(value)}" in result.stdout for name, value in info.parameters.items())
+        assert all(f"{name}={write_value(value)}" in result.stdout for name, value in info.parameters.items())
     assert "own choice" in result.stdout
 
 

@@ -9,7 +9,7 @@ from tests.families.refused import REFUSED
 from tests.families.support import DOCUMENT, NOT_RUN, RIGHT, STAGES, WRONG
 from tests.families.zoo import FAMILIES
 from tests.processors.zoo import CHECKPOINTS
-from vistrim.engine.releases import NEWEST, release
+from vistrim._utils.releases import NEWEST, release
 
 
 def rows(heading: str) -> list[list[str]]:

@@ -55,8 +55,14 @@ def test_unknown_names_suggest_the_nearest():
         get_method("st3", ration=0.3)
     with pytest.raises(ValueError, match="the methods are"):
         get_method("xxxxxxxx")
-    with pytest.raises(ValueError, match="two methods"):
-        register(ST3)
+    with pytest.raises(ValueError, match="two methods are called 'st3': ST3 of vistrim and Other of tests"):
+
+        @register
+        @dataclasses.dataclass(frozen=True)
+        class Other(ST3):
+            name = "st3"
+
+    assert register(ST3) is ST3
 
 
 @pytest.mark.parametrize(

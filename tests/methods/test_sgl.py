@@ -20,7 +20,7 @@ from vistrim import (
     compose,
     trim,
 )
-from vistrim.loading import NamedModel
+from vistrim.methods.base.named_model import NamedModel
 
 SAMPLES = {
     "ragged": tiny.RAGGED,

@@ -22,7 +22,7 @@ from vistrim import (
     trim,
 )
 from vistrim.engine.releases import CACHE
-from vistrim.loading import NamedModel
+from vistrim.methods.base.named_model import NamedModel
 
 
 def test_a_forward_pass_by_hand_is_refused():

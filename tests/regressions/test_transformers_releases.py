@@ -12,6 +12,7 @@ from transformers.cache_utils import DynamicCache
 import vistrim
 from tests import tiny
 from tests.cli.invoke import vistrim as invoke
+from vistrim._utils import releases as tested
 from vistrim.architectures import discover
 from vistrim.benchmark.keep_everything import KeepEverything
 from vistrim.engine import releases
@@ -30,13 +31,13 @@ def requirements(text: str) -> dict[str, str]:
 
 def test_pyproject_declares_what_is_checked():
     declared = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    assert f'"{releases.REQUIREMENT}"' in declared
+    assert f'"{tested.REQUIREMENT}"' in declared
 
 
 def test_the_newest_release_and_the_oldest_are_installed_for_the_tests():
-    for file, release in (("constraints.txt", releases.NEWEST), ("constraints-oldest.txt", releases.OLDEST)):
+    for file, release in (("constraints.txt", tested.NEWEST), ("constraints-oldest.txt", tested.OLDEST)):
         pinned = requirements((ROOT / file).read_text(encoding="utf-8"))["transformers"]
-        assert releases.release(pinned.removeprefix("==")) == release
+        assert tested.release(pinned.removeprefix("==")) == release
 
 
 def test_lower_bounds_are_what_the_oldest_environment_has():
@@ -52,13 +53,13 @@ def test_lower_bounds_are_what_the_oldest_environment_has():
     ("version", "numbers"), [("5.24.0", (5, 24)), ("5.24.0.dev0", (5, 24)), ("5.9rc1", (5, 9)), ("unknown", (0, 0))]
 )
 def test_reads_versions(version, numbers):
-    assert releases.release(version) == numbers
+    assert tested.release(version) == numbers
 
 
 @pytest.mark.parametrize("version", ["5.23.0", "5.23.7", "5.24.0", "5.24.1"])
 def test_any_patch_of_a_tested_release_is_accepted(version, monkeypatch):
     monkeypatch.setattr(transformers, "__version__", version)
-    releases.check_release()
+    tested.check_release()
 
 
 @pytest.mark.parametrize("version", ["4.57.1", "5.9.0", "5.22.2", "5.25.0", "6.0.0"])

@@ -240,12 +240,14 @@ def test_the_model_works_on_after_a_wrong_answer():
 
 @dataclass(frozen=True)
 class Nameless(Method):
+    name = ""
     stages = ("prefill",)
 
 
 @dataclass(frozen=True)
 class Stageless(Method):
     name = "stageless"
+    stages = None
 
 
 @dataclass(frozen=True)
@@ -267,7 +269,30 @@ def test_methods_that_do_not_say_what_they_are(method, shown):
         trim(tiny.shared(), method)
 
 
-@pytest.mark.parametrize("method", [Nameless, Stageless])
-def test_such_methods_cannot_be_registered(method):
-    with pytest.raises(MethodError, match=f"the method {method.__name__} has no `"):
+@dataclass(frozen=True)
+class Idle(Method):
+    """Overrides nothing."""
+
+
+@dataclass(frozen=True)
+class Demanding(Selects):
+    name = "demanding"
+    at: str = field()
+
+
+class Undecorated(Selects):
+    keep: float = 0.5
+
+
+@pytest.mark.parametrize(
+    ("method", "shown"),
+    [
+        (Nameless, "has name='': use letters"),
+        (Idle, "has no `stages`: override a hook"),
+        (Demanding, "has no default for at"),
+        (Undecorated, "put @dataclass"),
+    ],
+)
+def test_such_methods_cannot_be_registered(method, shown):
+    with pytest.raises(MethodError, match=shown):
         register(method)

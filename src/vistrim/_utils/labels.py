@@ -1,7 +1,12 @@
 """Labels of runs: of the untouched model, and shorter ones of methods, where there is no room for all parameters."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
+
+from vistrim._utils.syntax import split_outside
+
+_PLUS = re.compile(r"\+")
 
 UNTOUCHED = "untouched"
 """Stands where a method's notation stands otherwise."""
@@ -9,7 +14,12 @@ UNTOUCHED = "untouched"
 
 def without_parameters(label: str) -> str:
     """``fastervlm+vta`` for ``fastervlm:keep=0.5+vta``; that tokens keep their positions is still said."""
-    name = "+".join(part.split(":")[0] for part in label.split("+"))
+    try:
+        parts = split_outside(label, _PLUS)
+    # A label need not be a notation.
+    except ValueError:
+        parts = [label]
+    name = "+".join(part.split(":")[0] for part in parts)
     return f"{name}, original positions" if "positions=original" in label else name
 
 

@@ -66,7 +66,7 @@ class Benchmark:
 
 def bench(
     model: Any,
-    methods: Mapping[str, Method] | Sequence[Method],
+    methods: Mapping[str, Method | str] | Sequence[Method | str],
     inputs: Mapping[str, Any] | None = None,
     *,
     layers: int | None = None,

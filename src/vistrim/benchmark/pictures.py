@@ -1,14 +1,17 @@
 """Random pictures in the sizes in which a family's processor gives them."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, TypeAlias
 
 from vistrim.errors import BenchmarkError
 
-Draw = Callable[..., Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Draw: TypeAlias = "Callable[..., Tensor]"
 """Makes a tensor of normalised pixels of the given sizes."""
 
 
@@ -59,6 +62,8 @@ class Pictures:
 
     def inputs(self, count: int, batch: int, draw: Draw) -> dict[str, Tensor]:
         """What the family's processor returns for so many in each sample of a batch, besides ids and mask."""
+        import torch
+
         if self.nested:
             pixels = draw(batch, count, *self.pixels)
             return {"pixel_values": pixels, "pixel_attention_mask": torch.ones_like(pixels[:, :, 0], dtype=torch.long)}

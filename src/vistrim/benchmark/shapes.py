@@ -1,12 +1,15 @@
 """Shapes of known models by name, with the sizes in the ``config.json`` of the checkpoint that each names."""
 
-from dataclasses import dataclass
-from typing import Any
+from __future__ import annotations
 
-from transformers import AutoConfig, PreTrainedConfig
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from vistrim.benchmark.pictures import Pictures
 from vistrim.errors import BenchmarkError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 MIN_TOWER_DEPTH = 2
 
@@ -70,6 +73,9 @@ class Shape:
         BenchmarkError
             If there is no decoder of this depth or width.
         """
+        # The names of shapes stand in a command's help.
+        from transformers import AutoConfig
+
         layers, hidden = layers or self.layers, hidden or self.hidden
         self._check(hidden)
         text = {**self.text, **self._narrowed_decoder(hidden), "num_hidden_layers": layers}

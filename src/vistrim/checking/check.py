@@ -10,6 +10,7 @@ from PIL import Image
 
 from vistrim._utils.environment import stamp
 from vistrim.benchmark.keep_everything import KeepEverything
+from vistrim.checking.defaults import NEW_TOKENS, PROMPT
 from vistrim.checking.exactness import check_batch, check_bytes, check_keep_everything, check_removal, check_restored
 from vistrim.checking.restoring import state_of
 from vistrim.checking.results import CheckReport, Outcome, Status
@@ -21,8 +22,6 @@ from vistrim.errors import UnsupportedGenerationError
 from vistrim.methods import PVTP, ST3, FasterVLM, Uniform
 from vistrim.trimming import trim
 
-NEW_TOKENS = 8
-PROMPT = "Describe the image."
 EXAMPLE = Path(__file__).with_name("example.png")
 """A scene that `vistrim.reference` has drawn."""
 

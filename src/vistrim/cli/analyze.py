@@ -1,25 +1,25 @@
 """``vistrim analyze``: what a model attends to, and what its layers' rankings of visual tokens are worth."""
 
+from __future__ import annotations
+
 import importlib.util
 import json
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vistrim._utils.environment import command_line
 from vistrim._utils.progress import progress_bars
-from vistrim.analysis.attention import RANKINGS, Analysis, analyze
+from vistrim.analysis.attention.names import RANKINGS
 from vistrim.cli.calibrate import options
-from vistrim.cli.calibrate.questions import calibration_items
 from vistrim.cli.error_lines import WrongUsageError, resumable
-from vistrim.cli.models import check_loading, load_model
-from vistrim.cli.terminal_tables import print_tables
-from vistrim.engine import describe
 from vistrim.errors import MissingPackageError
 from vistrim.evaluation.items import Item
 from vistrim.evaluation.questions import check_placeholders
+
+if TYPE_CHECKING:
+    from vistrim.analysis.attention import Analysis
 
 DEFAULT_QUESTIONS = 20
 NOTHING = "nothing"
@@ -63,6 +63,13 @@ def analyze_command(
 
     Example: vistrim analyze --model reference --tasks color,description --questions 20 --out attention
     """
+    # torch and transformers take seconds to import: not for --help.
+    from vistrim._utils.environment import command_line
+    from vistrim.cli.calibrate.questions import calibration_items
+    from vistrim.cli.models import check_loading, load_model
+    from vistrim.cli.terminal_tables import print_tables
+    from vistrim.engine import describe
+
     # Everything cheap is checked before the model is loaded.
     tried = _layers(layers)
     named = [] if rankings == NOTHING else [name.strip() for name in rankings.split(",") if name.strip()]
@@ -93,6 +100,8 @@ def analyze_command(
 
 
 def _run(model: Any, processor: Any, asked: list[Item], **settings: Any) -> Analysis:
+    from vistrim.analysis.attention import analyze
+
     bar = f"analyzing {len(asked)} questions"
     with resumable(), progress_bars({bar: len(asked)}) as advance:
         try:

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from vistrim import __version__
+from vistrim._utils.releases import check_release
+from vistrim._version import __version__
 from vistrim.cli.analyze import analyze_command
 from vistrim.cli.bench import bench
 from vistrim.cli.calibrate import app as calibrate
@@ -15,7 +16,6 @@ from vistrim.cli.error_lines import OneLineErrors
 from vistrim.cli.eval import evaluate_command
 from vistrim.cli.methods import methods
 from vistrim.cli.run import run
-from vistrim.engine.releases import check_release
 
 app = typer.Typer(cls=OneLineErrors, add_completion=False, pretty_exceptions_enable=False)
 app.command()(run)

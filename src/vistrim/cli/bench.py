@@ -6,19 +6,12 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
-from vistrim._utils.environment import command_line
 from vistrim._utils.labels import UNTOUCHED
-from vistrim.benchmark.benching import bench as measured
-from vistrim.benchmark.keep_everything import KEEP_EVERYTHING, KeepEverything
 from vistrim.benchmark.shapes import SHAPES
 from vistrim.benchmark.speed_tables import notes, tables
 from vistrim.cli.error_lines import WrongUsageError, memory_advice, resumable
-from vistrim.cli.models import check_loading, note_format, silence_libraries
-from vistrim.cli.parsing import parse_methods
-from vistrim.cli.terminal_tables import print_tables
 from vistrim.errors import MissingPackageError
 
 MEMORY_ADVICE = "use less --batch, --visual-tokens or --new-tokens, --dtype bfloat16, or fewer --layers (named shapes)"
@@ -92,6 +85,16 @@ def bench(
 
     Example: vistrim bench --model llava-1.5-7b --layers 8 --method st3 --method st3:preset=compact --out results
     """
+    # torch and transformers take seconds to import: not for --help.
+    import torch
+
+    from vistrim._utils.environment import command_line
+    from vistrim.benchmark.benching import bench as measured
+    from vistrim.benchmark.keep_everything import KEEP_EVERYTHING, KeepEverything
+    from vistrim.cli.models import check_loading, note_format, silence_libraries
+    from vistrim.cli.parsing import parse_methods
+    from vistrim.cli.terminal_tables import print_tables
+
     # Everything cheap is checked before the model is made.
     methods = parse_methods(method or [KEEP_EVERYTHING, "st3"], {UNTOUCHED: None, KEEP_EVERYTHING: KeepEverything()})
     check_loading(dtype, device)

@@ -6,14 +6,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from vistrim._utils.files import write_whole
 from vistrim._utils.image_files import read_images
-from vistrim.checking import check
-from vistrim.checking.check import NEW_TOKENS, PROMPT
+from vistrim.checking.defaults import NEW_TOKENS, PROMPT
 from vistrim.cli.error_lines import FAILED, WrongUsageError, memory_advice
-from vistrim.cli.models import check_loading, load_model
-from vistrim.cli.prompts import read_prompts
-from vistrim.cli.terminal_tables import table_console
 from vistrim.errors import PromptError
 from vistrim.prompting import check_text
 
@@ -43,6 +38,13 @@ def check_command(
 
     Example: vistrim check llava-hf/llava-1.5-7b-hf --out check
     """
+    # torch and transformers take seconds to import: not for --help.
+    from vistrim._utils.files import write_whole
+    from vistrim.checking import check
+    from vistrim.cli.models import check_loading, load_model
+    from vistrim.cli.prompts import read_prompts
+    from vistrim.cli.terminal_tables import table_console
+
     # Everything cheap is checked before the model is loaded.
     check_loading(dtype, device)
     [asked] = read_prompts(prompt)

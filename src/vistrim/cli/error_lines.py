@@ -9,8 +9,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from vistrim._utils.memory import is_out_of_memory
 from vistrim.errors import InputError, ParameterError, VistrimError
-from vistrim.loading import is_out_of_memory
 
 FAILED = 1
 WRONG_USAGE = 2

@@ -8,16 +8,10 @@ from typing import Annotated
 
 import typer
 
-from vistrim._utils.environment import command_line
 from vistrim._utils.labels import UNTOUCHED
 from vistrim.cli.error_lines import CommandError, resumable
-from vistrim.cli.models import check_loading, load_model
-from vistrim.cli.parsing import parse_methods
 from vistrim.cli.questions import TASKS_HELP, Data, read_items
-from vistrim.cli.terminal_tables import print_tables
 from vistrim.errors import MissingPackageError
-from vistrim.evaluation import evaluate
-from vistrim.evaluation.accuracy_tables import notes, tables
 from vistrim.reference.items import NOTE
 from vistrim.reference.scenes import LEVELS, SPLITS
 from vistrim.shipped import NAMES
@@ -63,6 +57,14 @@ def evaluate_command(
 
     Example: vistrim eval --method st3 --method st3:preset=compact --method random:keep=0.4 --out results
     """
+    # torch and transformers take seconds to import: not for --help.
+    from vistrim._utils.environment import command_line
+    from vistrim.cli.models import check_loading, load_model
+    from vistrim.cli.parsing import parse_methods
+    from vistrim.cli.terminal_tables import print_tables
+    from vistrim.evaluation import evaluate
+    from vistrim.evaluation.accuracy_tables import notes, tables
+
     # Everything cheap is checked before the model is loaded.
     methods = parse_methods(method or ["st3"], {UNTOUCHED: None})
     asked = read_items(

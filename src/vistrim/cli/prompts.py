@@ -6,10 +6,10 @@ from typing import Any
 
 from PIL import Image
 
+from vistrim._utils.memory import is_out_of_memory
 from vistrim.cli.error_lines import CommandError, WrongUsageError
 from vistrim.errors import PromptError
 from vistrim.evaluation.questions import is_unicode
-from vistrim.loading import is_out_of_memory
 from vistrim.prompting import check_context, check_text, format_prompts
 
 STDIN = "-"

@@ -10,7 +10,6 @@ from vistrim.cli.error_lines import WrongUsageError
 from vistrim.evaluation.items import Item
 from vistrim.evaluation.questions import EXAMPLE, read_questions
 from vistrim.reference.items import EVALUATED
-from vistrim.reference.suites import questions
 
 TASKS_HELP = (
     f"Comma-separated: {', '.join(EVALUATED)}; 'short' for all with short answers about scenes, 'sentence' for those "
@@ -66,6 +65,8 @@ def read_items(
     InputError
         If the file is wrong; names the line.
     """
+    from vistrim.reference.suites import questions
+
     if data is None:
         try:
             named = default_tasks if tasks is None else tasks

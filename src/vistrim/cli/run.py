@@ -7,13 +7,6 @@ import typer
 from rich.console import Console
 
 from vistrim._utils.image_files import read_images
-from vistrim.cli.answer_output import print_heading, print_json, print_text, terminal_streamer
-from vistrim.cli.asking import Asker
-from vistrim.cli.models import check_loading, load_model
-from vistrim.cli.overlays import Overlay, check_overlay, numbered, save_overlay
-from vistrim.cli.parsing import parse_method
-from vistrim.cli.prompts import read_prompts, unknown_words
-from vistrim.trimming import prepare_trim
 
 
 def run(
@@ -54,6 +47,15 @@ def run(
 
     Example: vistrim run photo.jpg -p "What is this?" --compare --overlay kept.png
     """
+    # torch and transformers take seconds to import: not for --help.
+    from vistrim.cli.answer_output import print_heading, print_json, print_text, terminal_streamer
+    from vistrim.cli.asking import Asker
+    from vistrim.cli.models import check_loading, load_model
+    from vistrim.cli.overlays import Overlay, check_overlay, numbered, save_overlay
+    from vistrim.cli.parsing import parse_method
+    from vistrim.cli.prompts import read_prompts, unknown_words
+    from vistrim.trimming import prepare_trim
+
     # Everything cheap is checked before the model is loaded.
     chosen = parse_method(method, settings or (), preset)
     check_loading(dtype, device)

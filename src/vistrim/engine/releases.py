@@ -1,45 +1,19 @@
-"""What differs between the transformers releases that vistrim supports, and the check that one of them is installed.
+"""What differs between the transformers releases that vistrim supports.
 
-No other file asks for the version, or knows more than one of the names that a thing has had. CONTRIBUTING.md says how
-the range is moved.
+No other file asks for the version, but for the check of the range (`vistrim._utils.releases`), or knows more than one
+of the names that a thing has had. CONTRIBUTING.md says how the range is moved.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 import transformers
 
-from vistrim.errors import UnsupportedModelError, UnsupportedReleaseError
-
-OLDEST, NEWEST = (5, 23), (5, 24)
-"""First and last minor release that the test suite runs with; pyproject.toml declares the same range."""
-REQUIREMENT = f"transformers>={OLDEST[0]}.{OLDEST[1]},<{NEWEST[0]}.{NEWEST[1] + 1}"
-
-
-def release(version: str) -> tuple[int, int]:
-    """Major and minor number of a version; those of a development version are the ones that it leads to."""
-    found = re.match(r"(\d+)\.(\d+)", version)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
-
-
-def check_release() -> None:
-    """Refuse a transformers release with which vistrim was not tested.
-
-    Raises
-    ------
-    UnsupportedReleaseError
-        With the versions that were tested, and what to install.
-    """
-    if not OLDEST <= release(transformers.__version__) <= NEWEST:
-        raise UnsupportedReleaseError(
-            f"transformers {transformers.__version__} is installed, and this version of vistrim was tested with "
-            f"{OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]} only: pip install '{REQUIREMENT}'"
-        )
-
+from vistrim._utils.releases import REQUIREMENT, release
+from vistrim.errors import UnsupportedModelError
 
 FAULTS = {
     ("5.24.0", "llama4"): "each forward pass ends in an AttributeError (image_outputs)",

@@ -56,7 +56,7 @@ class Evaluation:
 def evaluate(
     model: Any,
     processor: Any,
-    methods: Mapping[str, Method] | Sequence[Method],
+    methods: Mapping[str, Method | str] | Sequence[Method | str],
     questions: Sequence[Item] | Path | str,
     *,
     out: Path | str | None = None,

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 from vistrim._utils.labels import UNTOUCHED
+from vistrim._utils.memory import is_out_of_memory
 from vistrim.engine import describe
 from vistrim.errors import ResumeError, VistrimError
 from vistrim.evaluation.answering import answer
 from vistrim.evaluation.items import Item
 from vistrim.evaluation.records import Failure, Records, Sample
-from vistrim.loading import is_out_of_memory
 from vistrim.methods import Method
 from vistrim.methods.base.method_hash import method_hash
 from vistrim.trimming import trim

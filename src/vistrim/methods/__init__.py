@@ -1,8 +1,25 @@
-"""Trimming methods, one file each. Importing this package registers all of them."""
+"""Trimming methods, one file each, and what methods are written with. Importing this package registers them all.
 
-from vistrim.methods.base.composition import Composed, compose
-from vistrim.methods.base.method import Method
-from vistrim.methods.base.registry import MethodInfo, get_method, list_methods
+A method is a frozen dataclass that derives from the base class that asks least of it (`PerImage`, `ClassAttention`,
+`OneCut`, `AttentionSchedule` or `Method`). With `register` it is found by its name; another distribution's methods are
+found if their module stands in the entry-point group ``vistrim.methods``.
+"""
+
+from vistrim.core.model_facts import ModelFacts
+from vistrim.core.schedules import budget, check_budget
+from vistrim.core.scores import AttentionRows
+from vistrim.core.selection import Selection, keep_top
+from vistrim.core.structure import LayerStructure
+from vistrim.methods.base.attention_schedule import AttentionSchedule
+from vistrim.methods.base.class_attention import ClassAttention, ranking
+from vistrim.methods.base.composition import Composed, Composition
+from vistrim.methods.base.method import Guidance, Method, Positions, check_positions
+from vistrim.methods.base.named_model import ModelLoader, NamedModel
+from vistrim.methods.base.notation import compose, load_method, method_from_dict
+from vistrim.methods.base.one_cut import OneCut
+from vistrim.methods.base.per_image import ImageChoice, ImageTokens, PerImage
+from vistrim.methods.base.registry import MethodInfo, get_method, list_methods, register
+from vistrim.methods.base.stage_inputs import InputTokens, LayerTokens, VisionTokens
 from vistrim.methods.dyvte import DyVTE
 from vistrim.methods.fastervlm import FasterVLM
 from vistrim.methods.fastv import FastV
@@ -32,23 +49,49 @@ __all__ = [
     "VTCCLS",
     "VTW",
     "YOPO",
+    "AttentionRows",
+    "AttentionSchedule",
+    "ClassAttention",
     "Composed",
+    "Composition",
     "DyVTE",
     "FastV",
     "FasterVLM",
     "GSearch",
+    "Guidance",
     "Hybrid",
+    "ImageChoice",
+    "ImageTokens",
+    "InputTokens",
+    "LayerStructure",
+    "LayerTokens",
     "Method",
     "MethodInfo",
+    "ModelFacts",
+    "ModelLoader",
+    "NamedModel",
+    "OneCut",
     "PSigmoid",
+    "PerImage",
     "Pool",
+    "Positions",
     "PyramidDrop",
     "QueCC",
     "Random",
+    "Selection",
     "SparseVLM",
     "Uniform",
     "VisPruner",
+    "VisionTokens",
+    "budget",
+    "check_budget",
+    "check_positions",
     "compose",
     "get_method",
+    "keep_top",
     "list_methods",
+    "load_method",
+    "method_from_dict",
+    "ranking",
+    "register",
 ]

@@ -99,6 +99,8 @@ class RoutedDyVTE(DyVTE):
         ``[layers - 1, 2, width]``, float32.
     """
 
+    name = DyVTE.name
+
     w1: Tensor = field(kw_only=True, repr=False, compare=False)
     w2: Tensor = field(kw_only=True, repr=False, compare=False)
 

@@ -100,6 +100,8 @@ class FittedQueCC(QueCC):
         Sizes of the compressor.
     """
 
+    name = QueCC.name
+
     part: TrainedPart = field(kw_only=True, repr=False)
     shape: CompressorShape = field(kw_only=True)
 

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from vistrim.core.model_facts import ModelFacts
 from vistrim.core.schedules import share_of
 from vistrim.core.selection import Selection, keep_top
-from vistrim.methods.base.method import Guidance, Method, ModelLoader
+from vistrim.methods.base.method import Guidance, Method
+from vistrim.methods.base.named_model import ModelLoader
 from vistrim.methods.base.registry import register
 from vistrim.methods.base.stage_inputs import InputTokens, LayerTokens
 
@@ -47,7 +48,7 @@ class SGL(Method):
     ----------
     guide : PreTrainedModel or ModelLoader
         A smaller model with the same visual tokens and vocabulary, or a loader of one for the model's device and dtype.
-        On the command line it is a name that `vistrim.load` accepts.
+        In the notation it is a name that `vistrim.load` accepts.
     layer_fraction : float
         Share of the layers that see all visual tokens, in [0, 1].
     keep_ratio : float

@@ -9,7 +9,8 @@ from vistrim.core.model_facts import ModelFacts
 from vistrim.core.selection import Selection
 from vistrim.core.structure import LayerStructure
 from vistrim.methods.base.artifacts import load_part
-from vistrim.methods.base.method import Method, check_layer, notation
+from vistrim.methods.base.method import Method, check_layer
+from vistrim.methods.base.parameter_text import write_value
 from vistrim.methods.base.registry import register
 from vistrim.methods.base.stage_inputs import LayerTokens
 
@@ -114,7 +115,7 @@ class YOPO(Method):
         if self.heads is None or isinstance(self.heads, str):
             return super().__str__()
         flags = [flag for row in self.heads for flag in row]
-        return super().__str__().replace(str(notation(self.heads)), f"{sum(flags)} of {len(flags)}")
+        return super().__str__().replace(write_value(self.heads), f"{sum(flags)} of {len(flags)}")
 
     @property
     def acting_stages(self) -> tuple[str, ...]:

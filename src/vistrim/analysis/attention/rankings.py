@@ -14,9 +14,6 @@ from vistrim.methods.base.method import Method
 from vistrim.methods.base.stage_inputs import LayerTokens
 from vistrim.methods.uniform import evenly_spaced
 
-NOTHING_STAYS = "none"
-BASELINES = ("uniform", "random", NOTHING_STAYS)
-
 _OF_LAYER: Mapping[str, Callable[[Reading, int], Tensor]] = {
     "last": lambda read, layer: read.received["last"][layer],
     "question": lambda read, layer: read.received["question"][layer],
@@ -25,9 +22,6 @@ _OF_LAYER: Mapping[str, Callable[[Reading, int], Tensor]] = {
     "last-values": lambda read, layer: read.contributed["last"][layer],
     "question-values": lambda read, layer: read.contributed["question"][layer],
 }
-RANKINGS = (*_OF_LAYER, *BASELINES)
-"""Attention from the last prompt token, or from all rows of the question (mean): at the layer itself, summed over the
-layers up to it, or times the norm of the values; and what needs no attention."""
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from vistrim._utils.store import Store
+from vistrim.analysis.attention.names import NOTHING_STAYS, RANKINGS
 from vistrim.analysis.attention.own_answers import OwnAnswers, next_token_divergence, own_answers
-from vistrim.analysis.attention.rankings import NOTHING_STAYS, RANKINGS, GivenRanking, scores_of
+from vistrim.analysis.attention.rankings import GivenRanking, scores_of
 from vistrim.analysis.attention.reading import Reading, read_attention
 from vistrim.analysis.attention.record import plain, record
 from vistrim.analysis.attention.report import Analysis
@@ -236,4 +237,5 @@ def _cuts(
             scores = scores_of(ranking, layer, read, names, chosen.seed, share)
             with trim(model, GivenRanking(layer + 1, share, scores)):
                 output = model(**own.arguments())
-            yield number, ranking, *(found.cpu() for found in next_token_divergence(logits, output.logits))
+            divergence, same = next_token_divergence(logits, output.logits)
+            yield number, ranking, divergence.cpu(), same.cpu()

@@ -7,7 +7,7 @@ from typing import Any
 
 from vistrim._utils.tables import Table
 from vistrim.analysis.attention.measures import SINK_FACTOR
-from vistrim.analysis.attention.rankings import BASELINES
+from vistrim.analysis.attention.names import BASELINES
 from vistrim.analysis.attention.reading import ROWS
 from vistrim.analysis.attention.summary import ALL
 

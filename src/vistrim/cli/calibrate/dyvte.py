@@ -1,30 +1,26 @@
 """``vistrim calibrate dyvte``: routers that decide when a model no longer needs its image."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import typer
 
-from vistrim._utils.environment import command_line
 from vistrim._utils.progress import progress_bars
-from vistrim.calibration.dyvte_exits import agreement, check_ends
-from vistrim.calibration.dyvte_routers import Trained, check_samples, collect, train_routers
 from vistrim.cli.calibrate import options
-from vistrim.cli.calibrate.output import check_new_file
-from vistrim.cli.calibrate.questions import calibration_items
 from vistrim.cli.error_lines import WrongUsageError, resumable
-from vistrim.cli.models import check_loading, load_model
 from vistrim.cli.questions import TASKS_HELP
-from vistrim.core.model_facts import ModelFacts
-from vistrim.core.routing import exits_by_code, exits_by_paper
-from vistrim.engine import describe
 from vistrim.evaluation.questions import check_placeholders, digest
-from vistrim.loading import identity
-from vistrim.methods.base.artifacts import part_path, save_part
+
+if TYPE_CHECKING:
+    import torch
+
+    from vistrim.calibration.dyvte_routers import Trained
+    from vistrim.core.model_facts import ModelFacts
 
 DEFAULT_TASKS = "short,description,easy-vqa"
 WIDTH_OF_HIDDEN = 2
@@ -68,6 +64,17 @@ def dyvte(
 
     Example: vistrim calibrate dyvte --model reference --out dyvte.safetensors
     """
+    # torch and transformers take seconds to import: not for --help.
+    from vistrim._utils.environment import command_line
+    from vistrim.calibration.dyvte_exits import check_ends
+    from vistrim.calibration.dyvte_routers import check_samples, collect, train_routers
+    from vistrim.cli.calibrate.output import check_new_file
+    from vistrim.cli.calibrate.questions import calibration_items
+    from vistrim.cli.models import check_loading, load_model
+    from vistrim.engine import describe
+    from vistrim.loading import identity
+    from vistrim.methods.base.artifacts import part_path
+
     # Everything cheap is checked before the model is loaded.
     may_exit = _rule(rule, threshold)
     check_loading(dtype, device)
@@ -140,6 +147,9 @@ def _check(condition: Callable[[Any], None], value: Any) -> None:
 
 
 def _rule(rule: str, threshold: float | None) -> Callable[[dict[str, torch.Tensor]], torch.Tensor]:
+    from vistrim.calibration.dyvte_exits import agreement
+    from vistrim.core.routing import exits_by_code, exits_by_paper
+
     if rule == "code":
         if threshold is not None:
             raise WrongUsageError("the rule of the code has no threshold: leave --threshold out, or take --rule paper")
@@ -152,6 +162,10 @@ def _rule(rule: str, threshold: float | None) -> Callable[[dict[str, torch.Tenso
 
 
 def _save(out: Path, model: ModelFacts, found: Trained, notes: dict[str, Any]) -> None:
+    import torch
+
+    from vistrim.methods.base.artifacts import save_part
+
     weights = {
         f"layers.{layer}.{name}": tensor.to(torch.bfloat16)
         for name, stacked in (("w1", found.w1), ("w2", found.w2))

@@ -1,44 +1,10 @@
 """``vistrim calibrate gsearch``: for each layer the smallest share of the visual tokens that loses nothing."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from statistics import mean
 from typing import Annotated
 
 import typer
 
-from vistrim.calibration.gsearch import RateSearch, most_evaluations, search_rates
-from vistrim.calibration.rate_evaluations import Evaluations
 from vistrim.cli.calibrate import options
-from vistrim.cli.calibrate.search import Calibration, Found, Search
-from vistrim.cli.error_lines import WrongUsageError
-from vistrim.core.costs import DecoderShape
-
-
-@dataclass(frozen=True)
-class RatesSearch(Search):
-    """G-Search; the fields are those of `search_rates`."""
-
-    method = "gsearch"
-
-    error: float
-    group: int
-
-    def total(self, shape: DecoderShape) -> int:
-        """Of all bisections."""
-        return most_evaluations(shape.layers, self.group)
-
-    def run(self, evaluations: Evaluations, shape: DecoderShape, advance: Callable[[str], None]) -> Found:
-        """Layer by layer."""
-
-        def tell(best: RateSearch) -> None:
-            advance(f"{100 * best.performance:.1f} % with {100 * mean(best.rates):.1f} % of the tokens")
-
-        full = evaluations.untouched.performance
-        if full == 0:
-            raise WrongUsageError("the untouched model's performance is 0: nothing can be lost, so ask other questions")
-        found = search_rates(evaluations, shape.layers, full, self.error, self.group, advance=tell)
-        return Found(found.rates, found.performance)
 
 
 def gsearch(
@@ -70,6 +36,10 @@ def gsearch(
 
     Example: vistrim calibrate gsearch --model llava-hf/llava-1.5-7b-hf --data mine.jsonl --out schedule.json
     """
+    # torch and transformers take seconds to import: not for --help.
+    from vistrim.cli.calibrate.rates_search import RatesSearch
+    from vistrim.cli.calibrate.search import Calibration
+
     calibration = Calibration(
         model=model,
         out=out,

@@ -1,23 +1,23 @@
 """``vistrim calibrate yopo``: which attention heads of a model have to see images."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vistrim._utils.progress import Advance, progress_bars
-from vistrim.calibration.yopo_heads import HeadCalibration, calibrate_heads
 from vistrim.cli.calibrate import options
-from vistrim.cli.calibrate.output import check_new_file
-from vistrim.cli.calibrate.questions import calibration_items
 from vistrim.cli.error_lines import WrongUsageError
-from vistrim.cli.models import check_loading, load_model
 from vistrim.evaluation.items import Item
 from vistrim.evaluation.questions import check_placeholders
-from vistrim.methods.base.artifacts import part_path
 from vistrim.prompting import format_prompts
+
+if TYPE_CHECKING:
+    from vistrim.calibration.yopo_heads import HeadCalibration
 
 DEFAULT_KEEP = 0.75
 DEFAULT_LIMIT = 10
@@ -52,6 +52,12 @@ def yopo(
 
     Example: vistrim calibrate yopo --keep 0.5 --out heads.safetensors
     """
+    # torch and transformers take seconds to import: not for --help.
+    from vistrim.calibration.yopo_heads import calibrate_heads
+    from vistrim.cli.calibrate.output import check_new_file
+    from vistrim.cli.calibrate.questions import calibration_items
+    from vistrim.cli.models import check_loading, load_model
+
     # Everything cheap is checked before the model is loaded.
     if keep is not None and threshold is not None:
         raise WrongUsageError("--keep and --threshold are two ways to say the same: leave one out")
@@ -94,6 +100,8 @@ def _summary(found: HeadCalibration, out: Path) -> dict[str, Any]:
 
 
 def _print(found: HeadCalibration, out: Path) -> None:
+    from vistrim.methods.base.artifacts import part_path
+
     typer.echo(f"{100 * found.share:.1f} % of the heads are active (threshold {found.threshold:.4g})")
     for layer, flags in enumerate(found.active.tolist()):
         typer.echo(f"layer {layer:>2}  {''.join('#' if flag else '.' for flag in flags)}  {sum(flags)} of {len(flags)}")

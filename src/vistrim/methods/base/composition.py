@@ -1,7 +1,7 @@
 """Methods made of others that act in different stages."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -128,16 +128,43 @@ class Composition(Method):
 
 @dataclass(frozen=True)
 class Composed(Composition):
-    """Methods put together by `compose`."""
+    """Methods put together by `vistrim.compose`."""
 
     name = "compose"
     summary = "Runs methods that act in different stages together"
 
     methods: tuple[Method, ...]
 
+    @classmethod
+    def of(cls, methods: Iterable[Method]) -> "Composed":
+        """Put methods together; compositions among them count as their parts.
+
+        Raises
+        ------
+        ValueError
+            If two of them act in the same stage, or there are fewer than two.
+        """
+        parts = tuple(part for method in methods for part in (method.methods if isinstance(method, cls) else (method,)))
+        if len(parts) < 2:
+            raise ValueError("compose takes at least two methods: use a single one as it is")
+        acts: dict[str, Method] = {}
+        for part in parts:
+            for stage in part.acting_stages:
+                if stage in acts:
+                    raise ValueError(
+                        f"{acts[stage].name} and {part.name} both act in the {stage} stage: "
+                        "compose methods that act in different ones (`vistrim methods` lists them)"
+                    )
+                acts[stage] = part
+        return cls(parts)
+
     def __str__(self) -> str:
-        """The methods, in the notation of the command line: ``fastervlm:keep=0.5+vta:horizon=64``."""
+        """The methods, in the notation: ``fastervlm:keep=0.5+vta:horizon=64``."""
         return "+".join(map(str, self.methods))
+
+    def to_dict(self) -> dict[str, str]:
+        """See `Method.to_dict`."""
+        return {"method": "+".join(method.to_dict()["method"] for method in self.methods)}
 
     @property
     def parts(self) -> tuple[Method, ...]:
@@ -163,45 +190,3 @@ class Composed(Composition):
     def stages(self) -> tuple[str, ...]:  # type: ignore[override]
         """Every stage of a part."""
         return tuple(stage for stage in STAGES if any(stage in part.acting_stages for part in self.methods))
-
-
-def compose(*methods: Method) -> Composed:
-    """Run methods that act in different stages together.
-
-    Parameters
-    ----------
-    *methods : Method
-        At least two; no two may act in the same stage (before the decoder, inside its layers, in prefill, while
-        decoding).
-
-    Returns
-    -------
-    Composed
-        A method like any other. Shares count the tokens that the stage before has left.
-
-    Raises
-    ------
-    ValueError
-        If two of them act in the same stage, or there are fewer than two.
-    TypeError
-        If one of them is no method.
-
-    Examples
-    --------
-    >>> vistrim.compose(vistrim.FasterVLM(0.5), vistrim.PVTP(), vistrim.VTA())
-    """
-    for method in methods:
-        if not isinstance(method, Method):
-            raise TypeError(f"compose takes methods such as vistrim.ST3(), not {method!r}")
-    if len(methods) < 2:
-        raise ValueError("compose takes at least two methods: use a single one as it is")
-    acts: dict[str, Method] = {}
-    for method in methods:
-        for stage in method.acting_stages:
-            if stage in acts:
-                raise ValueError(
-                    f"{acts[stage].name} and {method.name} both act in the {stage} stage: "
-                    "compose methods that act in different ones (`vistrim methods` lists them)"
-                )
-            acts[stage] = method
-    return Composed(methods)

@@ -4,11 +4,12 @@ A method never touches hidden states, positions, masks or caches. It is given a 
 a `Selection`; the engine does the rest. A method that overrides nothing keeps everything.
 """
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NoReturn, Protocol
+from typing import Any, ClassVar, Literal, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,8 @@ from vistrim.core.scores import AttentionRows
 from vistrim.core.selection import Selection, keep_top
 from vistrim.core.structure import LayerStructure
 from vistrim.errors import MethodError
+from vistrim.methods.base.method_file import write_method_file
+from vistrim.methods.base.parameter_text import HasNotation, is_written, parameter_hints, write_value
 from vistrim.methods.base.stage_inputs import InputTokens, LayerTokens
 
 Positions = Literal["original", "renumber"]
@@ -55,13 +58,6 @@ def check_layer(name: str, layer: int, depth: int) -> None:
         )
 
 
-class ModelLoader(Protocol):
-    """Loads a model that a method needs beside the one it runs on; as text it is that model's name."""
-
-    def __call__(self, device: str, dtype: torch.dtype) -> nn.Module:
-        """Load it to a device, in a number type; the same call gives the same model again."""
-
-
 @dataclass(frozen=True)
 class Guidance:
     """What a method that ranks by a guide asks for.
@@ -85,23 +81,25 @@ class Guidance:
 
 
 @dataclass(frozen=True)
-class Method:
-    """Base class of all methods; subclasses are frozen dataclasses that register themselves.
+class Method(HasNotation):
+    """Base class of all methods; subclasses are frozen dataclasses.
 
-    A new method sets the class variables and overrides the hooks of the stages it acts in.
+    A new method overrides the hooks of the stages it acts in. The class variables say what is listed of it, and
+    what it asks of the engine.
     """
 
-    name: ClassVar[str]
-    """Name on the command line and in reports."""
-    summary: ClassVar[str]
+    name: ClassVar[str] = "method"
+    """Name in the notation and in reports; by default the class's, as in ``my-method`` for ``MyMethod``."""
+    summary: ClassVar[str] = ""
     """One line: what it does."""
-    stages: ClassVar[tuple[str, ...]]
-    """Where it acts: "input" (before the LLM), "structure" (inside the layers), "prefill", "decode"."""
+    stages: ClassVar[tuple[str, ...]] = ()
+    """Where it acts: "input" (before the LLM), "structure" (inside the layers), "prefill", "decode"; by default where
+    a hook is overridden."""
     needs: ClassVar[str] = "nothing"
     """What it asks of the model."""
-    kv_cache: ClassVar[str]
+    kv_cache: ClassVar[str] = ""
     """What it does to the KV cache of visual tokens."""
-    source: ClassVar[str]
+    source: ClassVar[str] = ""
     """Paper or origin."""
     ranks_by: ClassVar[Ranking] = "layer before"
     """What scores the cuts in prefill."""
@@ -114,10 +112,69 @@ class Method:
     needs_grid: ClassVar[bool] = False
     """Whether `select_input` needs images whose visual tokens form a grid."""
 
+    _registered: ClassVar[type | None] = None
+    """Set by `vistrim.methods.register`: the class that is found by this name."""
+    _finds_stages: ClassVar[bool] = False
+    """Whether ``stages`` are those of the overridden hooks."""
+
+    def __init_subclass__(cls, **extra: Any) -> None:
+        super().__init_subclass__(**extra)
+        if "name" not in vars(cls):
+            cls.name = kebab_case(cls.__name__)
+        given = (base for base in cls.__mro__ if "stages" in vars(base) and not vars(base).get("_finds_stages"))
+        if next(given) is Method:
+            cls._finds_stages = True
+            cls.stages = tuple(stage for stage, hook in _HOOKS if getattr(cls, hook) is not getattr(Method, hook))
+
     def __str__(self) -> str:
-        """Name and parameters in the notation of the command line, e.g. ``st3:ratio=0.3,stride=4``."""
-        params = ",".join(f"{f.name}={notation(getattr(self, f.name))}" for f in fields(self))
+        """Name and parameters in the notation, e.g. ``st3:ratio=0.3,stride=4``; a model by its name."""
+        hints = parameter_hints(type(self))
+        params = ",".join(f"{name}={write_value(getattr(self, name), hint)}" for name, hint in hints.items())
         return f"{self.name}:{params}" if params else self.name
+
+    def to_dict(self) -> dict[str, str]:
+        """The method as plain data, from which `vistrim.method_from_dict` builds an equal one.
+
+        Returns
+        -------
+        dict
+            ``{"method": notation}``.
+
+        Raises
+        ------
+        MethodError
+            If the notation cannot say what the method is: a parameter holds an object, such as a loaded model, or the
+            class is not registered.
+        """
+        cls = type(self)
+        if cls._registered is not cls:
+            raise MethodError(
+                f"{cls.__name__} is not registered, so that no notation names it: decorate the class with "
+                "@vistrim.methods.register"
+            )
+        for name, hint in parameter_hints(cls).items():
+            value = getattr(self, name)
+            if not is_written(value, hint):
+                raise MethodError(
+                    f"{self.name}: {name} holds a {type(value).__name__} that the notation cannot write down: give "
+                    f"the name or the file of it instead, as in '{self.name}:{name}=NAME'"
+                )
+        return {"method": str(self)}
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``vistrim.json`` into a folder, such as a checkpoint's, for `vistrim.load_method`.
+
+        Parameters
+        ----------
+        folder : str or Path
+            Made where it is missing; a file that is there is replaced. Files that a parameter names are not copied.
+
+        Raises
+        ------
+        MethodError
+            See `to_dict`.
+        """
+        write_method_file(folder, self.to_dict())
 
     @property
     def acts_in_decode(self) -> bool:
@@ -223,11 +280,18 @@ class Method:
         return keep_top(tokens.scores, tokens.visual, counts)
 
 
-def notation(value: Any) -> str:
-    """Write a parameter as the command line reads it: ``(2, 6, 15)`` as ``2/6/15``, a model by its name."""
-    if isinstance(value, nn.Module):
-        return Path(getattr(value, "name_or_path", "")).name or type(value).__name__
-    return "/".join(map(str, value)) if isinstance(value, tuple) else str(value)
+_HOOKS = (
+    ("input", "select_input"),
+    ("structure", "structure"),
+    ("prefill", "select_prefill"),
+    ("decode", "decode_counts"),
+)
+"""Stages, and the hook that a method overrides to act in each."""
+
+
+def kebab_case(name: str) -> str:
+    """``my-method`` for ``MyMethod``, ``st3`` for ``ST3``."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name.strip("_")).replace("_", "-").lower()
 
 
 def refuse_answer(method: Method, hook: str, answer: Any, problem: str) -> NoReturn:

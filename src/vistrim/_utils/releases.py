@@ -1,0 +1,47 @@
+"""The transformers releases that vistrim supports, and the check that one of them is installed; neither imports it."""
+
+import re
+import sys
+from importlib import metadata
+
+from vistrim.errors import UnsupportedReleaseError
+
+OLDEST, NEWEST = (5, 23), (5, 24)
+"""First and last minor release that the test suite runs with; pyproject.toml declares the same range."""
+REQUIREMENT = f"transformers>={OLDEST[0]}.{OLDEST[1]},<{NEWEST[0]}.{NEWEST[1] + 1}"
+
+
+def release(version: str) -> tuple[int, int]:
+    """Major and minor number of a version; those of a development version are the ones that it leads to."""
+    found = re.match(r"(\d+)\.(\d+)", version)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def installed() -> str:
+    """Version of transformers, asked of the module where it is imported, else of its distribution."""
+    module = sys.modules.get("transformers")
+    if module is not None:
+        return str(module.__version__)
+    try:
+        return metadata.version("transformers")
+    # A checkout on the path has no distribution.
+    except metadata.PackageNotFoundError:
+        import transformers
+
+        return str(transformers.__version__)
+
+
+def check_release() -> None:
+    """Refuse a transformers release with which vistrim was not tested.
+
+    Raises
+    ------
+    UnsupportedReleaseError
+        With the versions that were tested, and what to install.
+    """
+    there = installed()
+    if not OLDEST <= release(there) <= NEWEST:
+        raise UnsupportedReleaseError(
+            f"transformers {there} is installed, and this version of vistrim was tested with "
+            f"{OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]} only: pip install '{REQUIREMENT}'"
+        )

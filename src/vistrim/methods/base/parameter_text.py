@@ -1,0 +1,182 @@
+"""Parameters of methods as text, by their type hints: ``64``, ``2/6/15``, ``none``, ``"a file, with a comma.json"``."""
+
+import re
+import types
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from torch import nn
+
+from vistrim._utils.syntax import quote, split_outside, unquote
+from vistrim.methods.base.named_model import ModelLoader, NamedModel
+
+ANYTHING = int | float | bool | str | None
+"""What a parameter is read as whose hint is missing or cannot be resolved."""
+DESCRIBED = {int: "a whole number", float: "a number", bool: "true or false", type(None): "none", str: "text"}
+EMPTY = "()"
+"""The tuple without elements."""
+
+BETWEEN_ELEMENTS = re.compile("/")
+_SPECIAL = re.compile(r'[,+\[\]"\r\n]')
+_FLAGS = {"true": True, "false": False}
+
+
+class HasNotation(ABC):
+    """What stands in square brackets as a parameter: a method."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, str]:
+        """Notation that is read back as the same."""
+
+
+@lru_cache(maxsize=256)
+def parameter_hints(cls: type) -> dict[str, Any]:
+    """Type hint of each parameter of a method's class."""
+    try:
+        hints = get_type_hints(cls)
+    # A class in a function or notebook may have hints that only make sense there.
+    except (NameError, TypeError, AttributeError):
+        hints = {}
+    return {field.name: hints.get(field.name, ANYTHING) for field in fields(cls) if field.init}
+
+
+def options(hint: Any) -> tuple[Any, ...]:
+    """The types that a hint allows, numbers first: "64" is a number wherever one is allowed."""
+    hint = ANYTHING if hint in (Any, object) else hint
+    found = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    numbers = [kind for kind in (int, float, bool) if kind in found]
+    return (*numbers, *(option for option in found if option not in numbers))
+
+
+def write_value(value: Any, hint: Any = ANYTHING) -> str:
+    """Write a parameter so that `read_value` reads it back, as far as it can be written at all."""
+    if isinstance(value, tuple):
+        return "/".join(_write_element(element, hint) for element in value) or EMPTY
+    if isinstance(value, HasNotation):
+        return f"[{value}]"
+    if isinstance(value, nn.Module):
+        return Path(getattr(value, "name_or_path", "")).name or type(value).__name__
+    text = str(value)
+    if isinstance(value, (str, Path, NamedModel)) and not _reads_as(text, value, hint):
+        return quote(text)
+    return text
+
+
+def _write_element(element: Any, hint: Any) -> str:
+    kinds = [get_args(option)[0] for option in options(hint) if get_origin(option) is tuple]
+    text = write_value(element, kinds[0] if kinds else ANYTHING)
+    is_text = isinstance(element, (str, Path, NamedModel)) and unquote(text) is None
+    return quote(text) if is_text and "/" in text else text
+
+
+def is_written(value: Any, hint: Any) -> bool:
+    """Whether `read_value` reads the same value from what `write_value` makes of it.
+
+    Raises
+    ------
+    MethodError
+        If it is a method that cannot be written.
+    """
+    if isinstance(value, HasNotation):
+        value.to_dict()
+        return True
+    if isinstance(value, tuple) and any(isinstance(element, HasNotation) for element in value):
+        return all(is_written(element, hint) for element in value)
+    plain = value is None or isinstance(value, (bool, int, float, str, tuple, Path, NamedModel))
+    return plain and _reads_as(write_value(value, hint), value, hint)
+
+
+def _reads_as(text: str, value: Any, hint: Any) -> bool:
+    plain = unquote(text) is None and not isinstance(value, tuple)
+    if plain and (_SPECIAL.search(text) or text != text.strip() or not text) and not isinstance(value, float):
+        return False
+    try:
+        read = read_value("", text, hint, lambda _: None)
+    except ValueError:
+        return False
+    # 1 and 1.0 are different budgets.
+    same_kind = type(read) is type(value) or (type(value) in (int, float, bool) and type(value) not in options(hint))
+    return same_kind and bool(read == value)
+
+
+def read_value(name: str, text: str, hint: Any, read_method: Callable[[str], Any]) -> Any:
+    """Read a parameter as the first type that fits: "64" as int, "0.5" as float, "2/6/15" as a tuple, "none" as None.
+
+    Parameters
+    ----------
+    name : str
+        The parameter's name, for errors.
+    text : str
+        What is written; in double quotes it is text and nothing else, in square brackets a method.
+    hint : type
+        The parameter's type hint.
+    read_method : callable
+        Reads the notation of a method.
+
+    Raises
+    ------
+    ValueError
+        If the text fits no type; says which ones there are.
+    """
+    choices = options(hint)
+    if type(None) in choices and text.lower() == "none":
+        return None
+    reasons: list[ValueError] = []
+    for option in choices:
+        try:
+            return _read_option(name, text, option, read_method)
+        except ValueError as error:
+            reasons.append(error)
+    described = [DESCRIBED[option] for option in choices if option in DESCRIBED]
+    if len(choices) == len(described) or not reasons:
+        raise ValueError(f"{name}={text}: must be {' or '.join(described)}")
+    raise reasons[[option in DESCRIBED for option in choices].index(False)]
+
+
+def _read_option(name: str, text: str, option: Any, read_method: Callable[[str], Any]) -> Any:
+    """Read text as one type; its errors are ValueErrors."""
+    if get_origin(option) is tuple:
+        return _read_tuple(name, text, get_args(option), read_method)
+    bare = unquote(text)
+    if option is str:
+        return text if bare is None else bare
+    if get_origin(option) is Literal:
+        # What is none of the values is the method's to refuse.
+        word = text if bare is None else bare
+        return next((value for value in get_args(option) if str(value) == word), word)
+    if option is Path:
+        return Path(text if bare is None else bare)
+    if option is ModelLoader:
+        return NamedModel(text if bare is None else bare)
+    if option in (int, float) and bare is None:
+        return option(text)
+    if option is bool and text.lower() in _FLAGS:
+        return _FLAGS[text.lower()]
+    if isinstance(option, type) and issubclass(option, HasNotation):
+        return _read_method(name, text, option, read_method)
+    raise ValueError(f"{name}={text}: {getattr(option, '__name__', option)} has no notation: give the object in Python")
+
+
+def _read_tuple(name: str, text: str, kinds: tuple[Any, ...], read_method: Callable[[str], Any]) -> tuple[Any, ...]:
+    if text == EMPTY:
+        return ()
+    parts = [part.strip() for part in split_outside(text, BETWEEN_ELEMENTS)]
+    if kinds[1:] and kinds[1] is not Ellipsis:
+        if len(parts) != len(kinds):
+            raise ValueError(f"{name}={text}: must be {len(kinds)} values with slashes between them")
+    else:
+        kinds = kinds[:1] * len(parts)
+    return tuple(read_value(name, part, kind, read_method) for part, kind in zip(parts, kinds, strict=True))
+
+
+def _read_method(name: str, text: str, wanted: type, read_method: Callable[[str], Any]) -> Any:
+    if not (text.startswith("[") and text.endswith("]")):
+        raise ValueError(f"{name}={text}: must be a method in square brackets, as in {name}=[vispruner:keep=64]")
+    found = read_method(text[1:-1])
+    if found is not None and not isinstance(found, wanted):
+        raise ValueError(f"{name}={text}: {found.name} is no {wanted.__name__}")
+    return found

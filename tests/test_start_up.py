@@ -1,0 +1,69 @@
+"""What is imported when, and the public names."""
+
+import ast
+import pkgutil
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import vistrim
+
+STARTS = """
+import sys
+import vistrim
+dir(vistrim)
+heavy = {"torch", "transformers"}
+assert not heavy & set(sys.modules), "import vistrim"
+from typer.testing import CliRunner
+from vistrim.cli.app import app
+groups = {"calibrate": ("gsearch", "psigmoid", "dyvte", "yopo")}
+commands = [command.name or command.callback.__name__ for command in app.registered_commands]
+commands = [[name] for name in commands] + [[name, inner] for name, all in groups.items() for inner in all]
+for arguments in [["--version"], ["--help"], ["calibrate", "--help"], *([*command, "--help"] for command in commands)]:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, (arguments, result.stderr)
+    assert not heavy & set(sys.modules), arguments
+assert CliRunner().invoke(app, ["methods"]).exit_code == 0
+assert "transformers" not in sys.modules, "vistrim methods"
+vistrim.trim, vistrim.analysis
+"""
+
+
+def test_nothing_heavy_is_imported_before_it_is_needed():
+    result = subprocess.run([sys.executable, "-c", STARTS], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_python_m_vistrim():
+    result = subprocess.run([sys.executable, "-m", "vistrim", "--version"], capture_output=True, text=True)
+    assert result.stdout == f"vistrim {vistrim.__version__}\n"
+
+
+def test_no_module_shadows_a_public_name():
+    for module in pkgutil.iter_modules(vistrim.__path__):
+        import_module(f"vistrim.{module.name}")
+    for name in vistrim.__all__:
+        assert not isinstance(getattr(vistrim, name), ModuleType), name
+        assert callable(getattr(vistrim, name)), name
+    assert set(vistrim.__all__) <= set(dir(vistrim))
+    assert vistrim.get_method("st3") == vistrim.ST3()
+
+
+def test_type_checkers_see_the_names_that_there_are():
+    for package in ("vistrim", "vistrim.evaluation"):
+        module = import_module(package)
+        for node in ast.walk(ast.parse(Path(module.__file__).read_text())):
+            if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+                seen = {name.name: part.module for part in node.body for name in part.names}
+        assert sorted(seen) == sorted(module.__all__)
+        for name, home in seen.items():
+            assert getattr(module, name) is getattr(import_module(home), name)
+
+
+def test_the_public_names_are_all_there():
+    import vistrim.methods
+
+    assert all(hasattr(vistrim.methods, name) for name in vistrim.methods.__all__)
+    assert not hasattr(vistrim, "no_such_name")
