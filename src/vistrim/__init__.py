@@ -50,6 +50,8 @@ from vistrim.methods import (
 from vistrim.support import MethodSupport, ModelSupport, describe_support
 from vistrim.trimming import Trim, trim
 
+check: Any
+
 __all__ = [
     "PVTP",
     "SGL",

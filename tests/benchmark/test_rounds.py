@@ -278,7 +278,7 @@ def test_warming_up_is_short_and_comes_first(monkeypatch, tmp_path, warmed):
 def test_an_answer_that_ends_early_is_refused(tmp_path):
     model = tiny.build()
     model.generation_config.max_time = 1e-9
-    with pytest.raises(BenchmarkError, match=r"1 tokens instead of 4: .*take that out of model\.generation_config"):
+    with pytest.raises(BenchmarkError, match=r"1 tokens instead of 2: .*take that out of model\.generation_config"):
         measure(subject(model), {}, tmp_path, repeat=1, new_tokens=4)
 
 

@@ -117,4 +117,5 @@ class CheckReport:
         # Only a terminal of rich asks for this.
         from vistrim.checking.page import page
 
-        return page(self)
+        table = self.table()
+        return page(table.title, table.rows, self.settings(), self.verdict, self.passed)

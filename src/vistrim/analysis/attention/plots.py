@@ -11,11 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from vistrim.analysis.attention.rankings import NOTHING_STAYS
 from vistrim.analysis.attention.summary import ALL
 
 _DPI = 100
 _GRAYS = "Greys"
+LEAST_KL = 1e-5
+"""In nats: what is smaller is drawn as that, on a logarithmic axis."""
 _STYLES: Mapping[str, tuple[str, str, str]] = {
     "last": ("o", "-", "black"),
     "question": ("s", "-", "black"),
@@ -24,11 +25,11 @@ _STYLES: Mapping[str, tuple[str, str, str]] = {
     "question-sum": ("s", "--", "0.35"),
     "last-values": ("o", ":", "0.35"),
     "question-values": ("s", ":", "0.35"),
-    "uniform": ("", "-", "0.6"),
-    "random": ("", "--", "0.6"),
-    "none": ("x", "-.", "0.6"),
+    "uniform": ("D", "-", "0.6"),
+    "random": ("*", "-.", "0.6"),
+    "none": ("x", ":", "0.6"),
 }
-"""Marker, line and gray; markers that name the rows are filled for the layer's own attention, hollow otherwise."""
+"""Marker, line and gray. Markers of solid lines are filled, others hollow."""
 
 
 def draw(
@@ -85,11 +86,12 @@ def _attention(groups: Mapping[str, Any]) -> Figure:
 def _layers(group: Mapping[str, Any], keep: float) -> Figure:
     figure = Figure(figsize=(12.6, 6.6), layout="constrained")
     panels = figure.subplots(2, 3)
+    most = float(np.nanmax(_array([group["divergence"]["row"], group["divergence"]["visual"]])))
     for axes, values, title in (
         (panels[0][0], group["divergence"]["row"], "divergence of last rows, bits"),
         (panels[0][1], group["divergence"]["visual"], "the same on visual tokens alone"),
     ):
-        _heat(figure, axes, _array(values), ("layer", "layer"), title, (0, 1))
+        _heat(figure, axes, _array(values), ("layer", "layer"), title, (0, most))
     for axes, name in ((panels[1][0], "last"), (panels[1][1], "question")):
         title = f"overlap of the top {100 * keep:g} %, {name}, %"
         _heat(figure, axes, 100 * _array(group["overlap"][name]), ("layer", "layer"), title, (0, 100))
@@ -126,7 +128,10 @@ def _sinks(group: Mapping[str, Any], grid: tuple[int, int] | None) -> Figure:
     panels[1].bar(layers, _percent(sinks["draws"]), color="0.4")
     _finish(panels[1], "attention that they draw", "layer", "% of that on visual tokens")
     places = sinks["places"]
-    if grid is not None and places is not None and len(places) == grid[0] * grid[1]:
+    if not sinks["lasting"]:
+        panels[2].axis("off")
+        panels[2].text(0.5, 0.5, "no visual token is a sink\nin half of the layers", ha="center", va="center")
+    elif grid is not None and places is not None and len(places) == grid[0] * grid[1]:
         title = "lasting sinks, % of questions"
         _heat(figure, panels[2], 100 * _array(places).reshape(grid), ("column", "row"), title, (0, 100))
     else:
@@ -136,22 +141,21 @@ def _sinks(group: Mapping[str, Any], grid: tuple[int, int] | None) -> Figure:
 
 def _rankings(groups: Mapping[str, Any], settings: Mapping[str, Any]) -> Figure:
     shown, layers = _without_all(groups), settings["layers"]
-    figure = Figure(figsize=(4.2 * len(shown), 8.2), layout="constrained")
+    figure = Figure(figsize=(max(6.4, 4.6 * len(shown)), 8.2), layout="constrained")
     panels = figure.subplots(2, len(shown), squeeze=False)
     for column, (name, group) in enumerate(shown.items()):
         for row, (figure_name, label) in enumerate((("kept", "answers kept, %"), ("mean", "KL, nats"))):
             axes = panels[row][column]
             for ranking, values in group["rankings"].items():
-                if figure_name == "mean" and ranking == NOTHING_STAYS:
-                    continue
-                scale = 100 if figure_name == "kept" else 1
-                _line(axes, ranking, layers, [scale * value for value in values[figure_name]])
+                shares = figure_name == "kept"
+                drawn = _percent(values["kept"]) if shares else [max(LEAST_KL, value) for value in values["mean"]]
+                _line(axes, ranking, layers, drawn)
             _finish(axes, f"{name} ({group['questions']})" if row == 0 else "", "ranked by layer", label)
             if figure_name == "kept":
                 axes.set_ylim(0, 102)
             else:
-                axes.set_yscale("symlog", linthresh=1e-3)
-                axes.set_ylim(bottom=0)
+                axes.set_yscale("log")
+                axes.set_ylim(bottom=LEAST_KL)
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize="small")
     return figure

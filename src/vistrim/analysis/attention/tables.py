@@ -140,4 +140,6 @@ def _share(value: float | None) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if value == 0 or value >= 0.0005 else "< 0.001"
