@@ -185,7 +185,7 @@ def test_too_many_images(image, checkpoint):
 def test_prompt_longer_than_the_context(image, checkpoint):
     result = vistrim("run", image, "-p", "what " * 600, "--model", checkpoint)
     assert result.exit_code == FAILED
-    assert "the model's context is 512: shorten the prompt" in error_line(result)
+    assert "the context of the model is 512 tokens: shorten the prompt" in error_line(result)
 
 
 def test_answer_longer_than_the_context(image, checkpoint):

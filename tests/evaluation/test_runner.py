@@ -123,7 +123,7 @@ def test_answers_end_with_the_end_of_sequence_token_or_are_cut_off(processor, as
 
 
 def test_answers_beyond_the_context_are_refused(model, processor, asked):
-    with pytest.raises(PromptError, match=r"context is 512: use --max-new-tokens \d+"):
+    with pytest.raises(PromptError, match=r"context of the model is 512 tokens: use --max-new-tokens \d+"):
         answer(model, processor, asked[:1], None, 600)
 
 

@@ -116,7 +116,7 @@ def test_guides_that_do_not_fit_are_refused(case):
 
 
 def test_guides_of_no_supported_kind_are_refused():
-    with pytest.raises(UnsupportedModelError, match="cannot be a guide: Linear"):
+    with pytest.raises(UnsupportedModelError, match="cannot be a guide model: Linear"):
         trim(tiny.shared(), SGL(torch.nn.Linear(2, 2)))
     with pytest.raises(ValueError, match="sgl:guide=reference-small"):
         trim(tiny.shared(), SGL())

@@ -332,7 +332,7 @@ def test_a_window_needs_a_grid():
     ids = torch.cat([inputs["input_ids"][:, :4], inputs["input_ids"][:, 6:]], 1)
     features = model.get_image_features(inputs["pixel_values"], return_dict=True)
     features.pooler_output = [features.pooler_output[0][2:]]
-    refused = pytest.raises(UnsupportedGenerationError, match=r"one grid.*window=none")
+    refused = pytest.raises(UnsupportedGenerationError, match=r"the same grid.*window=none")
     with torch.no_grad(), trim(model, YOPO(window=3)), refused:
         model(input_ids=ids, mm_encoder_outputs={"image": features})
     with torch.no_grad(), trim(model, YOPO(ffn=0.5)):

@@ -60,7 +60,7 @@ def _check_kind(model: nn.Module) -> None:
     if any(map(is_compiled, model.modules())):
         raise UnsupportedModelError(
             "the model was compiled with torch.compile, whose graphs cannot follow changing token counts: "
-            "pass the model before compilation"
+            "pass the model as it was before compiling"
         )
     if hasattr(model, "get_base_model"):
         raise UnsupportedModelError(f"{name} is a wrapper: pass its get_base_model()")

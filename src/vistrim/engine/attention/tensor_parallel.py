@@ -51,7 +51,7 @@ def find_group(model: Any) -> Any:
     if model._device_mesh is None or config is None:
         if is_sharded(model):
             raise UnsupportedModelError(
-                "this model was sharded manually, so vistrim does not know which process has which heads: load it with "
+                "this model was sharded by hand, so vistrim does not know which process has which heads: load it with "
                 "from_pretrained(..., distributed_config=DistributedConfig(tp_size=...))"
             )
         return None
