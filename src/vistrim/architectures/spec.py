@@ -91,6 +91,9 @@ class VisionTower:
     packed : ReadSizes or None
         For a tower that has all pictures in one sequence: where each ends. Its attention may be called for all of them
         at once, for each picture, or for windows of it. None: each picture has a row of its own.
+    project : nn.Module or None
+        The projector, where a visual token is what it makes of one row of ``features`` as arranged; None: it is given
+        several of them, or something else happens on the way.
     """
 
     blocks: tuple[nn.Module, ...]
@@ -102,6 +105,7 @@ class VisionTower:
     settings: Mapping[str, Any]
     for_videos: VisionTower | None = None
     packed: ReadSizes | None = None
+    project: nn.Module | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,11 @@ class Images:
     stays : mapping of str to str
         For each modality of which the model itself may leave features out: the argument of its base model that says
         which stay, ``[features]`` bool.
+    interpolates : bool
+        Whether each patch of an image becomes a visual token, and ``get_image_features`` takes
+        ``interpolate_pos_encoding`` for images of another size.
+    smaller : str
+        The processor's option for smaller images, where they have several sizes.
     """
 
     shapes: ReadShapes
@@ -134,6 +143,8 @@ class Images:
     tower: VisionTower | None = None
     cost: VisionShape | None = None
     stays: Mapping[str, str] = field(default_factory=dict)
+    interpolates: bool = False
+    smaller: str = "its `size`"
 
 
 Rotary = Callable[[int, Tensor, Tensor], Any]

@@ -111,6 +111,8 @@ def _typed(name: str, text: str, hint: Any) -> Any:
         if get_origin(option) is tuple:
             element = get_args(option)[0]
             return tuple(_typed(name, part.strip(), element) for part in text.split("/"))
+        if option is bool and text.lower() in ("true", "false"):
+            return text.lower() == "true"
         if option in (int, float):
             try:
                 return option(text)
@@ -120,5 +122,5 @@ def _typed(name: str, text: str, hint: Any) -> Any:
             return NamedModel(text)
         if option is str or get_origin(option) is Literal:
             return text
-    described = {int: "a whole number", float: "a number", type(None): "none"}
+    described = {int: "a whole number", float: "a number", bool: "true or false", type(None): "none"}
     raise WrongUsageError(f"{name}={text}: must be {' or '.join(described[option] for option in options)}")

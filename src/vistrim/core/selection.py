@@ -25,13 +25,15 @@ class Selection:
         ``[batch, tokens]`` long. For a visual token that goes: the row of the kept token that absorbs it
         (its hidden state enters that token's mean), or -1 if it is dropped. -1 everywhere else.
     behind : Tensor, optional
-        ``[batch, tokens]`` bool: kept visual tokens that leave their place and go, in their order, behind the
-        sample's last visual token.
+        ``[batch, tokens]`` long: for a kept visual token that leaves its place, the row behind which it goes (several
+        behind one row in their order; what is in that row may go); -1 everywhere else.
     renumber : bool
         Whether the tokens that are left get consecutive RoPE positions. Otherwise each keeps its own.
     hidden : Tensor, optional
-        ``[batch, tokens, hidden]``: what the tokens with True in ``keep`` become; other rows are ignored. Each of them
-        stands for several tokens from then on.
+        ``[batch, tokens, hidden]``: what the tokens with True in ``replaced`` become; other rows are ignored. Each of
+        them stands for several tokens from then on.
+    replaced : Tensor, optional
+        ``[batch, tokens]`` bool: kept visual tokens that become what is in ``hidden``; None: all of them.
     """
 
     keep: Tensor
@@ -40,6 +42,12 @@ class Selection:
     behind: Tensor | None = None
     renumber: bool = False
     hidden: Tensor | None = None
+    replaced: Tensor | None = None
+
+    @property
+    def changed(self) -> Tensor:
+        """``[batch, tokens]`` bool: tokens that become what is in ``hidden``."""
+        return self.keep if self.replaced is None else self.replaced
 
 
 def keep_top(scores: Tensor, candidates: Tensor, counts: Sequence[int]) -> Selection:

@@ -3,6 +3,15 @@
 from vistrim.methods.base.composition import Composed, compose
 from vistrim.methods.base.method import Method
 from vistrim.methods.base.registry import MethodInfo, get_method, list_methods
+from vistrim.methods.divprune import DivPrune
+from vistrim.methods.visionzip import VisionZip
+from vistrim.methods.scope import SCOPE
+from vistrim.methods.holov import HoloV
+from vistrim.methods.cdpruner import CDPruner
+from vistrim.methods.dart import DART
+from vistrim.methods.vscan import VScan
+from vistrim.methods.blind import Blind
+from vistrim.methods.downsample import Downsample
 from vistrim.methods.dyvte import DyVTE
 from vistrim.methods.fastervlm import FasterVLM
 from vistrim.methods.fastv import FastV
@@ -34,6 +43,15 @@ __all__ = [
     "YOPO",
     "Composed",
     "DyVTE",
+    "DivPrune",
+    "VisionZip",
+    "SCOPE",
+    "HoloV",
+    "CDPruner",
+    "DART",
+    "VScan",
+    "Blind",
+    "Downsample",
     "FastV",
     "FasterVLM",
     "GSearch",

@@ -176,8 +176,9 @@ class SparseVLM(Method):
     def select_prefill(self, layer: int, tokens: LayerTokens) -> Selection | None:
         """Keep the best tokens, and merge the best of the rest."""
         assert tokens.hidden is not None
-        keep, behind = tokens.visual.clone(), torch.zeros_like(tokens.visual)
+        keep = tokens.visual.clone()
         merge_into = torch.full(tokens.visual.shape, -1, dtype=torch.long, device=tokens.visual.device)
+        behind = merge_into.clone()
         counts = []
         for sample, (held, kept) in enumerate(zip(tokens.held, self._kept(layer, tokens), strict=True)):
             # A single deleted token would be recycled as itself.
@@ -196,7 +197,8 @@ class SparseVLM(Method):
                 hidden = tokens.hidden[sample, recycled.to(tokens.hidden.device)]
                 centre_of = recycled[dpc_knn(hidden, clusters).to(recycled.device)]
                 centres = centre_of.unique()
-                keep[sample, centres] = behind[sample, centres] = True
+                keep[sample, centres] = True
+                behind[sample, centres] = where[-1]
                 merge_into[sample, recycled] = torch.where(centre_of == recycled, -1, centre_of)
                 counts[-1] += clusters
         if tuple(counts) == tokens.held:

@@ -76,6 +76,8 @@ def check_shared(method: Method, spec: ModelSpec) -> None:
         cannot = "cuts inside the layers, of whose weights each process has a part"
     elif method.ranks_by == "guide":
         cannot = "asks a guide"
+    elif method.reads_features:
+        cannot = "ranks by keys, of whose heads each process has some"
     elif method.reads_vision and spec.images.tower is not None and any(map(is_sharded, spec.images.tower.attentions)):
         cannot = "reads the vision tower, of whose heads each process has some"
     if cannot is not None:

@@ -297,6 +297,8 @@ class Recorder:
                 f"short prompt ({self.past + self.prompt} tokens): fixed costs outweigh what trimming saves, "
                 "expect no speed-up"
             )
+        if self.method.caution:
+            found.append(self.method.caution)
         if self.spec.model_type not in TESTED:
             found.append(
                 f"model type {self.spec.model_type} is not in vistrim's tested families: compare its answers with "

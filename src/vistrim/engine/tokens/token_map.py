@@ -110,7 +110,7 @@ class TokenMap:
             absorbs.scatter_reduce_(1, selection.merge_into.clamp(min=0), merges.to(torch.uint8), "amax")
             merged = merged | absorbs.bool()
         if selection.hidden is not None:
-            merged = merged | (selection.keep & self.visual)
+            merged = merged | (selection.changed & self.visual)
         return index, TokenMap(
             slots=slots,
             places=places,
@@ -123,12 +123,11 @@ class TokenMap:
         )
 
     def _order(self, behind: Tensor) -> Tensor:
-        """``[batch, rows]``: the rows, with those in ``behind`` moved behind the last visual one."""
+        """``[batch, rows]``: the rows, with some moved behind those in ``behind`` (-1: not moved)."""
         rows = torch.arange(self.width, device=self.slots.device)
-        last = (rows * self.visual).amax(1, keepdim=True)
-        # Room for every moved row between the last visual row and the next one.
+        # Room for every moved row between two others.
         step = self.width + 1
-        return torch.where(behind, last * step + 1 + rows, rows * step).argsort(1)
+        return torch.where(behind >= 0, behind * step + 1 + rows, rows * step).argsort(1)
 
     def followed_by(self, other: TokenMap) -> TokenMap:
         """The rows of this map and then those of another."""

@@ -1,0 +1,71 @@
+"""How alike tokens are: cosines, and what is left of them without what all have in common."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+
+def cosines(features: Tensor) -> Tensor:
+    """Cosine of each two rows, ``[n, n]`` float32, of ``[n, width]``; a row of zeros is like nothing."""
+    unit = normalize(features.float(), dim=-1)
+    return unit @ unit.T
+
+
+def centered_cosines(features: Tensor) -> Tensor:
+    """The same of the rows without their mean: what all tokens have in common does not count."""
+    features = features.float()
+    return cosines(features - features.mean(0))
+
+
+def distinctiveness(features: Tensor) -> Tensor:
+    r"""How little like all others each token is, from 0 to 1.
+
+    :math:`g_i = -\frac1{n-1} \sum_{j \ne i} \cos(x_i, x_j)`, scaled so that the least is 0 and the greatest 1.
+
+    Parameters
+    ----------
+    features : Tensor
+        ``[n, width]``.
+
+    Returns
+    -------
+    Tensor
+        ``[n]`` float32; ones where all are alike.
+    """
+    unit = normalize(features.float(), dim=-1)
+    # The sum of cosines is a product with the sum of the vectors: no matrix is needed. A constant factor changes nothing.
+    return scaled_to_one(unit.square().sum(1) - unit @ unit.sum(0))
+
+
+def likeness_to_words(features: Tensor, prompt: Tensor, words: Tensor) -> Tensor:
+    """Mean cosine of each token and some words.
+
+    Parameters
+    ----------
+    features : Tensor
+        ``[n, hidden]``.
+    prompt : Tensor
+        ``[tokens, hidden]``.
+    words : Tensor
+        ``[tokens]`` bool: which of them are the words.
+
+    Returns
+    -------
+    Tensor
+        ``[n]`` float32.
+    """
+    words = words.to(prompt.device)
+    mean = (normalize(prompt.float(), dim=-1) * words[:, None]).sum(0) / words.sum().clamp(min=1)
+    return normalize(features.float(), dim=-1) @ mean
+
+
+def scaled_to_one(scores: Tensor, among: Tensor | None = None, least: float = 0.0) -> Tensor:
+    """Shift and scale ``[n]`` scores by the range of those in ``among`` (None: by their own) to 0 and 1.
+
+    ``least``, in units of the scores, is added to each. Ones where all are equal.
+    """
+    low, high = (scores if among is None else among).aminmax()
+    spread = high - low
+    # Differences of this size are rounding.
+    tiny = 1e-6 * torch.maximum(low.abs(), high.abs()) + 1e-12
+    return ((scores - low + least) / spread.clamp(min=1e-12)).where(spread > tiny, 1.0)
