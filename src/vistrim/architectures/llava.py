@@ -25,9 +25,7 @@ def images(model: Any) -> Images:
         interpolates=features.skip == vit.has_cls and vit.interpolates,
         tokens=vit.tokens - features.skip,
         pixels=vit.pixels,
-        tower=vit.tower(
-            one_to_one(features.skip), features.block, features.settings, _projector(model, features)
-        ),
+        tower=vit.tower(one_to_one(features.skip), features.block, features.settings, _projector(model, features)),
         cost=vit.cost((vit.hidden * features.layers, text.hidden_size, text.hidden_size)),
     )
 

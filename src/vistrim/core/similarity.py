@@ -33,7 +33,7 @@ def distinctiveness(features: Tensor) -> Tensor:
         ``[n]`` float32; ones where all are alike.
     """
     unit = normalize(features.float(), dim=-1)
-    # The sum of cosines is a product with the sum of the vectors: no matrix is needed. A constant factor changes nothing.
+    # The sum of cosines is a product with the sum of the vectors. A constant factor changes nothing.
     return scaled_to_one(unit.square().sum(1) - unit @ unit.sum(0))
 
 

@@ -59,8 +59,8 @@ def shrinking(method: Method, spec: ModelSpec) -> Shrinking | None:
     images = spec.images
     if not images.interpolates:
         raise UnsupportedModelError(
-            f"{method.name} shrinks images that all have one grid of patches, of which each becomes a visual token, and "
-            f"this model's do not: ask its processor for smaller images ({images.smaller})"
+            f"{method.name} shrinks images that all have one grid of patches, each of which becomes a visual token, "
+            f"and this model's do not: ask its processor for smaller images ({images.smaller})"
         )
     grid, pixels, tokens = images.grid, images.pixels, images.tokens
     assert grid is not None

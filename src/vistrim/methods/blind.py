@@ -15,8 +15,8 @@ from vistrim.methods.base.stage_inputs import InputTokens
 class Blind(Method):
     """Remove all visual tokens before the decoder: what the language model guesses from the text.
 
-    A baseline: a method that scores no better on a task has not looked, or the task needs no image. It is the one method
-    that may keep nothing. A placeholder that ends the prompt stays, as on every method.
+    A baseline: a method that scores no better on a task has not looked, or the task needs no image. It is the one
+    method that may keep nothing. A placeholder that ends the prompt stays, as with every method.
 
     Notes
     -----

@@ -23,8 +23,9 @@ class CDPruner(PerImage):
     :math:`\det L_S` of :math:`L = \mathrm{diag}(r)\, S\, \mathrm{diag}(r)` grows most. Relevance is the mean cosine of
     a projected token and the word embeddings of the question (the text behind the last image).
 
-    With ``center`` the kernel is Cen-Prune's, :math:`L = \mathrm{diag}(r \tilde g)\, \bar S\, \mathrm{diag}(r \tilde g)`,
-    with the cosines of :math:`x_i - \bar x` and the distinctiveness of `DivPrune`.
+    With ``center`` the kernel is Cen-Prune's,
+    :math:`L = \mathrm{diag}(r \tilde g)\, \bar S\, \mathrm{diag}(r \tilde g)`, with the cosines
+    of :math:`x_i - \bar x` and the distinctiveness of `DivPrune`.
 
     Parameters
     ----------
@@ -50,8 +51,8 @@ class CDPruner(PerImage):
     The authors take relevance from CLIP: from the negated cosines of its projected patches and its text tower. No
     multimodal model of transformers has that tower, so that relevance is that of word embeddings, as OpenVINO has it,
     not negated. On Qwen2.5-VL this loses accuracy against `DivPrune`, and every report says so. Other deviations: in
-    float32; where all tokens are equally relevant, relevance does not count (the code divides by zero); once the rank of
-    the kernel is used up, the others follow by relevance (the code goes on with NaN).
+    float32; where all tokens are equally relevant, relevance does not count (the code divides by zero); once the rank
+    of the kernel is used up, the others follow by relevance (the code goes on with NaN).
     """
 
     name = "cdpruner"

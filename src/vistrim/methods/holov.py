@@ -25,7 +25,7 @@ class HoloV(PerImage):
     Parameters
     ----------
     keep : int or float
-        Tokens per image to keep: a whole number from 2 on, or a share in (0, 1]. The authors use 64, 128 and 192 of 576.
+        Tokens per image to keep: a whole number from 2 on, or a share in (0, 1]. 64, 128 and 192 of 576 are usual.
     crops : int
         Stretches.
     over : {"image", "tile", "prompt"}

@@ -15,15 +15,16 @@ from vistrim.methods.base.registry import register
 class SCOPE(PerImage):
     r"""Keep patches of each image that are salient and cover the image, before the decoder.
 
-    With :math:`C` the cosines of the vision tower's features and :math:`c_i`, at first 0, the best similarity of patch i
-    to a chosen one, each round takes the patch with the largest
+    With :math:`C` the cosines of the vision tower's features and :math:`c_i`, at first 0, the best similarity of patch
+    i to a chosen one, each round takes the patch with the largest
     :math:`a_j^\alpha \sum_i \max(0, C_{ij} - c_i)`; :math:`a` is the attention of the class token in the block whose
     output becomes the visual tokens. This is greedy facility location, weighted by saliency.
 
     Parameters
     ----------
     keep : int or float
-        Tokens per image to keep: a whole number from 2 on, or a share in (0, 1]. The authors use 192, 128 and 64 of 576.
+        Tokens per image to keep: a whole number from 2 on, or a share in (0, 1]. The authors use 192, 128 and 64
+        of 576.
     alpha : float
         Weight of saliency, at least 0; with 0 coverage alone counts.
     over : {"tile", "image", "prompt"}

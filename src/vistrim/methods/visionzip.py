@@ -50,10 +50,11 @@ class VisionZip(PerImage):
     are in float32.
 
     In a tower without a class token, patches are ranked by the mean attention that they receive
-    (`vistrim.methods.base.class_attention.ClassAttention`), and all dominant tokens are patches. Where a visual token is
-    made of several tokens of the tower, merging is done behind the projector, on embeddings: so do ports to Qwen2.5-VL.
-    An image with no more tokens than asked for stays as it is. In tiled images the class token and the contextual tokens
-    of each tile stay with the tile, where the code puts those of all tiles behind the image; both leave separators out.
+    (`vistrim.methods.base.class_attention.ClassAttention`), and all dominant tokens are patches. Where a visual token
+    is made of several tokens of the tower, merging is done behind the projector, on embeddings: so do ports to
+    Qwen2.5-VL. An image with no more tokens than asked for stays as it is. In tiled images the class token and the
+    contextual tokens of each tile stay with the tile, where the code puts those of all tiles behind the image; both
+    leave separators out.
     """
 
     name = "visionzip"

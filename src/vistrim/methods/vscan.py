@@ -27,7 +27,7 @@ LAYER = 16
 @register
 @dataclass(frozen=True)
 class VScan(Composition):
-    r"""Keep local and global tokens of each image, merge the others into them, and keep the best of these in the middle.
+    r"""Keep local and global tokens of each image, merge the others into them, and cut once in the decoder's middle.
 
     *Before the decoder*, for T tokens: the image is cut into 4 x 4 windows, and in each the
     :math:`\lfloor \lfloor T / 2 \rfloor / 16 \rfloor` patches stay that the class token attends to most in a shallow
@@ -56,16 +56,18 @@ class VScan(Composition):
     Notes
     -----
     Source: arXiv 2505.22654 (TMLR 2026) and github.com/Tencent/SelfEvolvingAgent, folder VScan, at a82450e. The shallow
-    block is number 5 (0-based) where block 22 makes the visual tokens; elsewhere in proportion. Deviations: global tokens
-    fill up to T where T is no multiple of 32 (the code then keeps fewer); any grid has 16 windows, as equal as they can
-    be (the code wants 24 x 24 patches). For a tower without a class token see
+    block is number 5 (0-based) where block 22 makes the visual tokens; elsewhere in proportion. Deviations: global
+    tokens fill up to T where T is no multiple of 32 (the code then keeps fewer); any grid has 16 windows, as equal as
+    they can be (the code wants 24 x 24 patches). For a tower without a class token see
     `vistrim.methods.base.class_attention.ClassAttention`.
     """
 
     name = "vscan"
     summary = "Keeps local and global tokens, merges the others into them, and cuts once in the decoder's middle"
     stages = ("input", "prefill")
-    needs = "a token grid, attention of the class token at two blocks of the vision tower, and of one row in the decoder"
+    needs = (
+        "a token grid, attention of the class token at two blocks of the vision tower, and of one row in the decoder"
+    )
     kv_cache = "small in every layer, smaller from the cut on"
     source = "arXiv 2505.22654"
 

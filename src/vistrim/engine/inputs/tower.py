@@ -73,9 +73,12 @@ class Arranged:
             return {block: value[stays] for block, value in values.items()}
 
         return Arranged(
-            *map(left, (self.received, self.states, self.queries, self.keys)),
-            self.features[stays],
-            self.class_states[stays] if self.class_states is not None else None,
+            received=left(self.received),
+            states=left(self.states),
+            queries=left(self.queries),
+            keys=left(self.keys),
+            features=self.features[stays],
+            class_states=self.class_states[stays] if self.class_states is not None else None,
         )
 
 
@@ -151,19 +154,21 @@ class TowerRecord:
         """
         arrange = self.tower.arrange
         sizes = self.tower.packed(modality, arguments) if self.tower.packed is not None else None
-        of_blocks = [
-            {block: arrange(parts, modality, arguments) for block, parts in taken.items()}
-            for taken in (self.states, self.queries, self.keys)
-        ]
+
+        def arranged(taken: Mapping[int, Sequence[Tensor]]) -> ByBlock:
+            return {block: arrange(parts, modality, arguments) for block, parts in taken.items()}
+
         class_states = None
         if self.reads.class_token:
             # Beside each token of its picture, so that it comes to be wherever these come to be.
             class_states = arrange([part[:, :1].expand_as(part) for part in self.features], modality, arguments)
         self.finished[modality] = Arranged(
-            {block: arrange(_received(rows, sizes), modality, arguments) for block, rows in self.rows.items()},
-            *of_blocks,
-            arrange(self.features, modality, arguments),
-            class_states,
+            received=arranged({block: _received(rows, sizes) for block, rows in self.rows.items()}),
+            states=arranged(self.states),
+            queries=arranged(self.queries),
+            keys=arranged(self.keys),
+            features=arrange(self.features, modality, arguments),
+            class_states=class_states,
         )
         for taken in (self.rows, self.states, self.queries, self.keys, self.features):
             taken.clear()
@@ -227,7 +232,7 @@ class TowerRecord:
         assert project is not None
         weight = next(project.parameters())
         there = rows if weight.is_meta else rows.to(weight)
-        return project(there).to(rows.device)  # type: ignore[no-any-return]
+        return project(there).to(rows.device)
 
 
 def _received(calls: Sequence[AttentionRows], sizes: list[int] | None) -> list[Tensor]:

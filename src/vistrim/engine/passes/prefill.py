@@ -233,7 +233,7 @@ class Prefill(LayerInputs):
         assert norm is not None
         weight = next(norm.parameters(), None)
         there = hidden.device if weight is None or weight.is_meta else weight.device
-        return norm(hidden.to(there)).to(hidden.device)  # type: ignore[no-any-return]
+        return norm(hidden.to(there)).to(hidden.device)
 
     def _guidance(self) -> Tensor:
         """The guide's scores of the rows that are there now, ``[batch, rows]``."""

@@ -160,7 +160,9 @@ class PerImage(Method):
         if right and not torch.stack(right).all():
             choice, n = answers[torch.stack(right).tolist().index(False)]
             problem = f"keep has to have distinct indices from 0 to {n - 1}, "
-            problem += "merge_into may only merge tokens that go into tokens that stay, and behind move tokens that stay"
+            problem += (
+                "merge_into may only merge tokens that go into tokens that stay, and behind move tokens that stay"
+            )
             refuse_answer(self, "choose", choice, problem)
         if counts == [sum(images) for images in tokens.images] and hidden is None:
             return None
