@@ -1,8 +1,10 @@
 """How alike tokens are: cosines, and what is left of them without what all have in common."""
 
-import torch
 from torch import Tensor
 from torch.nn.functional import normalize
+
+ROUNDING = 1e-6
+"""Range of mean cosines that are equal but for rounding."""
 
 
 def cosines(features: Tensor) -> Tensor:
@@ -33,8 +35,8 @@ def distinctiveness(features: Tensor) -> Tensor:
         ``[n]`` float32; ones where all are alike.
     """
     unit = normalize(features.float(), dim=-1)
-    # The sum of cosines is a product with the sum of the vectors. A constant factor changes nothing.
-    return scaled_to_one(unit.square().sum(1) - unit @ unit.sum(0))
+    # The sum of cosines is a product with the sum of the vectors. A constant summand changes nothing.
+    return scaled_to_one(unit @ (unit.sum(0) / (1 - max(len(unit), 2))))
 
 
 def likeness_to_words(features: Tensor, prompt: Tensor, words: Tensor) -> Tensor:
@@ -60,12 +62,10 @@ def likeness_to_words(features: Tensor, prompt: Tensor, words: Tensor) -> Tensor
 
 
 def scaled_to_one(scores: Tensor, among: Tensor | None = None, least: float = 0.0) -> Tensor:
-    """Shift and scale ``[n]`` scores by the range of those in ``among`` (None: by their own) to 0 and 1.
+    """Shift and scale ``[n]`` mean cosines by the range of those in ``among`` (None: by their own) to 0 and 1.
 
     ``least``, in units of the scores, is added to each. Ones where all are equal.
     """
     low, high = (scores if among is None else among).aminmax()
     spread = high - low
-    # Differences of this size are rounding.
-    tiny = 1e-6 * torch.maximum(low.abs(), high.abs()) + 1e-12
-    return ((scores - low + least) / spread.clamp(min=1e-12)).where(spread > tiny, 1.0)
+    return ((scores - (low - least)) / spread).where(spread > ROUNDING, 1.0)

@@ -81,10 +81,11 @@ class CDPruner(PerImage):
         assert image.whole_image is not None
         assert image.prompt is not None
         assert image.words is not None
-        own, whole = (
-            likeness_to_words(tokens, image.prompt, image.words) for tokens in (image.embeddings, image.whole_image)
-        )
-        quality = scaled_to_one(own, whole, LEAST)
+        relevance = likeness_to_words(image.embeddings, image.prompt, image.words)
+        among = None
+        if image.whole_image is not image.embeddings:
+            among = likeness_to_words(image.whole_image, image.prompt, image.words)
+        quality = scaled_to_one(relevance, among, LEAST)
         if self.center:
             quality = quality * distinctiveness(image.embeddings)
         alike = centered_cosines(image.embeddings) if self.center else cosines(image.embeddings)
