@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vistrim.calibration.single_pass import read_call, untrimmed, without_labels
 from vistrim.core.selection import Selection
 from vistrim.engine import ModelSpec
 from vistrim.engine.hooks import Call, before
 from vistrim.engine.inputs.prompt import Prompt
+from vistrim.engine.inputs.prompt_ends import Border
 from vistrim.engine.requirements import check_axes
+from vistrim.engine.single_pass import read_call, untrimmed, without_labels
 from vistrim.engine.tokens.compaction import compact_arguments, compact_hidden
 from vistrim.engine.tokens.masks import layer_mask
 from vistrim.engine.tokens.positions import Renumbering, lowered_arguments
@@ -75,7 +76,7 @@ class TextAlone:
 
     def note_inputs(self, call: Call) -> None:
         """Hook of the base model: read the prompt."""
-        self.prompt = read_call(self.spec, call, self.labels)
+        self.prompt = read_call(self.spec, call, Border(labels=self.labels))
         if not all(self.prompt.tokens.n_visual):
             raise ValueError("a prompt without an image tells nothing about visual tokens: leave it out")
         self._index, self.text = self.prompt.tokens.keep(self._withdrawal)

@@ -42,6 +42,11 @@ def gather_up(scores: Tensor, metric: Tensor, features: Tensor, dominant: int, c
         ``[n, width]``.
     dominant, contextual : int
         Numbers of tokens, together at most n.
+
+    Returns
+    -------
+    Contextual
+        The tokens that stay.
     """
     n, device = len(scores), scores.device
     separator = scores.isnan()

@@ -28,14 +28,44 @@ def runs(counted: Tensor, groups: int) -> Tensor:
 
 
 def windows(rows: int, columns: int, side: int, device: torch.device) -> Tensor:
-    """``[rows * columns]`` long: the window of each token of a grid that is cut into ``side`` x ``side`` of them."""
+    """Assign the tokens of a grid to ``side`` x ``side`` windows.
+
+    Parameters
+    ----------
+    rows, columns : int
+        Size of the grid.
+    side : int
+        Windows along each side.
+    device : torch.device
+        Of the result.
+
+    Returns
+    -------
+    Tensor
+        ``[rows * columns]`` long: window of each token, in raster order.
+    """
     row = torch.arange(rows, device=device) * side // rows
     column = torch.arange(columns, device=device) * side // columns
     return (row[:, None] * side + column).flatten()
 
 
 def ranks(scores: Tensor, group: Tensor, groups: int) -> Tensor:
-    """``[n]`` long: rank of each token in its group, from 0 by falling score ``[n]``; ties go to the earlier token."""
+    """Rank tokens within their groups.
+
+    Parameters
+    ----------
+    scores : Tensor
+        ``[n]`` float.
+    group : Tensor
+        ``[n]`` long: group of each token.
+    groups : int
+        Number of groups.
+
+    Returns
+    -------
+    Tensor
+        ``[n]`` long: rank in the group, from 0 for the highest score; ties go to the earlier token.
+    """
     order = scores.argsort(descending=True, stable=True)
     order = order[group[order].argsort(stable=True)]
     sizes = torch.zeros(groups, dtype=torch.long, device=group.device)

@@ -8,19 +8,41 @@ ROUNDING = 1e-6
 
 
 def cosines(features: Tensor) -> Tensor:
-    """Cosine of each two rows, ``[n, n]`` float32, of ``[n, width]``; a row of zeros is like nothing."""
+    """Compute the cosines of all pairs of rows; a row of zeros has 0 with every row.
+
+    Parameters
+    ----------
+    features : Tensor
+        ``[n, width]``.
+
+    Returns
+    -------
+    Tensor
+        ``[n, n]`` float32.
+    """
     unit = normalize(features.float(), dim=-1)
     return unit @ unit.T
 
 
 def centered_cosines(features: Tensor) -> Tensor:
-    """The same of the rows without their mean: what all tokens have in common does not count."""
+    """Compute the cosines of all pairs of rows after subtracting the mean row.
+
+    Parameters
+    ----------
+    features : Tensor
+        ``[n, width]``.
+
+    Returns
+    -------
+    Tensor
+        ``[n, n]`` float32.
+    """
     features = features.float()
     return cosines(features - features.mean(0))
 
 
 def distinctiveness(features: Tensor) -> Tensor:
-    r"""How little like all others each token is, from 0 to 1.
+    r"""Compute how dissimilar each token is to all others, from 0 to 1.
 
     :math:`g_i = -\frac1{n-1} \sum_{j \ne i} \cos(x_i, x_j)`, scaled so that the least is 0 and the greatest 1.
 
@@ -40,7 +62,7 @@ def distinctiveness(features: Tensor) -> Tensor:
 
 
 def likeness_to_words(features: Tensor, prompt: Tensor, words: Tensor) -> Tensor:
-    """Mean cosine of each token and some words.
+    """Compute the mean cosine of each token with some words.
 
     Parameters
     ----------
@@ -62,9 +84,21 @@ def likeness_to_words(features: Tensor, prompt: Tensor, words: Tensor) -> Tensor
 
 
 def scaled_to_one(scores: Tensor, among: Tensor | None = None, least: float = 0.0) -> Tensor:
-    """Shift and scale ``[n]`` mean cosines by the range of those in ``among`` (None: by their own) to 0 and 1.
+    """Scale mean cosines to [0, 1].
 
-    ``least``, in units of the scores, is added to each. Ones where all are equal.
+    Parameters
+    ----------
+    scores : Tensor
+        ``[n]`` float32.
+    among : Tensor, optional
+        ``[m]`` float32: the scores whose minimum and maximum become 0 and 1; None: ``scores``.
+    least : float
+        Added to each score before dividing by the range, so that none is 0.
+
+    Returns
+    -------
+    Tensor
+        ``[n]`` float32; ones if all scores are equal.
     """
     low, high = (scores if among is None else among).aminmax()
     spread = high - low

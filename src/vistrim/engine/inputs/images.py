@@ -22,6 +22,8 @@ class PromptPictures:
         ``[batch, tokens]`` long: for a placeholder the number of its picture in its sample, from 0; -1 for text.
     of_sample : tuple of tuple of Picture
         The pictures of each sample: those of images, and behind them those of videos.
+    images : mapping of str to tuple
+        For each modality, the images (or videos) of each sample.
     mixed : bool
         Whether tokens of several pictures stand among each other.
     whole : tuple of tuple of int
@@ -30,6 +32,7 @@ class PromptPictures:
 
     number: Tensor
     of_sample: tuple[tuple[Picture, ...], ...]
+    images: Mapping[str, tuple[tuple[ImageShape, ...], ...]]
     mixed: bool = False
     whole: tuple[tuple[int, ...], ...] = ()
 
@@ -68,10 +71,12 @@ def find_pictures(
     batch = len(number)
     of_sample: list[tuple[Picture, ...]] = [()] * batch
     whole: list[tuple[int, ...]] = [()] * batch
+    of_modality: dict[str, tuple[tuple[ImageShape, ...], ...]] = {}
     mixed = False
     for (modality, places), wanted in zip(found.items(), counts, strict=True):
         images = shapes.get(modality, ())
         dealt = _deal(images, wanted, modality)
+        of_modality[modality] = tuple(map(tuple, dealt))
         pieces = []
         for sample, own in enumerate(dealt):
             for image in own:
@@ -82,7 +87,7 @@ def find_pictures(
                 whole[sample] += (number_of_image,) * len(image.pictures)
         if pieces:
             number[places] = torch.cat(pieces).to(device)
-    return PromptPictures(number, tuple(of_sample), mixed, tuple(whole))
+    return PromptPictures(number, tuple(of_sample), of_modality, mixed, tuple(whole))
 
 
 def _deal(images: Sequence[ImageShape], wanted: Sequence[int], modality: str) -> list[list[ImageShape]]:

@@ -1,0 +1,239 @@
+"""Analyze a model's attention, question by question, and go on where a run was cut off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vistrim._utils.store import Store
+from vistrim.analysis.attention.own_answers import OwnAnswers, next_token_divergence, own_answers
+from vistrim.analysis.attention.rankings import NOTHING_STAYS, RANKINGS, GivenRanking, scores_of
+from vistrim.analysis.attention.reading import Reading, read_attention
+from vistrim.analysis.attention.record import plain, record
+from vistrim.analysis.attention.report import Analysis
+from vistrim.engine.single_pass import untrimmed
+from vistrim.errors import ResumeError
+from vistrim.evaluation.items import Item
+from vistrim.evaluation.runner import batches
+from vistrim.loading import identity
+from vistrim.prompting import check_context, format_prompts
+from vistrim.trimming import trim
+
+SAMPLES = "samples.jsonl"
+"""Name of the file of records in its folder."""
+MOST_LAYERS = 12
+"""Layers whose rankings are tried where it is not said which."""
+
+
+def analyze(
+    model: Any,
+    processor: Any,
+    items: Sequence[Item],
+    *,
+    out: str | Path | None = None,
+    keep: float = 0.25,
+    layers: Sequence[int] | None = None,
+    rankings: Sequence[str] = RANKINGS,
+    batch_size: int = 8,
+    max_new_tokens: int = 160,
+    seed: int = 0,
+    advance: Callable[[float], None] = lambda questions: None,
+) -> Analysis:
+    """Analyze what the untouched model attends to, and what its layers' rankings of visual tokens are worth.
+
+    Parameters
+    ----------
+    model, processor
+        As `vistrim.load` returns them; not being trimmed.
+    items : sequence of Item
+        Questions about images; right answers are not needed. Neighbours of one task share a batch.
+    out : str or Path, optional
+        Folder in which every question is noted, so that an interrupted analysis goes on from there.
+    keep : float
+        Share of the visual tokens that is called the top, and that stays where rankings are tried, in (0, 1).
+    layers : sequence of int, optional
+        Layers whose rankings are tried, from 0 to the last but one: a cut is made before the layer that follows. By
+        default all, or `MOST_LAYERS` of them, evenly spaced.
+    rankings : sequence of str
+        Some of `vistrim.analysis.attention.RANKINGS`; empty: none is tried.
+    batch_size : int
+        Questions at once.
+    max_new_tokens : int
+        Longest answer.
+    seed : int
+        Of random rankings.
+    advance : callable
+        Told how many questions' worth of work is done, also for those that ``out`` had.
+
+    Returns
+    -------
+    Analysis
+        Its ``figures`` are plain numbers; ``write`` makes the files of the command line.
+
+    Raises
+    ------
+    UnsupportedModelError, UnsupportedGenerationError
+        If the model cannot be trimmed, or its attention cannot be read.
+    ValueError
+        If there is no question, or an argument is out of range.
+    ResumeError
+        If ``out`` has records of another model, of other settings or other questions of the same name.
+    PromptError
+        If prompt and answer do not fit into the model's context.
+
+    Examples
+    --------
+    >>> found = vistrim.analyze(model, processor, items)
+    >>> found.figures["groups"]["all"]["on_visual"]["last"]
+    """
+    depth = untrimmed(model).decoder_shape.layers
+    chosen = _Chosen(keep, _layers(layers, depth), tuple(dict.fromkeys(rankings)), max_new_tokens, seed)
+    chosen.check(items, batch_size)
+    settings = {
+        **identity(model, processor),
+        "keep": keep,
+        "layers": list(chosen.layers),
+        "rankings": list(chosen.rankings),
+        "max_new_tokens": max_new_tokens,
+        "seed": seed,
+    }
+    with Store(Path(out) / SAMPLES if out is not None else None, settings, ("item",), dict) as store:
+        for batch in batches(items, batch_size):
+            missing = [item for item in batch if not _known(store, item)]
+            advance(len(batch) - len(missing))
+            if missing:
+                others = [_other_question(item, items) for item in missing]
+                store.put(_batch(model, processor, missing, others, chosen, advance))
+        return Analysis.of([store.rows[item.id,] for item in items if (item.id,) in store.rows], settings)
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    keep: float
+    layers: tuple[int, ...]
+    rankings: tuple[str, ...]
+    max_new_tokens: int
+    seed: int
+
+    @property
+    def cuts(self) -> list[tuple[int, str]]:
+        return [(layer, ranking) for layer in self.layers for ranking in self.rankings]
+
+    def check(self, items: Sequence[Item], batch_size: int) -> None:
+        if not isinstance(self.keep, float) or not 0 < self.keep < 1:
+            raise ValueError(f"keep={self.keep}: must be a share of the visual tokens, between 0 and 1")
+        if unknown := [name for name in self.rankings if name not in RANKINGS]:
+            raise ValueError(f"no ranking {unknown[0]!r}: choose from {', '.join(RANKINGS)}")
+        if not items:
+            raise ValueError("there is no question to analyze: give at least one")
+        if batch_size < 1 or self.max_new_tokens < 1:
+            raise ValueError("batch_size and max_new_tokens must be at least 1")
+
+
+def _layers(layers: Sequence[int] | None, depth: int) -> tuple[int, ...]:
+    if layers is None:
+        several = min(depth - 1, MOST_LAYERS)
+        return tuple(dict.fromkeys(round(i * (depth - 2) / max(1, several - 1)) for i in range(several)))
+    if wrong := [layer for layer in layers if not 0 <= layer < depth - 1]:
+        raise ValueError(
+            f"layer {wrong[0]} cannot be tried: the model has {depth} layers, and a cut is made before the layer that "
+            f"follows, so choose from 0 to {depth - 2}"
+        )
+    return tuple(sorted(set(layers)))
+
+
+def _known(store: Store[dict[str, Any]], item: Item) -> bool:
+    found = store.rows.get((item.id,))
+    if found is not None and found["prompt"] != item.prompt:
+        raise ResumeError(f"the question {item.id} is not the one that was analyzed before: give another folder")
+    return found is not None
+
+
+def _other_question(item: Item, items: Sequence[Item]) -> str | None:
+    """The next other question that is asked (going round); None: all are the same."""
+    place = next(i for i, one in enumerate(items) if one.id == item.id)
+    following = (*items[place:], *items[:place])
+    return next((one.prompt for one in following if one.prompt != item.prompt), None)
+
+
+def _batch(
+    model: Any,
+    processor: Any,
+    items: list[Item],
+    others: list[str | None],
+    chosen: _Chosen,
+    advance: Callable[[float], None],
+) -> list[dict[str, Any]]:
+    images = [item.images() for item in items]
+    passes = 2 + len(chosen.cuts)
+
+    def prompts(questions: Sequence[str]) -> Any:
+        inputs = format_prompts(processor, questions, images)
+        check_context(model, inputs, chosen.max_new_tokens)
+        return inputs.to(model.device, dtype=model.dtype)
+
+    own = own_answers(model, prompts([item.prompt for item in items]), chosen.max_new_tokens)
+    read, logits = read_attention(model, own, chosen.keep)
+    advance(len(items) / passes)
+    other = None
+    if all(question is not None for question in others):
+        other = _under_other_questions(model, prompts([question or "" for question in others]), read, chosen.keep)
+    advance(len(items) / passes)
+    values = [_tried(chosen) for _ in items]
+    for number, ranking, divergence, same in _cuts(model, own, read, logits, items, chosen):
+        for sample, n in enumerate(own.lengths.tolist()):
+            into = values[sample][ranking]
+            into["first"][number] = plain(divergence[sample, 0].item())
+            into["mean"][number] = plain(divergence[sample, :n].mean().item())
+            into["kept"][number] = int(same[sample, :n].all())
+        advance(len(items) / passes)
+    tokens = own.tokens.masked_fill(~own.counted, processor.tokenizer.pad_token_id or 0)
+    texts = processor.batch_decode(tokens, skip_special_tokens=True)
+    return [
+        {
+            "item": item.id,
+            "task": item.task.name,
+            "group": item.task.group,
+            "prompt": item.prompt,
+            "other_prompt": others[sample],
+            "answer": texts[sample].strip(),
+            "answer_tokens": n,
+            "visual_tokens": int(read.visual[sample].sum()),
+            **record(read, sample, n, other),
+            "rankings": values[sample],
+        }
+        for sample, (item, n) in enumerate(zip(items, own.lengths.tolist(), strict=True))
+    ]
+
+
+def _tried(chosen: _Chosen) -> dict[str, dict[str, list[Any]]]:
+    figures = ("first", "mean", "kept")
+    return {name: {figure: [None] * len(chosen.layers) for figure in figures} for name in chosen.rankings}
+
+
+def _under_other_questions(model: Any, inputs: Any, read: Reading, keep: float) -> Reading | None:
+    """The same images under other questions; None where these change the number of visual tokens."""
+    ids = inputs["input_ids"]
+    nothing = OwnAnswers(dict(inputs), ids.shape[1], ids[:, -1:], torch.ones_like(ids[:, -1:], dtype=torch.bool))
+    found, _ = read_attention(model, nothing, keep)
+    return found if torch.equal(found.visual.sum(1), read.visual.sum(1)) else None
+
+
+@torch.no_grad()
+def _cuts(
+    model: Any, own: OwnAnswers, read: Reading, logits: Tensor, items: Sequence[Item], chosen: _Chosen
+) -> Iterator[tuple[int, str, Tensor, Tensor]]:
+    """Really cut, by every ranking of every layer: the layer's place, the ranking, divergence and what is the same."""
+    names = [item.id for item in items]
+    for number, layer in enumerate(chosen.layers):
+        for ranking in chosen.rankings:
+            share = 0.0 if ranking == NOTHING_STAYS else chosen.keep
+            scores = scores_of(ranking, layer, read, names, chosen.seed, share)
+            with trim(model, GivenRanking(layer + 1, share, scores)):
+                output = model(**own.arguments())
+            yield number, ranking, *(found.cpu() for found in next_token_divergence(logits, output.logits))
