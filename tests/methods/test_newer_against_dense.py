@@ -117,7 +117,6 @@ def test_a_smaller_image_is_what_the_stock_model_makes_of_it(positions):
     with trim(model, Downsample(5, positions)) as run_:
         output = tiny.generate(model, inputs, 3)
     assert run_.report.visual_tokens_per_layer[-1] == [4, 8]
-    assert run_.report.image_grids == [[None], [None, None]]
     for b, sample in enumerate(samples):
         with torch.no_grad():
             features = newer_rules.shrunk(model, sample.pixels, 2, 2)

@@ -90,6 +90,7 @@ def _describe(
     text = config.text_config.hidden_size
     return Images(
         shapes=shapes,
+        smaller="`image_grid_pinpoints`",
         tower=vit.tower(
             arrange, features.block, features.settings, features.projector(model.base_model) if projects_rows else None
         ),
