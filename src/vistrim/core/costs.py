@@ -83,27 +83,41 @@ class DecoderShape:
 
 @dataclass(frozen=True)
 class VisionShape:
-    """Sizes of a vision tower and its projector."""
+    """Sizes of a vision tower and its projector.
+
+    Attributes
+    ----------
+    layers, hidden, intermediate : int
+        Number of layers, width of the hidden states, and neurons of the feed-forward networks.
+    tokens : int or None
+        Tokens in the tower per `Picture`. None: each `Picture` has its own number.
+    projector : tuple of int
+        Widths of the projector, input first: ``(1024, 4096, 4096)`` for LLaVA-1.5-7B.
+    gated : bool
+        Whether the feed-forward networks of the tower are gated: three matrices instead of two.
+    gated_projector : bool
+        Whether one half of the output of the projector's first matrix gates the other half.
+    windowed : int
+        Number of layers with window attention.
+    window : int
+        Side of the windows, in visual tokens. Windows are cropped at the edge of the image, tile or frame.
+    joint : bool
+        Whether attention is computed over all images, tiles or frames of a call together, separated by a mask.
+    beside_projector : int
+        Multiply-adds per visual token in addition to the projector.
+    """
 
     layers: int
     hidden: int
     intermediate: int
     tokens: int | None
-    """Tokens in the tower per `Picture`; None: each `Picture` has its own number."""
     projector: tuple[int, ...]
-    """Widths of the projector, input first: ``(1024, 4096, 4096)`` for LLaVA-1.5-7B."""
     gated: bool = False
-    """Whether the feed-forward networks of the tower are gated: three matrices instead of two."""
     gated_projector: bool = False
-    """Whether one half of the output of the projector's first matrix gates the other half."""
     windowed: int = 0
-    """Number of layers with window attention."""
     window: int = 0
-    """Side of the windows, in visual tokens. Windows are cropped at the edge of the image, tile or frame."""
     joint: bool = False
-    """Whether attention is computed over all images, tiles or frames of a call together, separated by a mask."""
     beside_projector: int = 0
-    """Multiply-adds per visual token in addition to the projector."""
 
 
 @dataclass(frozen=True)
