@@ -13,14 +13,7 @@ from vistrim.architectures import ModelSpec, discover
 from vistrim.architectures.tested import TESTED
 from vistrim.core.layout import Grid
 from vistrim.engine.releases import check_runs
-from vistrim.engine.requirements import (
-    check_grid,
-    check_norm,
-    check_positions,
-    layer_cuts,
-    shrinking,
-    vision_reads,
-)
+from vistrim.engine.requirements import check_grid, check_norm, check_positions, layer_cuts, shrinking, vision_reads
 from vistrim.errors import UnsupportedModelError
 from vistrim.loading import building_error, load_config
 from vistrim.methods import Method, get_method, list_methods

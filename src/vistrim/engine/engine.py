@@ -41,14 +41,7 @@ from vistrim.engine.passes.prefill import Prefill
 from vistrim.engine.releases import CACHE, check_runs, recomputes_layers, with_cache_renamed
 from vistrim.engine.report.recorder import Recorder
 from vistrim.engine.report.tracer import Tracer
-from vistrim.engine.requirements import (
-    check_grid,
-    check_norm,
-    check_positions,
-    layer_cuts,
-    shrinking,
-    vision_reads,
-)
+from vistrim.engine.requirements import check_grid, check_norm, check_positions, layer_cuts, shrinking, vision_reads
 from vistrim.engine.running import RunningCalls, RunningRecorders, ThreadState
 from vistrim.engine.wrappers import check_eager, without_adapter
 from vistrim.errors import UnsupportedModelError

@@ -23,12 +23,13 @@ def vision_reads(method: Method, spec: ModelSpec) -> VisionReads:
     ValueError
         If the method's parameters do not fit the tower.
     """
+    name = _acting(method, "input").name
     if not method.reads_vision:
         return VisionReads()
     tower = spec.images.tower
     if tower is None:
         raise UnsupportedModelError(
-            f"{method.name} reads the vision tower, and vistrim does not know how the patches of this model's tower "
+            f"{name} reads the vision tower, and vistrim does not know how the patches of this model's tower "
             f"become visual tokens: {INSTEAD}"
         )
     block = tower.feature_block
@@ -40,7 +41,7 @@ def vision_reads(method: Method, spec: ModelSpec) -> VisionReads:
     )
     if not {*reads.attention, *reads.states, *reads.keys, block} <= set(range(len(tower.blocks))):
         raise UnsupportedModelError(
-            f"{method.name} reads blocks of the vision tower, up to the feature block, that this model does not "
+            f"{name} reads blocks of the vision tower, up to the feature block, that this model does not "
             f"have: {INSTEAD}"
         )
     return reads
@@ -54,12 +55,13 @@ def shrinking(method: Method, spec: ModelSpec) -> Shrinking | None:
     UnsupportedModelError
         If the model's images cannot be shrunk behind its processor; with what to do instead.
     """
+    name = _acting(method, "input").name
     if not method.shrinks_images:
         return None
     images = spec.images
     if not images.interpolates:
         raise UnsupportedModelError(
-            f"{method.name} shrinks images that all have one grid of patches, each of which becomes a visual token, "
+            f"{name} shrinks images that all have one grid of patches, each of which becomes a visual token, "
             f"and this model's do not: ask its processor for smaller images ({images.smaller})"
         )
     grid, pixels, tokens = images.grid, images.pixels, images.tokens
@@ -80,9 +82,10 @@ def check_norm(method: Method, spec: ModelSpec) -> None:
     UnsupportedModelError
         With another method to use.
     """
+    name = _acting(method, "prefill").name
     if method.reads_features and spec.norm is None:
         raise UnsupportedModelError(
-            f"{method.name} needs the normalisation behind the decoder's last layer, and vistrim does not find this "
+            f"{name} needs the normalisation behind the decoder's last layer, and vistrim does not find this "
             "model's: use fastv instead"
         )
 
@@ -113,11 +116,12 @@ def check_grid(method: Method, spec: ModelSpec) -> None:
     UnsupportedModelError
         With other methods to use.
     """
+    name = _acting(method, "input").name
     images = spec.images
     formless = images.grid is None and (images.tokens is not None or images.shapes is unknown)
     if method.needs_grid and formless:
         raise UnsupportedModelError(
-            f"{method.name} needs a grid of visual tokens, and this model's form none that vistrim knows: "
+            f"{name} needs a grid of visual tokens, and this model's form none that vistrim knows: "
             "use uniform or random instead"
         )
 
@@ -149,3 +153,8 @@ def check_axes(name: str, spec: ModelSpec) -> None:
             f'time, a row and a column (M-RoPE): pass positions="original" (on the command line: '
             f"{name}:positions=original)"
         )
+
+
+def _acting(method: Method, stage: str) -> Method:
+    """Return the part of a composition that acts in a stage, or the method itself."""
+    return method.part(stage) if isinstance(method, Composition) else method
