@@ -13,7 +13,7 @@ from vistrim.architectures import ModelSpec, discover
 from vistrim.architectures.tested import TESTED
 from vistrim.core.layout import Grid
 from vistrim.engine.releases import check_runs
-from vistrim.engine.requirements import check_grid, check_positions, layer_cuts, vision_reads
+from vistrim.engine.requirements import check_grid, check_norm, check_positions, layer_cuts, shrinking, vision_reads
 from vistrim.errors import UnsupportedModelError
 from vistrim.loading import building_error, load_config
 from vistrim.methods import Method, get_method, list_methods
@@ -166,6 +166,8 @@ def _runs(method: Method, spec: ModelSpec) -> tuple[Runs, str]:
         # Missing features of the model are reported before missing inputs of the method.
         vision_reads(method, spec)
         check_grid(method, spec)
+        check_norm(method, spec)
+        shrinking(method, spec)
         check_positions(method, spec)
         fitted = method.fitted(spec.facts)
         vision_reads(fitted, spec)

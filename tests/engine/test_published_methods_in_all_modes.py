@@ -14,10 +14,12 @@ from tests.families.depth import slow_beside
 from tests.methods.dyvte_weights import saved
 from tests.methods.quecc_weights import random_part
 from vistrim import (
+    DART,
     VTA,
     VTCCLS,
     VTW,
     YOPO,
+    Downsample,
     DyVTE,
     FasterVLM,
     FastV,
@@ -27,6 +29,7 @@ from vistrim import (
     SparseVLM,
     UnsupportedGenerationError,
     UnsupportedModelError,
+    VisionZip,
     VisPruner,
     compose,
     trim,
@@ -49,6 +52,9 @@ METHODS = {
     "psigmoid": PSigmoid(budget=0.55, kappa=1.5),
     "keep-rates-of-the-prompt": KeepRates((1, 0.8, 0.8, 0.3, 0), "prompt"),
     "yopo": YOPO(3, HEADS, 3, 0.5),
+    "visionzip": VisionZip(4, 3),
+    "dart": DART(8, 2, 2, 2),
+    "downsample": Downsample(6),
     "composed": compose(FasterVLM(0.75), YOPO(3, HEADS, None, 0.5), SparseVLM(layers=(1,), counts=(4,))),
 }
 EACH = pytest.mark.parametrize("name", METHODS)

@@ -135,8 +135,9 @@ def page(results: Results, processors: ProcessorResults) -> str:
     parts = [
         head,
         "## Families\n",
-        "Methods that read the vision tower are `fastervlm`, `vispruner`, `vtc-cls`, `hybrid` and `quecc`. Under\n"
-        "M-RoPE, methods take `positions=original`. `vistrim methods --model NAME` says what runs on a checkpoint.\n",
+        "Methods that read the vision tower are `fastervlm`, `vispruner`, `vtc-cls`, `hybrid`, `quecc`, `visionzip`,\n"
+        "`scope`, `holov` and `vscan`. Under M-RoPE, methods take `positions=original`.\n"
+        "`vistrim methods --model NAME` says what runs on a checkpoint.\n",
         _table(("family", "model type", "what is special", "reads", "tower", "RoPE"), map(_facts, FAMILIES)),
         "## Stages, attention and batches\n",
         stages,

@@ -53,12 +53,15 @@ class Vision:
         What the projector makes of it, ``[images, N, D]``.
     block : int
         The block whose output the features are.
+    states : sequence of Tensor
+        What enters each block, and what leaves the last, ``[images, tokens, width]``.
     """
 
     attentions: Sequence[Tensor]
     features: Tensor
     embeddings: Tensor
     block: int
+    states: Sequence[Tensor]
 
     @classmethod
     def of(cls, model: Any, pixels: Tensor) -> "Vision":
@@ -70,12 +73,18 @@ class Vision:
             features = features[:, 1:]
         embeddings = torch.stack(list(model.get_image_features(pixels, return_dict=True).pooler_output))
         # The first of the hidden states enters block 0.
-        return cls(seen.attentions, features, embeddings, at - 1)
+        return cls(seen.attentions, features, embeddings, at - 1, states)
 
     @property
     def n(self) -> int:
         """Visual tokens per image."""
         return self.features.shape[1]
+
+    def keys(self, model: Any, image: int) -> Tensor:
+        """Keys of each patch in the feature block, mean over heads, ``[N, d]``."""
+        block = model.model.vision_tower.encoder.layers[self.block]
+        heads = block.self_attn.k_proj(block.layer_norm1(self.states[self.block][image]))
+        return heads.unflatten(-1, (block.self_attn.num_heads, -1)).float().mean(1)[-self.n :]
 
     def attention(self, image: int, block: int) -> Tensor:
         """Attention that the class token (or, where there is none, the mean patch) pays to each patch, ``[N]``."""

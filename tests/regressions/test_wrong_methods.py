@@ -162,7 +162,9 @@ IN_PREFILL = {
         "merge_into has to be a tensor",
     ),
     "text behind": (
-        lambda right, tokens: replace(right, behind=also_first(torch.zeros_like(right.keep), tokens, "text")),
+        lambda right, tokens: replace(
+            right, behind=also_first(torch.zeros_like(right.keep), tokens, "text").long() - 1
+        ),
         "behind has tokens",
     ),
     "hidden of another size": (lambda right, tokens: replace(right, hidden=torch.zeros(2, 3, 4)), "hidden has to be"),

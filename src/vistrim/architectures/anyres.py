@@ -26,7 +26,7 @@ Arguments = Mapping[str, Any]
 
 def llava_next(model: Any) -> Images:
     """LLaVA-NeXT."""
-    return _describe(model, _Mosaics(model.base_model, _of_next))
+    return _describe(model, _Mosaics(model.base_model, _of_next), projects_rows=True)
 
 
 def llava_onevision(model: Any) -> Images:
@@ -53,7 +53,9 @@ def llava_next_video(model: Any) -> Images:
     vision, stride = model.config.vision_config, model.config.spatial_pool_stride
     side = vision.image_size // vision.patch_size // stride
     mosaics = _Mosaics(model.base_model, _of_next)
-    return _describe(model, mosaics, of_one_grid((side, side)), mean_of_squares(stride))
+    # Pooled by means, as the config has it, frames go through the projector as any other row.
+    by_means = model.config.spatial_pool_mode == "average"
+    return _describe(model, mosaics, of_one_grid((side, side)), mean_of_squares(stride), projects_rows=by_means)
 
 
 def _of_next(arguments: Arguments) -> dict[str, Any]:
@@ -62,7 +64,11 @@ def _of_next(arguments: Arguments) -> dict[str, Any]:
 
 
 def _describe(
-    model: Any, mosaics: _Mosaics, video_shapes: ReadShapes = unknown, arrange_video: Arrange | None = None
+    model: Any,
+    mosaics: _Mosaics,
+    video_shapes: ReadShapes = unknown,
+    arrange_video: Arrange | None = None,
+    projects_rows: bool = False,
 ) -> Images:
     config, vit = model.config, take_apart(model.base_model.vision_tower)
     features = None if vit is None else selected_features(config, len(vit.blocks))
@@ -84,7 +90,10 @@ def _describe(
     text = config.text_config.hidden_size
     return Images(
         shapes=shapes,
-        tower=vit.tower(arrange, features.block, features.settings),
+        smaller="`image_grid_pinpoints`",
+        tower=vit.tower(
+            arrange, features.block, features.settings, features.projector(model.base_model) if projects_rows else None
+        ),
         cost=vit.cost((vit.hidden * features.layers, text, text)),
     )
 

@@ -30,6 +30,10 @@ class Features:
     skip: int
     settings: Mapping[str, Any]
 
+    def projector(self, base: Any) -> Any:
+        """The base model's projector, unless it is given several outputs."""
+        return base.multi_modal_projector if self.layers == 1 else None
+
 
 def selected_features(config: Any, blocks: int) -> Features | None:
     """Read the used outputs from a config, for a tower of ``blocks`` blocks. None: the tower has no such layer."""

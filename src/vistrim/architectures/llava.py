@@ -4,7 +4,7 @@ from typing import Any
 
 from vistrim.architectures import pixtral
 from vistrim.architectures.arrangements import one_to_one
-from vistrim.architectures.feature_layers import selected_features
+from vistrim.architectures.feature_layers import Features, selected_features
 from vistrim.architectures.image_layouts import of_one_grid, unknown
 from vistrim.architectures.spec import Images
 from vistrim.architectures.vit import take_apart
@@ -22,8 +22,14 @@ def images(model: Any) -> Images:
     return Images(
         shapes=of_one_grid((vit.side, vit.side)),
         grid=(vit.side, vit.side),
+        interpolates=features.skip == vit.has_cls and vit.interpolates,
         tokens=vit.tokens - features.skip,
         pixels=vit.pixels,
-        tower=vit.tower(one_to_one(features.skip), features.block, features.settings),
+        tower=vit.tower(one_to_one(features.skip), features.block, features.settings, _projector(model, features)),
         cost=vit.cost((vit.hidden * features.layers, text.hidden_size, text.hidden_size)),
     )
+
+
+def _projector(model: Any, features: Features) -> Any:
+    # ViP-LLaVA's is given several outputs, and normalizes them.
+    return features.projector(model.base_model) if model.config.model_type == "llava" else None

@@ -33,6 +33,7 @@ def images(model: Any) -> Images:
     blocks = tuple(tower.blocks)
     return Images(
         shapes=pictures.shapes,
+        smaller="`max_pixels`",
         tower=pictures.tower(blocks, blocks[-1]),
         cost=_cost(vision, base),
     )

@@ -91,6 +91,9 @@ class VisionTower:
     packed : ReadSizes or None
         For a tower with all images, tiles or frames in one sequence: their lengths. Its attention may be called for
         all of them together, for each of them, or for windows. None: each has its own row.
+    project : nn.Module or None
+        The projector, if a visual token is the projection of one row of the arranged ``features``. None: it gets
+        several rows, or something else happens on the way.
     """
 
     blocks: tuple[nn.Module, ...]
@@ -102,6 +105,7 @@ class VisionTower:
     settings: Mapping[str, Any]
     for_videos: VisionTower | None = None
     packed: ReadSizes | None = None
+    project: nn.Module | None = None
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,11 @@ class Images:
         marks the features that stay, ``[features]`` bool.
     parts_unknown : bool
         Whether an image may really be a tile of a larger one, which the model is not told.
+    interpolates : bool
+        Whether each patch of an image becomes a visual token, and ``get_image_features`` accepts
+        ``interpolate_pos_encoding`` for images of another size.
+    smaller : str
+        The option of the processor for smaller images, if images have several sizes.
     """
 
     shapes: ReadShapes
@@ -137,6 +146,8 @@ class Images:
     cost: VisionShape | None = None
     stays: Mapping[str, str] = field(default_factory=dict)
     parts_unknown: bool = False
+    interpolates: bool = False
+    smaller: str = "its `size`"
 
 
 Rotary = Callable[[int, Tensor, Tensor], Any]

@@ -25,7 +25,8 @@ def images(model: Any) -> Images:
         return one_to_one(skip[modality])(parts, modality, arguments)
 
     text = model.config.text_config.hidden_size
-    tower = vit.tower(arrange, features.block, features.settings)
+    project = features.projector(model.base_model)
+    tower = vit.tower(arrange, features.block, features.settings, project)
     return Images(
         # With their class token, the tokens of frames form no grid.
         shapes=of_one_grid((vit.side, vit.side)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -56,6 +57,8 @@ class ViT:
         Whether the first token is a class token.
     gated : bool
         Whether the feed-forward networks have three matrices.
+    interpolates : bool
+        Whether it takes ``interpolate_pos_encoding`` for pictures of another size.
     """
 
     blocks: tuple[nn.Module, ...]
@@ -68,6 +71,7 @@ class ViT:
     intermediate: int
     has_cls: bool
     gated: bool
+    interpolates: bool
 
     @property
     def tokens(self) -> int:
@@ -79,8 +83,17 @@ class ViT:
         """Number of the last block."""
         return len(self.blocks) - 1
 
-    def tower(self, arrange: Arrange, block: int | None, settings: Mapping[str, Any] | None = None) -> VisionTower:
-        """Describe the tower if the output of ``block`` becomes the visual tokens; None: the last hidden state."""
+    def tower(
+        self,
+        arrange: Arrange,
+        block: int | None,
+        settings: Mapping[str, Any] | None = None,
+        project: nn.Module | None = None,
+    ) -> VisionTower:
+        """Describe the tower if the output of ``block`` becomes the visual tokens; None: the last hidden state.
+
+        ``project`` is as in `VisionTower`.
+        """
         at = self.last if block is None else block
         return VisionTower(
             blocks=self.blocks,
@@ -90,6 +103,7 @@ class ViT:
             features=self.output if block is None else self.blocks[at],
             arrange=arrange,
             settings=settings or {},
+            project=project,
         )
 
     def cost(self, projector: tuple[int, ...], gated_projector: bool = False) -> VisionShape:
@@ -127,6 +141,7 @@ def take_apart(tower: Any) -> ViT | None:
         intermediate=intermediate,
         has_cls=make.has_cls,
         gated=make.gated,
+        interpolates="interpolate_pos_encoding" in inspect.signature(tower.forward).parameters,
     )
 
 

@@ -148,6 +148,27 @@ def check_budget(keep: int | float) -> None:
         )
 
 
+def check_keep(name: str, keep: int | float, least: int = 2) -> None:
+    """Refuse what is neither a share in (0, 1] nor a whole number of tokens from ``least`` on.
+
+    The number 1 could be meant as everything or as one token.
+
+    Raises
+    ------
+    ValueError
+        With the fix; ``name`` is the parameter's.
+    """
+    fits = 0 < keep <= 1 if isinstance(keep, float) else type(keep) is int and keep >= least
+    if fits:
+        return
+    if keep == 1 and not isinstance(keep, bool):
+        raise ValueError(f"{name}=1 could mean all or one: write 1.0 for all, or a number of tokens from {least} on")
+    raise ValueError(
+        f"{name}={keep}: give a share of the image's tokens, above 0 and up to 1.0, or a whole number of tokens per "
+        f"image, from {least} on"
+    )
+
+
 def share_kept(rate: float, n: int) -> int:
     """Compute the number of visual tokens to keep at a keep rate, rounded up.
 

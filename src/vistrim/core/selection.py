@@ -25,13 +25,15 @@ class Selection:
         ``[batch, tokens]`` long. For a visual token that is removed: the row of the kept token that absorbs it into
         the mean of its hidden states, or -1 if it is dropped. -1 for all other tokens.
     behind : Tensor, optional
-        ``[batch, tokens]`` bool, True for kept visual tokens that move, in order, behind the sample's last visual
-        token.
+        ``[batch, tokens]`` long. For a kept visual token that moves: the row behind which it goes, whether or not that
+        row is kept; several tokens behind one row keep their order. -1 for all other tokens.
     renumber : bool
         Whether the remaining tokens get consecutive RoPE positions. If False, each keeps its own.
     hidden : Tensor, optional
-        ``[batch, tokens, hidden]``: new hidden states of the tokens with True in ``keep``. Other rows are ignored. Each
-        of these tokens represents several tokens from then on.
+        ``[batch, tokens, hidden]``: new hidden states of the tokens with True in ``replaced``. Other rows are ignored.
+        Each of these tokens represents several tokens from then on.
+    replaced : Tensor, optional
+        ``[batch, tokens]`` bool: kept visual tokens that get new hidden states; None: all of them.
     """
 
     keep: Tensor
@@ -40,6 +42,12 @@ class Selection:
     behind: Tensor | None = None
     renumber: bool = False
     hidden: Tensor | None = None
+    replaced: Tensor | None = None
+
+    @property
+    def changed(self) -> Tensor:
+        """``[batch, tokens]`` bool: tokens that become what is in ``hidden``."""
+        return self.keep if self.replaced is None else self.replaced
 
 
 def keep_top(scores: Tensor, candidates: Tensor, counts: Sequence[int]) -> Selection:

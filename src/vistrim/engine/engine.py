@@ -41,7 +41,7 @@ from vistrim.engine.passes.prefill import Prefill
 from vistrim.engine.releases import CACHE, check_runs, recomputes_layers, with_cache_renamed
 from vistrim.engine.report.recorder import Recorder
 from vistrim.engine.report.tracer import Tracer
-from vistrim.engine.requirements import check_grid, check_positions, layer_cuts, vision_reads
+from vistrim.engine.requirements import check_grid, check_norm, check_positions, layer_cuts, shrinking, vision_reads
 from vistrim.engine.running import RunningCalls, RunningRecorders, ThreadState
 from vistrim.engine.wrappers import check_eager, without_adapter
 from vistrim.errors import UnsupportedModelError
@@ -87,6 +87,8 @@ class Engine(NotCopied):
         self.cuts = check_cuts(method.prefill_layers(depth), method, depth)
         self.vision_reads = vision_reads(method, self.spec)
         check_grid(method, self.spec)
+        check_norm(method, self.spec)
+        self.shrinking = shrinking(method, self.spec)
         check_positions(method, self.spec)
         self.layer_cuts = layer_cuts(method, self.spec)
         self.group = find_group(model)
@@ -129,7 +131,7 @@ class Engine(NotCopied):
                 cut.narrow(layer, self.spec.decoder_shape, hooks, self._split_rows)
         watch_encoder(self.spec, self._thread.find_encodings, hooks)
         if self.method.reads_vision:
-            watch(self.tower, *self.vision_reads, self._thread.find_vision, hooks)
+            watch(self.tower, self.vision_reads, self._thread.find_vision, hooks)
         hooks.shadow(self.model, "generate", self._generate(self.model.generate))
         for name in ("generate_batch", "init_continuous_batching"):
             hooks.shadow(self.model, name, refuse_continuous_batching)
@@ -156,7 +158,8 @@ class Engine(NotCopied):
         return Recorder(self.spec, self.method, self.notation, device, tracer)
 
     def _encodings(self) -> Encodings:
-        return Encodings(vision=TowerRecord(self.tower) if self.method.reads_vision else None)
+        vision = TowerRecord(self.tower, self.vision_reads) if self.method.reads_vision else None
+        return Encodings(vision=vision, shrinking=self.shrinking)
 
     def detach(self) -> None:
         """Trim no further calls, and remove what `attach` installed: now, or when the last running call ends."""

@@ -20,10 +20,16 @@ from vistrim.methods.base.one_cut import OneCut
 from vistrim.methods.base.per_image import ImageChoice, ImageTokens, PerImage
 from vistrim.methods.base.registry import MethodInfo, get_method, list_methods, register
 from vistrim.methods.base.stage_inputs import InputTokens, LayerTokens, VisionTokens
+from vistrim.methods.blind import Blind
+from vistrim.methods.cdpruner import CDPruner
+from vistrim.methods.dart import DART
+from vistrim.methods.divprune import DivPrune
+from vistrim.methods.downsample import Downsample
 from vistrim.methods.dyvte import DyVTE
 from vistrim.methods.fastervlm import FasterVLM
 from vistrim.methods.fastv import FastV
 from vistrim.methods.gsearch import GSearch
+from vistrim.methods.holov import HoloV
 from vistrim.methods.hybrid import Hybrid
 from vistrim.methods.pool import Pool
 from vistrim.methods.psigmoid import PSigmoid
@@ -31,18 +37,23 @@ from vistrim.methods.pvtp import PVTP
 from vistrim.methods.pyramiddrop import PyramidDrop
 from vistrim.methods.quecc import QueCC
 from vistrim.methods.random import Random
+from vistrim.methods.scope import SCOPE
 from vistrim.methods.sgl import SGL
 from vistrim.methods.sparsevlm import SparseVLM
 from vistrim.methods.st3 import ST3
 from vistrim.methods.uniform import Uniform
+from vistrim.methods.visionzip import VisionZip
 from vistrim.methods.vispruner import VisPruner
+from vistrim.methods.vscan import VScan
 from vistrim.methods.vta import VTA
 from vistrim.methods.vtc_cls import VTCCLS
 from vistrim.methods.vtw import VTW
 from vistrim.methods.yopo import YOPO
 
 __all__ = [
+    "DART",
     "PVTP",
+    "SCOPE",
     "SGL",
     "ST3",
     "VTA",
@@ -51,14 +62,19 @@ __all__ = [
     "YOPO",
     "AttentionRows",
     "AttentionSchedule",
+    "Blind",
+    "CDPruner",
     "ClassAttention",
     "Composed",
     "Composition",
+    "DivPrune",
+    "Downsample",
     "DyVTE",
     "FastV",
     "FasterVLM",
     "GSearch",
     "Guidance",
+    "HoloV",
     "Hybrid",
     "ImageChoice",
     "ImageTokens",
@@ -81,8 +97,10 @@ __all__ = [
     "Selection",
     "SparseVLM",
     "Uniform",
+    "VScan",
     "VisPruner",
     "VisionTokens",
+    "VisionZip",
     "budget",
     "check_budget",
     "check_positions",

@@ -177,8 +177,9 @@ class SparseVLM(Method):
     def select_prefill(self, layer: int, tokens: LayerTokens) -> Selection | None:
         """Keep the best tokens, and merge the best of the rest."""
         assert tokens.hidden is not None
-        keep, behind = tokens.visual.clone(), torch.zeros_like(tokens.visual)
+        keep = tokens.visual.clone()
         merge_into = torch.full(tokens.visual.shape, -1, dtype=torch.long, device=tokens.visual.device)
+        behind = merge_into.clone()
         counts = []
         for sample, (held, kept) in enumerate(zip(tokens.held, self._kept(layer, tokens), strict=True)):
             # A single deleted token would be recycled unchanged.
@@ -197,7 +198,8 @@ class SparseVLM(Method):
                 hidden = tokens.hidden[sample, recycled.to(tokens.hidden.device)]
                 center_of = recycled[dpc_knn(hidden, clusters).to(recycled.device)]
                 centers = center_of.unique()
-                keep[sample, centers] = behind[sample, centers] = True
+                keep[sample, centers] = True
+                behind[sample, centers] = where[-1]
                 merge_into[sample, recycled] = torch.where(center_of == recycled, -1, center_of)
                 counts[-1] += clusters
         if tuple(counts) == tokens.held:

@@ -76,6 +76,8 @@ def check_shared(method: Method, spec: ModelSpec) -> None:
         cannot = "cuts inside the layers, whose weights are distributed over processes"
     elif method.ranks_by == "guide":
         cannot = "uses a guide model"
+    elif method.reads_features:
+        cannot = "ranks by keys, whose heads are distributed over processes"
     elif method.reads_vision and spec.images.tower is not None and any(map(is_sharded, spec.images.tower.attentions)):
         cannot = "reads the vision tower, whose heads are distributed over processes"
     if cannot is not None:

@@ -14,6 +14,7 @@ from transformers.utils import ModelOutput
 from vistrim.architectures import ModelSpec
 from vistrim.core.layout import ImageShape, Picture
 from vistrim.engine.hooks import Hooks
+from vistrim.engine.inputs.shrinking import Shrinking
 from vistrim.engine.inputs.tower import TowerRecord
 
 
@@ -31,12 +32,15 @@ class Encodings:
         Whether an encoder is at work: that of videos may call that of images.
     awaited : list of str
         Modalities that the encoder of images is still to encode, in order, where it does not encode images alone.
+    shrinking : Shrinking or None
+        How images are shrunk before, if the method has that done.
     """
 
     shapes: dict[str, list[ImageShape]] = field(default_factory=dict)
     vision: TowerRecord | None = None
     encoding: bool = False
     awaited: list[str] = field(default_factory=list)
+    shrinking: Shrinking | None = None
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
@@ -90,8 +94,14 @@ def _noting(spec: ModelSpec, modality: str, encode: Callable[..., Any], find: Fi
         if notes is None or notes.encoding:
             return encode(*args, **kwargs)
         notes.encoding = True
+        shrinking = notes.shrinking
         try:
-            output = encode(*args, **kwargs)
+            if shrinking is None:
+                output = encode(*args, **kwargs)
+            else:
+                bound = signature.bind(*args, **kwargs).arguments
+                output = encode(**shrinking.arguments(bound | bound.pop("kwargs", {})))
+                shrinking.fill(output)
         finally:
             notes.encoding = False
         if isinstance(output, ModelOutput):
@@ -99,7 +109,8 @@ def _noting(spec: ModelSpec, modality: str, encode: Callable[..., Any], find: Fi
             kind = notes.awaited.pop(0) if notes.awaited else modality
             if notes.vision is not None:
                 notes.vision.finish(kind, arguments)
-            notes.shapes[kind] = spec.images.shapes(kind, arguments, feature_lengths(output))
+            shapes = spec.images.shapes(kind, arguments, feature_lengths(output))
+            notes.shapes[kind] = shapes if shrinking is None else [*map(shrinking.shape, shapes)]
         return output
 
     return noting

@@ -26,12 +26,15 @@ class PromptPictures:
         For each modality, the images (or videos) of each sample.
     mixed : bool
         Whether tokens of several pictures stand among each other.
+    whole : tuple of tuple of int
+        For each picture of each sample, the number of the image or video in its sample that it is of.
     """
 
     number: Tensor
     of_sample: tuple[tuple[Picture, ...], ...]
     images: Mapping[str, tuple[tuple[ImageShape, ...], ...]]
     mixed: bool = False
+    whole: tuple[tuple[int, ...], ...] = ()
 
     def count(self, visual: Tensor) -> tuple[tuple[int, ...], ...]:
         """Tokens with True in ``visual`` ``[batch, tokens]`` for each picture (waits for the device once)."""
@@ -67,6 +70,7 @@ def find_pictures(
     number = torch.full_like(next(iter(found.values())), -1, dtype=torch.long)
     batch = len(number)
     of_sample: list[tuple[Picture, ...]] = [()] * batch
+    whole: list[tuple[int, ...]] = [()] * batch
     of_modality: dict[str, tuple[tuple[ImageShape, ...], ...]] = {}
     mixed = False
     for (modality, places), wanted in zip(found.items(), counts, strict=True):
@@ -79,9 +83,11 @@ def find_pictures(
                 mixed |= image.picture_of is not None
                 pieces.append(image.numbers.cpu() + len(of_sample[sample]))
                 of_sample[sample] += image.pictures
+                number_of_image = whole[sample][-1] + 1 if whole[sample] else 0
+                whole[sample] += (number_of_image,) * len(image.pictures)
         if pieces:
             number[places] = torch.cat(pieces).to(device)
-    return PromptPictures(number, tuple(of_sample), of_modality, mixed)
+    return PromptPictures(number, tuple(of_sample), of_modality, mixed, tuple(whole))
 
 
 def _deal(images: Sequence[ImageShape], wanted: Sequence[int], modality: str) -> list[list[ImageShape]]:

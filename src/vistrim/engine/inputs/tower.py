@@ -19,6 +19,27 @@ from vistrim.errors import UnsupportedGenerationError
 from vistrim.methods.base.stage_inputs import VisionTokens
 
 
+@dataclass(frozen=True)
+class VisionReads:
+    """What of a vision tower is read besides its output.
+
+    Attributes
+    ----------
+    attention, states, keys : tuple of int
+        Blocks whose attention, whose output, and whose queries and keys.
+    class_token : bool
+        Whether its class token is.
+    """
+
+    attention: tuple[int, ...] = ()
+    states: tuple[int, ...] = ()
+    keys: tuple[int, ...] = ()
+    class_token: bool = False
+
+
+ByBlock = dict[int, Tensor]
+
+
 @dataclass
 class Arranged:
     """What the tower computed for the visual tokens of one modality.
@@ -29,21 +50,35 @@ class Arranged:
         For each block that is read, ``[visual tokens]`` float32: attention received.
     states : dict
         For each block that is read, ``[visual tokens, width]``: its output.
+    queries, keys : dict
+        For each block that is read, ``[visual tokens, head_dim]`` float32: the mean over its heads.
     features : Tensor
         ``[visual tokens, width]``: the tower's output.
+    class_states : Tensor or None
+        ``[visual tokens, width]``: the same for the class token beside them, if it is read.
     """
 
-    received: dict[int, Tensor]
-    states: dict[int, Tensor]
+    received: ByBlock
+    states: ByBlock
+    queries: ByBlock
+    keys: ByBlock
     features: Tensor
+    class_states: Tensor | None
 
     def only(self, stays: Tensor) -> Arranged:
         """The same for the visual tokens with True in ``stays``."""
         stays = stays.to(self.features.device)
+
+        def left(values: ByBlock) -> ByBlock:
+            return {block: value[stays] for block, value in values.items()}
+
         return Arranged(
-            {block: values[stays] for block, values in self.received.items()},
-            {block: values[stays] for block, values in self.states.items()},
-            self.features[stays],
+            received=left(self.received),
+            states=left(self.states),
+            queries=left(self.queries),
+            keys=left(self.keys),
+            features=self.features[stays],
+            class_states=self.class_states[stays] if self.class_states is not None else None,
         )
 
 
@@ -55,10 +90,14 @@ class TowerRecord:
     ----------
     tower : VisionTower
         The tower.
+    reads : VisionReads
+        What is read of it.
     rows : dict
         For each block that is read, the attention of each call since the last encoding was finished.
     states : dict
         The same for its output ``[pictures, tokens, width]``.
+    queries, keys : dict
+        The same for the mean over its heads ``[pictures, tokens, head_dim]``.
     features : list
         The same for the tower's output.
     finished : dict
@@ -66,13 +105,21 @@ class TowerRecord:
     """
 
     tower: VisionTower
+    reads: VisionReads
     rows: dict[int, list[AttentionRows]] = field(default_factory=dict)
     states: dict[int, list[Tensor]] = field(default_factory=dict)
+    queries: dict[int, list[Tensor]] = field(default_factory=dict)
+    keys: dict[int, list[Tensor]] = field(default_factory=dict)
     features: list[Tensor] = field(default_factory=list)
     finished: dict[str, Arranged] = field(default_factory=dict)
 
     def read(self, block: int, query: Tensor, key: Tensor, mask: Tensor | None, softmax: Softmax) -> None:
         """Take the attention of a block; see `vistrim.engine.attention.interception.AttentionReader`."""
+        if block in self.reads.keys:
+            self.queries.setdefault(block, []).append(query.float().mean(1))
+            self.keys.setdefault(block, []).append(key.float().mean(1))
+        if block not in self.reads.attention:
+            return
         pictures, _, rows, _ = query.shape
         seen = counted = None
         if mask is not None and self.tower.packed is None:
@@ -107,12 +154,23 @@ class TowerRecord:
         """
         arrange = self.tower.arrange
         sizes = self.tower.packed(modality, arguments) if self.tower.packed is not None else None
+
+        def arranged(taken: Mapping[int, Sequence[Tensor]]) -> ByBlock:
+            return {block: arrange(parts, modality, arguments) for block, parts in taken.items()}
+
+        class_states = None
+        if self.reads.class_token:
+            # Beside each token of its picture, so that it comes to be wherever these come to be.
+            class_states = arrange([part[:, :1].expand_as(part) for part in self.features], modality, arguments)
         self.finished[modality] = Arranged(
-            {b: arrange(_received(rows, sizes), modality, arguments) for b, rows in self.rows.items()},
-            {b: arrange(states, modality, arguments) for b, states in self.states.items()},
-            arrange(self.features, modality, arguments),
+            received=arranged({block: _received(rows, sizes) for block, rows in self.rows.items()}),
+            states=arranged(self.states),
+            queries=arranged(self.queries),
+            keys=arranged(self.keys),
+            features=arrange(self.features, modality, arguments),
+            class_states=class_states,
         )
-        for taken in (self.rows, self.states, self.features):
+        for taken in (self.rows, self.states, self.queries, self.keys, self.features):
             taken.clear()
 
     def tokens(
@@ -160,8 +218,21 @@ class TowerRecord:
             attention=_together([arranged.received for arranged in found], device),
             source=source,
             states=_together([arranged.states for arranged in found], device),
+            queries=_together([arranged.queries for arranged in found], device),
+            keys=_together([arranged.keys for arranged in found], device),
             features=torch.cat([arranged.features for arranged in found]).to(device),
+            class_states=_joined([arranged.class_states for arranged in found], device),
+            project=self._project if self.tower.project is not None else None,
         )
+
+    @torch.no_grad()
+    def _project(self, rows: Tensor) -> Tensor:
+        """Embeddings of rows ``[n, width]``, on their device."""
+        project = self.tower.project
+        assert project is not None
+        weight = next(project.parameters())
+        there = rows if weight.is_meta else rows.to(weight)
+        return project(there).to(rows.device)
 
 
 def _received(calls: Sequence[AttentionRows], sizes: list[int] | None) -> list[Tensor]:
@@ -194,23 +265,26 @@ def _together(parts: Sequence[Mapping[int, Tensor]], device: torch.device) -> di
     return {block: torch.cat([part[block] for part in parts]).to(device) for block in parts[0]}
 
 
+def _joined(parts: Sequence[Tensor | None], device: torch.device) -> Tensor | None:
+    there = [part for part in parts if part is not None]
+    return torch.cat(there).to(device) if there else None
+
+
 CurrentRecord = Callable[[], TowerRecord | None]
 """Returns the record of the thread that asks, if it keeps one."""
 
 
-def watch(
-    tower: VisionTower, attention: Sequence[int], states: Sequence[int], current: CurrentRecord, hooks: Hooks
-) -> None:
-    """Have attention and output of some blocks, and the tower's features, noted."""
-    for block in attention:
+def watch(tower: VisionTower, reads: VisionReads, current: CurrentRecord, hooks: Hooks) -> None:
+    """Have noted what is read of a tower, and its features."""
+    for block in sorted({*reads.attention, *reads.keys}):
         interception.install(tower.attentions[block], partial(_intercept, current, block))
         hooks.undo_with(partial(interception.remove, tower.attentions[block]))
-    for block in states:
+    for block in reads.states:
         note = partial(TowerRecord.read_states, block=block)
         hooks.keep(tower.blocks[block].register_forward_hook(partial(_note, current, note)))
     hooks.keep(tower.features.register_forward_hook(partial(_note, current, TowerRecord.read_features)))
     if tower.for_videos is not None:
-        watch(tower.for_videos, attention, states, current, hooks)
+        watch(tower.for_videos, reads, current, hooks)
 
 
 def _intercept(current: CurrentRecord, block: int) -> interception.Interception | None:

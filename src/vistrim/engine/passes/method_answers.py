@@ -164,7 +164,7 @@ def _problem(answer: Any, tokens: TokenMap, hidden: tuple[int, ...], asked: tupl
     if not isinstance(answer, Selection):
         return "a Selection is expected" if asked is not None else "a Selection, or None to keep all, is expected"
     visual = tokens.visual
-    parts = {"keep": torch.bool, "merge_into": torch.long, "behind": torch.bool}
+    parts = {"keep": torch.bool, "merge_into": torch.long, "behind": torch.long, "replaced": torch.bool}
     for name, dtype in parts.items():
         part = getattr(answer, name)
         if part is None and name != "keep":
@@ -177,10 +177,8 @@ def _problem(answer: Any, tokens: TokenMap, hidden: tuple[int, ...], asked: tupl
             return f"tokens of a cache can only stay or go: leave {name} out"
     if answer.hidden is not None and asked is not None:
         return "tokens of a cache can only stay or go: leave hidden out"
-    replaced = answer.hidden
-    if replaced is not None and not (
-        isinstance(replaced, Tensor) and replaced.is_floating_point() and tuple(replaced.shape) == hidden
-    ):
+    new = answer.hidden
+    if new is not None and not (isinstance(new, Tensor) and new.is_floating_point() and tuple(new.shape) == hidden):
         return f"hidden has to be a float tensor {list(hidden)}"
     counts, held = answer.counts, tokens.n_visual
     if not isinstance(counts, tuple) or len(counts) != len(held) or not all(map(_is_count, counts)):
@@ -204,6 +202,10 @@ def _wrong_content(selection: Selection, tokens: TokenMap) -> str | None:
         checks["merge_into has rows that do not exist"] = ((into >= -1) & (into <= last)).all()
         checks["merge_into may only merge visual tokens that go into such as stay"] = (~merges | fits).all()
     if selection.behind is not None:
-        checks["behind has tokens that are no visual ones that stay"] = (kept | ~selection.behind).all()
+        behind, last = selection.behind, kept.shape[1] - 1
+        checks["behind has tokens that are no visual ones that stay"] = (kept | (behind < 0)).all()
+        checks["behind has rows that do not exist"] = ((behind >= -1) & (behind <= last)).all()
+    if selection.replaced is not None:
+        checks["replaced has tokens that are no visual ones that stay"] = (kept | ~selection.replaced).all()
     right = torch.stack(list(checks.values())).tolist()
     return next((problem for problem, fine in zip(checks, right, strict=True) if not fine), None)

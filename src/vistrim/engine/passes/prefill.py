@@ -18,6 +18,7 @@ from vistrim.engine.cache.layers import Incoming, refuse_cropping
 from vistrim.engine.hooks import Call
 from vistrim.engine.inputs.packed_rows import mask_parts_rows, refuse_in_packed_rows
 from vistrim.engine.inputs.query_rows import QueryRows
+from vistrim.engine.inputs.question import question_rows
 from vistrim.engine.inputs.tower import TowerRecord
 from vistrim.engine.passes.deepstack import Merge
 from vistrim.engine.passes.layer_cut import LayerPass
@@ -152,7 +153,7 @@ class Prefill(LayerInputs):
     def _check_end(self, layer: int) -> None:
         """Check a cut, and note it, if it depends on where the prompt ends."""
         asks = self.method.ranks_by != "nothing" or self.method.reads_prompt
-        depends = asks if layer > 0 else self.method.reads_question
+        depends = asks if layer > 0 else self.method.reads_question or self.method.reads_words
         if self.packed and (layer > 0 or depends):
             refuse_in_packed_rows(self.method.name)
         if depends:
@@ -187,6 +188,8 @@ class Prefill(LayerInputs):
                 images=pictures.count(visual),
                 grids=tuple(tuple(picture.grid for picture in own) for own in pictures.of_sample),
                 image_of=pictures.number,
+                whole=pictures.whole,
+                words=question_rows(self.prompt) if self.method.reads_words else None,
                 vision=vision,
                 depth=self.spec.decoder_shape.layers,
                 guidance=self._guidance() if self.guidance is not None else None,
@@ -216,11 +219,21 @@ class Prefill(LayerInputs):
             hidden=hidden,
             attention=self.attention,
             prompt=self._in_prompt(),
+            norm=self._normalized if self.method.reads_features else None,
         )
         return self._checked("prefill", self.method.select_prefill(layer, tokens), hidden)
 
     def _checked(self, stage: str, answer: Any, hidden: Tensor) -> Selection | None:
         return check_selection(answer, self.method, stage, self.tokens, hidden, self.recorder.in_prefill)
+
+    @torch.no_grad()
+    def _normalized(self, hidden: Tensor) -> Tensor:
+        """Hidden states behind the decoder's final normalisation, which may be on another device."""
+        norm = self.spec.norm
+        assert norm is not None
+        weight = next(norm.parameters(), None)
+        there = hidden.device if weight is None or weight.is_meta else weight.device
+        return norm(hidden.to(there)).to(hidden.device)
 
     def _guidance(self) -> Tensor:
         """The guide's scores of the rows that are there now, ``[batch, rows]``."""
@@ -298,7 +311,7 @@ class Prefill(LayerInputs):
         self.memo.clear()
         self.recorder.cut(layer, before, selection, self.tokens)
         if selection.hidden is not None:
-            hidden = replace_hidden(hidden, selection.keep, selection.hidden)
+            hidden = replace_hidden(hidden, selection.changed, selection.hidden)
         return compact_hidden(hidden, index, selection.merge_into)
 
 

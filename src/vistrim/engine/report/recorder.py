@@ -151,7 +151,8 @@ class Recorder:
         self.cuts.append((layer, left))
         if self.tracer is not None:
             merges = selection.merge_into is not None or selection.hidden is not None
-            made = Merged(before.slots, selection.merge_into, selection.hidden is not None) if merges else None
+            replaced = selection.changed & before.visual if selection.hidden is not None else None
+            made = Merged(before.slots, selection.merge_into, replaced) if merges else None
             self.tracer.merged.append(made)
 
     @contextmanager
@@ -312,6 +313,8 @@ class Recorder:
                 f"short prompt ({self.past + self.prompt} tokens): fixed costs outweigh what trimming saves, "
                 "expect no speed-up"
             )
+        if self.method.caution:
+            found.append(self.method.caution)
         if self.spec.model_type not in TESTED:
             found.append(
                 f"model type {self.spec.model_type} is not in vistrim's tested families: compare its answers with "

@@ -35,13 +35,13 @@ class Merged:
         ``[batch, rows]`` long: the tokens before the cut.
     into : Tensor or None
         ``[batch, rows]`` long: the row that absorbs each of them, or -1; None: none was absorbed.
-    replaced : bool
-        Whether the tokens that stay were replaced by others.
+    replaced : Tensor or None
+        ``[batch, rows]`` bool: the tokens that stay and were replaced by others; None: none was.
     """
 
     slots: Tensor
     into: Tensor | None
-    replaced: bool
+    replaced: Tensor | None
 
 
 @dataclass
@@ -72,7 +72,9 @@ class Tracer:
         visual, slots = source.tokens.visual.cpu(), source.tokens.slots.cpu()
         self._samples = [_SampleNotes(slots[b][visual[b]].tolist(), past) for b in range(batch)]
         merged = [
-            None if cut is None else (cut.slots.cpu(), cut.into.cpu() if cut.into is not None else None, cut.replaced)
+            None
+            if cut is None
+            else tuple(None if part is None else part.cpu() for part in (cut.slots, cut.into, cut.replaced))
             for cut in self.merged
         ]
         self.merged = []
@@ -174,8 +176,9 @@ def _stages(sample: int, notes: _SampleNotes, stages: Sequence[Stage], merged: S
             slots, into, replaced = cut
             if into is not None:
                 _absorb(stands_for, [number.get(slot) for slot in slots[sample].tolist()], into[sample].tolist())
-            if replaced:
-                stands_for |= dict.fromkeys(kept)
+            if replaced is not None:
+                changed = {number.get(slot) for slot in slots[sample][replaced[sample]].tolist()}
+                stands_for |= dict.fromkeys(token for token in kept if token in changed)
         several = tuple((token, stands_for[token]) for token in kept if token in stands_for)
         found.append(PrefillStage(stage.layer, tuple(kept), several))
     # A cut before layer 0 leaves nothing of what was before it, and one that changes nothing of a sample is none.

@@ -113,7 +113,7 @@ class TokenMap:
             absorbs.scatter_reduce_(1, selection.merge_into.clamp(min=0), merges.to(torch.uint8), "amax")
             merged = merged | absorbs.bool()
         if selection.hidden is not None:
-            merged = merged | (selection.keep & self.visual)
+            merged = merged | (selection.changed & self.visual)
         return index, TokenMap(
             slots=slots,
             places=places,
@@ -126,12 +126,11 @@ class TokenMap:
         )
 
     def _order(self, behind: Tensor) -> Tensor:
-        """Return the order of rows ``[batch, rows]`` with those in ``behind`` moved after the last visual row."""
+        """Return the order of rows ``[batch, rows]``; rows with an entry in ``behind`` (not -1) move after that row."""
         rows = torch.arange(self.width, device=self.slots.device)
-        last = (rows * self.visual).amax(1, keepdim=True)
-        # Keep room for all moved rows between the last visual row and the next row.
+        # Keep room for all moved rows between two rows.
         step = self.width + 1
-        return torch.where(behind, last * step + 1 + rows, rows * step).argsort(1)
+        return torch.where(behind >= 0, behind * step + 1 + rows, rows * step).argsort(1)
 
     def followed_by(self, other: TokenMap) -> TokenMap:
         """Concatenate this map with another."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from vistrim.core.layout import Grid
 from vistrim.core.model_facts import ModelFacts
 from vistrim.core.scores import AttentionRows
 from vistrim.core.selection import Selection
@@ -56,6 +57,36 @@ class Composition(Method):
         return self.part("input").reads_question
 
     @property
+    def reads_words(self) -> bool:  # type: ignore[override]
+        """Whether the part before the decoder does."""
+        return self.part("input").reads_words
+
+    @property
+    def shrinks_images(self) -> bool:  # type: ignore[override]
+        """Whether the part before the decoder does."""
+        return self.part("input").shrinks_images
+
+    @property
+    def shrunk_grid(self) -> Grid | None:
+        """Of the part before the decoder."""
+        return self.part("input").shrunk_grid
+
+    @property
+    def reads_features(self) -> bool:  # type: ignore[override]
+        """Whether the part in prefill does."""
+        return self.part("prefill").reads_features
+
+    @property
+    def reads_class_token(self) -> bool:  # type: ignore[override]
+        """Whether the part before the decoder does."""
+        return self.part("input").reads_class_token
+
+    @property
+    def caution(self) -> str:  # type: ignore[override]
+        """Of all parts."""
+        return "; ".join(part.caution for part in self.parts if part.caution)
+
+    @property
     def reads_prompt(self) -> bool:  # type: ignore[override]
         """Whether the part in prefill does."""
         return self.part("prefill").reads_prompt
@@ -89,6 +120,10 @@ class Composition(Method):
     def vision_states(self, feature_block: int) -> tuple[int, ...]:
         """Ask the part before the decoder."""
         return self.part("input").vision_states(feature_block)
+
+    def vision_keys(self, feature_block: int) -> tuple[int, ...]:
+        """Ask the part before the decoder."""
+        return self.part("input").vision_keys(feature_block)
 
     def select_input(self, tokens: InputTokens) -> Selection | None:
         """Ask the part before the decoder."""

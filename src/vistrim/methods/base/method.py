@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, NoReturn
 import torch
 from torch import Tensor, nn
 
+from vistrim.core.layout import Grid
 from vistrim.core.model_facts import ModelFacts
 from vistrim.core.scores import AttentionRows
 from vistrim.core.selection import Selection, keep_top
@@ -105,10 +106,20 @@ class Method(HasNotation):
     """What scores the cuts in prefill."""
     reads_question: ClassVar[bool] = False
     """Whether `select_input` is given the question embedding, for which the decoder reads the question first."""
+    reads_words: ClassVar[bool] = False
+    """Whether `select_input` is given which of the prompt's tokens are the question."""
     reads_prompt: ClassVar[bool] = False
     """Whether `select_prefill` reads the prompt's text although nothing scores the cut."""
     reads_vision: ClassVar[bool] = False
-    """Whether `select_input` is given what the vision tower computed: see `vision_blocks` and `vision_states`."""
+    """Whether `select_input` is given what the vision tower computed: see `vision_blocks` and those behind it."""
+    reads_class_token: ClassVar[bool] = False
+    """Whether it is also given the tower's class tokens, where there are any."""
+    shrinks_images: ClassVar[bool] = False
+    """Whether images are shrunk before the vision tower: see `shrunk_grid`."""
+    reads_features: ClassVar[bool] = False
+    """Whether `select_prefill` ranks by features: it is given the final normalisation, and looks at keys."""
+    caution: ClassVar[str] = ""
+    """What everyone who uses it should know about its answers; among the warnings of each report."""
     needs_grid: ClassVar[bool] = False
     """Whether `select_input` needs images whose visual tokens form a grid."""
 
@@ -187,6 +198,14 @@ class Method(HasNotation):
         return bool(getattr(self, "positions", "original") == "renumber")
 
     @property
+    def shrunk_grid(self) -> Grid | None:
+        """Rows and columns of patches of the images that a fitted method has shrunk.
+
+        Their features stand in the first places of each image, and zeros in the others; images then have no grid.
+        """
+        return None
+
+    @property
     def guidance(self) -> Guidance | None:
         """The guide of a fitted method that ranks by one."""
         return None
@@ -228,6 +247,10 @@ class Method(HasNotation):
 
     def vision_states(self, feature_block: int) -> tuple[int, ...]:
         """Blocks (0-based) of the vision tower whose output `select_input` asks for."""
+        return ()
+
+    def vision_keys(self, feature_block: int) -> tuple[int, ...]:
+        """Blocks (0-based) of the vision tower whose queries and keys `select_input` asks for."""
         return ()
 
     def select_input(self, tokens: InputTokens) -> Selection | None:

@@ -1,6 +1,6 @@
 """What methods see of the tokens at each stage."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -29,12 +29,25 @@ class VisionTokens:
         image follow each other.
     states : mapping of int to Tensor
         For each block that `Method.vision_states` asks for, ``[features, width]``: its output.
+    queries, keys : mapping of int to Tensor
+        For each block that `Method.vision_keys` asks for, ``[features, head_dim]`` float32: the queries and keys of its
+        attention as it multiplies them (with bias, behind RoPE where the tower has it, not scaled); mean over heads.
+    class_states : Tensor or None
+        ``[features, width]``, for methods that read it: the class token that the tower has put out beside each
+        feature's picture; None in a tower without one.
+    project : callable or None
+        The projector: makes embeddings ``[n, hidden]`` of rows ``[n, width]`` such as ``features`` has; None where no
+        visual token is made of one token of the tower alone.
     """
 
     attention: Mapping[int, Tensor]
     features: Tensor
     source: Tensor
     states: Mapping[int, Tensor] = field(default_factory=dict)
+    queries: Mapping[int, Tensor] = field(default_factory=dict)
+    keys: Mapping[int, Tensor] = field(default_factory=dict)
+    class_states: Tensor | None = None
+    project: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +77,12 @@ class InputTokens:
     question : Tensor or None
         ``[batch, hidden]``, for methods that read it: the decoder's last hidden state, after the final normalisation,
         at the last token of the text behind the sample's last image, which it has read alone.
+    whole : tuple of tuple of int
+        For each image of each sample (see ``images``), the number of the image or video of the prompt that it is of:
+        the tiles of an image have the same, as have the frames of a video.
+    words : Tensor or None
+        ``[batch, tokens]`` bool, for methods that read them: the text behind the sample's last image, up to where the
+        answer begins; where there is none, all text of the prompt. Its embeddings are in ``embeddings``.
     """
 
     embeddings: Tensor
@@ -75,6 +94,8 @@ class InputTokens:
     depth: int = 0
     guidance: Tensor | None = None
     question: Tensor | None = None
+    whole: tuple[tuple[int, ...], ...] = ()
+    words: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +125,9 @@ class LayerTokens:
         What ``scores`` was made of, in prefill; None for a method that ranks by a guide or by nothing.
     prompt : Tensor or None
         ``[batch, tokens]`` bool, in prefill: False for padding and for what is behind the prompt (drafts, answers).
+    norm : callable or None
+        The decoder's final normalisation of hidden states ``[..., hidden]``, in prefill, for methods that rank by
+        features; these find the keys of the layer before in ``attention.key``.
     """
 
     scores: Tensor
@@ -115,3 +139,4 @@ class LayerTokens:
     hidden: Tensor | None = None
     attention: AttentionRows | None = None
     prompt: Tensor | None = None
+    norm: Callable[[Tensor], Tensor] | None = None

@@ -1,0 +1,115 @@
+"""DART: one cut inside the decoder that keeps what is least like a few pivots, without any attention."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vistrim.core.pivots import least_like, strongest
+from vistrim.core.query_text import text_behind_images
+from vistrim.core.schedules import budget, check_keep
+from vistrim.core.scores import AttentionRows
+from vistrim.core.selection import Selection
+from vistrim.methods.base.method import Positions
+from vistrim.methods.base.one_cut import OneCut
+from vistrim.methods.base.registry import register
+from vistrim.methods.base.stage_inputs import LayerTokens
+
+
+@register
+@dataclass(frozen=True)
+class DART(OneCut):
+    r"""Keep pivots, and the visual tokens that are least like each of them, before one decoder layer.
+
+    *Pivots*: the ``image_pivots`` visual tokens and the ``text_pivots`` tokens of the text behind the image with the
+    largest L1 norm of their keys at layer :math:`K - 1` (all heads). *Choice*: with T tokens to keep and p pivots of
+    both kinds, each pivot in turn takes the :math:`\lfloor T / p \rfloor` visual tokens that are left with the lowest
+    cosine to it, of the hidden states behind layer :math:`K - 1` and the final normalization. Image pivots stay, too:
+    :math:`\text{image\_pivots} + p \lfloor T / p \rfloor` tokens are kept, 132 for 128.
+
+    Parameters
+    ----------
+    keep : int or float
+        :math:`T` per image: a whole number from 2 on, or a share in (0, 1] of the visual tokens. The authors use 192,
+        128 and 64 of 576. As the first layers process all tokens, it is no mean over layers.
+    layer : int
+        :math:`K`, at least 1: the first layer (0-based) that runs on fewer tokens.
+    image_pivots, text_pivots : int
+        Pivots of a sample, at least one of both together.
+    positions : {"original", "renumber"}
+        RoPE positions of the tokens that are left: each its own as the authors have them, or consecutive.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range.
+
+    Notes
+    -----
+    Source: arXiv 2502.11494 (EMNLP 2025) and its code as copied in github.com/xqy1111111/DART at d6a5af6. The paper's
+    words are of removing duplicates; the code, which is followed, compares tokens with pivots alone and has no
+    threshold. Deviations: pivots take in the order in which they stand, where the code has that of a Python set of
+    numbers; all images of a sample are one set of tokens, with T for each; where a sample has fewer tokens than are to
+    be kept, it keeps all, and where the text has fewer tokens than pivots, the strongest takes for those missing. A
+    prompt without text behind the image has its last token for that.
+    """
+
+    name = "dart"
+    summary = "Keeps the visual tokens that are least like a few pivots, before one decoder layer"
+    needs = "keys and hidden states of one layer, and the final normalization"
+    kv_cache = "full below the cut, small from it on"
+    source = "arXiv 2502.11494"
+    reads_features = True
+    reads_prompt = True
+
+    keep: int | float = 128
+    layer: int = 2
+    image_pivots: int = 4
+    text_pivots: int = 4
+    positions: Positions = "original"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_keep("keep", self.keep)
+        for name in ("image_pivots", "text_pivots"):
+            if type(getattr(self, name)) is not int or getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)}: must be a whole number from 0 on")
+        if not self.image_pivots + self.text_pivots:
+            raise ValueError("image_pivots=0 and text_pivots=0: there must be at least one pivot")
+
+    def score(self, attention: AttentionRows, visual: Tensor) -> Tensor:
+        """Nothing: tokens are not ranked by attention."""
+        return torch.zeros_like(visual, dtype=torch.float32)
+
+    def select_prefill(self, layer: int, tokens: LayerTokens) -> Selection | None:
+        """Keep pivots and what is least like them."""
+        assert tokens.hidden is not None
+        assert tokens.attention is not None
+        assert tokens.norm is not None
+        assert tokens.prompt is not None
+        device = tokens.visual.device
+        text = text_behind_images(tokens.visual, tokens.prompt)
+        last = tokens.attention.places[:, -1].to(device)
+        states = tokens.norm(tokens.hidden).to(device)
+        key = tokens.attention.key[:, :, -tokens.attention.tokens :].to(device)
+        kept, counts = [], []
+        for sample, (held, images) in enumerate(zip(tokens.held, tokens.images, strict=True)):
+            each = self._each(held, images)
+            count = self.image_pivots + each * (self.image_pivots + self.text_pivots)
+            if count >= held:
+                kept.append(tokens.visual[sample])
+                counts.append(held)
+                continue
+            visual = tokens.visual[sample]
+            image = strongest(key[sample], visual, self.image_pivots)
+            words = text[sample].index_fill(0, last[sample], True) & ~visual
+            pivots = torch.cat([image, strongest(key[sample], words, self.text_pivots)])
+            stays = torch.zeros_like(visual).index_fill(0, image, True)
+            kept.append(stays | least_like(states[sample], pivots, visual & ~stays, each))
+            counts.append(count)
+        return Selection(torch.stack(kept), tuple(counts), renumber=self.renumbers)
+
+    def _each(self, held: int, images: int) -> int:
+        """Tokens that each pivot takes."""
+        wanted = budget(self.keep, held) if isinstance(self.keep, float) else self.keep * images
+        return wanted // (self.image_pivots + self.text_pivots)

@@ -1,0 +1,108 @@
+"""Downsample: shrink the image before the vision tower (a baseline)."""
+
+from dataclasses import dataclass, field
+
+import torch
+
+from vistrim.core.layout import Grid
+from vistrim.core.model_facts import ModelFacts
+from vistrim.core.schedules import budget, check_keep
+from vistrim.core.selection import Selection
+from vistrim.errors import UnsupportedGenerationError
+from vistrim.methods.base.method import Method, Positions, check_positions
+from vistrim.methods.base.per_image import units
+from vistrim.methods.base.registry import register
+from vistrim.methods.base.stage_inputs import InputTokens
+from vistrim.methods.pool import smaller_grid
+
+
+@register
+@dataclass(frozen=True)
+class Downsample(Method):
+    """Shrink every image by area averaging, so that the vision tower itself sees fewer patches.
+
+    Its position embeddings are interpolated. The features of the smaller image stand in the first places of its
+    placeholders, and the rest goes. A baseline: whoever can afford no more tokens could just have sent a smaller image.
+
+    Parameters
+    ----------
+    keep : int or float
+        Tokens per image: a whole number from 2 on, or a share in (0, 1]. The image gets the largest grid of at most so
+        many patches; of several, the one shaped most alike.
+    positions : {"renumber", "original"}
+        RoPE positions of the tokens that are left and of the text behind: consecutive, as if the placeholders had been
+        that few; or each its own.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range.
+
+    Notes
+    -----
+    For models whose images all have one grid of patches, each of which becomes a visual token. Where the processor
+    chooses the grid, it can be asked for smaller images, and the refusal names the option.
+    """
+
+    name = "downsample"
+    summary = "Shrinks each image before the vision tower (baseline)"
+    needs = "a tower with one grid of patches for all images, whose position embeddings can be interpolated"
+    stages = ("input",)
+    kv_cache = "small in every layer"
+    source = "baseline"
+    shrinks_images = True
+
+    keep: int | float = 0.25
+    positions: Positions = "renumber"
+
+    def __post_init__(self) -> None:
+        check_keep("keep", self.keep)
+        check_positions(self.positions)
+
+    def fitted(self, model: ModelFacts) -> Method:
+        """With the grid of the smaller images."""
+        if model.grid is None:
+            return self
+        rows, columns = model.grid
+        grid = smaller_grid(rows, columns, budget(self.keep, rows * columns))
+        return FittedDownsample(self.keep, self.positions, grid=grid)
+
+
+@dataclass(frozen=True)
+class FittedDownsample(Downsample):
+    """`Downsample` on a model.
+
+    Parameters
+    ----------
+    grid : tuple of int
+        Rows and columns of patches of a smaller image.
+    """
+
+    grid: Grid = field(kw_only=True)
+
+    @property
+    def shrunk_grid(self) -> Grid:
+        """Rows and columns of patches of a smaller image."""
+        return self.grid
+
+    def select_input(self, tokens: InputTokens) -> Selection:
+        """Keep the first places of each image, where the features of the smaller one are.
+
+        Raises
+        ------
+        UnsupportedGenerationError
+            If images were encoded elsewhere, at their own size.
+        """
+        if any(grid is not None for grids in tokens.grids for grid in grids):
+            raise UnsupportedGenerationError(
+                "downsample shrinks images before the vision tower, but these were encoded before: pass `pixel_values`"
+            )
+        keep, counts = torch.zeros_like(tokens.visual), []
+        for sample in range(len(tokens.images)):
+            kept = 0
+            for unit in units(tokens, sample, "tile"):
+                count = min(unit.n, self.grid[0] * self.grid[1])
+                keep[sample, unit.where[:count]] = True
+                kept += count
+            counts.append(kept)
+        return Selection(keep, tuple(counts), renumber=self.renumbers)

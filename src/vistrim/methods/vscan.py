@@ -1,0 +1,159 @@
+"""VScan: local and global tokens before the decoder, the others merged into them, and one cut in its middle."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+
+from vistrim.core.groups import ranks, windows
+from vistrim.core.model_facts import ModelFacts
+from vistrim.core.schedules import budget, check_keep, scaled_to_depth
+from vistrim.core.selection import Selection, keep_top
+from vistrim.core.similarity import cosines
+from vistrim.methods.base.composition import Composition
+from vistrim.methods.base.method import Method, Positions, check_layer, check_positions
+from vistrim.methods.base.per_image import ImageChoice, ImageTokens, PerImage
+from vistrim.methods.base.registry import register
+from vistrim.methods.base.stage_inputs import LayerTokens
+
+SIDE = 4
+"""Windows along each side of an image."""
+SHALLOW, DEEP = 5, 22
+"""Blocks (0-based) of CLIP-L whose attention chooses local and global tokens."""
+LAYER = 16
+"""Of the cut, in a decoder of 32 layers."""
+
+
+@register
+@dataclass(frozen=True)
+class VScan(Composition):
+    r"""Keep local and global tokens of each image, merge the others into them, and cut once in the decoder's middle.
+
+    *Before the decoder*, for T tokens: the image is cut into 4 x 4 windows, and in each the
+    :math:`\lfloor \lfloor T / 2 \rfloor / 16 \rfloor` patches stay that the class token attends to most in a shallow
+    block of the vision tower (local tokens); of the others stay those that it attends to most in the block whose output
+    becomes the visual tokens, up to T (global tokens). Every other token is merged into the kept one whose projected
+    features are most like its own: the mean of all of them. *Before decoder layer* ``layer`` the tokens stay that the
+    last prompt token attends to most in this layer (mean over heads).
+
+    Parameters
+    ----------
+    keep : int or float
+        :math:`T` per image (or tile): a whole number from 2 on, or a share in (0, 1].
+    layer : int, optional
+        First layer (0-based, at least 1) that runs on ``left`` tokens. None: 16, scaled to the decoder's depth from 32.
+    left : int or float
+        Tokens per image (or tile) from there on: a whole number from 2 on, or a share in (0, 1] of those that entered.
+        The authors' pairs of ``keep`` and ``left`` are 96 and 32, 192 and 64, 288 and 96, of 576.
+    positions : {"renumber", "original"}
+        RoPE positions of the tokens that are left: consecutive as the authors have them, or each its own.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range.
+
+    Notes
+    -----
+    Source: arXiv 2505.22654 (TMLR 2026) and github.com/Tencent/SelfEvolvingAgent, folder VScan, at a82450e. The shallow
+    block is number 5 (0-based) where block 22 makes the visual tokens; elsewhere in proportion. Deviations: global
+    tokens fill up to T where T is no multiple of 32 (the code then keeps fewer); any grid has 16 windows, as equal as
+    they can be (the code wants 24 x 24 patches). For a tower without a class token see
+    `vistrim.methods.base.class_attention.ClassAttention`.
+    """
+
+    name = "vscan"
+    summary = "Keeps local and global tokens, merges the others into them, and cuts once in the decoder's middle"
+    stages = ("input", "prefill")
+    needs = (
+        "a token grid, attention of the class token at two blocks of the vision tower, and of one row in the decoder"
+    )
+    kv_cache = "small in every layer, smaller from the cut on"
+    source = "arXiv 2505.22654"
+
+    keep: int | float = 96
+    layer: int | None = None
+    left: int | float = 32
+    positions: Positions = "renumber"
+
+    def __post_init__(self) -> None:
+        check_keep("keep", self.keep)
+        check_keep("left", self.left)
+        if self.layer is not None and (type(self.layer) is not int or self.layer < 1):
+            raise ValueError(f"layer={self.layer}: must be a whole number, at least 1")
+        check_positions(self.positions)
+
+    @cached_property
+    def parts(self) -> tuple[Method, ...]:
+        """Before the decoder, and inside."""
+        return LocalAndGlobal(self.keep, self.positions), MiddleCut(self.layer, self.left, self.positions)
+
+
+@dataclass(frozen=True)
+class LocalAndGlobal(PerImage):
+    """What `VScan` does before the decoder; for the parameters see there."""
+
+    name = "vscan"
+    reads_vision = True
+    needs_grid = True
+
+    keep: int | float
+    positions: Positions
+
+    def vision_blocks(self, feature_block: int) -> tuple[int, ...]:
+        """A shallow block, and the one that makes the visual tokens."""
+        return (feature_block * SHALLOW // DEEP, feature_block)
+
+    def choose(self, image: ImageTokens) -> ImageChoice:
+        """Keep local and global tokens, and merge the others."""
+        assert image.embeddings is not None
+        rows, columns = image.grid or (0, 0)
+        if rows * columns != image.n:
+            own = "form none" if image.grid is None else f"are {image.n} instead of {rows} x {columns}"
+            raise ValueError(f"vscan needs a grid of tokens, and those of this image {own}: use visionzip instead")
+        count = image.budget(self.keep)
+        if count == image.n:
+            return ImageChoice(torch.arange(count))
+        # In a shallow tower both may be the same block. Separators come last.
+        scores = [values.nan_to_num(nan=-1.0) for values in image.attention.values()]
+        shallow, deep = scores[0], scores[-1]
+        each = count // 2 // SIDE**2
+        is_local = ranks(shallow, windows(rows, columns, SIDE, shallow.device), SIDE**2) < each
+        # Local ones first, and then by attention.
+        order = deep.masked_fill(is_local, torch.inf).argsort(descending=True, stable=True)
+        keep = order[:count].sort().values
+        alike = cosines(image.embeddings)[:, keep.to(image.embeddings.device)].to(keep.device)
+        into = keep[alike.argmax(1)]
+        return ImageChoice(keep, into.index_fill(0, keep, -1))
+
+
+@dataclass(frozen=True)
+class MiddleCut(Method):
+    """What `VScan` does inside the decoder; for the parameters see there."""
+
+    name = "vscan"
+    stages = ("prefill",)
+    ranks_by = "layer ahead"
+
+    layer: int | None
+    left: int | float
+    positions: Positions
+
+    def fitted(self, model: ModelFacts) -> Method:
+        """With the layer."""
+        depth = model.decoder.layers
+        layer = scaled_to_depth(LAYER, depth) if self.layer is None else self.layer
+        check_layer("layer", layer, depth)
+        return replace(self, layer=layer)
+
+    def prefill_layers(self, depth: int) -> tuple[int, ...]:
+        """The one cut."""
+        return () if self.layer is None else (self.layer,)
+
+    def select_prefill(self, layer: int, tokens: LayerTokens) -> Selection:
+        """Keep the most attended tokens."""
+        counts = tuple(
+            budget(self.left, n) if isinstance(self.left, float) else min(held, self.left * images)
+            for n, held, images in zip(tokens.initial, tokens.held, tokens.images, strict=True)
+        )
+        return replace(keep_top(tokens.scores, tokens.visual, counts), renumber=self.renumbers)
