@@ -293,7 +293,7 @@ class Engine(NotCopied):
             self._thread.forward = Forward(*common)
         if is_new:
             encodings = self._thread.find_encodings()
-            encoded = encodings.pictures if encodings is not None else ()
+            encoded = encodings.images if encodings is not None else ()
             recorder.begin_prefill(batch, length, past, cache, prompt, encoded)
             recorder.unseen = self._thread.inputs is not None and self._thread.inputs.unseen
 

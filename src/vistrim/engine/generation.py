@@ -309,6 +309,6 @@ def _check_drafts(call: GenerateCall, acts_in_decode: bool) -> None:
         refuse("prompt-lookup decoding with a sliding window", "leave out `prompt_lookup_num_tokens`")
 
 
-def refuse(reason: str, way_out: str) -> None:
+def refuse(reason: str, fix: str) -> None:
     """Raise the error that names what is not supported, and the way out."""
-    raise UnsupportedGenerationError(f"vistrim does not support {reason}: {way_out}")
+    raise UnsupportedGenerationError(f"vistrim does not support {reason}: {fix}")

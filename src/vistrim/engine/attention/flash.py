@@ -99,7 +99,7 @@ def refuse_packed_images(config: Any, call: dict[str, Any]) -> None:
         refuse_packed(None, call)
 
 
-def refuse_packed_pictures(kernel: str, arguments: dict[str, Any]) -> None:
+def refuse_packed_tower(kernel: str, arguments: dict[str, Any]) -> None:
     """Refuse to read the attention of images packed into one sequence, whose borders only FlashAttention knows.
 
     Parameters

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from vistrim.core.scores import Softmax
-from vistrim.engine.attention.flash import kernel_for, looks_back, refuse_packed_pictures
+from vistrim.engine.attention.flash import kernel_for, looks_back, refuse_packed_tower
 from vistrim.engine.hooks import NotCopied
 
 _NAME = "vistrim"
@@ -131,7 +131,7 @@ def _intercepted_attention(
     else:
         output = _own_kernel(module, query, key, value, attention_mask, softmax, kwargs)
     if found.read is not None or found.read_values is not None:
-        refuse_packed_pictures(config.vistrim_real._attn_implementation, kwargs)
+        refuse_packed_tower(config.vistrim_real._attn_implementation, kwargs)
     if found.read is not None:
         found.read(query.detach(), key.detach(), shown, softmax)
     if found.read_values is not None:

@@ -145,7 +145,7 @@ class Guide:
             lengths=tuple(collector.lengths.tolist()),
             received=collector.received,
             exit_scores=() if scores is None else tuple(scores.tolist()),
-            images=tuple(map(len, self._pictures(collector))),
+            images=tuple(map(len, self._images(collector))),
             prompt_tokens=collector.prompt.tokens.n_valid,
             visual_tokens=collector.prompt.tokens.n_visual,
             pad=settings["pad_token_id"],
@@ -170,11 +170,11 @@ class Guide:
         logits = output.logits[:longest] if output.logits else None
         return collector, output.sequences[:, ids.shape[1] :][:, :longest], logits
 
-    def _pictures(self, collector: AttentionCollector) -> tuple[tuple[Picture, ...], ...]:
+    def _images(self, collector: AttentionCollector) -> tuple[tuple[Picture, ...], ...]:
         prompt = collector.prompt
         if not prompt.inputs.placeholders:
             return ((),) * len(prompt.tokens.n_visual)
-        return prompt.pictures.of_sample
+        return prompt.images.of_sample
 
     def _flops(self, collector: AttentionCollector, best: KeepBest | None) -> tuple[int, ...]:
         """Count the FLOPs per sample. The last token of an answer is never an input."""
@@ -182,7 +182,7 @@ class Guide:
         steps = [length - 1 for length in collector.lengths.tolist()]
         flops = []
         for whole, visual, pictures, read in zip(
-            tokens.n_valid, tokens.n_visual, self._pictures(collector), steps, strict=True
+            tokens.n_valid, tokens.n_visual, self._images(collector), steps, strict=True
         ):
             spent = vision_flops(self.spec.images.cost, pictures) or 0 if self.spec.images.cost else 0
             spent += prefill_flops(shape, [whole] * shape.layers) + decode_flops(shape, whole, read)

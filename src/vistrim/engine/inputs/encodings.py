@@ -43,7 +43,7 @@ class Encodings:
     shrinking: Shrinking | None = None
 
     @property
-    def pictures(self) -> tuple[Picture, ...]:
+    def images(self) -> tuple[Picture, ...]:
         """All pictures that were encoded."""
         return tuple(picture for images in self.shapes.values() for image in images for picture in image.pictures)
 

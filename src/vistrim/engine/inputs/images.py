@@ -13,7 +13,7 @@ from vistrim.errors import UnsupportedGenerationError
 
 
 @dataclass(frozen=True)
-class PromptPictures:
+class PromptImages:
     """The pictures of a batch of prompts.
 
     Attributes
@@ -22,7 +22,7 @@ class PromptPictures:
         ``[batch, tokens]`` long: for a placeholder the number of its picture in its sample, from 0; -1 for text.
     of_sample : tuple of tuple of Picture
         The pictures of each sample: those of images, and behind them those of videos.
-    images : mapping of str to tuple
+    by_modality : mapping of str to tuple
         For each modality, the images (or videos) of each sample.
     mixed : bool
         Whether tokens of several pictures stand among each other.
@@ -32,7 +32,7 @@ class PromptPictures:
 
     number: Tensor
     of_sample: tuple[tuple[Picture, ...], ...]
-    images: Mapping[str, tuple[tuple[ImageShape, ...], ...]]
+    by_modality: Mapping[str, tuple[tuple[ImageShape, ...], ...]]
     mixed: bool = False
     whole: tuple[tuple[int, ...], ...] = ()
 
@@ -45,9 +45,9 @@ class PromptPictures:
         return tuple(tuple(row[: len(own)]) for row, own in zip(counts, self.of_sample, strict=True))
 
 
-def find_pictures(
+def find_images(
     placeholders: Mapping[str, Tensor], shapes: Mapping[str, Sequence[ImageShape]], device: torch.device
-) -> PromptPictures:
+) -> PromptImages:
     """Assign the placeholders of a batch to its images and videos, in order (waits for the device once).
 
     Parameters
@@ -75,7 +75,7 @@ def find_pictures(
     mixed = False
     for (modality, places), wanted in zip(found.items(), counts, strict=True):
         images = shapes.get(modality, ())
-        dealt = _deal(images, wanted, modality)
+        dealt = _assign(images, wanted, modality)
         of_modality[modality] = tuple(map(tuple, dealt))
         pieces = []
         for sample, own in enumerate(dealt):
@@ -87,10 +87,10 @@ def find_pictures(
                 whole[sample] += (number_of_image,) * len(image.pictures)
         if pieces:
             number[places] = torch.cat(pieces).to(device)
-    return PromptPictures(number, tuple(of_sample), of_modality, mixed, tuple(whole))
+    return PromptImages(number, tuple(of_sample), of_modality, mixed, tuple(whole))
 
 
-def _deal(images: Sequence[ImageShape], wanted: Sequence[int], modality: str) -> list[list[ImageShape]]:
+def _assign(images: Sequence[ImageShape], wanted: Sequence[int], modality: str) -> list[list[ImageShape]]:
     """Give each sample the next images until its placeholders are filled."""
     total, given = sum(wanted), sum(image.tokens for image in images)
     if total == 0:

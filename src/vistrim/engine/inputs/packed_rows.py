@@ -38,7 +38,7 @@ def positions_restart(positions: Tensor | None, valid: Tensor | None) -> Tensor 
     return back.any()
 
 
-def mask_parts_rows(mask: Tensor | None) -> bool:
+def mask_separates_rows(mask: Tensor | None) -> bool:
     """Whether a mask without padding hides a token from the next one, as transformers does between packed samples.
 
     Parameters

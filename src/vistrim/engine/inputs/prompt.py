@@ -14,7 +14,7 @@ from torch import Tensor
 from vistrim.architectures import ModelSpec
 from vistrim.core.layout import ImageShape, left_of
 from vistrim.engine.inputs.encodings import given_shapes, merged_shapes
-from vistrim.engine.inputs.images import PromptPictures, find_pictures
+from vistrim.engine.inputs.images import PromptImages, find_images
 from vistrim.engine.inputs.packed_rows import positions_restart
 from vistrim.engine.inputs.prompt_ends import Border, check_ends, find_ends
 from vistrim.engine.tokens.token_map import TokenMap
@@ -139,9 +139,9 @@ class Prompt:
     packed: bool
 
     @cached_property
-    def pictures(self) -> PromptPictures:
+    def images(self) -> PromptImages:
         """Which picture each visual token belongs to (waits for the device once)."""
-        return find_pictures(self.inputs.placeholders, self.inputs.shapes, self.tokens.slots.device)
+        return find_images(self.inputs.placeholders, self.inputs.shapes, self.tokens.slots.device)
 
     @cached_property
     def layout(self) -> ImageLayout:
@@ -151,7 +151,7 @@ class Prompt:
         found = found.to(tokens.slots.device)
         last = torch.where(tokens.visual, tokens.slots, tokens.slots[:, :1] - 1).amax(1, keepdim=True)
         before = tokens.valid & ~tokens.visual & (tokens.slots < last)
-        images = tuple(map(len, self.pictures.of_sample))
+        images = tuple(map(len, self.images.of_sample))
         return ImageLayout(found.cumsum(1) - 1, images, last, tuple(before.sum(1).tolist()))
 
 

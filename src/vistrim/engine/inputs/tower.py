@@ -120,17 +120,17 @@ class TowerRecord:
             self.keys.setdefault(block, []).append(key.float().mean(1))
         if block not in self.reads.attention:
             return
-        pictures, _, rows, _ = query.shape
+        images, _, rows, _ = query.shape
         seen = counted = None
         if mask is not None and self.tower.packed is None:
             # Padding sees nothing that counts.
-            seen = visible(mask)[:, 0].expand(pictures, rows, -1)
+            seen = visible(mask)[:, 0].expand(images, rows, -1)
             counted = seen.diagonal(dim1=1, dim2=2)
         if self.tower.has_cls:
             # A copy, so that the other rows are not held.
             query, counted = query[:, :, :1].clone(), None
             seen = seen[:, :1] if seen is not None else None
-        places = torch.arange(query.shape[2], device=query.device).expand(pictures, -1)
+        places = torch.arange(query.shape[2], device=query.device).expand(images, -1)
         attention = AttentionRows(query, key, seen, softmax, key.shape[2], places, counted)
         self.rows.setdefault(block, []).append(attention)
 
@@ -242,13 +242,13 @@ def _received(calls: Sequence[AttentionRows], sizes: list[int] | None) -> list[T
     """
     if sizes is None:
         return [call.received() for call in calls]
-    total = torch.cat([_sum_over_rows(part) for call in calls for part in _pictures(call, sizes)], 1)
+    total = torch.cat([_sum_over_rows(part) for call in calls for part in _split_images(call, sizes)], 1)
     # A row that sees only a window of its picture pays nothing to the rest of it.
     rows = torch.tensor(sizes, device=total.device)
     return [total / rows.repeat_interleave(rows)]
 
 
-def _pictures(call: AttentionRows, sizes: list[int]) -> list[AttentionRows]:
+def _split_images(call: AttentionRows, sizes: list[int]) -> list[AttentionRows]:
     """One call for each picture, of a call for all of them (by a mask or a kernel that keeps them apart)."""
     if call.tokens != sum(sizes):
         return [call]

@@ -16,7 +16,7 @@ from vistrim.engine.attention.flash import refuse_packed
 from vistrim.engine.attention.look_ahead import queries_and_keys
 from vistrim.engine.cache.layers import Incoming, refuse_cropping
 from vistrim.engine.hooks import Call
-from vistrim.engine.inputs.packed_rows import mask_parts_rows, refuse_in_packed_rows
+from vistrim.engine.inputs.packed_rows import mask_separates_rows, refuse_in_packed_rows
 from vistrim.engine.inputs.query_rows import QueryRows
 from vistrim.engine.inputs.question import question_rows
 from vistrim.engine.inputs.tower import TowerRecord
@@ -95,7 +95,7 @@ class Prefill(LayerInputs):
     def before_layer(self, layer: int, hidden: Tensor, kwargs: Call) -> tuple[Tensor, Call] | None:
         cached = self.cache.layers[layer] if self.cache is not None else None
         if layer == 0:
-            self._look_for_packing(kwargs)
+            self._detect_packing(kwargs)
         if layer == 0 and any(self.entered):
             with self.recorder.selecting():
                 hidden = self._enter(hidden, kwargs)
@@ -139,14 +139,14 @@ class Prefill(LayerInputs):
             refuse_cropping(self.cache.layers)
         return restore_length(hidden, self.places, self.tokens.valid, self.length)
 
-    def _look_for_packing(self, kwargs: Call) -> None:
+    def _detect_packing(self, kwargs: Call) -> None:
         """Note whether there are several samples in a row, and refuse what cannot do with that at all."""
         mask = kwargs.get("attention_mask")
         if self.flash:
             refuse_packed(mask, kwargs)
         elif any(self.entered):
             padded = self.prompt.inputs.padding_mask is not None
-            self.packed = self.prompt.packed or (not padded and mask_parts_rows(mask))
+            self.packed = self.prompt.packed or (not padded and mask_separates_rows(mask))
         if self.packed and any(self.layer_cuts):
             refuse_in_packed_rows(self.method.name)
 
@@ -167,7 +167,7 @@ class Prefill(LayerInputs):
             hidden = self._cut(0, hidden, selection, kwargs)
             self.entered = self.tokens.n_visual
         if self.cuts:
-            self.images = tuple(map(len, self.prompt.pictures.of_sample))
+            self.images = tuple(map(len, self.prompt.images.of_sample))
             prompt = self._in_prompt()
             chosen = self.method.query_rows(hidden, self.tokens.visual, prompt)
             asking = check_query_rows(chosen, self.method, self.tokens, prompt)
@@ -176,7 +176,7 @@ class Prefill(LayerInputs):
         return hidden
 
     def _select_input(self, hidden: Tensor) -> Any:
-        pictures, visual = self.prompt.pictures, self.tokens.visual
+        images, visual = self.prompt.images, self.tokens.visual
         inputs = self.prompt.inputs
         vision = None
         if self.vision is not None:
@@ -185,10 +185,10 @@ class Prefill(LayerInputs):
             InputTokens(
                 embeddings=hidden,
                 visual=visual,
-                images=pictures.count(visual),
-                grids=tuple(tuple(picture.grid for picture in own) for own in pictures.of_sample),
-                image_of=pictures.number,
-                whole=pictures.whole,
+                images=images.count(visual),
+                grids=tuple(tuple(picture.grid for picture in own) for own in images.of_sample),
+                image_of=images.number,
+                whole=images.whole,
                 words=question_rows(self.prompt) if self.method.reads_words else None,
                 vision=vision,
                 depth=self.spec.decoder_shape.layers,

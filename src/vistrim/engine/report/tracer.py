@@ -87,7 +87,7 @@ class Tracer:
                 for modality, found in places.items():
                     tokens = [number.get(slot) for slot in slots[b][found[b]].tolist()]
                     notes.groups += token_groups(
-                        modality, source.pictures.images[modality][b], tokens, self.parts_unknown
+                        modality, source.images.by_modality[modality][b], tokens, self.parts_unknown
                     )
 
     def look_at(self, step: int, cache: Cache) -> None:
