@@ -109,7 +109,7 @@ def test_a_new_handle_waits_for_old_generations(pool):
     with generating(pool, model, inputs) as future:
         run.detach()
         for handle in (other, run):
-            with pytest.raises(UnsupportedModelError, match="let generations that began there end"):
+            with pytest.raises(UnsupportedModelError, match="let generations that began in it end"):
                 handle.attach()
     assert same(future.result(), expected)
     with other:

@@ -227,7 +227,7 @@ def test_on_quantised_weights():
 REFUSED = {
     "virtual tokens": lambda: peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4),
     "PREFIX_TUNING": lambda: peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4),
-    "counts from the end": lambda: peft.LoraConfig(
+    "counted from the end": lambda: peft.LoraConfig(
         task_type="CAUSAL_LM", target_modules=["q_proj"], alora_invocation_tokens=[5, 6]
     ),
 }
