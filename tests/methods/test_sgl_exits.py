@@ -73,7 +73,7 @@ def check_report(report, each, samples, use_cache):
     else:
         assert report.kv_fraction_mean is None
     assert report.to_dict()["exited"] == report.exited
-    assert any("answered alone" in label for label, _ in report.rows())
+    assert any("early exits" in label for label, _ in report.rows())
 
 
 def test_fractions_of_the_cache_count_exits_as_nothing():
@@ -94,7 +94,7 @@ def test_no_exit_score_is_computed_without_a_threshold():
         plain(model, inputs)
     assert run.report.exit_scores == []
     assert run.report.exited == [False] * 3
-    assert not any("answered alone" in label for label, _ in run.report.rows())
+    assert not any("early exits" in label for label, _ in run.report.rows())
 
 
 def test_answers_that_end_early_are_padded_as_the_model_pads():

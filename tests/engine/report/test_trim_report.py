@@ -248,6 +248,6 @@ def test_exit_layers():
         tiny.generate(model, inputs)
     assert run.report.exit_layers == [3, 3, 3, None]
     assert run.report.to_dict()["exit_layers"] == [3, 3, 3, None]
-    assert ("  withdrawn before layer", "3, 3, 3") in run.report.rows()
+    assert ("  no visual tokens from layer", "3, 3, 3") in run.report.rows()
     assert half.report.exit_layers == [None] * 4
-    assert not any("withdrawn" in label for label, _ in half.report.rows())
+    assert not any("no visual tokens from" in label for label, _ in half.report.rows())

@@ -1,4 +1,4 @@
-"""Where the visual tokens of a prompt lie: on grids over its images, as far as the model's arrangement has any."""
+"""Locations of the visual tokens of a prompt: grids over its images, if the layout of the model has any."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from itertools import accumulate, pairwise
 from vistrim.core.layout import Grid, ImageShape
 from vistrim.engine.report.trace import TokenGroup
 
-SEPARATOR = "a separator between rows of tokens, which shows nothing"
-NO_GRID = "the tokens form no grid on the image, or none that is known for this model"
-MIXED = "tokens of several tiles or frames are mixed, and their arrangement is not known for this model"
+SEPARATOR = "a separator between rows of tokens, which belongs to no part of the image"
+NO_GRID = "the tokens form no grid on the image, or it is not known for this model"
+MIXED = "tokens of several tiles or frames are interleaved, and their layout is not known for this model"
 
 
 def token_groups(
     modality: str, images: Sequence[ImageShape], tokens: Sequence[int | None], parts_unknown: bool = False
 ) -> list[TokenGroup]:
-    """Sort the tokens of a sample's images (or videos) into groups.
+    """Group the tokens of a sample's images or videos.
 
     Parameters
     ----------
     modality : str
         "image" or "video".
     images : sequence of ImageShape
-        In prompt order.
+        The images or videos, in prompt order.
     tokens : sequence of int or None
-        The visual token at each of their places in the prompt; None where it cannot be removed.
+        Visual token at each of their placeholders. None if it cannot be removed.
     parts_unknown : bool
-        Whether a picture may be a tile of an image, which nothing tells the model.
+        Whether the model is not told which inputs of the vision tower are tiles of one image.
     """
     ends = accumulate((image.tokens for image in images), initial=0)
     groups = [
