@@ -26,7 +26,7 @@ AttentionReader = Callable[[Tensor, Tensor, Tensor | None, Softmax], None]
 mask and the softmax parameters of the layer."""
 
 ValueReader = Callable[[Tensor, Tensor, Tensor, Tensor | None, Softmax], None]
-"""As `AttentionReader`, with the values ``[batch, kv_heads, columns, head_dim]`` behind the key."""
+"""As `AttentionReader`, with the values ``[batch, kv_heads, columns, head_dim]`` after the key."""
 
 Kernel = Callable[[Tensor, Tensor, Tensor, Tensor | None, float, float], Tensor]
 """Receives query, key, value ``[batch, kv_heads, columns, head_dim]``, mask, scaling and dropout; returns the output
@@ -49,7 +49,7 @@ class Interception:
         Whether positions are not passed to the kernel. FlashAttention would interpret the gaps of removed tokens as
         borders of packed sequences.
     read_values : ValueReader or None
-        Who wants to read values, too.
+        Called after the attention, with the values.
     """
 
     read: AttentionReader | None = None
