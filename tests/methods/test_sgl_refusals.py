@@ -93,11 +93,14 @@ def test_what_exits_cannot_be_combined_with(options, way_out):
 
 MISFITS = {
     "model itself": (lambda: tiny.shared(), "the model itself"),
-    "tokens": (lambda: misfit(patch_size=8), r"4 visual tokens per image, the model 16"),
-    "image size": (lambda: misfit(image_size=32, patch_size=8), r"32 pixels, the model 16"),
-    "image token": (lambda: misfit(image_token_index=151), r"image token id 151, the model 150"),
-    "vocabulary": (lambda: guides.build(vocab_size=170), r"170 tokens, the model 160"),
-    "class token": (lambda: misfit(vision_feature_select_strategy="full"), "17 visual tokens per image, the model 16"),
+    "tokens": (lambda: misfit(patch_size=8), r"4 visual tokens per image, the large model 16"),
+    "image size": (lambda: misfit(image_size=32, patch_size=8), r"32 pixels, the large model 16"),
+    "image token": (lambda: misfit(image_token_index=151), r"image token id 151, the large model 150"),
+    "vocabulary": (lambda: guides.build(vocab_size=170), r"170 tokens, the large model 160"),
+    "class token": (
+        lambda: misfit(vision_feature_select_strategy="full"),
+        "17 visual tokens per image, the large model 16",
+    ),
 }
 
 
@@ -128,12 +131,12 @@ def test_a_guide_that_is_being_trimmed_is_refused():
     model, guide, inputs = tiny.build(), guides.build(), tiny.batch(tiny.RAGGED)
     run = trim(model, sgl(guide=guide))
     with trim(guide, PVTP()):
-        with pytest.raises(UnsupportedModelError, match="the guide is being trimmed"):
+        with pytest.raises(UnsupportedModelError, match="the guide model is being trimmed"):
             trim(model, sgl(guide=guide))
-        with pytest.raises(UnsupportedModelError, match="the guide is being trimmed"):
+        with pytest.raises(UnsupportedModelError, match="the guide model is being trimmed"):
             run.attach()
     with run:
-        with trim(guide, PVTP()), pytest.raises(UnsupportedModelError, match="the guide is being trimmed"):
+        with trim(guide, PVTP()), pytest.raises(UnsupportedModelError, match="the guide model is being trimmed"):
             tiny.generate(model, inputs)
         tiny.generate(model, inputs)
 

@@ -307,7 +307,7 @@ def test_a_guide_that_cannot_be_listened_to_is_refused():
     guide.set_attn_implementation("flex_attention")
     with pytest.raises(UnsupportedGenerationError, match="set_attn_implementation"):
         ask(guide, samples)
-    with trim(guide, PVTP()), pytest.raises(UnsupportedModelError, match="guide is being trimmed"):
+    with trim(guide, PVTP()), pytest.raises(UnsupportedModelError, match="guide model is being trimmed"):
         ask(guide, samples)
 
 

@@ -108,10 +108,12 @@ class Guide:
             If it is being trimmed, or in training mode.
         """
         if self.model.training:
-            raise UnsupportedModelError("the guide is in training mode, with dropout: call its eval() first")
+            raise UnsupportedModelError("the guide model is in training mode, with dropout: call its eval() first")
         with self._lock:
             if interception.is_installed(self.spec.attentions[0]):
-                raise UnsupportedModelError("the guide is being trimmed itself: leave that context (or detach) first")
+                raise UnsupportedModelError(
+                    "the guide model is being trimmed itself: leave that context (or detach) first"
+                )
 
     @torch.no_grad()
     def answer(self, call: GenerateCall) -> GuideAnswer:
@@ -125,7 +127,7 @@ class Guide:
             If it is being trimmed, or in training mode.
         """
         if self.model.training:
-            raise UnsupportedModelError("the guide is in training mode, with dropout: call its eval() first")
+            raise UnsupportedModelError("the guide model is in training mode, with dropout: call its eval() first")
         with self._lock:
             self.check_free()
             devices = devices_of(self.spec, self.spec.device)
@@ -208,6 +210,7 @@ def _check_alignment(guide: ModelSpec, model: ModelSpec) -> None:
     for words, figure in aligned.items():
         if figure(guide) != figure(model):
             raise ValueError(
-                f"the guide has {words.format(figure(guide))}, the model {figure(model)}, so their visual tokens do "
-                "not correspond one to one: use a smaller model of the same family, trained with the same processor"
+                f"the guide model has {words.format(figure(guide))}, the large model {figure(model)}, so their visual "
+                "tokens do not correspond one to one: use a smaller model of the same family, trained with the same "
+                "processor"
             )

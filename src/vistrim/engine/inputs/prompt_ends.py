@@ -144,7 +144,7 @@ def check_ends(first: Tensor | None, places: list[int], behind_visual: list[int]
         if first is not None and not first_fit <= place + 1 < length:
             raise ValueError(
                 f"answer_from: the answer of sample {sample} begins at token {place + 1}, but it has to be one of "
-                f"{first_fit} to {length - 1}, after the visual tokens: count from the start of the row, including padding"
+                f"{first_fit} to {length - 1}, after the visual tokens: count from the row's start, including padding"
             )
 
 

@@ -265,8 +265,8 @@ class Prefill(LayerInputs):
         if cached is not None and cached.logical:
             if cached.keys.shape[1::2] != key.shape[1::2]:
                 raise UnsupportedGenerationError(
-                    "the cache of this model holds latents, so a layer's keys of earlier turns are not available before "
-                    "it runs: use a method that ranks by the previous layer, such as fastv"
+                    "the cache of this model holds latents, so keys of earlier turns are not available before a layer "
+                    "runs: use a method that ranks by the previous layer, such as fastv"
                 )
             key = torch.cat([cached.keys, key], 2)
         return self._attention(*self.looking(layer, query, key), arguments.get("attention_mask"), softmax, rows)
