@@ -48,7 +48,7 @@ def test_truncated_files_never_pass_or_crash(tmp_path, kind, share):
     Image.effect_noise((64, 64), 90).convert("RGB").save(path)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
-    assert "is damaged or cut short" in refusal(path) or "is not an image" in refusal(path)
+    assert "is damaged or incomplete" in refusal(path) or "is not an image" in refusal(path)
 
 
 @pytest.mark.parametrize("times", [1.5, 3])

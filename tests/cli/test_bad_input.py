@@ -106,7 +106,7 @@ def _truncated(path):
         (lambda path: None, "there is no image file"),
         (Path.mkdir, "is a directory"),
         (_not_an_image, "is not an image"),
-        (_truncated, "is damaged or cut short"),
+        (_truncated, "is damaged or incomplete"),
         (lambda path: Image.new("RGB", (1, 500)).save(path), "strip of 1 x 500 pixels"),
     ],
 )

@@ -426,12 +426,34 @@ class Trace:
 
 
 def to_runs(numbers: Sequence[int]) -> list[int | list[int]]:
-    """Convert numbers to runs: ``[4, 5, 6, 9]`` becomes ``[[4, 7], 9]``."""
+    """Convert numbers to runs: ``[4, 5, 6, 9]`` becomes ``[[4, 7], 9]``.
+
+    Parameters
+    ----------
+    numbers : sequence of int
+        The numbers.
+
+    Returns
+    -------
+    list
+        Single numbers, and ``[first, end]`` for consecutive numbers from ``first`` to ``end - 1``.
+    """
     breaks = [i for i, (a, b) in enumerate(pairwise(numbers), 1) if b != a + 1]
     runs = [(numbers[i], numbers[j - 1]) for i, j in pairwise([0, *breaks, len(numbers)]) if i < j]
     return [first if first == last else [first, last + 1] for first, last in runs]
 
 
 def from_runs(runs: Iterable[int | Sequence[int]]) -> tuple[int, ...]:
-    """Convert the runs of `to_runs` back to numbers."""
+    """Convert runs back to numbers.
+
+    Parameters
+    ----------
+    runs : iterable
+        Output of `to_runs`.
+
+    Returns
+    -------
+    tuple of int
+        The numbers.
+    """
     return tuple(n for run in runs for n in ([run] if isinstance(run, int) else range(*run)))
