@@ -15,8 +15,8 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from vistrim.engine.inputs.prompt import Prompt
-from vistrim.engine.report.token_groups import token_groups
-from vistrim.engine.report.trace import CacheChange, PrefillStage, SampleTrace, TokenGroup, Trace
+from vistrim.engine.report.token_groups import TokenGroup, token_groups
+from vistrim.engine.report.trace import CacheChange, PrefillStage, SampleTrace, Trace
 from vistrim.engine.report.trim_report import Stage
 from vistrim.engine.tokens.token_map import TokenMap
 from vistrim.errors import UnsupportedGenerationError
