@@ -33,7 +33,7 @@ class Table:
     def markdown(self) -> str:
         """Format as Markdown."""
         align = ["---", *["---:"] * (len(self.columns) - 1)]
-        lines = (_line(cells) for cells in (self.columns, align, *self._emphasised()))
+        lines = (_line(cells) for cells in (self.columns, align, *self._emphasized()))
         return "\n".join([f"### {self.title}", "", *lines])
 
     def text(self) -> str:
@@ -58,7 +58,7 @@ class Table:
             shown.add_row(*cells)
         return shown
 
-    def _emphasised(self) -> Iterator[list[str]]:
+    def _emphasized(self) -> Iterator[list[str]]:
         for i, row in enumerate(self.rows):
             yield [f"**{cell}**" if (i, j) in self.flagged else cell for j, cell in enumerate(row)]
 

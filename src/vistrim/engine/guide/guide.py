@@ -183,10 +183,10 @@ class Guide:
         tokens, shape = collector.prompt.tokens, self.spec.decoder_shape
         steps = [length - 1 for length in collector.lengths.tolist()]
         flops = []
-        for whole, visual, pictures, read in zip(
+        for whole, visual, images, read in zip(
             tokens.n_valid, tokens.n_visual, self._images(collector), steps, strict=True
         ):
-            spent = vision_flops(self.spec.images.cost, pictures) or 0 if self.spec.images.cost else 0
+            spent = vision_flops(self.spec.images.cost, images) or 0 if self.spec.images.cost else 0
             spent += prefill_flops(shape, [whole] * shape.layers) + decode_flops(shape, whole, read)
             if best is not None:
                 left = whole - visual + best.kept(visual)

@@ -106,9 +106,9 @@ def find_ends(border: Border, valid: Tensor, visual: Tensor, ids: Tensor | None)
         answer = border.labels.to(valid.device) != -100
         # The token before the first label after the image.
         behind = answer & (place > last_visual[:, None])
-        labelled = behind.any(1)
-        found = torch.where(labelled, behind.to(torch.uint8).argmax(1) - 1, found)
-        told, in_doubt = told | labelled, in_doubt & ~labelled.all()
+        labeled = behind.any(1)
+        found = torch.where(labeled, behind.to(torch.uint8).argmax(1) - 1, found)
+        told, in_doubt = told | labeled, in_doubt & ~labeled.all()
     if border.first is not None:
         if border.first.numel() not in (1, batch):
             raise ValueError(

@@ -45,8 +45,8 @@ class Shrinking:
         """Pad the features of each image with zeros, in an output with one tensor or a list."""
         features = output.pooler_output
 
-        def filled(of_picture: Tensor) -> Tensor:
-            return pad(of_picture, (0, 0, 0, self.tokens - of_picture.shape[-2]))
+        def filled(of_image: Tensor) -> Tensor:
+            return pad(of_image, (0, 0, 0, self.tokens - of_image.shape[-2]))
 
         output.pooler_output = filled(features) if isinstance(features, Tensor) else [*map(filled, features)]
 
