@@ -224,7 +224,7 @@ def test_a_model_that_does_not_fit(original, monkeypatch):
     assert "does not fit into memory: use dtype bfloat16" in refusal(original)
 
 
-def test_out_of_memory_is_recognised():
+def test_out_of_memory_is_recognized():
     with pytest.raises(RuntimeError) as error:
         torch.empty(1 << 60)
     assert is_out_of_memory(error.value)

@@ -43,7 +43,7 @@ class MaskedReference:
         Whether a prefill cut is ranked by the layer about to run, on all tokens that would enter it, instead of by the
         layer before.
     padding : int
-        Padding in front of the prompt in its batch, which counts towards a window that ends annealing.
+        Padding in front of the prompt in its batch, which counts toward a window that ends annealing.
     """
 
     family: Family

@@ -111,7 +111,7 @@ class Rule:
         return logits.softmax(-1)
 
     def feed_forward(self, module: Any, x: Tensor, rows: list[Row]) -> Tensor:
-        """What a layer's FFN makes of the normalised states ``[rows, D]``."""
+        """What a layer's FFN makes of the normalized states ``[rows, D]``."""
         return module.mlp(x)
 
 

@@ -186,7 +186,7 @@ MANY_IMAGES = [tiny.sample(4, 12, seed=5), tiny.sample(6, 8, seed=6)]
 @pytest.mark.parametrize("counts", [(12, 5), (8, 1), (0.3, 3)])
 @pytest.mark.parametrize("attention", ["sdpa", pytest.param("eager", marks=pytest.mark.slow)])
 def test_several_clusters(counts, positions, attention):
-    """Two or three clusters at a time, and tokens merged before among them, also as centres behind later tokens."""
+    """Two or three clusters at a time, and tokens merged before among them, also as centers behind later tokens."""
     method, rule = sparse("1.5", (0, 2), counts, positions)
     run(tiny.shared("llama", attention), method, MANY_IMAGES, rule, tiny.shared("llama", "eager"))
 

@@ -22,7 +22,7 @@ def uniform(k):
 
 
 def pool(side):
-    """Mean over squares of a 4 x 4 grid; the square's token nearest its centre, up and to the left, stands for it."""
+    """Mean over squares of a 4 x 4 grid; the square's token nearest its center, up and to the left, stands for it."""
 
     def enters(embeddings, visual):
         embeddings, kept, cell = embeddings.clone(), set(), 4 // side

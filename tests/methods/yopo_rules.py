@@ -21,7 +21,7 @@ class YOPO(Rule):
     active : sequence of sequence of bool, or None
         Per layer and head (of queries): whether text may attend to visual tokens, and these get anything at all.
     window : int or None
-        Rows and columns (an odd number) of the neighbourhood that a visual token attends to in its image.
+        Rows and columns (an odd number) of the neighborhood that a visual token attends to in its image.
     layer : int or None
         First layer without visual tokens.
     ffn : float

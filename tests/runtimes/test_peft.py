@@ -209,7 +209,7 @@ def test_an_adapter_that_is_put_in_while_the_model_is_trimmed():
     assert close(found, expected)
 
 
-def test_on_quantised_weights():
+def test_on_quantized_weights():
     """QLoRA."""
     base = few_bits.load("llava", "nf4")
     inputs = prompts(FAMILIES["llava"])

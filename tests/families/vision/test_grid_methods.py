@@ -86,7 +86,7 @@ def spaced(keep: float) -> Rule:
     return rule
 
 
-def centres(keep: float) -> Rule:
+def centers(keep: float) -> Rule:
     """The middle of each cell, to the upper left; as many cells as there may be, shaped most like the picture."""
 
     def rule(picture: Picture) -> list[int]:
@@ -110,7 +110,7 @@ METHODS: dict[str, tuple[Method, Rule]] = {
     "vtc-cls": (VTCCLS(0.4, first_layer=0, **ORIGINAL), best(0.4, 0)),
     "vispruner": (VisPruner(0.6, 0.5, **ORIGINAL), diverse(0.6, 0.5)),
     "uniform": (Uniform(0.3), spaced(0.3)),
-    "pool": (Pool(0.3), centres(0.3)),
+    "pool": (Pool(0.3), centers(0.3)),
 }
 
 

@@ -103,7 +103,7 @@ def test_what_ranks_is_attention_with_these_positions(method, name):
 
 @both_models
 def test_merged_tokens_behind_the_image(name):
-    """SparseVLM's clusters keep their centres' positions and run on."""
+    """SparseVLM's clusters keep their centers' positions and run on."""
     family, model = FAMILIES[name], shared(name)
     method = SparseVLM(layers=(0, 2), counts=(0.5, 0.3), positions="original")
     for samples in batches(name):

@@ -105,7 +105,7 @@ def test_windows_that_are_cut_off():
 
 @pytest.mark.parametrize("name", ["qwen2_5_vl", "mistral3", "video_llama_3"])
 def test_pool_averages_each_picture_over_a_grid(name):
-    """Its tokens are those nearest the centres of the grid's cells."""
+    """Its tokens are those nearest the centers of the grid's cells."""
     family, model = FAMILIES[name], shared(name)
     samples = [family.sample(2, 9, seed=1), family.sample(1, 5)]
     with trim(model, Pool(1)) as run:

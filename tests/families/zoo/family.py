@@ -188,7 +188,7 @@ def choose(options: Sequence[Option], generator: torch.Generator) -> Option:
 
 
 def lay_out(words: list[int], blocks: list[list[int]]) -> list[int]:
-    """Three words, the blocks with a word behind every second, and the other words; so two neighbours touch."""
+    """Three words, the blocks with a word behind every second, and the other words; so two neighbors touch."""
     ids = [BOS, *words[:3]]
     for i, block in enumerate(blocks):
         ids += block
