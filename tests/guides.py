@@ -1,4 +1,4 @@
-"""A tiny guide for the tiny models, and what it does by brute force: one sample at a time, with all its attention."""
+"""A tiny guide model for the tiny models, and its results by brute force: one sample at a time, all attention."""
 
 import math
 from dataclasses import dataclass, field

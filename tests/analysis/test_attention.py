@@ -1,4 +1,4 @@
-"""What `analyze` reads equals its definition on whole attention maps, and its cuts are the engine's own."""
+"""Readings of `analyze` equal their definition on whole attention maps, and its cuts are the engine's own."""
 
 import pytest
 import torch

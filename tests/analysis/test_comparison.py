@@ -8,7 +8,7 @@ INPUTS = tiny.batch([tiny.sample(2, 9)])
 OPTIONS = {"max_new_tokens": 6, "do_sample": False}
 
 
-def test_both_sides_are_what_generate_gives():
+def test_both_sides_equal_generate():
     model, method = tiny.shared(), vistrim.ST3(ratio=0.6)
     result = compare(model, INPUTS, method, repeats=2, **OPTIONS)
     prompt = INPUTS["input_ids"].shape[1]
@@ -98,7 +98,7 @@ def test_nothing_stays_on_the_model_even_after_a_failure():
         pass
 
 
-def test_what_cannot_be_compared_is_refused():
+def test_unsupported_comparisons_are_refused():
     with pytest.raises(ValueError, match="one sample"):
         compare(tiny.shared(), tiny.batch(tiny.RAGGED), vistrim.ST3())
     with pytest.raises(ValueError, match="must be at least 1"):

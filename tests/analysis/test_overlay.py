@@ -44,7 +44,7 @@ def center(panel: np.ndarray, grid: tuple[int, int], token: int) -> tuple[int, .
 
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("rescale", [True, False])
-def test_the_image_is_what_went_into_the_processor(normalize, rescale):
+def test_the_image_is_the_input_of_the_processor(normalize, rescale):
     image = Image.effect_noise((16, 16), 80).convert("RGB")
     processor = CLIPImageProcessorPil(do_resize=False, do_center_crop=False, do_normalize=normalize, do_rescale=rescale)
     pixels = processor(image, return_tensors="pt")["pixel_values"][0]
@@ -101,7 +101,7 @@ def test_a_token_outside_of_the_grid(token):
         draw_overlay(Image.new("RGB", (16, 16)), (4, 4), [("stage", [token])])
 
 
-def test_the_tokens_of_several_images_are_told_apart():
+def test_the_tokens_of_several_images_are_distinguished():
     images = [Image.new("RGB", (16, 16), RED), Image.new("RGB", (16, 16), "blue")]
     sheet = draw_trace(trace([SQUARE] * 2, (1, [0, 5, 16, 31]), (3, [5, 16])), images)
     first = draw_overlay(

@@ -29,7 +29,7 @@ def test_equals_the_formula(n, clusters, width, seed):
     assert dpc_knn(x, clusters).tolist() == by_the_formula(x.float().tolist(), clusters)
 
 
-def test_far_groups_are_told_apart():
+def test_distant_groups_are_separated():
     x = torch.cat([torch.randn(5, 8) * 0.01 + center for center in (0.0, 10.0, -10.0)])
     found = dpc_knn(x, 3)
     assert [len(set(found[i : i + 5].tolist())) for i in (0, 5, 10)] == [1, 1, 1]

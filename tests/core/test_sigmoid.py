@@ -80,7 +80,7 @@ def test_limits():
         (1, 0, 8, "set the budget to at least that"),
     ],
 )
-def test_what_is_out_of_range_is_refused(kappa, share, layers, says):
+def test_values_out_of_range_are_refused(kappa, share, layers, says):
     with pytest.raises(ValueError, match=says):
         sigmoid_rates(kappa, share, layers)
 

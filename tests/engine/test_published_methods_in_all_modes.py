@@ -168,7 +168,7 @@ def test_right_padding_and_embeddings(name):
 
 @EACH
 def test_labels_do_not_change_the_choice(name):
-    """What is behind the prompt neither ranks nor rates."""
+    """Tokens after the prompt neither rank nor rate."""
     model, sample, answer = tiny.shared(), tiny.sample(1, 12), 4
     inputs = tiny.batch([sample])
     labels = inputs["input_ids"].clone()

@@ -1,4 +1,4 @@
-"""What cannot be done right is refused at once, with the way out."""
+"""Unsupported settings raise an error before any work, with an alternative."""
 
 import copy
 

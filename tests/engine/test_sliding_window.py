@@ -1,4 +1,4 @@
-"""Mistral-like layers that look back over a window: what is trimmed and what leaves the window do not mix."""
+"""Layers with a sliding window, as in Mistral: tokens that are trimmed and tokens that leave the window do not mix."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What the family matrix is made of: prompts, methods with the rules they follow, and what a run has to come to."""
+"""Parts of the family matrix: prompts, methods with their rules, and expected results."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -218,7 +218,7 @@ def _by_picture(choose: Choice, pictures: Pictures) -> Callable[[Tensor, Tensor]
 
 @contextmanager
 def pictures_noted() -> Iterator[list[Pictures]]:
-    """What methods are told about which picture each visual token is of, for each sample; what is told is not checked.
+    """The picture of each visual token as methods get it, for each sample; it is not checked.
 
     That it is right, the tests of each family's vision tower say.
     """
@@ -235,7 +235,7 @@ def pictures_noted() -> Iterator[list[Pictures]]:
 
 
 def answers(output: Any, inputs: dict[str, Tensor]) -> list[tuple[int, ...]]:
-    """What was generated, for each row."""
+    """Generated tokens of each row."""
     return list(map(tuple, output.sequences[:, inputs["input_ids"].shape[1] :].tolist()))
 
 

@@ -41,7 +41,7 @@ class Row:
 
 @dataclass
 class Vision:
-    """What the vision tower did with a sample's images.
+    """Data of the vision tower for a sample's images.
 
     Attributes
     ----------
@@ -111,7 +111,7 @@ class Rule:
         return logits.softmax(-1)
 
     def feed_forward(self, module: Any, x: Tensor, rows: list[Row]) -> Tensor:
-        """What a layer's FFN makes of the normalized states ``[rows, D]``."""
+        """Output of a layer's FFN for the normalized states ``[rows, D]``."""
         return module.mlp(x)
 
 

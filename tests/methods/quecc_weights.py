@@ -1,4 +1,4 @@
-"""Random QueCC weights for the tiny models, and what they compute, written from the formulas."""
+"""Random QueCC weights for the tiny models, and their outputs, written from the formulas."""
 
 import math
 import tempfile

@@ -281,7 +281,7 @@ def two_turns(method, rule):
 
 
 @pytest.mark.parametrize("name", ["fastervlm", "pyramiddrop-renumber", "sparsevlm-1.5"])
-def test_beams_keep_what_a_greedy_search_keeps(name):
+def test_beams_keep_the_tokens_of_a_greedy_search(name):
     method, _ = CASES[name]
     model, inputs = tiny.shared(), tiny.batch(tiny.RAGGED)
     with trim(model, method) as trimmed:

@@ -1,4 +1,4 @@
-"""Methods before the LLM equal an independent computation in which the removed tokens never existed."""
+"""Methods before the decoder equal an independent computation in which the removed tokens never existed."""
 
 import pytest
 import torch
@@ -58,7 +58,7 @@ def test_equals_the_reference(method, enters, samples, attention):
 
 
 def test_image_that_is_partly_masked():
-    """What the padding mask hides is no visual token, and each image gets its budget of the rest."""
+    """Tokens hidden by the padding mask are no visual tokens, and each image gets its budget of the rest."""
     model, sample = tiny.shared(), tiny.sample(3, 9)
     inputs = tiny.batch([sample, tiny.sample(1, 9)])
     first = (inputs["input_ids"][0] == tiny.IMAGE).nonzero()[0, 0]

@@ -1,4 +1,4 @@
-"""The newer selectors: worked examples of the specification, invariants, and what a choice costs."""
+"""The newer selectors: worked examples of the specification, invariants, and the cost of a choice."""
 
 import math
 

@@ -85,7 +85,7 @@ def test_other_guides(prompts, name):
 
 @pytest.mark.parametrize("name", ["defaults", "before-the-decoder"])
 def test_answers_that_end_at_different_steps(name):
-    """What a guide reads when it has ended, and while others have not, does not count."""
+    """Tokens that the guide model reads for a finished sample, while others continue, do not count."""
     samples = tiny.RAGGED
     guide, model = tiny.build(seed=3, **SMALL), tiny.build()
     # The first sample's answer ends with its second token.

@@ -87,7 +87,7 @@ def test_a_cut_that_saves_nothing_is_left_out():
     assert plus.select_prefill(1, layer_tokens(40)).counts == (39,)
 
 
-def test_numbers_are_per_image_and_shares_of_what_entered():
+def test_numbers_are_per_image_and_shares_of_the_entering_tokens():
     method = SparseVLM(layers=(0,), counts=(10,))
     assert method.select_prefill(1, layer_tokens(40, images=2)).counts == (20 + 1,)
     share = SparseVLM(layers=(0,), counts=(0.25,))

@@ -37,7 +37,7 @@ def command(*arguments: str) -> Any:
 
 
 def methods(place: Place) -> None:
-    """What can run is said."""
+    """Prints the methods that can run."""
     command("methods", "--model", place.model_path)
 
 

@@ -1,4 +1,4 @@
-"""Steps in Python: what trimming computes from a real processor's inputs, beside the stock model."""
+"""Steps in Python: trimmed outputs on the inputs of a real processor, compared with the stock model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``reference-lm`` is made of, small and random, installed into a folder as pip would."""
+"""Small random parts of ``reference-lm``, installed into a folder as pip does."""
 
 import hashlib
 import json

@@ -191,7 +191,7 @@ def test_key_press_in_a_forward_pass_does_not_count_for_ever():
 
 
 def test_many_threads_detach_at_any_time(pool):
-    """Whatever the moment, each answer is either the trimmed or the untrimmed one."""
+    """At any moment, each answer is either the trimmed or the untrimmed one."""
     model, inputs = used_model()
     untouched, before = tiny.generate(model, inputs, 4), fingerprint(model)
     with trim(model, METHOD):

@@ -159,12 +159,12 @@ def where(func: Any, args: Any, tensors: list[Tensor], places: set[torch.device]
 
 
 def value(x: Any) -> Any:
-    """What a tensor holds."""
+    """Contents of a tensor."""
     return x.inner if isinstance(x, Placed) else x
 
 
 def _values(index: Any) -> Any:
-    """What an index holds, whose slices may have tensors for ends."""
+    """Contents of an index, whose slices may end at tensors."""
     if isinstance(index, tuple):
         return tuple(map(_values, index))
     if isinstance(index, slice):

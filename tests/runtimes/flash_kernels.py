@@ -1,4 +1,4 @@
-"""What the functions of the flash-attn package compute, in plain PyTorch on the CPU, and how models come to use them.
+"""The functions of the flash-attn package in plain PyTorch on the CPU, and their installation into models.
 
 transformers' own code around them (masks, unpadding, packed sequences) runs as it is. Semantics are those that
 flash-attn documents: causality and windows count from the bottom right corner, and rows that see nothing give zeros.

@@ -1,4 +1,4 @@
-"""Models with 8-bit and 4-bit weights: what is trimmed is the model as it was quantized."""
+"""Models with 8-bit and 4-bit weights are trimmed as they were quantized."""
 
 import pytest
 import torch

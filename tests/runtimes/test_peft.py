@@ -1,4 +1,4 @@
-"""Adapters of PEFT: what is trimmed is the model with its adapter, and the adapter's methods go on working."""
+"""Adapters of PEFT: the model is trimmed with its adapter, and the methods of the adapter still work."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""The guide's answer, what it looked at and how sure it is, against brute force."""
+"""The guide model's answer, attention and confidence, against brute force."""
 
 import math
 import threading

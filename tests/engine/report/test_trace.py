@@ -1,4 +1,4 @@
-"""The trace says what the caches hold, and changes nothing."""
+"""The trace agrees with the caches, and changes no output."""
 
 import json
 
@@ -61,7 +61,7 @@ def places(inputs, token=tiny.IMAGE):
     return [(row == token).nonzero().flatten().tolist() for row in inputs["input_ids"]]
 
 
-def test_the_trace_is_what_the_caches_hold_and_changes_no_answer():
+def test_the_trace_equals_the_caches_and_changes_no_answer():
     model, inputs = tiny.shared(), tiny.batch(BATCH)
     for method in METHODS:
         with trim(model, method) as plain:

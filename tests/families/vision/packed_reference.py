@@ -1,4 +1,4 @@
-"""What packed towers do with images and videos, found out on the untouched models. No code of the package is used.
+"""Packed towers on images and videos, measured on the untouched models. No code of the package is used.
 
 Which patches a visual token is made of is seen by its gradient with respect to the tower's output. Attention is what
 transformers' eager kernels return, written into one matrix for the whole sequence.
@@ -77,7 +77,7 @@ PAIRED = ("ernie4_5_vl_moe",)
 
 @dataclass(frozen=True)
 class Encoded:
-    """What the tower made of images, or of videos.
+    """Outputs of the tower for images, or for videos.
 
     Attributes
     ----------
@@ -111,12 +111,12 @@ def batches(name: str) -> list[list[Sample]]:
 
 @cache
 def encoded(name: str, batch: int) -> dict[str, Encoded]:
-    """What becomes of the images and videos of a batch of `batches`."""
+    """Tower outputs for the images and videos of a batch of `batches`."""
     return encode(name, batches(name)[batch])
 
 
 def encode(name: str, samples: Sequence[Sample]) -> dict[str, Encoded]:
-    """What becomes of the images and videos of a batch."""
+    """Tower outputs for the images and videos of a batch."""
     inputs, found = FAMILIES[name].batch(samples), {}
     if "pixel_values" in inputs:
         found["image"] = _encode(name, "image", inputs)

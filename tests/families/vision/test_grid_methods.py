@@ -27,7 +27,7 @@ ORIGINAL = {"positions": "original"}
 
 @dataclass
 class Picture:
-    """What a rule knows of a picture: scores and features of its tokens, NaN for newlines."""
+    """Inputs of a rule for a picture: scores and features of its tokens, NaN for newlines."""
 
     place: Place
     scores: list[Tensor]
@@ -155,7 +155,7 @@ def check(name: str, plan: str, attention: str, compare_logits: bool) -> None:
 @covering(1)
 @some_in_every_run
 @pytest.mark.parametrize("plan", METHODS)
-def test_each_picture_keeps_what_the_rule_says(name, plan):
+def test_each_picture_keeps_the_tokens_of_the_rule(name, plan):
     check(name, plan, "sdpa", compare_logits=False)
 
 

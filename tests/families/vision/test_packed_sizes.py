@@ -68,7 +68,7 @@ def test_left_of_a_compressed_video():
 
 
 PIXELS = ("patch_embed", "patch_embedding", "patch_conv")
-"""What turns pixels into patches, which does not count."""
+"""Modules that turn pixels into patches; they are not counted."""
 
 
 @pytest.mark.parametrize("name", slow_beside(WHOLE, TOWERS))

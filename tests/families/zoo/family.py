@@ -1,4 +1,4 @@
-"""What a family of models brings to the tests: a tiny model from a config, and prompts for it."""
+"""A family of models in the tests: a tiny model from a config, and prompts for it."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def test_three_stages_equal_the_reference(samples, attention, whole):
     ids=str,
 )
 def test_stages_with_different_positions(method):
-    """What follows the prompt continues its positions: a cache gives what repeating the prompt gives."""
+    """Tokens after the prompt continue its positions: a cache equals repeating the prompt."""
     model, inputs = tiny.shared(), tiny.batch(tiny.RAGGED)
     with trim(model, method):
         cached = tiny.generate(model, inputs)

@@ -1,4 +1,4 @@
-"""Keep rates, from a sigmoid or a file: what they keep, and what is refused."""
+"""Keep rates, from a sigmoid or a file: kept tokens, and errors."""
 
 import json
 from pathlib import Path
@@ -123,7 +123,7 @@ def test_a_schedule_file_is_the_sigmoid_that_it_was_made_of(tmp_path):
     assert reports[0][1] == reports[1][1]
 
 
-def test_rates_count_what_a_stage_before_has_left():
+def test_rates_count_the_tokens_that_an_earlier_stage_left():
     method = compose(Uniform(8), PSigmoid(budget=0.5, kappa=1.0))
     with trim(tiny.shared(), method) as run:
         tiny.generate(tiny.shared(), tiny.batch([tiny.sample(1, 9)]))
@@ -157,7 +157,7 @@ def test_rates_out_of_range(rates, rows, says):
         (KeepRates((1, 0.5)), "2 rates, but the model has 5 decoder layers"),
     ],
 )
-def test_what_does_not_fit_the_model_is_refused(method, says):
+def test_rates_that_do_not_fit_the_model_are_refused(method, says):
     with pytest.raises(ValueError, match=says):
         trim(tiny.shared(), method)
 
