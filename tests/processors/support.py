@@ -19,8 +19,8 @@ tokens, saved and loaded, and used through `vistrim` and in Python. `run` gets i
 pixels, a gray and a transparent one; the masks and routers that `calibrate` wrote are used. **untouched**:
 keeping everything is bit-identical, and the counts are the processor's. **padded batch**: one image, two of different
 sizes, and none; each sample equals itself alone. Families are missing if their processor cannot be made without
-the Hub, or with few visual tokens. If torchvision's compiled part does not match the installed torch, it is left out: the
-processors use only its Python functions.
+the Hub, or with few visual tokens. If torchvision's compiled part does not match the installed torch, it is left out:
+the processors use only its Python functions.
 """
 
 
