@@ -29,7 +29,7 @@ NEW = 4
 
 @pytest.fixture(autouse=True, scope="module")
 def few_objects():
-    """Every run collects garbage, which takes long among what the tests before have imported and cached."""
+    """Every run collects garbage, which is slow with all the objects of earlier tests."""
     gc.collect()
     gc.freeze()
 

@@ -17,7 +17,7 @@ from vistrim.benchmark.subject import Subject
 
 @dataclass
 class Bench:
-    """The parts that make a model and measure, and what they were asked."""
+    """Stand-ins for making a model and measuring, which record their arguments."""
 
     asked: list[Any] = field(default_factory=list)
     fails: BaseException | None = None

@@ -66,7 +66,7 @@ def half_before_layer_2(n: int, layer: int, step: int) -> int:
 
 
 def cut_and_annealed(n: int, layer: int, step: int) -> int:
-    """PVTP and VTA by itself, which counts from what the cuts have left."""
+    """PVTP and VTA, which counts from the tokens that the cuts left."""
     left = ONE_IN_TWO(n, layer, 0)
     return FADING(left, layer, step) if step else left
 
@@ -200,7 +200,7 @@ def has_windows(name: str) -> bool:
 
 
 def padding_that_counts(name: str, samples: Sequence[Sample]) -> list[int]:
-    """Padding of each sample of a batch, where it changes what is computed."""
+    """Padding of each sample of a batch, if it changes the result."""
     longest = max(len(s.ids) for s in samples)
     return [(longest - len(s.ids)) * has_windows(name) for s in samples]
 

@@ -71,7 +71,7 @@ trimming computes the right result, not how well a checkpoint answers.
 
 @dataclass
 class Cell:
-    """Outcomes of the tests of one cell, and what they noted."""
+    """Outcomes of the tests of one cell, and their notes."""
 
     outcomes: list[str] = field(default_factory=list)
     notes: set[str] = field(default_factory=set)
@@ -208,7 +208,7 @@ def _modes(results: Results, numbered: int) -> tuple[str, list[str]]:
 
 
 def _excused(mark: str, cells: Iterable[Cell]) -> str:
-    """The mark of a cell whose tests found that this cannot be done, and that it is said so."""
+    """The mark of a cell whose tests found that this is not supported, and that the message says so."""
     found = {note for cell in cells for note in cell.notes}
     if mark == RIGHT and any(note.startswith("vistrim does not support") for note in found):
         return REFUSED_MARK
@@ -221,7 +221,7 @@ def _worst(cells: Sequence[Cell]) -> str:
 
 
 def _numbers(cells: Iterable[Cell], notes: list[str], before: int) -> str:
-    """References to what the tests of some cells noted."""
+    """References to the notes of some cells."""
     found = sorted({note for cell in cells for note in cell.notes})
     notes += [note for note in found if note not in notes]
     return "".join(f" [{before + notes.index(note) + 1}]" for note in found)

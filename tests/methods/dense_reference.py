@@ -95,7 +95,7 @@ class Vision:
 
 @dataclass
 class Rule:
-    """A method: which rows stay before a layer, and what a layer does to them. The base class leaves all as it is."""
+    """A method: the rows that stay before a layer, and changes of the layer. The base class changes nothing."""
 
     positions: Positions = field(default=ORIGINAL, kw_only=True)
 

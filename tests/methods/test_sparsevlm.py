@@ -58,7 +58,7 @@ def test_preset_of_192_in_a_model_with_576_tokens(monkeypatch):
 
 
 def test_published_mean_of_the_preset():
-    """206.5 tokens per layer, not the 192 that the authors' counter says."""
+    """206.5 tokens per layer, not the 192 of the authors' counter."""
     per_layer = [576] * 3 + [309] * 4 + [204] * 9 + [113] * 16
     assert sum(per_layer) / 32 == pytest.approx(206.5, abs=0.05)
 

@@ -34,7 +34,7 @@ def only(rows: list[Row], visual: list[int], stay: set[int]) -> list[Row]:
 
 @dataclass
 class PerImage(Rule):
-    """Before the LLM, a choice within each image."""
+    """Before the decoder, a choice within each image."""
 
     positions: Positions = field(default=RENUMBER, kw_only=True)
 

@@ -67,7 +67,7 @@ class YOPO(Rule):
         return weights
 
     def _sees(self, query: Row, key: Row, distance: int, key_is_old: bool) -> bool:
-        """Whether a visual token within a window sees another token."""
+        """Whether a visual token within a window attends to another token."""
         if key.visual is None:
             return distance > 0
         # Numbers start again with each prompt.

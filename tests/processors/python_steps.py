@@ -27,7 +27,7 @@ class StockModelError(Exception):
 
 
 def untouched(place: Place) -> None:
-    """A method that keeps everything changes no bit, whatever the size of the image, and counts are the processor's."""
+    """A method that keeps everything changes no bit at any image size, and counts are the processor's."""
     for size in SIZES.values():
         _unchanged(place, _inputs(place, [[draw(size)]]))
 

@@ -34,7 +34,7 @@ class Held:
 
 @contextmanager
 def generating(pool, model, inputs, at=1):
-    """A generation that is held in another thread; goes on when the block ends."""
+    """A generation that waits in another thread until the block ends."""
     held = Held(at)
     future = pool.submit(tiny.generate, model, inputs, logits_processor=[held])
     try:

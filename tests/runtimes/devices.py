@@ -107,7 +107,7 @@ class Placed(torch.Tensor):
 
 
 class _Factories(TorchDispatchMode):
-    """Makes new tensors on the devices that are named, and sees operations on plain tensors, too."""
+    """Makes new tensors on the named devices, and intercepts operations on plain tensors, too."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.prim.device.default:
@@ -116,7 +116,7 @@ class _Factories(TorchDispatchMode):
 
 
 def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """Run an operation on the values, and say where its result is."""
+    """Run an operation on the values, and return the device of its result."""
     tensors = [x for x in _leaves((args, kwargs)) if isinstance(x, Tensor)]
     asked = kwargs.get("device")
     places = {x.device for x in tensors if x.dim() > 0}

@@ -79,7 +79,7 @@ def flash_attn_varlen_func(
 
 @contextmanager
 def installed(monkeypatch: Any):
-    """Let transformers find these kernels, whatever it looks for."""
+    """Let transformers find these kernels under any name that it looks up."""
     with monkeypatch.context() as patch:
         found = (flash_attn_func, flash_attn_varlen_func, None, utils._pad_input, utils._unpad_input)
         patch.setattr(utils, "_lazy_imports", lambda *args, **kwargs: found)

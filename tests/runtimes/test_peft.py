@@ -102,7 +102,7 @@ def test_keeping_everything_changes_no_bit(name, kind):
 
 @pytest.mark.parametrize("kind", ["lora", "causal-lm"])
 def test_a_bare_forward_pass(kind):
-    """With labels, which tell where the prompt ends."""
+    """With labels, which give the end of the prompt."""
     family, model = FAMILIES["llava"], adapted("llava", kind)
     inputs = family.batch([family.sample(1, 12)])
     labels = inputs["input_ids"].clone()

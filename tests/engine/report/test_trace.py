@@ -103,7 +103,7 @@ def test_frames_of_videos():
 
 
 def test_evicted_keys_are_those_that_the_trace_names():
-    """While decoding alone: what is stored of the prompt are the untouched model's keys of the tokens that are held."""
+    """In decode alone: the cache has the untouched model's keys of the prompt tokens that are held."""
     model, sample = tiny.shared(), tiny.sample(2, 9)
     inputs, new = tiny.batch([sample]), torch.tensor([[5]])
     visual = places(inputs)[0]

@@ -126,7 +126,7 @@ def encode(name: str, samples: Sequence[Sample]) -> dict[str, Encoded]:
 
 
 def visual_tokens(name: str, samples: Sequence[Sample]) -> list[list[Visual]]:
-    """Of each sample, what its placeholders stand for."""
+    """The images that the placeholders of each sample stand for."""
     counts, found = {"image": 0, "video": 0}, []
     for sample in samples:
         own = []
@@ -162,7 +162,7 @@ def patch_grids(modality: str, inputs: Mapping[str, Tensor]) -> list[tuple[int, 
 
 
 def features_of(name: str, modality: str, inputs: Mapping[str, Tensor]) -> Tensor:
-    """``[visual tokens, hidden]``: what the untouched model puts into the prompt."""
+    """``[visual tokens, hidden]``: the embeddings that the untouched model puts into the prompt."""
     base = shared(name, "eager").base_model
     pixels = {"image": "pixel_values", "video": "pixel_values_videos"}[modality]
     wanted = (pixels, "image_sizes", f"{modality}_grid_thw", f"{modality}_merge_sizes")

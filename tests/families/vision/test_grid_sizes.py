@@ -77,7 +77,7 @@ def test_flops_equal_a_count_of_the_matrix_products(name):
 
 @pytest.mark.parametrize("name", ["internvl", "idefics3", "smolvlm"])
 def test_pictures_of_another_size_than_the_config_s(name):
-    """8 x 8 patches where the config says 6 x 6: 16 tokens each."""
+    """8 x 8 patches with 6 x 6 in the config: 16 tokens each."""
     hand, tiles, side = HANDS[name], 3, 32
     ids = torch.tensor([[1, 3, 4, *[IMAGE] * (16 * tiles), 5, 6, 7]])
     pixels = torch.randn(tiles, 3, side, side, generator=torch.Generator().manual_seed(0))

@@ -98,7 +98,7 @@ def test_each_visual_token_is_made_of_the_patches_that_it_depends_on(name):
 
 @dataclass(frozen=True)
 class Spy(Method):
-    """Keeps everything, and what it was shown."""
+    """Keeps everything, and records its inputs."""
 
     name = "spy"
     stages = ("input",)

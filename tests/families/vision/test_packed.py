@@ -29,7 +29,7 @@ some_in_every_run = pytest.mark.parametrize("name", slow_beside(WHOLE, TOWERS))
 
 @dataclass(frozen=True)
 class Look(PerImage):
-    """Keeps all, and what it was shown."""
+    """Keeps everything, and records its inputs."""
 
     name, summary, source = "look", "", ""
     reads_vision = True
@@ -91,7 +91,7 @@ def test_pictures_are_images_and_frames_with_their_grids(name):
 
 
 def kernel_for_packed_sequences(module, query, key, value, attention_mask, scaling, **kwargs):
-    """As flash attention does it: without a mask, told where the pictures end (or, for one picture, nothing)."""
+    """As in flash attention: without a mask, with the ends of the pictures (or, for one picture, nothing)."""
     assert attention_mask is None
     ends = kwargs.get("cu_seq_lens_q")
     sizes = [query.shape[2]] if ends is None else ends.diff().tolist()

@@ -56,7 +56,7 @@ def test_three_stages_equal_the_reference(samples, attention, whole):
     schedule = st3_schedule(2, 2, 0.5, "linear", 8) if whole else None
 
     def halves(n, layer, t):
-        """Annealing counts from what the cuts have left in the layer."""
+        """Annealing counts from the tokens that the cuts left in the layer."""
         left = st3_schedule(2, 2, 0.5)(n, layer, 0)
         return left if t == 0 else st3_schedule(9, 1, 0.0, "linear", 8)(left, layer, t)
 
