@@ -16,7 +16,7 @@ def test_written_for_any_number_of_methods(tmp_path, count, steps):
     rows = many(count) if steps else [untouched(0), *(trimmed(f"m{i}", 1 + i, 0) for i in range(count - 1))]
     plot(rows, tmp_path / "results.png")
     with Image.open(tmp_path / "results.png") as picture:
-        # Something is drawn: not one color alone.
+        # Something is drawn: not one colour alone.
         assert len(picture.convert("L").getcolors()) > 10
         assert picture.width > 500
 
