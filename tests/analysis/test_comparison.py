@@ -8,7 +8,7 @@ INPUTS = tiny.batch([tiny.sample(2, 9)])
 OPTIONS = {"max_new_tokens": 6, "do_sample": False}
 
 
-def test_both_sides_equal_generate():
+def test_both_sides_are_what_generate_gives():
     model, method = tiny.shared(), vistrim.ST3(ratio=0.6)
     result = compare(model, INPUTS, method, repeats=2, **OPTIONS)
     prompt = INPUTS["input_ids"].shape[1]

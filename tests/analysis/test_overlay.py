@@ -44,7 +44,7 @@ def center(panel: np.ndarray, grid: tuple[int, int], token: int) -> tuple[int, .
 
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("rescale", [True, False])
-def test_the_image_is_the_input_of_the_processor(normalize, rescale):
+def test_the_image_is_what_went_into_the_processor(normalize, rescale):
     image = Image.effect_noise((16, 16), 80).convert("RGB")
     processor = CLIPImageProcessorPil(do_resize=False, do_center_crop=False, do_normalize=normalize, do_rescale=rescale)
     pixels = processor(image, return_tensors="pt")["pixel_values"][0]

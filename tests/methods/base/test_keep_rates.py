@@ -123,7 +123,7 @@ def test_a_schedule_file_is_the_sigmoid_that_it_was_made_of(tmp_path):
     assert reports[0][1] == reports[1][1]
 
 
-def test_rates_count_the_tokens_that_an_earlier_stage_left():
+def test_rates_count_what_a_stage_before_has_left():
     method = compose(Uniform(8), PSigmoid(budget=0.5, kappa=1.0))
     with trim(tiny.shared(), method) as run:
         tiny.generate(tiny.shared(), tiny.batch([tiny.sample(1, 9)]))
