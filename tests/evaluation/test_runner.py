@@ -224,7 +224,7 @@ def test_what_a_checkpoint_asks_of_generation_is_refused_before_the_first_answer
 
 def test_changed_questions_are_not_mixed_with_old_answers(model, processor, asked, tmp_path):
     run(model, processor, asked, tmp_path, methods={})
-    with pytest.raises(ResumeError, match="not the one that was answered before"):
+    with pytest.raises(ResumeError, match="an answer to another question"):
         run(model, processor, [replace(asked[0], answer="other"), *asked[1:]], tmp_path, methods={})
 
 
