@@ -97,9 +97,9 @@ def test_two_sources_of_questions_and_none(tmp_path, own):
     common = ("calibrate", "gsearch", "--out", str(tmp_path / "s.json"), "--data", str(own))
     assert "leave one of them out" in error_line(vistrim(*common, "--tasks", "color"))
     own.write_text("\n\n")
-    assert "there is no question" in error_line(vistrim(*common))
+    assert "has no questions" in error_line(vistrim(*common))
     own.write_bytes(b"\xff\xfe\x00")
-    assert "no UTF-8 text" in error_line(vistrim(*common))
+    assert "not UTF-8 text" in error_line(vistrim(*common))
 
 
 @pytest.mark.usefixtures("no_model")
