@@ -1,4 +1,4 @@
-"""Proof on the user's own model and hardware that trimming computes what it should."""
+"""Checks on the user's own model and hardware that trimming is computed correctly."""
 
 from typing import TYPE_CHECKING, Any
 
