@@ -50,7 +50,7 @@ def test_measurements_are_kept(checkpoint, tmp_path):
     [
         (["--rule", "mine"], "choose code or paper"),
         (["--rule", "paper"], "needs a --threshold"),
-        (["--threshold", "1"], "leave --threshold out"),
+        (["--threshold", "1"], "leave out --threshold"),
         (["--split", "test"], "choose train or validation"),
         (["--tasks", "colour"], "no task 'colour'"),
         (["--width", "0"], "width"),

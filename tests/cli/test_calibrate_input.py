@@ -95,7 +95,7 @@ def test_bad_lines_of_ones_own_questions(tmp_path, own, line, says):
 @pytest.mark.usefixtures("no_model")
 def test_two_sources_of_questions_and_none(tmp_path, own):
     common = ("calibrate", "gsearch", "--out", str(tmp_path / "s.json"), "--data", str(own))
-    assert "leave one of them out" in error_line(vistrim(*common, "--tasks", "color"))
+    assert "leave one out" in error_line(vistrim(*common, "--tasks", "color"))
     own.write_text("\n\n")
     assert "has no questions" in error_line(vistrim(*common))
     own.write_bytes(b"\xff\xfe\x00")

@@ -56,7 +56,7 @@ def test_weights_of_a_trimmed_model_can_be_saved(tmp_path):
 
 
 def test_a_prompt_in_another_encoding():
-    with pytest.raises(WrongUsageError, match=rf"the prompt is no text in {sys.getfilesystemencoding()}"):
+    with pytest.raises(WrongUsageError, match=rf"the prompt is not valid {sys.getfilesystemencoding()}"):
         prompts.read_prompts(os.fsdecode(b"caf\xe9"))
     assert prompts.read_prompts("café \U0001f600") == ["café \U0001f600"]
 

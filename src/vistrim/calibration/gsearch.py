@@ -82,7 +82,7 @@ def search_rates(
     if layers < 2:
         raise ValueError(f"layers={layers}: must be at least 2, as layer 0 keeps all tokens")
     if not full > 0:
-        raise ValueError("the untouched model's performance is 0, so the search has no target: use other questions")
+        raise ValueError("the untouched model's performance is 0: use questions that it can answer")
     if not 0 <= error < 1:
         raise ValueError(f"error={error}: must be a share of the performance in [0, 1)")
     if group < 1 or steps < 1:
