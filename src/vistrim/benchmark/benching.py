@@ -47,7 +47,12 @@ class Benchmark:
     random_weights: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all rows and runs, with the machine and versions, as plain Python objects."""
+        """Return all rows and runs, with the machine and versions, as plain Python objects.
+
+        Returns
+        -------
+        dict
+        """
         return {
             "environment": stamp(),
             "settings": self.settings,

@@ -132,7 +132,7 @@ def check(
 
 
 def _first_possible(subject: Subject) -> tuple[Status, str, dict[str, Any]]:
-    """Check a method that reads the vision tower or, if that is not possible, one that does not."""
+    # A method that reads the vision tower or, if that is not possible, one that does not.
     by_tower, other = BEFORE_DECODER
     try:
         return check_removal(subject, by_tower)

@@ -83,13 +83,23 @@ class CheckReport:
         return f"{found}: {'trimming is correct on this model' if self.passed else 'please report this'}"
 
     def table(self) -> Table:
-        """Return a table with one row for each check."""
+        """Return a table with one row for each check.
+
+        Returns
+        -------
+        Table
+        """
         rows: list[tuple[str, ...]] = [(outcome.title, outcome.status, outcome.detail) for outcome in self.outcomes]
         failed = frozenset((i, 1) for i, outcome in enumerate(self.outcomes) if outcome.status == "failed")
         return Table(f"vistrim check: {self.model}", ("check", "result", "found"), rows, failed)
 
     def settings(self) -> str:
-        """Return model, dtype, kernel and versions in one line."""
+        """Return model, dtype, kernel and versions in one line.
+
+        Returns
+        -------
+        str
+        """
         env = self.environment
         where = env.get("accelerator") if not self.device.startswith("cpu") else env.get("processor")
         return (
@@ -99,7 +109,12 @@ class CheckReport:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all results as plain Python objects."""
+        """Return all results as plain Python objects.
+
+        Returns
+        -------
+        dict
+        """
         return {"passed": self.passed} | asdict(self)
 
     def to_json(self, indent: int | None = 2) -> str:
@@ -117,7 +132,12 @@ class CheckReport:
         return json.dumps(self.to_dict(), indent=indent)
 
     def markdown(self) -> str:
-        """Return the page as Markdown, for a bug report."""
+        """Return the page as Markdown, for a bug report.
+
+        Returns
+        -------
+        str
+        """
         return "\n\n".join([self.table().markdown(), self.settings(), self.verdict]) + "\n"
 
     def __str__(self) -> str:

@@ -148,13 +148,27 @@ def summarize(records: Records, items: Sequence[Item], methods: Mapping[str, Met
         Methods by label.
     seed : int
         Seed of the bootstrap.
+
+    Returns
+    -------
+    list of Row
     """
     names = {UNTOUCHED: UNTOUCHED} | {label: str(method) for label, method in methods.items()}
     return [_row(records, items, label, name, seed) for label, name in names.items()]
 
 
 def groups_of(rows: Sequence[Row]) -> list[str]:
-    """Groups of tasks for which a row has figures, in the order of the questions."""
+    """Return the groups of tasks for which a row has figures, in the order of the questions.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+        Rows of an evaluation.
+
+    Returns
+    -------
+    list of str
+    """
     asked = dict.fromkeys(group for row in rows for group in row.errors)
     return [group for group in asked if any(group in row.groups for row in rows)]
 
@@ -220,7 +234,7 @@ def _figures(tasks: Sequence[_Pairs], seed: int) -> Figures:
 
 
 def _vision_flops(tasks: Sequence[Sequence[Sample]]) -> float | None:
-    """FLOPs of the vision tower per item, mean over tasks; None if they are not known for all items."""
+    # FLOPs of the vision tower per item, mean over tasks; None if they are not known for all items.
     known = [[sample.vision_flops for sample in task if sample.vision_flops is not None] for task in tasks]
     if sum(map(len, known)) < sum(map(len, tasks)):
         return None

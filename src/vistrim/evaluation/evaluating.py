@@ -46,7 +46,12 @@ class Evaluation:
         return [failure for row in self.rows for failure in row.failures]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all figures, with the machine and versions, as plain Python objects."""
+        """Return all figures, with the machine and versions, as plain Python objects.
+
+        Returns
+        -------
+        dict
+        """
         return {"environment": stamp(), "settings": self.settings, "methods": [asdict(row) for row in self.rows]}
 
     def __repr__(self) -> str:

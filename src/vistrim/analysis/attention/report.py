@@ -50,7 +50,12 @@ class Analysis:
         return Analysis({"groups": groups}, dict(settings))
 
     def tables(self) -> list[Table]:
-        """Return the figures as tables for the terminal and for Markdown."""
+        """Return the figures as tables for the terminal and for Markdown.
+
+        Returns
+        -------
+        list of Table
+        """
         return tables(self.figures, self.settings)
 
     def write(

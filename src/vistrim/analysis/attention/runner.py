@@ -159,7 +159,7 @@ def _known(store: Store[dict[str, Any]], item: Item) -> bool:
 
 
 def _other_question(item: Item, items: Sequence[Item]) -> str | None:
-    """The next different question (cyclically); None if all questions are the same."""
+    # The next different question (cyclically); None if all questions are the same.
     place = next(i for i, one in enumerate(items) if one.id == item.id)
     following = (*items[place:], *items[:place])
     return next((one.prompt for one in following if one.prompt != item.prompt), None)
@@ -221,7 +221,7 @@ def _tried(chosen: _Chosen) -> dict[str, dict[str, list[Any]]]:
 
 
 def _under_other_questions(model: Any, inputs: Any, read: Reading, keep: float) -> Reading | None:
-    """The same images with other questions; None if these change the number of visual tokens."""
+    # The same images with other questions; None if these change the number of visual tokens.
     ids = inputs["input_ids"]
     nothing = OwnAnswers(dict(inputs), ids.shape[1], ids[:, -1:], torch.ones_like(ids[:, -1:], dtype=torch.bool))
     found, _ = read_attention(model, nothing, keep)
@@ -232,7 +232,7 @@ def _under_other_questions(model: Any, inputs: Any, read: Reading, keep: float) 
 def _cuts(
     model: Any, own: OwnAnswers, read: Reading, logits: Tensor, items: Sequence[Item], chosen: _Chosen
 ) -> Iterator[tuple[int, str, Tensor, Tensor]]:
-    """Really cut, by every ranking of every layer; yields layer index, ranking, divergences and equal predictions."""
+    # Really cut, by every ranking of every layer; yields layer index, ranking, divergences and equal predictions.
     names = [item.id for item in items]
     for number, layer in enumerate(chosen.layers):
         for ranking in chosen.rankings:
