@@ -82,7 +82,7 @@ def test_no_image():
 def test_prompts_that_are_no_text(image):
     result = vistrim("run", image, stdin=b"\xff\xfe\x00")
     assert result.exit_code == WRONG_USAGE
-    assert "standard input is no text in utf-8" in error_line(result)
+    assert "standard input is not valid utf-8" in error_line(result)
 
 
 def test_no_standard_input(monkeypatch):

@@ -86,7 +86,7 @@ def test_too_few_questions_train_nothing(checkpoint, tmp_path):
     arguments = ("--model", checkpoint, "--out", str(out), "--data", str(own(tmp_path, "w9")))
     result = invoke("calibrate", "dyvte", *arguments)
     assert result.exit_code == 2
-    assert "give at least 10" in result.stderr
+    assert "give 10 or more" in result.stderr
     assert not out.exists()
 
 

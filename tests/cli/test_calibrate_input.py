@@ -43,7 +43,7 @@ def test_the_placeholder_for_images_is_no_part_of_a_question(checkpoint, tmp_pat
     [
         (["gsearch"], "Missing option '--out'"),
         (["gsearch", "--out", "no/such/place/s.json"], "create it first"),
-        (["gsearch", "--out", "."], "cannot be written"),
+        (["gsearch", "--out", "."], "is not writable"),
         (["gsearch", "--out", "s.json", "--split", "test"], "choose train or validation"),
         (["gsearch", "--out", "s.json", "--tasks", "colour"], "no task 'colour'"),
         (["gsearch", "--out", "s.json", "--tasks", "easy-vqa"], "leave the task out"),
@@ -73,8 +73,8 @@ def test_wrong_usage(tmp_path, monkeypatch, arguments, says):
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("{", "line 2 is no JSON"),
-        ("[1]", "line 2 is no JSON object"),
+        ("{", "line 2 is not valid JSON"),
+        ("[1]", "line 2 is not a JSON object"),
         ('{"prompt": "what"}', 'line 2 has no "image"'),
         ('{"image": "a.png", "prompt": " "}', 'line 2 has no "prompt"'),
         ('{"image": "a.png", "prompt": "what", "answer": 3}', 'line 2: "answer" must be text'),

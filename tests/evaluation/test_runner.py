@@ -178,7 +178,7 @@ def test_what_fails_for_every_item_stops_with_its_reason(model, processor, asked
         raise OSError("no such file")
 
     bad = [replace(item, image=broken, id=f"{i}/{item.id}") for i in range(6) for item in asked]
-    with pytest.raises(EvaluationError, match=r"2\d items in a row failed with untouched: OSError: no such file"):
+    with pytest.raises(EvaluationError, match=r"2\d consecutive items failed with untouched: OSError: no such file"):
         run(model, processor, bad, tmp_path)
     assert len(lines(tmp_path)) < len(bad)
 

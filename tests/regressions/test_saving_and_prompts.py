@@ -66,5 +66,5 @@ def test_piped_prompts_in_another_encoding(monkeypatch, handler):
     """Python does not refuse such bytes everywhere: in the C locale it lets them through."""
     piped = io.TextIOWrapper(io.BytesIO(b"what\ncaf\xe9\n"), encoding="utf-8", errors=handler)
     monkeypatch.setattr(sys, "stdin", piped)
-    with pytest.raises(WrongUsageError, match="no text in utf-8"):
+    with pytest.raises(WrongUsageError, match="not valid utf-8"):
         prompts.read_prompts("-")

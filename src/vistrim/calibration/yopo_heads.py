@@ -103,7 +103,7 @@ def calibrate_heads(
         raise TypeError("prompts must be several processor outputs: write [inputs] for a single one")
     found = [attention_ratios(model, inputs) for inputs in prompts]
     if not found:
-        raise ValueError("no prompts: give at least one processor output")
+        raise ValueError("there are no prompts: give one or more processor outputs")
     ratios = torch.cat(found)
     if keep is not None:
         threshold = threshold_for(ratios, keep)
