@@ -15,7 +15,7 @@ from vistrim._version import __version__ as __version__
 if TYPE_CHECKING:
     from vistrim.analysis.attention.runner import analyze
     from vistrim.benchmark.benching import bench
-    from vistrim.checking.check import check
+    from vistrim.checking.checks import check
     from vistrim.engine.report.trace import Trace
     from vistrim.engine.report.trim_report import TrimReport
     from vistrim.errors import (
@@ -71,7 +71,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "vistrim.analysis.attention.runner": ("analyze",),
     "vistrim.benchmark.benching": ("bench",),
-    "vistrim.checking.check": ("check",),
+    "vistrim.checking.checks": ("check",),
     "vistrim.engine.report.trace": ("Trace",),
     "vistrim.engine.report.trim_report": ("TrimReport",),
     "vistrim.errors": (

@@ -146,7 +146,7 @@ def test_bad_input():
     for wrong, message in (
         ({"keep": 1.5}, "share of the visual tokens"),
         ({"rankings": ("best",)}, "no ranking 'best'"),
-        ({"layers": (tiny.DEPTH - 1,)}, "before the layer that follows"),
+        ({"layers": (tiny.DEPTH - 1,)}, "before the following layer"),
         ({}, "no question"),
     ):
         with pytest.raises(ValueError, match=message):

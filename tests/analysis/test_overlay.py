@@ -61,7 +61,7 @@ def test_half_precision_pixels():
 
 @pytest.mark.parametrize("shape", [(16, 16), (1, 16, 16), (1, 3, 16, 16)])
 def test_other_tensors_are_refused(shape):
-    with pytest.raises(ValueError, match="are no image"):
+    with pytest.raises(ValueError, match="are not an image"):
         image_as_seen(torch.zeros(shape), CLIPImageProcessorPil())
 
 

@@ -35,12 +35,12 @@ def test_other_weights_are_distinguished():
     assert small == make_subject(wanted()).settings["weights"]
 
 
-def test_more_visual_tokens_are_more_pictures():
+def test_more_visual_tokens_are_more_images():
     one = make_subject(wanted())
     two = make_subject(wanted(visual_tokens=2 * one.visual_tokens))
     assert two.visual_tokens == 2 * one.visual_tokens
     assert len(two.inputs["pixel_values"]) == 2
-    assert two.settings["pictures"].startswith("2 of")
+    assert two.settings["images"].startswith("2 of")
     with pytest.raises(BenchmarkError, match=f"use {one.visual_tokens} or {2 * one.visual_tokens}"):
         make_subject(wanted(visual_tokens=one.visual_tokens + 1))
 

@@ -14,7 +14,7 @@ def inputs_of(name, visual, text=20, batch=2, device=CPU):
     shape = SHAPES[name]
     config = shape.config(2, 64, 100)
     image = getattr(config, "image_token_id", None) or config.image_token_index
-    return make_inputs(config, shape.pictures, shape.pictures.count(visual), batch, text, device), image
+    return make_inputs(config, shape.images, shape.images.count(visual), batch, text, device), image
 
 
 @pytest.mark.parametrize("text", [2, 7, 64])
@@ -62,9 +62,9 @@ def test_prompts_without_storage_have_the_same_sizes(name):
         ("smolvlm-2b", 405, (2, 5, 3, 384, 384)),
     ],
 )
-def test_pictures_that_make_the_tokens(name, tokens, sizes):
-    pictures = SHAPES[name].pictures
-    assert pictures.inputs(pictures.count(tokens), 2, torch.zeros)["pixel_values"].shape == sizes
+def test_images_that_make_the_tokens(name, tokens, sizes):
+    images = SHAPES[name].images
+    assert images.inputs(images.count(tokens), 2, torch.zeros)["pixel_values"].shape == sizes
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_the_description_of_the_subject():
         "text_tokens": 20,
         "new_tokens": 5,
         "shape_of": "llava-hf/llava-v1.6-vicuna-7b-hf",
-        "pictures": "1 of 672 x 672 pixels",
+        "images": "1 of 672 x 672 pixels",
         "dtype": "float32",
         "attn": "sdpa",
         "device": "cpu",

@@ -218,8 +218,8 @@ def test_a_guide_counts_as_selection(tmp_path):
     [
         (PVTP(start_layer=9), ValueError, "choose a smaller start_layer"),
         (SGL(), ValueError, "sgl needs a guide"),
-        (compose(SGL(guides.shared(), exit_threshold=0.5), VTA()), BenchmarkError, "choose no exit_threshold"),
-        (SGL(guides.shared(), exit_threshold=0.5), BenchmarkError, "choose no exit_threshold"),
+        (compose(SGL(guides.shared(), exit_threshold=0.5), VTA()), BenchmarkError, "leave out exit_threshold"),
+        (SGL(guides.shared(), exit_threshold=0.5), BenchmarkError, "leave out exit_threshold"),
     ],
 )
 def test_methods_that_do_not_fit_are_refused_before_anything_runs(monkeypatch, tmp_path, method, error, says):
@@ -278,7 +278,9 @@ def test_warming_up_is_short_and_comes_first(monkeypatch, tmp_path, warmed):
 def test_an_answer_that_ends_early_is_refused(tmp_path):
     model = tiny.build()
     model.generation_config.max_time = 1e-9
-    with pytest.raises(BenchmarkError, match=r"1 tokens instead of 2: .*take that out of model\.generation_config"):
+    with pytest.raises(
+        BenchmarkError, match=r"1 tokens instead of 2: .*remove that setting from model\.generation_config"
+    ):
         measure(subject(model), {}, tmp_path, repeat=1, new_tokens=4)
 
 
@@ -291,5 +293,5 @@ def test_a_row_that_was_deleted_costs_its_round_alone(tmp_path):
     assert sorted(run.round for run in again.runs) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert [run for run in again.runs if run.round != 1] == [run for run in first if run.round != 1]
     path.write_text("".join(row for row in rows if '"of": "st3"' not in row))
-    with pytest.raises(ResumeError, match="lacks costs"):
+    with pytest.raises(ResumeError, match="without their costs"):
         measure(subject(), METHODS, tmp_path, repeat=3, new_tokens=2)

@@ -37,8 +37,8 @@ def test_full_size_has_the_published_number_of_parameters(name):
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config(name))
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(PUBLISHED[name], rel=0.01)
-    pictures = SHAPES[name].pictures
-    assert pictures.usual * pictures.tokens == USUAL[name]
+    images = SHAPES[name].images
+    assert images.usual * images.tokens == USUAL[name]
 
 
 @pytest.mark.parametrize("attn", ["sdpa", pytest.param("eager", marks=pytest.mark.slow)])

@@ -55,8 +55,8 @@ def test_markdown_has_command_settings_tables_and_definitions(rows, tmp_path):
         "### Memory",
         "**0.97x slower**",
         "](results.png)",
-        "limit of prefill:",
-        "limit of decode:",
+        "bound of prefill:",
+        "bound of decode:",
         "st3 = st3 with all parameters",
     ):
         assert part in text

@@ -106,7 +106,7 @@ def test_objectives_that_the_questions_do_not_allow():
     for objective, asked, says in (
         ("speed", [item(0)], "must be accuracy or agreement"),
         ("accuracy", [], "no question"),
-        ("accuracy", [item(0, answer="red"), item(1)], r"1 questions have no right answer \(first q/1\)"),
+        ("accuracy", [item(0, answer="red"), item(1)], r"1 questions have no correct answer \(first q/1\)"),
     ):
         with pytest.raises(ValueError, match=says):
             check_objective(objective, asked)

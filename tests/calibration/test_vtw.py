@@ -65,7 +65,7 @@ def test_invalid_searches_are_refused():
         search_layer(model, [])
     with pytest.raises(TypeError, match=r"\[inputs\]"):
         search_layer(model, PROMPTS[0])
-    with pytest.raises(ValueError, match="without an image"):
+    with pytest.raises(ValueError, match="needs an image"):
         search_layer(model, [tiny.batch([tiny.sample(1, 9), tiny.sample(0, 9)])], first_layer=1)
     for first in (0, tiny.DEPTH):
         with pytest.raises(ValueError, match=f"between 1 and {tiny.DEPTH - 1}"):

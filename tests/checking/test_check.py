@@ -13,7 +13,7 @@ from tests.cli.invoke import error_line
 from tests.cli.invoke import vistrim as command
 from vistrim._utils.environment import stamp
 from vistrim.benchmark.keep_everything import KeepEverything
-from vistrim.checking.check import WHILE_DECODING
+from vistrim.checking.checks import WHILE_DECODING
 from vistrim.checking.closeness import Tolerance, difference
 from vistrim.checking.exactness import check_batch, check_bytes, check_keep_everything, check_removal
 from vistrim.checking.restoring import changes, state_of
@@ -132,17 +132,17 @@ def test_the_command_passes_on_a_model_that_is_right(checkpoint, image, tmp_path
     assert data["model_type"] == "llava"
     assert data["environment"]["torch"] == torch.__version__
     assert data == json.loads((out / "check.json").read_text())
-    assert "| a padded batch is what its samples are alone | passed |" in (out / "check.md").read_text()
+    assert "| a padded batch equals its samples alone | passed |" in (out / "check.md").read_text()
 
 
 def test_the_command_fails_where_a_check_does(checkpoint, monkeypatch):
-    outcome = Outcome("restored", "the model is left as it was", "failed", "not as before: model: generate")
+    outcome = Outcome("restored", "the model is restored", "failed", "changed: model: generate")
     report = CheckReport("M", "llava", "float32", "cpu", "sdpa", 9, 4, 2, (outcome,), stamp())
     monkeypatch.setattr(cli_check, "check", lambda *_, **__: report)
     found = command("check", checkpoint)
     assert found.exit_code == 1
     for text in (found.stdout, str(report)):
-        assert "not as before" in text
+        assert "changed: " in text
         assert "1 failed" in text
 
 

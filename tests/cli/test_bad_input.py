@@ -36,12 +36,12 @@ def changed(checkpoint: str, to: Path, file: str, **values) -> str:
         (["-p", "what", "--preset", "huge"], "choose balanced or compact"),
         (["-p", ""], "the prompt is empty"),
         (["-p", " \t "], "the prompt is empty"),
-        ([], "standard input holds no prompt"),
-        (["-p", "-"], "standard input holds no prompt"),
+        ([], "standard input has no prompt"),
+        (["-p", "-"], "standard input has no prompt"),
         (["-p", "what", "--dtype", "float99"], "choose auto, float32"),
         (["-p", "what", "--device", "gpu"], "choose auto, cpu"),
-        (["-p", "what", "--overlay", "kept.jpg"], "write --overlay kept.png"),
-        (["-p", "what", "--overlay", ""], "write --overlay kept.png"),
+        (["-p", "what", "--overlay", "kept.jpg"], "example --overlay kept.png"),
+        (["-p", "what", "--overlay", ""], "example --overlay kept.png"),
         (["-p", "what", "--overlay", "no/such/place/kept.png"], "create it first"),
         (["-p", "what", "--max-new-tokens", "0"], "--max-new-tokens"),
         (["-p", "what", "--max-new-tokens", "many"], "--max-new-tokens"),
@@ -82,7 +82,7 @@ def test_no_image():
 def test_prompts_that_are_no_text(image):
     result = vistrim("run", image, stdin=b"\xff\xfe\x00")
     assert result.exit_code == WRONG_USAGE
-    assert "standard input is no text in utf-8" in error_line(result)
+    assert "standard input is not valid utf-8" in error_line(result)
 
 
 def test_no_standard_input(monkeypatch):

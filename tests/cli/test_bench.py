@@ -201,7 +201,7 @@ def test_interrupt_says_how_to_resume(bench, parts):
     parts.fails = KeyboardInterrupt()
     result = bench()
     assert result.exit_code == 130
-    assert "the same command goes on from here" in result.stderr
+    assert "repeat the command to resume" in result.stderr
 
 
 def test_every_option_has_help():

@@ -145,7 +145,7 @@ def test_every_method_can_be_drawn(checkpoint, image, tmp_path, method):
     common = ("run", image, "-p", "what", "--model", checkpoint, "--method", method, *LENGTH)
     result = vistrim(*common, "--overlay", picture)
     assert result.exit_code == 0
-    assert ("the overlay shows the image alone" in result.stderr) == (method == "vta")
+    assert ("the overlay shows only the image" in result.stderr) == (method == "vta")
     assert Image.open(picture).width > 200
 
 
