@@ -42,11 +42,11 @@ def centre(panel: np.ndarray, grid: tuple[int, int], token: int) -> tuple[int, .
     return tuple(panel[row * cell + cell // 2, column * cell + cell // 2].tolist())
 
 
-@pytest.mark.parametrize("normalise", [True, False])
+@pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("rescale", [True, False])
-def test_the_image_is_what_went_into_the_processor(normalise, rescale):
+def test_the_image_is_what_went_into_the_processor(normalize, rescale):
     image = Image.effect_noise((16, 16), 80).convert("RGB")
-    processor = CLIPImageProcessorPil(do_resize=False, do_center_crop=False, do_normalize=normalise, do_rescale=rescale)
+    processor = CLIPImageProcessorPil(do_resize=False, do_center_crop=False, do_normalize=normalize, do_rescale=rescale)
     pixels = processor(image, return_tensors="pt")["pixel_values"][0]
     assert np.array_equal(np.asarray(image_as_seen(pixels, processor)), np.asarray(image))
 
