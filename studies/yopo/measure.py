@@ -79,7 +79,7 @@ def cuts(layers: int, heads: int) -> dict[str, YOPO | None]:
         UNTOUCHED: None,
         f"window {WINDOW}": YOPO(window=WINDOW),
         f"{kept} of {heads} heads": YOPO(heads=mask),
-        f"{kept} of {heads} heads, normalise=all": YOPO(heads=mask, normalise="all"),
+        f"{kept} of {heads} heads, normalize=all": YOPO(heads=mask, normalize="all"),
         f"{layers // 2} of {layers} layers": YOPO(layer=layers // 2),
         f"{FFN:.0%} of the neurons": YOPO(ffn=FFN),
         "together": YOPO(WINDOW, mask, layers // 2, FFN),

@@ -92,7 +92,7 @@ def test_a_cut_by_the_last_row_is_fastv_s():
     own = own_answers(model, tiny.batch(tiny.RAGGED), 3)
     read, _ = read_attention(model, own, KEEP)
     outputs = []
-    for method in (FastV(layer=2, ratio=0.75), GivenRanking(2, KEEP, read.received["last"][1])):
+    for method in (FastV(layer=2, keep=0.25), GivenRanking(2, KEEP, read.received["last"][1])):
         with torch.no_grad(), trim(model, method) as run:
             outputs.append(model(**own.arguments()).logits)
         assert [sum(layer) for layer in run.report.visual_tokens_per_layer[1:3]] == [64, 16]

@@ -9,7 +9,7 @@ OPTIONS = {"max_new_tokens": 6, "do_sample": False}
 
 
 def test_both_sides_are_what_generate_gives():
-    model, method = tiny.shared(), vistrim.ST3(ratio=0.6)
+    model, method = tiny.shared(), vistrim.ST3(drop_per_cut=0.6)
     result = compare(model, INPUTS, method, repeats=2, **OPTIONS)
     prompt = INPUTS["input_ids"].shape[1]
     assert result.untouched.tokens == model.generate(**INPUTS, **OPTIONS)[0, prompt:].tolist()

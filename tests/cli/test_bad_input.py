@@ -30,7 +30,7 @@ def changed(checkpoint: str, to: Path, file: str, **values) -> str:
     [
         (["-p", "what", "--method", "stt3"], "did you mean 'st3'?"),
         (["-p", "what", "--set", "strid=3"], "did you mean 'stride'?"),
-        (["-p", "what", "--set", "ratio=1.5"], "below 1"),
+        (["-p", "what", "--set", "drop_per_cut=1.5"], "below 1"),
         (["-p", "what", "--set", "stride=few"], "must be a whole number"),
         (["-p", "what", "--set", "stride"], "write name=value"),
         (["-p", "what", "--preset", "huge"], "choose balanced or compact"),

@@ -31,7 +31,7 @@ def evaluate(checkpoint, out, *methods):
 
 
 def test_evaluation_with_and_without_exits(checkpoint, guide, tmp_path):
-    method = f"sgl:guide={guide},keep_ratio=0.2"
+    method = f"sgl:guide={guide},keep=0.2"
     result = evaluate(checkpoint, tmp_path / "guided", method)
     assert result.exit_code == 0, result.stderr
     found = json.loads((tmp_path / "guided" / "results.json").read_text())
@@ -106,7 +106,7 @@ def test_a_comparison_of_an_exit_has_no_gain_in_prefill(checkpoint, guide, image
         ("sgl:guide=./nowhere", 1, "no model directory './nowhere'"),
         ("sgl:guide=reference-smal", 1, "did you mean 'reference-small'?"),
         ("sgl:guide=reference-small", 2, "the guide model has an image size of 144 pixels, the large model 16"),
-        ("sgl:guide=x,keep_ratio=2", 2, "keep_ratio=2.0: must be between 0 and 1"),
+        ("sgl:guide=x,keep=1.5", 2, "keep=1.5: give a share"),
         ("sgl:guide=x,exit_threshold=high", 2, "exit_threshold=high: must be a number or none"),
     ],
 )

@@ -96,7 +96,7 @@ def test_structural_cuts_of_llava_7b(window):
 def test_a_structure_that_leaves_nothing_out_costs_as_much_as_the_layer():
     work = LayerWork(text=10, visual=20, pairs=30 * 40)
     assert structured_layer_flops(LLAVA_7B, LayerStructure(), work) == layer_flops(LLAVA_7B, 30, 40)
-    counted = LayerStructure(heads=(False,) * 32, renormalise=False)
+    counted = LayerStructure(heads=(False,) * 32, renormalize=False)
     fewer = LayerStructure(heads=(False,) * 32)
     # The keys of visual tokens stay in the softmax.
     difference = structured_layer_flops(LLAVA_7B, counted, work) - structured_layer_flops(LLAVA_7B, fewer, work)

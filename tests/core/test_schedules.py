@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from vistrim.core.schedules import (
     DECAYS,
     budget,
-    check_budget,
+    check_keep,
     cuts_before,
     decay_factor,
     scaled_to_depth,
@@ -68,10 +68,10 @@ def test_budget(n, number, share):
     assert budget(1.0, n) == n
 
 
-@pytest.mark.parametrize("keep", [0, -1, 0.0, 1.5, -0.2])
+@pytest.mark.parametrize("keep", [0, -1, 0.0, 1.5, -0.2, 1])
 def test_budget_out_of_range(keep):
-    with pytest.raises(ValueError, match="share"):
-        check_budget(keep)
+    with pytest.raises(ValueError, match="keep="):
+        check_keep("keep", keep)
 
 
 @given(counts, shares)

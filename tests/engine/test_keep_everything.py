@@ -73,7 +73,7 @@ def test_logits_are_bit_identical(case, attention, text):
 
 @pytest.mark.parametrize("vision", ["clip_vision_model", "siglip_vision_model"])
 @pytest.mark.parametrize(
-    "method", [PVTP(ratio=0.0), Random(keep=1.0), Uniform(keep=1.0), Pool(keep=1.0), Uniform(keep=99)]
+    "method", [PVTP(drop_per_cut=0.0), Random(keep=1.0), Uniform(keep=1.0), Pool(keep=1.0), Uniform(keep=99)]
 )
 def test_methods_at_full_budget(method, vision):
     model, inputs = tiny.shared(vision=vision), tiny.batch(tiny.RAGGED)
@@ -94,7 +94,7 @@ def test_two_turns_and_prompt_lookup():
         return torch.cat([tiny.logits(o)[0] for o in (first, second, third)])
 
     untouched = talk()
-    with trim(model, PVTP(ratio=0.0)):
+    with trim(model, PVTP(drop_per_cut=0.0)):
         assert torch.equal(untouched, talk())
 
 

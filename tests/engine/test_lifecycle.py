@@ -132,7 +132,7 @@ def test_a_trimmed_cache_cannot_be_used_without_the_method():
 def test_an_untrimmed_cache_can_be_used_without_the_method():
     model, inputs = tiny.shared(), tiny.batch([tiny.sample(1, 9)])
     turns = []
-    for method in (None, PVTP(ratio=0.0)):
+    for method in (None, PVTP(drop_per_cut=0.0)):
         if method:
             with trim(model, method):
                 first = tiny.generate(model, inputs)

@@ -82,9 +82,9 @@ def ask(guide: Any, prompt: tiny.Sample, new_tokens: int, ends: Collection[int] 
     )
 
 
-def sgl(guidance: Guidance, depth: int, layer_fraction: float, keep_ratio: float) -> Rule:
+def sgl(guidance: Guidance, depth: int, layer_fraction: float, keep_share: float) -> Rule:
     """The rule of a sample."""
-    keep = math.floor(len(guidance.importance) * keep_ratio)
+    keep = math.floor(len(guidance.importance) * keep_share)
     return KeepFrom(math.floor(depth * layer_fraction), top(guidance.importance, keep))
 
 

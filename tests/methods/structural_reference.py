@@ -39,7 +39,7 @@ class Structural:
     heads: Any = None
     layer: int | None = None
     ffn: float = 1.0
-    normalise: str = "attended"
+    normalize: str = "attended"
     gone: set[int] = field(default_factory=set)
     before: Callable[["Structural", int], None] | None = None
     embeddings: Tensor = field(init=False)
@@ -138,7 +138,7 @@ class Structural:
         for h in range(q.shape[1]):
             active = (self.heads is None or self.heads[number][h]) and not dropped
             hidden_keys = ~seen
-            if not active and self.normalise == "attended":
+            if not active and self.normalize == "attended":
                 hidden_keys = hidden_keys | (~visual[:, None] & visual)
             weights = scores[h].masked_fill(hidden_keys, -torch.inf).softmax(-1)
             if not active:

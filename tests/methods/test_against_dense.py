@@ -17,7 +17,7 @@ BOTH = (ORIGINAL, RENUMBER)
 
 BEFORE_LLM = {
     "fastervlm": (FasterVLM(5), training_free_rules.FasterVLM(5)),
-    "fastervlm-one": (FasterVLM(1), training_free_rules.FasterVLM(1)),
+    "fastervlm-one": (FasterVLM(0.01), training_free_rules.FasterVLM(1)),
     # 2.4 and 4.5 tokens, which round to 2 and 5.
     "fastervlm-share": (FasterVLM(0.15), training_free_rules.FasterVLM(0.15)),
     "fastervlm-half": (
@@ -31,7 +31,7 @@ BEFORE_LLM = {
     "vispruner": (VisPruner(8, 0.5), training_free_rules.VisPruner(8, 0.5)),
     "vispruner-odd": (VisPruner(7, 0.5), training_free_rules.VisPruner(7, 0.5)),
     "vispruner-two-rounds": (VisPruner(5, 0.2), training_free_rules.VisPruner(5, 0.2)),
-    "vispruner-to-one": (VisPruner(1, 0.0), training_free_rules.VisPruner(1, 0.0)),
+    "vispruner-to-one": (VisPruner(0.01, 0.0), training_free_rules.VisPruner(1, 0.0)),
     "vispruner-diverse": (
         VisPruner(6, 0.0, positions=ORIGINAL),
         training_free_rules.VisPruner(6, 0.0, positions=ORIGINAL),
@@ -45,9 +45,9 @@ IN_LLM = {
     for name, method, rule, arguments in [
         ("fastv", FastV, training_free_rules.FastV, (2, 0.5)),
         # 2.5 of 16 tokens: rounded to the even number.
-        ("fastv-even", FastV, training_free_rules.FastV, (1, 0.84375)),
-        ("fastv-late", FastV, training_free_rules.FastV, (4, 0.4)),
-        ("fastv-none-left", FastV, training_free_rules.FastV, (3, 1.0)),
+        ("fastv-even", FastV, training_free_rules.FastV, (1, 0.15625)),
+        ("fastv-late", FastV, training_free_rules.FastV, (4, 0.6)),
+        ("fastv-none-left", FastV, training_free_rules.FastV, (3, 0.01)),
         ("pyramiddrop", PyramidDrop, training_free_rules.PyramidDrop, ((1, 2, 3), (0.5, 0.25, 0.125))),
         # 9.6, 4.8 and 1.6 of 16 tokens, all rounded down.
         ("pyramiddrop-odd", PyramidDrop, training_free_rules.PyramidDrop, ((1, 3, 4), (0.6, 0.3, 0.1))),
@@ -62,7 +62,7 @@ RANK = {192: (13.5, 0.0), 128: (9.0, 6.0), 64: (0.8, 0.0)}
 
 def sparse(variant, layers, counts, positions, budget=192):
     """SparseVLM and its rule."""
-    method = SparseVLM(budget=budget, variant=variant, layers=layers, counts=counts, positions=positions)
+    method = SparseVLM(mean_keep=budget, variant=variant, layers=layers, counts=counts, positions=positions)
     default = ORIGINAL if variant == "plus" else RENUMBER
     return method, training_free_rules.SparseVLM(
         layers, counts or (), variant, RANK[budget], positions=positions or default
@@ -321,8 +321,8 @@ def test_one_choice_under_three_names(keep, attention):
         (FasterVLM, {"keep": 99}),
         (VTCCLS, {"keep": 1.0, "first_layer": 0}),
         (VisPruner, {"keep": 1.0}),
-        (VisPruner, {"keep": 16, "important_ratio": 0.0}),
-        (FastV, {"ratio": 0.0}),
+        (VisPruner, {"keep": 16, "important": 0.0}),
+        (FastV, {"keep": 1.0}),
         (PyramidDrop, {"keep": (1.0, 1.0, 1.0)}),
         (SparseVLM, {"layers": (0, 2), "counts": (1.0, 1.0)}),
         (SparseVLM, {"layers": (0, 2), "counts": (16, 15)}),

@@ -1,6 +1,8 @@
 """Methods: registry, parameters, and the properties of each."""
 
 import dataclasses
+import inspect
+import re
 from itertools import pairwise
 
 import pytest
@@ -25,8 +27,10 @@ from vistrim import (
     trim,
 )
 from vistrim.methods.base.method import Method
+from vistrim.methods.base.notation import parse_method
 from vistrim.methods.base.per_image import ImageTokens
-from vistrim.methods.base.registry import register
+from vistrim.methods.base.registry import find_method, register
+from vistrim.methods.base.renamed import RENAMED
 from vistrim.methods.base.stage_inputs import LayerTokens
 from vistrim.methods.pool import smaller_grid
 
@@ -48,10 +52,29 @@ def test_every_method_is_listed_and_can_be_built_by_name():
             method.name = "other"
 
 
+def test_former_names_of_parameters_name_the_present_ones():
+    """In the constructor, by name and in the notation; the constructor's signature stays its own."""
+    for name, names in RENAMED.items():
+        cls = find_method(name)
+        known = [field.name for field in dataclasses.fields(cls)]
+        assert list(inspect.signature(cls).parameters) == known
+        for old, new in names.items():
+            assert new.split(",")[0] in known
+            message = f"{name}: the parameter {old} is now {re.escape(new)}"
+            with pytest.raises(TypeError, match=message):
+                cls(**{old: 0.5})
+            with pytest.raises(ValueError, match=message):
+                get_method(name, **{old: 0.5})
+            with pytest.raises(ValueError, match=message):
+                parse_method(f"{name}:{old}=0.5")
+            with pytest.raises(ValueError, match=message):
+                parse_method(name, {old: "0.5"})
+
+
 def test_unknown_names_suggest_the_nearest():
     with pytest.raises(ValueError, match=r"did you mean 'uniform'\?"):
         get_method("uniforn")
-    with pytest.raises(ValueError, match=r"did you mean 'ratio'\?"):
+    with pytest.raises(ValueError, match=r"did you mean 'drop_per_cut'\?"):
         get_method("st3", ration=0.3)
     with pytest.raises(ValueError, match="the methods are"):
         get_method("xxxxxxxx")
@@ -68,8 +91,8 @@ def test_unknown_names_suggest_the_nearest():
 @pytest.mark.parametrize(
     ("name", "parameters", "message"),
     [
-        ("st3", {"ratio": 1.0}, "ratio"),
-        ("st3", {"ratio": -0.1}, "ratio"),
+        ("st3", {"drop_per_cut": 1.0}, "drop_per_cut"),
+        ("st3", {"drop_per_cut": -0.1}, "drop_per_cut"),
         ("st3", {"start_layer": 0}, "at least 1"),
         ("st3", {"stride": 0}, "stride"),
         ("st3", {"horizon": 0}, "horizon"),
@@ -81,10 +104,10 @@ def test_unknown_names_suggest_the_nearest():
         ("pool", {"keep": 0.0}, "keep"),
         ("fastervlm", {"keep": 0}, "keep=0"),
         ("fastervlm", {"positions": "fresh"}, "original or renumber"),
-        ("vispruner", {"important_ratio": 1.5}, "important_ratio"),
+        ("vispruner", {"important": 1.5}, "important"),
         ("vtc-cls", {"first_layer": -1}, "first_layer"),
         ("fastv", {"layer": 0}, "at least 1"),
-        ("fastv", {"ratio": 1.1}, "share that is dropped"),
+        ("fastv", {"keep": 1.1}, "up to 1.0"),
         ("vtw", {"layer": 0}, "at least 1"),
         ("vtw", {"positions": None}, "original or renumber"),
         ("fastv", {"layer": 2.5}, "whole number"),
@@ -100,8 +123,8 @@ def test_unknown_names_suggest_the_nearest():
         ("pyramiddrop", {"layers": (3, 2, 4)}, "that rise"),
         ("pyramiddrop", {"layers": (), "keep": ()}, "that rise"),
         ("sparsevlm", {"variant": "2.0"}, "1.5, 1.0, plus"),
-        ("sparsevlm", {"budget": 100}, "192, 128, 96, 64 .*take counts"),
-        ("sparsevlm", {"variant": "1.0", "budget": 96}, "192, 128, 64"),
+        ("sparsevlm", {"mean_keep": 100}, "192, 128, 96, 64 .*take counts"),
+        ("sparsevlm", {"variant": "1.0", "mean_keep": 96}, "192, 128, 64"),
         ("sparsevlm", {"variant": "1.0", "counts": (1, 2, 3, 4)}, "remove counts"),
         ("sparsevlm", {"counts": (1, 2)}, "2 counts for 3 layers"),
         ("sparsevlm", {"counts": (0, 2, 3)}, "from 1 on"),

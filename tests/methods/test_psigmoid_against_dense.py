@@ -24,7 +24,7 @@ PROMPTS = BATCHES | {"many-images": MANY_IMAGES}
 
 def case(name, depth=tiny.DEPTH):
     budget, kappa = CURVES[name]
-    return PSigmoid(budget=budget, kappa=kappa), KeepRates(sigmoid_rates(depth, budget, kappa))
+    return PSigmoid(mean_keep=budget, kappa=kappa), KeepRates(sigmoid_rates(depth, budget, kappa))
 
 
 @covering(1)

@@ -243,7 +243,7 @@ def test_after_an_error_the_next_call_is_as_any_other(error, where):
 
 def test_notation_names_the_guide():
     assert str(SGL(NamedModel("reference-small"), 0.2, 0.3)) == (
-        "sgl:guide=reference-small,layer_fraction=0.2,keep_ratio=0.3,exit_threshold=None"
+        "sgl:guide=reference-small,layer_fraction=0.2,keep=0.3,exit_threshold=None"
     )
     guide = guides.build()
     assert str(SGL(guide)).startswith("sgl:guide=LlavaForConditionalGeneration,")

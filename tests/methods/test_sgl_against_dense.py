@@ -19,13 +19,13 @@ SMALL = {"num_hidden_layers": 3, "hidden_size": 16, "num_attention_heads": 2, "n
 CASES = {
     # Layer and tokens of 16: 2 and 6, 1 and 3 (3.2), 2 (2.5) and 8, 4 (4.95) and 14 (14.4).
     "defaults": {},
-    "early": {"layer_fraction": 0.2, "keep_ratio": 0.2},
-    "middle": {"layer_fraction": 0.5, "keep_ratio": 0.5},
-    "late": {"layer_fraction": 0.99, "keep_ratio": 0.9},
-    "before-the-decoder": {"layer_fraction": 0.0, "keep_ratio": 0.35},
+    "early": {"layer_fraction": 0.2, "keep": 0.2},
+    "middle": {"layer_fraction": 0.5, "keep": 0.5},
+    "late": {"layer_fraction": 0.99, "keep": 0.9},
+    "before-the-decoder": {"layer_fraction": 0.0, "keep": 0.35},
     # None of 16 tokens, one of 32.
-    "nearly-nothing": {"layer_fraction": 0.4, "keep_ratio": 0.05},
-    "everything": {"layer_fraction": 0.4, "keep_ratio": 1.0},
+    "nearly-nothing": {"layer_fraction": 0.4, "keep": 0.05},
+    "everything": {"layer_fraction": 0.4, "keep": 1.0},
 }
 
 
@@ -51,8 +51,8 @@ def guidances(guide, prompts):
     return [ask(guide, sample, NEW_TOKENS) for sample in BATCHES[prompts]]
 
 
-def rule(guidance, layer_fraction=0.4, keep_ratio=0.4):
-    return sgl(guidance, tiny.DEPTH, layer_fraction, keep_ratio)
+def rule(guidance, layer_fraction=0.4, keep=0.4):
+    return sgl(guidance, tiny.DEPTH, layer_fraction, keep)
 
 
 def run(model, guide, eager_guide, prompts, **options):

@@ -156,7 +156,7 @@ def test_a_guide_in_training_mode_is_refused():
         ({"guide": "reference-small"}, r"load one by its name with vistrim.load\(name\)"),
         ({"layer_fraction": 1.1}, "layer_fraction=1.1"),
         ({"layer_fraction": -0.1}, "between 0 and 1"),
-        ({"keep_ratio": 2}, "keep_ratio=2"),
+        ({"keep": 1.5}, "keep=1.5"),
         ({"exit_threshold": -0.5}, "at least 0"),
         ({"exit_threshold": math.nan}, "at least 0"),
     ],

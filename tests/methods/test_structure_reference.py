@@ -24,13 +24,13 @@ STRUCTURES = {
     "wide": {"window": 5},
     "whole-image": {"window": 7},
     "heads": {"share": 0.6},
-    "heads-all": {"share": 0.6, "normalise": "all"},
+    "heads-all": {"share": 0.6, "normalize": "all"},
     "no-heads": {"share": 0.0},
     "layer": {"layer": 2},
     "from-the-start": {"layer": 0},
     "ffn": {"ffn": 0.4},
     "together": {"window": 3, "share": 0.5, "layer": 3, "ffn": 0.5},
-    "together-all": {"window": 3, "share": 0.5, "layer": 3, "ffn": 0.5, "normalise": "all"},
+    "together-all": {"window": 3, "share": 0.5, "layer": 3, "ffn": 0.5, "normalize": "all"},
 }
 
 
@@ -54,7 +54,7 @@ def seen(reading, window):
     return (reading.causal & ~block) | (near & block)
 
 
-def simulated(eager, reading, active, layer=tiny.DEPTH, window=None, ffn=1.0, normalise="attended"):
+def simulated(eager, reading, active, layer=tiny.DEPTH, window=None, ffn=1.0, normalize="attended"):
     """Logits of every step of the answer."""
     visual = torch.zeros(len(reading.embeddings), dtype=torch.bool)
     visual[reading.visual] = True
@@ -64,7 +64,7 @@ def simulated(eager, reading, active, layer=tiny.DEPTH, window=None, ffn=1.0, no
         if at >= layer:
             return reading.without(reading.visual)
         heads = seen(reading, window).repeat(HEADS, 1, 1)
-        if normalise == "attended":
+        if normalize == "attended":
             # What a visual token gets from such a head is zero; here it must only be finite.
             heads[~active[at]] = (heads[~active[at]] & ~visual) | own
         return heads
@@ -74,7 +74,7 @@ def simulated(eager, reading, active, layer=tiny.DEPTH, window=None, ffn=1.0, no
             idle = (~active[at]).repeat_interleave(SIZE) & visual[None, :, None]
             dropped = (torch.arange(NEURONS) >= int(NEURONS * ffn)) & visual[None, :, None]
             zeroed = {module.mlp.gate_proj: dropped, module.mlp.up_proj: dropped}
-            if normalise == "all":
+            if normalize == "all":
                 # As if the weights on visual tokens became zero, with the denominator as it was.
                 zeroed[module.self_attn.v_proj] = idle
             for part, where in zeroed.items():
@@ -91,7 +91,7 @@ def simulated(eager, reading, active, layer=tiny.DEPTH, window=None, ffn=1.0, no
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_structure(prompt, name):
     options = dict(STRUCTURES[name])
-    eager = model(HEADS if options.get("normalise") == "all" else 2)
+    eager = model(HEADS if options.get("normalize") == "all" else 2)
     active = torch.rand(tiny.DEPTH, HEADS, generator=torch.Generator().manual_seed(4)) < options.pop("share", 1.0)
     reading = Reading.of(eager, prompt, ANSWER)
     expected = simulated(eager, reading, active, **options)

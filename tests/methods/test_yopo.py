@@ -41,11 +41,11 @@ CUTS = {
     "window of one": {"window": 1},
     "window beyond the grid": {"window": 9},
     "heads": {"heads": HEADS},
-    "heads counted": {"heads": HEADS, "normalise": "all"},
+    "heads counted": {"heads": HEADS, "normalize": "all"},
     "layer": {"layer": 2},
     "ffn": {"ffn": 0.5},
     "together": {"window": 3, "heads": HEADS, "layer": 3, "ffn": 0.5},
-    "counted together": {"window": 3, "heads": HEADS, "ffn": 0.3, "normalise": "all"},
+    "counted together": {"window": 3, "heads": HEADS, "ffn": 0.3, "normalize": "all"},
 }
 EACH = pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS.keys())
 TOGETHER = [CUTS["together"], CUTS["counted together"]]
@@ -235,14 +235,14 @@ def test_flops_equal_a_count_of_the_matrix_products(cut):
 def test_keys_and_values_of_inactive_heads_are_not_computed():
     model, sample = tiny.shared(), tiny.sample(1, 9)
     visual = torch.tensor(sample.ids) == tiny.IMAGE
-    for normalise in ("attended", "all"):
-        with trim(model, YOPO(heads=HEADS, normalise=normalise)) as run:
+    for normalize in ("attended", "all"):
+        with trim(model, YOPO(heads=HEADS, normalize=normalize)) as run:
             cache = tiny.generate(model, tiny.batch([sample]), 1)[CACHE]
         for heads, layer in zip(HEADS, cache.layers, strict=True):
             used = torch.tensor(heads).view(2, 2).any(1)
             is_zero = [(x[0][:, visual] == 0).all(2).all(1) for x in (layer.keys, layer.values)]
             assert torch.equal(is_zero[1], ~used)
-            assert torch.equal(is_zero[0], ~used) if normalise == "attended" else not is_zero[0].any()
+            assert torch.equal(is_zero[0], ~used) if normalize == "attended" else not is_zero[0].any()
         assert run.report.kv_bytes == run.report.kv_bytes_full
 
 
@@ -254,7 +254,7 @@ def test_a_cache_without_some_heads_is_not_continued_otherwise():
     turn = tiny.follow_up(first, inputs, torch.tensor([[5, 6, 7]]))
     with pytest.raises(UnsupportedGenerationError, match="cannot be continued without it"):
         tiny.generate(model, turn, 2)
-    for other in (FastV(), YOPO(heads=HEADS, normalise="all"), YOPO(window=3)):
+    for other in (FastV(), YOPO(heads=HEADS, normalize="all"), YOPO(window=3)):
         with trim(model, other), pytest.raises(UnsupportedGenerationError, match="the same heads cut"):
             tiny.generate(model, turn, 2)
     with trim(model, method):
@@ -270,8 +270,8 @@ def test_a_cache_without_some_heads_is_not_continued_otherwise():
         ({"layer": 0}, "at least 1"),
         ({"ffn": 0.0}, "above 0"),
         ({"ffn": 1.5}, "above 0"),
-        ({"normalise": "none"}, "attended or all"),
-        ({"normalise": "all", "layer": 2}, r"no layer drop \(layer=none\)"),
+        ({"normalize": "none"}, "attended or all"),
+        ({"normalize": "all", "layer": 2}, r"no layer drop \(layer=none\)"),
     ],
 )
 def test_parameters_out_of_range(parameters, message):
@@ -297,7 +297,7 @@ def test_cuts_that_do_not_fit_the_model(tmp_path):
     save_part(path, "yopo", facts, {"heads": torch.tensor(HEADS)}, {})
     with trim(model, YOPO(heads=str(path))) as run:
         tiny.generate(model, tiny.batch([tiny.sample()]), 1)
-    assert run.report.method == f"yopo:window=None,heads={path},layer=None,ffn=1.0,normalise=attended"
+    assert run.report.method == f"yopo:window=None,heads={path},layer=None,ffn=1.0,normalize=attended"
     other = tiny.build()
     other.name_or_path = "other"
     with pytest.raises(ValueError, match="was made for a model with ''"):
@@ -340,7 +340,7 @@ def test_a_window_needs_a_grid():
 
 
 def test_notation():
-    method = parse_method("yopo:window=5,heads=some/where.safetensors,layer=none,ffn=0.5,normalise=all")
+    method = parse_method("yopo:window=5,heads=some/where.safetensors,layer=none,ffn=0.5,normalize=all")
     assert method == YOPO(5, "some/where.safetensors", None, 0.5, "all")
     assert parse_method(str(method)) == method
     assert get_method("yopo") == YOPO()

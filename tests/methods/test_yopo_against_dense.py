@@ -26,15 +26,15 @@ CASES = {
     "heads": {"heads": "half"},
     "heads-pairs": {"heads": "pairs"},
     "heads-none": {"heads": "none"},
-    "heads-all": {"heads": "half", "normalise": "all"},
-    "heads-pairs-all": {"heads": "pairs", "normalise": "all"},
+    "heads-all": {"heads": "half", "normalize": "all"},
+    "heads-pairs-all": {"heads": "pairs", "normalize": "all"},
     "layer": {"layer": 2},
     "first-layer": {"layer": 1},
     "ffn": {"ffn": 0.5},
     # 14.4 of 48 neurons are 14.
     "ffn-rounded-down": {"ffn": 0.3},
     "together": {"window": 3, "heads": "most", "layer": 3, "ffn": 0.5},
-    "together-all": {"window": 5, "heads": "pairs", "ffn": 0.25, "normalise": "all"},
+    "together-all": {"window": 5, "heads": "pairs", "ffn": 0.25, "normalize": "all"},
     "window-heads": {"window": 3, "heads": "half"},
     "window-layer": {"window": 1, "layer": 2},
 }

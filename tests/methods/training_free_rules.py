@@ -73,11 +73,11 @@ class VTCCLS(PerImage):
 @dataclass
 class VisPruner(PerImage):
     keep: int | float
-    important_ratio: float
+    important: float
 
     def choose(self, vision: Vision, image: int) -> list[int]:
         keep = budget(self.keep, vision.n)
-        n_important = int(keep * self.important_ratio)
+        n_important = int(keep * self.important)
         n_diverse = keep - n_important
         order = top(vision.attention(image, vision.block), vision.n)
         important, rest = order[:n_important], order[n_important:]
@@ -97,7 +97,7 @@ class VisPruner(PerImage):
 @dataclass
 class FastV(Rule):
     layer: int
-    ratio: float
+    keep: float
 
     def before(self, layer: int, rows: list[Row], dense: Dense) -> list[Row]:
         if layer != self.layer:
@@ -105,7 +105,7 @@ class FastV(Rule):
         visual = visual_rows(rows)
         past = dense.weights[layer - 1].shape[-1] - len(rows)
         score = dense.weights[layer - 1].mean(0)[-1][[past + i for i in visual]]
-        stay = {visual[i] for i in top(score, round(len(visual) * (1 - self.ratio)))}
+        stay = {visual[i] for i in top(score, round(len(visual) * self.keep))}
         return only(rows, visual, stay)
 
 

@@ -26,7 +26,7 @@ class YOPO(Rule):
         First layer without visual tokens.
     ffn : float
         Share of the FFN's neurons, counted from the first, that visual tokens use.
-    normalise : {"attended", "all"}
+    normalize : {"attended", "all"}
         Whether the softmax of text in an inactive head is over the text, or over all.
     patches, columns : int
         Visual tokens of an image, and of one row of it.
@@ -36,7 +36,7 @@ class YOPO(Rule):
     window: int | None = None
     layer: int | None = None
     ffn: float = 1.0
-    normalise: Literal["attended", "all"] = "attended"
+    normalize: Literal["attended", "all"] = "attended"
     patches: int = 16
     columns: int = 4
 
@@ -60,7 +60,7 @@ class YOPO(Rule):
         for head, active in enumerate(self.active[layer]):
             if active:
                 continue
-            if self.normalise == "attended":
+            if self.normalize == "attended":
                 weights[head] = logits[head].masked_fill(~(seen & text), -torch.inf).softmax(-1)
             weights[head][:, ~text] = 0.0
             weights[head][visual_queries] = 0.0

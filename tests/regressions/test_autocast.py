@@ -32,7 +32,7 @@ def test_every_method_generates(name, attention, dtype):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(
     "method",
-    [YOPO(window=3), YOPO(heads=HEADS), YOPO(heads=HEADS, normalise="all"), YOPO(ffn=0.5), YOPO(3, HEADS, None, 0.5)],
+    [YOPO(window=3), YOPO(heads=HEADS), YOPO(heads=HEADS, normalize="all"), YOPO(ffn=0.5), YOPO(3, HEADS, None, 0.5)],
     ids=str,
 )
 def test_cuts_inside_the_layers_round_as_little_as_stock_does(method, dtype):

@@ -8,7 +8,7 @@ from tests import tiny
 from tests.families.zoo import FAMILIES
 from vistrim import PVTP, ST3, FastV, UnsupportedGenerationError, trim
 
-KEEP = FastV(ratio=0.0)
+KEEP = FastV(keep=1.0)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

@@ -20,7 +20,7 @@ from vistrim import (
 
 NAMES = ("llava", "gemma3", "qwen2_5_vl", "qwen3_vl", "glm4v")
 RIGHT = {
-    "keep everything": FastV(ratio=0.0),
+    "keep everything": FastV(keep=1.0),
     "uniform": Uniform(0.5),
     "vispruner": VisPruner(0.5, positions="original"),
     "renumbered": VisPruner(0.5, positions="renumber"),

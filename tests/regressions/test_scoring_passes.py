@@ -19,7 +19,7 @@ RANKING = {
     "sparsevlm": SparseVLM(layers=(1, 2, 3), counts=(0.5, 0.4, 0.3)),
     "composed": compose(Uniform(0.5), FastV()),
 }
-UNMOVED = {"keep everything": FastV(ratio=0.0), "uniform": Uniform(0.5), "vtw": VTW(layer=3)}
+UNMOVED = {"keep everything": FastV(keep=1.0), "uniform": Uniform(0.5), "vtw": VTW(layer=3)}
 
 
 def told(n, length):

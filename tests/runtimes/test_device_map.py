@@ -40,12 +40,12 @@ METHODS = {
 LLAVA_METHODS = {
     "fastervlm": FasterVLM(5),
     "vispruner": VisPruner(7, positions="original"),
-    "fastv-renumber": FastV(2, 0.6, "renumber"),
+    "fastv-renumber": FastV(2, 0.4, "renumber"),
     "pyramiddrop-renumber": PyramidDrop(layers=(1, 2, 3), keep=(0.6, 0.4, 0.2)),
     "sparsevlm-1.0": SparseVLM(variant="1.0", layers=(0, 2), budget=64),
     "vtw": VTW(3),
     "pool": Pool(0.3),
-    "psigmoid": PSigmoid(budget=0.55, kappa=1.5),
+    "psigmoid": PSigmoid(mean_keep=0.55, kappa=1.5),
     "yopo": YOPO(3, HEADS, 3, 0.5),
 }
 OTHERS = ("qwen2_5_vl", "qwen3_vl", "internvl")

@@ -32,7 +32,7 @@ from vistrim import (
 HEADS = ((True,) * 4, (False, True, True, False), (False,) * 4, (True, False) * 2)
 METHODS = {
     "st3": ST3(1, 1, 0.3, "cosine", 7, 0.1),
-    "fastv": FastV(2, 0.6),
+    "fastv": FastV(2, 0.4),
     "pyramiddrop": PyramidDrop(layers=(1, 2, 3), keep=(0.6, 0.4, 0.2), positions="original"),
     "vtw": VTW(3),
     "sparsevlm": SparseVLM(layers=(0, 2), counts=(6, 2), positions="original"),
@@ -40,7 +40,7 @@ METHODS = {
 }
 LLAVA_METHODS = {
     "fastervlm": FasterVLM(5),
-    "fastv-renumber": FastV(2, 0.6, "renumber"),
+    "fastv-renumber": FastV(2, 0.4, "renumber"),
     "pyramiddrop-renumber": PyramidDrop(layers=(1, 2, 3), keep=(0.6, 0.4, 0.2)),
     "sparsevlm-renumber": SparseVLM(layers=(0, 2), counts=(6, 2)),
     "yopo": YOPO(3, HEADS, 3, 0.5),

@@ -162,7 +162,7 @@ def structured_layer_flops(shape: DecoderShape, structure: LayerStructure, work:
     """
     active = shape.heads if structure.heads is None else sum(structure.heads)
     with_value = sum(structure.seeing_kv_heads(shape.heads, shape.kv_heads))
-    with_key = with_value if structure.renormalise else shape.kv_heads
+    with_key = with_value if structure.renormalize else shape.kv_heads
     projections = (2 * shape.heads + 2 * shape.kv_heads, 2 * active + with_key + with_value)
     neurons = (shape.intermediate, structure.neurons(shape.intermediate))
     multiply_adds = 0

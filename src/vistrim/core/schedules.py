@@ -127,27 +127,6 @@ def budget(keep: int | float, n: int) -> int:
     return min(n, max(1, math.floor(n * keep + 0.5)) if isinstance(keep, float) else keep)
 
 
-def check_budget(keep: int | float) -> None:
-    """Check that ``keep`` is a positive number of tokens or a fraction in (0, 1].
-
-    Parameters
-    ----------
-    keep : int or float
-        The value to check.
-
-    Raises
-    ------
-    ValueError
-        If it is neither.
-    """
-    fits = 0 < keep <= 1 if isinstance(keep, float) else keep >= 1
-    if not fits:
-        raise ValueError(
-            f"keep={keep}: must be a whole number of tokens, at least 1, or a share of the image's tokens, "
-            "above 0 and at most 1.0"
-        )
-
-
 def check_keep(name: str, keep: int | float, least: int = 2) -> None:
     """Refuse what is neither a share in (0, 1] nor a whole number of tokens from ``least`` on.
 

@@ -77,12 +77,12 @@ def sigmoid_rates(kappa: float, share: float, layers: int) -> tuple[float, ...]:
     if not _FLATTEST <= kappa <= _STEEPEST:
         raise ValueError(f"kappa={kappa}: must be above 0, from {_FLATTEST:g} (flat) to {_STEEPEST:g} (a step)")
     if not share <= 1:
-        raise ValueError(f"budget={share}: must be a share of the visual tokens, at most 1")
+        raise ValueError(f"mean_keep={share}: must be a share of the visual tokens, at most 1")
     rest = share * layers - 1
     if not rest > -_TOLERANCE:
         raise ValueError(
-            f"budget={share}: layer 0 of {layers} processes all visual tokens, which alone averages {1 / layers:.4f} "
-            "of them: set the budget to at least that"
+            f"mean_keep={share}: layer 0 of {layers} processes all visual tokens, which alone averages "
+            f"{1 / layers:.4f} of them: set mean_keep to at least that"
         )
     if share == 1:
         return (1.0,) * layers

@@ -21,7 +21,7 @@ class LayerStructure:
         tokens attend to nothing. None: all heads see visual tokens.
     ffn : float
         Fraction of the feed-forward neurons that visual tokens use, starting with the first.
-    renormalise : bool
+    renormalize : bool
         Whether the attention of text in the other heads sums to 1 over the text. If False, the softmax still includes
         the visual tokens, with zeros as their values.
     """
@@ -29,7 +29,7 @@ class LayerStructure:
     window: int | None = None
     heads: tuple[bool, ...] | None = None
     ffn: float = 1.0
-    renormalise: bool = True
+    renormalize: bool = True
 
     @property
     def cuts_heads(self) -> bool:

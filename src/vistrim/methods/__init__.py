@@ -6,7 +6,7 @@ found if their module stands in the entry-point group ``vistrim.methods``.
 """
 
 from vistrim.core.model_facts import ModelFacts
-from vistrim.core.schedules import budget, check_budget
+from vistrim.core.schedules import budget, check_keep
 from vistrim.core.scores import AttentionRows
 from vistrim.core.selection import Selection, keep_top
 from vistrim.core.structure import LayerStructure
@@ -102,7 +102,7 @@ __all__ = [
     "VisionTokens",
     "VisionZip",
     "budget",
-    "check_budget",
+    "check_keep",
     "check_positions",
     "compose",
     "get_method",

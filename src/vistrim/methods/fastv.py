@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from vistrim.core.schedules import check_keep
 from vistrim.core.selection import Selection, keep_top
 from vistrim.methods.base.method import Positions
 from vistrim.methods.base.one_cut import OneCut
@@ -12,17 +13,17 @@ from vistrim.methods.base.stage_inputs import LayerTokens
 @register
 @dataclass(frozen=True)
 class FastV(OneCut):
-    r"""Drop a share of the visual tokens before one decoder layer.
+    r"""Drop the least attended visual tokens before one decoder layer.
 
-    Before layer :math:`K`, the ``round(N * (1 - ratio))`` visual tokens stay that receive the most attention from the
-    last prompt token at layer :math:`K - 1` (mean over heads). Layers below :math:`K` keep all keys and values.
+    Before layer :math:`K`, the ``round(N * keep)`` visual tokens stay that receive the most attention from the last
+    prompt token at layer :math:`K - 1` (mean over heads). Layers below :math:`K` keep all keys and values.
 
     Parameters
     ----------
     layer : int
         :math:`K`, at least 1: the first layer (0-based) that runs with fewer tokens.
-    ratio : float
-        Share of the visual tokens to drop, in [0, 1].
+    keep : int or float
+        Tokens to keep: a share of the sample's visual tokens in (0, 1], or a whole number per image, from 2 on.
     positions : {"original", "renumber"}
         RoPE positions of the remaining tokens: unchanged, as in the authors' code, or consecutive.
 
@@ -33,10 +34,11 @@ class FastV(OneCut):
 
     Notes
     -----
-    Source: arXiv 2403.06764 (ECCV 2024) and github.com/pkunlp-icler/FastV at d165972. Layer 2 and ratio 0.5 are the
-    settings of its main result. Of the variants in the code, this is the one with a KV cache (``fastv_forward``), which
-    cuts once in prefill. The paper ranks by the attention from all other tokens, its code by the attention from the
-    last token. This follows the code. In the code, ``layer=0`` selects random tokens; use `Random` for that.
+    Source: arXiv 2403.06764 (ECCV 2024) and github.com/pkunlp-icler/FastV at d165972. Layer 2 and a share of 0.5 are
+    the settings of its main result; the authors state the share 1 - ``keep`` that is dropped. Of the variants in the
+    code, this is the one with a KV cache (``fastv_forward``), which cuts once in prefill. The paper ranks by the
+    attention from all other tokens, its code by the attention from the last token. This follows the code. In the
+    code, ``layer=0`` selects random tokens; use `Random` for that.
     """
 
     name = "fastv"
@@ -46,16 +48,18 @@ class FastV(OneCut):
     source = "arXiv 2403.06764"
 
     layer: int = 2
-    ratio: float = 0.5
+    keep: int | float = 0.5
     positions: Positions = "original"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.ratio <= 1:
-            raise ValueError(f"ratio={self.ratio}: must be between 0 and 1 (the share that is dropped)")
+        check_keep("keep", self.keep)
 
     def select_prefill(self, layer: int, tokens: LayerTokens) -> Selection:
         """Keep the most attended tokens."""
         # As in the authors' code, halves are rounded to the even number.
-        counts = tuple(round(n * (1 - self.ratio)) for n in tokens.initial)
+        counts = tuple(
+            round(n * self.keep) if isinstance(self.keep, float) else min(held, self.keep * images)
+            for n, held, images in zip(tokens.initial, tokens.held, tokens.images, strict=True)
+        )
         return replace(keep_top(tokens.scores, tokens.visual, counts), renumber=self.renumbers)

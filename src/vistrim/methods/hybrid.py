@@ -23,7 +23,7 @@ class Hybrid(Composition):
         Tokens per image that enter the decoder; see `VisPruner`.
     positions : {"original", "renumber"}
         RoPE positions of these tokens: unchanged or consecutive.
-    start_layer, stride, ratio
+    start_layer, stride, drop_per_cut
         The cuts across layers, relative to the tokens that enter the decoder; see `PVTP`.
     decay, horizon, floor, interval
         The annealing over generated tokens, relative to the tokens that enter the decoder; see `VTA`.
@@ -51,7 +51,7 @@ class Hybrid(Composition):
     positions: Positions = "original"
     start_layer: int | None = None
     stride: int | None = None
-    ratio: float = 0.3
+    drop_per_cut: float = 0.3
     decay: Decay = "cosine"
     horizon: int = DEFAULT_HORIZON
     floor: float = DEFAULT_FLOOR
@@ -66,6 +66,6 @@ class Hybrid(Composition):
         """The method of each stage."""
         return (
             VisPruner(self.keep, positions=self.positions),
-            PVTP(self.start_layer, self.stride, self.ratio),
+            PVTP(self.start_layer, self.stride, self.drop_per_cut),
             VTA(self.decay, self.horizon, self.floor, self.interval),
         )

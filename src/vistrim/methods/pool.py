@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from vistrim.core.schedules import budget, check_budget
+from vistrim.core.schedules import budget, check_keep
 from vistrim.methods.base.per_image import ImageChoice, ImageTokens, PerImage
 from vistrim.methods.base.registry import register
 
@@ -38,7 +38,7 @@ class Pool(PerImage):
     keep: int | float = 0.25
 
     def __post_init__(self) -> None:
-        check_budget(self.keep)
+        check_keep("keep", self.keep)
 
     def choose(self, image: ImageTokens) -> ImageChoice:
         """Assign every token to the representative of its cell."""

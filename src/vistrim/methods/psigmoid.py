@@ -26,9 +26,9 @@ class PSigmoid(Method):
     Parameters
     ----------
     schedule : str, optional
-        File that ``vistrim calibrate psigmoid`` wrote for the model, instead of ``budget`` and ``kappa``. It may also
-        set the ranking rows to all text after the last image.
-    budget : float, optional
+        File that ``vistrim calibrate psigmoid`` wrote for the model, instead of ``mean_keep`` and ``kappa``. It may
+        also set the ranking rows to all text after the last image.
+    mean_keep : float, optional
         :math:`b`, the mean keep rate over all layers: from ``1 / layers`` to 1.
     kappa : float, optional
         Steepness :math:`\kappa` of the sigmoid, per layer. With a small value, all layers from 1 on have the same rate.
@@ -37,7 +37,7 @@ class PSigmoid(Method):
     Raises
     ------
     ValueError
-        If ``budget`` or ``kappa`` is out of range, if only one of them is given, or if there is a schedule as well.
+        If ``mean_keep`` or ``kappa`` is out of range, if only one of them is given, or if there is a schedule as well.
         When the method is applied to a model, if nothing is given or the schedule is for another method or model.
 
     Notes
@@ -49,24 +49,24 @@ class PSigmoid(Method):
     name = "psigmoid"
     summary = "Keeps a share of visual tokens that falls with depth like a sigmoid, at a given mean"
     stages = ("prefill",)
-    needs = "budget and kappa, or a schedule from vistrim calibrate; " + KeepRates.needs
+    needs = "mean_keep and kappa, or a schedule from vistrim calibrate; " + KeepRates.needs
     kv_cache = KeepRates.kv_cache
     source = "arXiv 2412.00556 (our reading)"
 
     schedule: str | None = None
-    budget: float | None = None
+    mean_keep: float | None = None
     kappa: float | None = None
 
     def __post_init__(self) -> None:
-        given = self.budget is not None, self.kappa is not None
+        given = self.mean_keep is not None, self.kappa is not None
         if self.schedule is not None and any(given):
-            raise ValueError("psigmoid takes either a schedule or budget and kappa: remove one of them")
+            raise ValueError("psigmoid takes either a schedule or mean_keep and kappa: remove one of them")
         if given[0] != given[1]:
             raise ValueError(
-                f"budget={self.budget}, kappa={self.kappa}: give both, as in psigmoid:budget=0.33,kappa=0.5"
+                f"mean_keep={self.mean_keep}, kappa={self.kappa}: give both, as in psigmoid:mean_keep=0.33,kappa=0.5"
             )
-        if self.budget is not None and not 0 < self.budget <= 1:
-            raise ValueError(f"budget={self.budget}: must be above 0 and at most 1 (the mean share that is kept)")
+        if self.mean_keep is not None and not 0 < self.mean_keep <= 1:
+            raise ValueError(f"mean_keep={self.mean_keep}: must be above 0 and at most 1 (the mean share that is kept)")
         if self.kappa is not None and not self.kappa > 0:
             raise ValueError(f"kappa={self.kappa}: must be above 0 (the steepness of the sigmoid)")
 
@@ -74,9 +74,9 @@ class PSigmoid(Method):
         """Load the rates of the schedule, or compute those of the sigmoid."""
         if self.schedule is not None:
             return load_rates(self.schedule, self.name, model)
-        if self.budget is None or self.kappa is None:
+        if self.mean_keep is None or self.kappa is None:
             raise ValueError(
-                "psigmoid needs budget and kappa, as in psigmoid:budget=0.33,kappa=0.5, or a schedule for the model: "
-                "make one with `vistrim calibrate psigmoid --out FILE` and use psigmoid:schedule=FILE"
+                "psigmoid needs mean_keep and kappa, as in psigmoid:mean_keep=0.33,kappa=0.5, or a schedule for the "
+                "model: make one with `vistrim calibrate psigmoid --out FILE` and use psigmoid:schedule=FILE"
             )
-        return KeepRates(sigmoid_rates(self.kappa, self.budget, model.decoder.layers))
+        return KeepRates(sigmoid_rates(self.kappa, self.mean_keep, model.decoder.layers))

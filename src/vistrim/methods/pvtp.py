@@ -14,9 +14,10 @@ from vistrim.methods.base.registry import register
 class PVTP(AttentionSchedule):
     r"""Drop the least attended visual tokens at several decoder layers in prefill.
 
-    Before layer ``start_layer`` and then every ``stride`` layers, a share ``ratio`` of the remaining visual tokens is
-    dropped: :math:`G(l) = \lfloor N (1 - R)^{K(l)} + 1/2 \rfloor` tokens stay, where ``K(l)`` is the number of cuts so
-    far. These are the tokens that receive the most attention from the last prompt token at the layer before.
+    Before layer ``start_layer`` and then every ``stride`` layers, a share ``drop_per_cut`` (:math:`R`) of the remaining
+    visual tokens is dropped: :math:`G(l) = \lfloor N (1 - R)^{K(l)} + 1/2 \rfloor` tokens stay, where ``K(l)`` is the
+    number of cuts so far. These are the tokens that receive the most attention from the last prompt token at the layer
+    before.
 
     Parameters
     ----------
@@ -24,7 +25,7 @@ class PVTP(AttentionSchedule):
         First layer (0-based, at least 1) that runs with fewer tokens. None: 3 of 32 layers, scaled to the depth.
     stride : int, optional
         Layers from one cut to the next. None: 4 of 32 layers, scaled to the depth.
-    ratio : float
+    drop_per_cut : float
         Share of the remaining visual tokens that each cut drops, in [0, 1).
 
     Raises
@@ -46,7 +47,7 @@ class PVTP(AttentionSchedule):
 
     start_layer: int | None = None
     stride: int | None = None
-    ratio: float = 0.3
+    drop_per_cut: float = 0.3
 
     def __post_init__(self) -> None:
         if self.start_layer is not None and self.start_layer < 1:
@@ -56,8 +57,10 @@ class PVTP(AttentionSchedule):
             )
         if self.stride is not None and self.stride < 1:
             raise ValueError(f"stride={self.stride}: must be at least 1")
-        if not 0 <= self.ratio < 1:
-            raise ValueError(f"ratio={self.ratio}: must be at least 0 and below 1 (the share that each cut drops)")
+        if not 0 <= self.drop_per_cut < 1:
+            raise ValueError(
+                f"drop_per_cut={self.drop_per_cut}: must be at least 0 and below 1 (the share that each cut drops)"
+            )
 
     def fitted(self, model: ModelFacts) -> Method:
         """Check that the decoder has the layer of the first cut."""
@@ -66,10 +69,10 @@ class PVTP(AttentionSchedule):
         return self
 
     def retention(self, layer: int, depth: int) -> float:
-        """Return the share of visual tokens left by the cuts before ``layer``, ``(1 - ratio) ** K(layer)``."""
+        """Return the share of visual tokens left by the cuts before ``layer``, ``(1 - drop_per_cut) ** K(layer)``."""
         start = self.start_layer if self.start_layer is not None else scaled_to_depth(3, depth)
         stride = self.stride if self.stride is not None else scaled_to_depth(4, depth)
-        return (1.0 - self.ratio) ** cuts_before(layer, start, stride)
+        return (1.0 - self.drop_per_cut) ** cuts_before(layer, start, stride)
 
     def tokens_kept(self, n: int, layer: int, step: int, depth: int) -> int:
         """Return ``G(l)``, which is the same at every step."""

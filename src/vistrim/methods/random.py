@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from vistrim.core.schedules import budget, check_budget
+from vistrim.core.schedules import budget, check_keep
 from vistrim.methods.base.per_image import ImageChoice, ImageTokens, PerImage
 from vistrim.methods.base.registry import register
 
@@ -36,7 +36,7 @@ class Random(PerImage):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_budget(self.keep)
+        check_keep("keep", self.keep)
 
     def choose(self, image: ImageTokens) -> ImageChoice:
         """Draw tokens without replacement."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from vistrim.core.model_facts import ModelFacts
-from vistrim.core.schedules import share_of
+from vistrim.core.schedules import check_keep, share_of
 from vistrim.core.selection import Selection, keep_top
 from vistrim.methods.base.method import Guidance, Method
 from vistrim.methods.base.named_model import ModelLoader
@@ -31,7 +31,7 @@ class SGL(Method):
     The last generated token is never an input, so it has no row.
 
     *Pruning.* Of :math:`L` layers, the first ``K = floor(L * layer_fraction)`` see all visual tokens. From layer
-    :math:`K` on, only the ``floor(N * keep_ratio)`` of the sample's ``N`` visual tokens with the highest scores stay,
+    :math:`K` on, only the ``floor(N * keep)`` of the sample's ``N`` visual tokens with the highest scores stay,
     at their original positions (ties: the earlier token). ``K = 0`` prunes before the decoder. A sample with few tokens
     may keep none.
 
@@ -51,8 +51,9 @@ class SGL(Method):
         In the notation it is a name that `vistrim.load` accepts.
     layer_fraction : float
         Share of the layers that see all visual tokens, in [0, 1].
-    keep_ratio : float
-        Share of the visual tokens that the other layers see, in [0, 1].
+    keep : int or float
+        Visual tokens that the other layers see: a share of the sample's in (0, 1], or a whole number per image, from 2
+        on.
     exit_threshold : float, optional
         :math:`\tau`, from 0 (the guide answers all samples) to 1 (none). None: the large model answers all samples, and
         no exit score is computed.
@@ -65,7 +66,7 @@ class SGL(Method):
     Notes
     -----
     Source: arXiv 2412.03324 (CVPR 2025) and github.com/NUS-HPC-AI-Lab/SGL at 7e76fd2. The paper's settings for
-    ``layer_fraction`` and ``keep_ratio`` are 0.4 and 0.4, 0.2 and 0.2, 0.05 and 0.05. They keep 64, 35 and 9 % of the
+    ``layer_fraction`` and ``keep`` are 0.4 and 0.4, 0.2 and 0.2, 0.05 and 0.05. They keep 64, 35 and 9 % of the
     tokens on average over 48 layers.
 
     Deviations. The prompt rows in the code start at the last visual token, here after it, as in the paper. The code
@@ -85,7 +86,7 @@ class SGL(Method):
     Examples
     --------
     >>> guide, _ = vistrim.load("reference-small")
-    >>> with vistrim.trim(model, vistrim.SGL(guide, keep_ratio=0.2, exit_threshold=0.9)) as run:
+    >>> with vistrim.trim(model, vistrim.SGL(guide, keep=0.2, exit_threshold=0.9)) as run:
     ...     output = model.generate(**inputs, max_new_tokens=64, do_sample=False)
     >>> run.report.exited
     """
@@ -100,15 +101,15 @@ class SGL(Method):
 
     guide: nn.Module | ModelLoader | None = None
     layer_fraction: float = 0.4
-    keep_ratio: float = 0.4
+    keep: int | float = 0.4
     exit_threshold: float | None = None
 
     def __post_init__(self) -> None:
         if self.guide is not None and not callable(self.guide):
             raise ValueError(f"guide={self.guide!r}: must be a model: load one by its name with vistrim.load(name)")
-        for name in ("layer_fraction", "keep_ratio"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must be between 0 and 1")
+        if not 0 <= self.layer_fraction <= 1:
+            raise ValueError(f"layer_fraction={self.layer_fraction}: must be between 0 and 1")
+        check_keep("keep", self.keep)
         if self.exit_threshold is not None and not self.exit_threshold >= 0:
             raise ValueError(f"exit_threshold={self.exit_threshold}: must be at least 0, or None for no early exit")
 
@@ -147,7 +148,7 @@ class SGL(Method):
         if self._layer(tokens.depth) > 0:
             return None
         assert tokens.guidance is not None
-        return self._best(tokens.guidance, tokens.visual, list(map(sum, tokens.images)))
+        return self._best(tokens.guidance, tokens.visual, list(map(sum, tokens.images)), list(map(len, tokens.images)))
 
     def prefill_layers(self, depth: int) -> tuple[int, ...]:
         """Return the layer of the cut, unless it is before the decoder."""
@@ -156,10 +157,14 @@ class SGL(Method):
 
     def select_prefill(self, layer: int, tokens: LayerTokens) -> Selection:
         """Keep the best tokens."""
-        return self._best(tokens.scores, tokens.visual, tokens.initial)
+        return self._best(tokens.scores, tokens.visual, tokens.initial, tokens.images)
 
     def _layer(self, depth: int) -> int:
         return share_of(self.layer_fraction, depth)
 
-    def _best(self, scores: Tensor, visual: Tensor, numbers: Sequence[int]) -> Selection:
-        return keep_top(scores, visual, [share_of(self.keep_ratio, n) for n in numbers])
+    def _best(self, scores: Tensor, visual: Tensor, numbers: Sequence[int], images: Sequence[int]) -> Selection:
+        counts = [
+            share_of(self.keep, n) if isinstance(self.keep, float) else min(n, self.keep * pictures)
+            for n, pictures in zip(numbers, images, strict=True)
+        ]
+        return keep_top(scores, visual, counts)

@@ -49,7 +49,7 @@ class SparseVLM(Method):
 
     Parameters
     ----------
-    budget : int
+    mean_keep : int
         Preset of the authors for 576 tokens, named by their count of average tokens: 192, 128, 96 (not in "1.0") or 64.
         Their count treats the layer of a cut as already cut. The actual average tokens are 206.5, 145.4, 114.1 and 82.3
         in "1.5", and 206.8, 144.1, 113.9 and 81.8 in "plus".
@@ -93,7 +93,7 @@ class SparseVLM(Method):
     kv_cache = "full up to the first cut, smaller after each"
     source = "arXiv 2410.04417"
 
-    budget: int = 192
+    mean_keep: int = 192
     variant: Literal["1.5", "1.0", "plus"] = "1.5"
     layers: tuple[int, ...] | None = None
     counts: tuple[int | float, ...] | None = None
@@ -103,9 +103,9 @@ class SparseVLM(Method):
         if self.variant not in LAYERS:
             raise ValueError(f"variant={self.variant!r}: must be one of {', '.join(LAYERS)}")
         presets = RANK_SCALES if self.variant == "1.0" else COUNTS[self.variant]
-        if self.budget not in presets and self.counts is None:
+        if self.mean_keep not in presets and self.counts is None:
             raise ValueError(
-                f"budget={self.budget}: the presets of variant {self.variant} are {', '.join(map(str, presets))} "
+                f"mean_keep={self.mean_keep}: the presets of variant {self.variant} are {', '.join(map(str, presets))} "
                 "(for other numbers, variants 1.5 and plus take counts)"
             )
         after = self.cut_after
@@ -131,7 +131,7 @@ class SparseVLM(Method):
 
     @property
     def _counts(self) -> tuple[int | float, ...]:
-        return COUNTS[self.variant][self.budget] if self.counts is None else self.counts
+        return COUNTS[self.variant][self.mean_keep] if self.counts is None else self.counts
 
     @property
     def _recycles(self) -> bool:
@@ -212,7 +212,7 @@ class SparseVLM(Method):
         """Return the number of tokens to keep per sample, not counting recycled tokens."""
         if self.variant == "1.0":
             assert tokens.attention is not None
-            scale, bias = RANK_SCALES[self.budget]
+            scale, bias = RANK_SCALES[self.mean_keep]
             rows = tokens.attention.head_mean().to(tokens.visual.device)
             # Rows of zeros would change the tolerance of the matrix rank.
             blocks = [weights[weights.any(1)][:, visual] for weights, visual in zip(rows, tokens.visual, strict=True)]

@@ -28,7 +28,7 @@ class ST3(AttentionSchedule):
 
     Parameters
     ----------
-    start_layer, stride, ratio
+    start_layer, stride, drop_per_cut
         The cuts across layers; see `PVTP`.
     decay, horizon, floor, interval
         The annealing over generated tokens; see `VTA`.
@@ -52,7 +52,7 @@ class ST3(AttentionSchedule):
 
     start_layer: int | None = None
     stride: int | None = None
-    ratio: float = 0.3
+    drop_per_cut: float = 0.3
     decay: Decay = "cosine"
     horizon: int = DEFAULT_HORIZON
     floor: float = DEFAULT_FLOOR
@@ -83,13 +83,13 @@ class ST3(AttentionSchedule):
         if name == "balanced":
             return cls()
         if name == "compact":
-            return cls(ratio=0.5, decay="constant")
+            return cls(drop_per_cut=0.5, decay="constant")
         raise ValueError(f"unknown preset {name!r}: choose balanced or compact")
 
     @cached_property
     def spatial(self) -> PVTP:
         """The cuts across layers."""
-        return PVTP(self.start_layer, self.stride, self.ratio)
+        return PVTP(self.start_layer, self.stride, self.drop_per_cut)
 
     @cached_property
     def temporal(self) -> VTA:

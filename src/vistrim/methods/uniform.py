@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from vistrim.core.schedules import budget, check_budget
+from vistrim.core.schedules import budget, check_keep
 from vistrim.methods.base.per_image import ImageChoice, ImageTokens, PerImage
 from vistrim.methods.base.registry import register
 
@@ -32,7 +32,7 @@ class Uniform(PerImage):
     keep: int | float = 0.5
 
     def __post_init__(self) -> None:
-        check_budget(self.keep)
+        check_keep("keep", self.keep)
 
     def choose(self, image: ImageTokens) -> ImageChoice:
         """Keep the middle token of each of ``k`` equal segments of the raster."""

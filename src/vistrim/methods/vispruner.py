@@ -20,7 +20,7 @@ REMOVED_AT_ONCE = 8
 class VisPruner(ClassAttention):
     r"""Keep the important patches of each image and a diverse subset of the others, before the decoder.
 
-    Of ``T`` tokens to keep, ``int(T * important_ratio)`` are selected as in `FasterVLM`. The others are sorted by
+    Of ``T`` tokens to keep, ``int(T * important)`` are selected as in `FasterVLM`. The others are sorted by
     descending score and pruned until the remaining number is left. In each round, the list is split alternately into
     two halves. The members of the first half (up to 8) with the highest similarity to a member of the second half, by
     the cosine of their vision-tower features, are dropped. The rest of the first half, most similar first, is placed in
@@ -30,7 +30,7 @@ class VisPruner(ClassAttention):
     ----------
     keep : int or float
         Tokens per image to keep: a whole number, or a share in (0, 1]. The authors use 128, 64 and 32 of 576.
-    important_ratio : float
+    important : float
         Share of these tokens that is chosen by class attention alone, in [0, 1]. With 1 this is `FasterVLM`.
     positions : {"renumber", "original"}
         RoPE positions of the remaining tokens: consecutive, as in the authors' code, or unchanged.
@@ -43,7 +43,7 @@ class VisPruner(ClassAttention):
     Notes
     -----
     Source: VisPruner (ICCV 2025; later versions of arXiv 2412.01818) and github.com/Theia-4869/VisPruner at aefa01a.
-    Its examples set ``important_ratio`` to 0.5 for 128 tokens and 0.75 for 64. The values for its tables are not
+    Its examples set ``important`` to 0.5 for 128 tokens and 0.75 for 64. The values for its tables are not
     published. The code fails if the list has an odd number of tokens, because its first half then has one member too
     many. Here the first half may have one member more, and if it has fewer than 8 members, at most all of them are
     dropped.
@@ -54,14 +54,14 @@ class VisPruner(ClassAttention):
     source = "VisPruner, arXiv 2412.01818"
 
     keep: int | float = 128
-    important_ratio: float = 0.5
+    important: float = 0.5
     positions: Positions = "renumber"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.important_ratio <= 1:
+        if not 0 <= self.important <= 1:
             raise ValueError(
-                f"important_ratio={self.important_ratio}: must be between 0 and 1 (the share chosen by attention alone)"
+                f"important={self.important}: must be between 0 and 1 (the share chosen by attention alone)"
             )
 
     def vision_blocks(self, feature_block: int) -> tuple[int, ...]:
@@ -72,7 +72,7 @@ class VisPruner(ClassAttention):
         """Keep the important and the diverse patches."""
         assert image.features is not None
         kept = budget(self.keep, image.n)
-        important = int(kept * self.important_ratio)
+        important = int(kept * self.important)
         scores = self.scores(image)
         order, patches = ranking(scores), int(scores.isfinite().sum())
         if kept >= patches:

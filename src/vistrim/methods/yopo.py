@@ -49,7 +49,7 @@ class YOPO(Method):
         for 13B. None: no layer is dropped.
     ffn : float
         Share of the neurons, above 0 and at most 1. The authors use 1/2 in fine-tuned models.
-    normalise : {"attended", "all"}
+    normalize : {"attended", "all"}
         Tokens over which the attention of text is normalized in inactive heads. "attended": only the text. "all": also
         the visual tokens, whose values are omitted. The authors' code uses "all", and their checkpoints were fine-tuned
         with it. It saves less, because it needs the keys.
@@ -65,7 +65,7 @@ class YOPO(Method):
     masks. Without fine-tuning, the cuts reduce accuracy. The authors fine-tune LLaVA with all cuts. Of other models,
     without fine-tuning, they cut only heads, windows and layers.
 
-    Deviations. Inactive heads are renormalized unless ``normalise`` is "all". Layer drop always renormalizes, because
+    Deviations. Inactive heads are renormalized unless ``normalize`` is "all". Layer drop always renormalizes, because
     the tokens are removed. The authors still compute them for the softmax, so ``layer`` and "all" exclude each other.
     The authors support one image. Here, with a window, visual tokens do not attend to other images. If tokens were
     removed before, the window refers to the original grid, and a merged token has the place of the token that it was
@@ -90,7 +90,7 @@ class YOPO(Method):
     heads: str | HeadMask | None = None
     layer: int | None = None
     ffn: float = 1.0
-    normalise: Literal["attended", "all"] = "attended"
+    normalize: Literal["attended", "all"] = "attended"
 
     def __post_init__(self) -> None:
         window, layer = self.window, self.layer
@@ -102,12 +102,12 @@ class YOPO(Method):
             raise ValueError("heads: must be a file, auto, or a tuple with a tuple of True and False per layer")
         if not 0 < self.ffn <= 1:
             raise ValueError(f"ffn={self.ffn}: must be a share of the neurons, above 0 and at most 1")
-        if self.normalise not in ("attended", "all"):
-            raise ValueError(f"normalise={self.normalise!r}: must be attended or all")
-        if self.normalise == "all" and layer is not None:
+        if self.normalize not in ("attended", "all"):
+            raise ValueError(f"normalize={self.normalize!r}: must be attended or all")
+        if self.normalize == "all" and layer is not None:
             raise ValueError(
-                f"normalise=all with layer={layer}: visual tokens that were removed from a layer cannot count in its "
-                "softmax: use normalise=attended, or no layer drop (layer=none)"
+                f"normalize=all with layer={layer}: visual tokens that were removed from a layer cannot count in its "
+                "softmax: use normalize=attended, or no layer drop (layer=none)"
             )
 
     def __str__(self) -> str:
@@ -150,7 +150,7 @@ class YOPO(Method):
         whole = (True,) * model.decoder.heads
         masks = (whole,) * depth if self.heads is None or isinstance(self.heads, str) else self.heads
         cut = tuple(
-            LayerStructure(self.window, None if all(mask) else tuple(mask), self.ffn, self.normalise == "attended")
+            LayerStructure(self.window, None if all(mask) else tuple(mask), self.ffn, self.normalize == "attended")
             for mask in masks[:last]
         )
         return cut + (LayerStructure(),) * (depth - last)

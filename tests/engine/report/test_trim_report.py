@@ -195,7 +195,7 @@ def test_text_turn_on_an_annealed_cache_does_not_claim_that_nothing_was_saved():
 
 def test_sliding_window_without_trimming_equals_the_model():
     model = tiny.build("mistral", sliding_window=12)
-    with trim(model, PVTP(ratio=0.0)) as run:
+    with trim(model, PVTP(drop_per_cut=0.0)) as run:
         first = tiny.generate(model, inputs := tiny.batch([tiny.sample(1, 9)]))
         tiny.generate(model, tiny.follow_up(first, inputs, torch.tensor([[5, 6]])))
     for report in run.reports:
@@ -210,7 +210,7 @@ def test_warnings():
     long = tiny.sample(9, 30)
     assert run_one(PVTP(1, 2, 0.5), long)[2].warnings == []
     assert "short prompt" in run_one(PVTP(1, 2, 0.5))[2].warnings[0]
-    assert "nothing was trimmed" in run_one(PVTP(ratio=0.0), long)[2].warnings[0]
+    assert "nothing was trimmed" in run_one(PVTP(drop_per_cut=0.0), long)[2].warnings[0]
     assert "no visual tokens" in run_one(PVTP(), tiny.sample(0, 9))[2].warnings[0]
 
 

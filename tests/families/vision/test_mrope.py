@@ -52,7 +52,7 @@ METHODS = {
     "sparsevlm": SparseVLM(variant="plus", layers=(0, 1), counts=(0.6, 0.3)),
     "vtw": VTW(2),
     "vispruner": VisPruner(0.5, 0.5, "original"),
-    "hybrid": Hybrid(0.5, start_layer=2, stride=1, ratio=0.5, horizon=8),
+    "hybrid": Hybrid(0.5, start_layer=2, stride=1, drop_per_cut=0.5, horizon=8),
     "composed": compose(FasterVLM(0.75, "original"), PVTP(1, 1, 0.3)),
 }
 
@@ -149,7 +149,7 @@ def test_a_pooled_token_is_also_the_mean_of_deepstack_features(name):
     family, model = FAMILIES[name], shared(name)
     for at, samples in enumerate(batches(name)):
         inputs = family.batch(samples)
-        with trim(model, Pool(1)) as run:
+        with trim(model, Pool(0.001)) as run:
             output = generate(model, inputs, STEPS)
         for b, visual in enumerate(visual_tokens(name, samples)):
             kept = set(run.report.stages[0].kept[b])

@@ -108,7 +108,7 @@ def test_pool_averages_each_picture_over_a_grid(name):
     """Its tokens are those nearest the centers of the grid's cells."""
     family, model = FAMILIES[name], shared(name)
     samples = [family.sample(2, 9, seed=1), family.sample(1, 5)]
-    with trim(model, Pool(1)) as run:
+    with trim(model, Pool(0.001)) as run:
         output = generate(model, family.batch(samples), 1)
     for b, visual in enumerate(visual_tokens(name, samples)):
         found = encode(name, samples)

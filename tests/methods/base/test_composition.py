@@ -137,7 +137,7 @@ def test_hybrid_is_its_three_parts():
         assert run.report.visual_tokens_per_layer[0] == [s.visual // 2 for s in tiny.RAGGED]
     assert torch.equal(*outputs)
     assert not Hybrid(decay="constant").acts_in_decode
-    for wrong in ({"keep": 0}, {"positions": "new"}, {"ratio": 1.0}, {"horizon": 0}):
+    for wrong in ({"keep": 0}, {"positions": "new"}, {"drop_per_cut": 1.0}, {"horizon": 0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             Hybrid(**wrong)
 
@@ -167,6 +167,6 @@ def test_the_parts_are_checked_against_the_model():
 def test_a_composition_that_keeps_everything_changes_no_bit():
     model, inputs = tiny.shared(), tiny.batch(tiny.RAGGED)
     untouched = tiny.generate(model, inputs)
-    with trim(model, compose(Uniform(1.0), PVTP(ratio=0.0), VTA("linear", 8, floor=1.0))):
+    with trim(model, compose(Uniform(1.0), PVTP(drop_per_cut=0.0), VTA("linear", 8, floor=1.0))):
         output = tiny.generate(model, inputs)
     assert torch.equal(tiny.logits(untouched), tiny.logits(output))

@@ -44,8 +44,8 @@ def counted(rates):
 @pytest.mark.parametrize(
     ("method", "rates"),
     [
-        (PSigmoid(budget=0.5, kappa=1.0), (1, 0.67724, 0.46319, 0.24914, 0.11043)),
-        (PSigmoid(budget=0.3, kappa=5.0), None),
+        (PSigmoid(mean_keep=0.5, kappa=1.0), (1, 0.67724, 0.46319, 0.24914, 0.11043)),
+        (PSigmoid(mean_keep=0.3, kappa=5.0), None),
         (KeepRates(RATES), RATES),
         (KeepRates((1, 1 / 16, 1 / 16, 0.05, 1e-9)), (1, 1 / 16, 1 / 16, 0.05, 1e-9)),
     ],
@@ -97,7 +97,7 @@ def test_keeping_everything_changes_no_bit(rows, tmp_path):
     model, inputs = tiny.shared(), tiny.batch(tiny.RAGGED)
     untouched = tiny.generate(model, inputs)
     file = write(tmp_path / "all.json", rates=EVERYTHING, rows=rows)
-    for method in (PSigmoid(budget=1, kappa=1), GSearch(file), KeepRates(EVERYTHING, rows)):
+    for method in (PSigmoid(mean_keep=1, kappa=1), GSearch(file), KeepRates(EVERYTHING, rows)):
         with trim(model, method) as run:
             assert torch.equal(tiny.logits(tiny.generate(model, inputs)), tiny.logits(untouched))
         assert not run.report.stages
@@ -115,7 +115,7 @@ def test_a_schedule_file_is_the_sigmoid_that_it_was_made_of(tmp_path):
     file = write(tmp_path / "s.json", "psigmoid", rates=rates)
     assert read_schedule(Path(file)).rates == rates
     reports = []
-    for method in (PSigmoid(file), PSigmoid(budget=0.5, kappa=0.9)):
+    for method in (PSigmoid(file), PSigmoid(mean_keep=0.5, kappa=0.9)):
         with trim(model, method) as run:
             reports.append((tiny.logits(tiny.generate(model, inputs)), run.report.stages))
         assert run.report.method == str(method)
@@ -124,7 +124,7 @@ def test_a_schedule_file_is_the_sigmoid_that_it_was_made_of(tmp_path):
 
 
 def test_rates_count_what_a_stage_before_has_left():
-    method = compose(Uniform(8), PSigmoid(budget=0.5, kappa=1.0))
+    method = compose(Uniform(8), PSigmoid(mean_keep=0.5, kappa=1.0))
     with trim(tiny.shared(), method) as run:
         tiny.generate(tiny.shared(), tiny.batch([tiny.sample(1, 9)]))
     alone = [counted(sigmoid_rates(1.0, 0.5, tiny.DEPTH))(8, layer, 0) for layer in range(tiny.DEPTH)]
@@ -153,7 +153,7 @@ def test_rates_out_of_range(rates, rows, says):
         (GSearch(), "gsearch needs a schedule .*calibrate gsearch --out FILE"),
         (PSigmoid(), "psigmoid needs budget and kappa.*calibrate psigmoid --out FILE"),
         (GSearch("no/such/file.json"), "there is no schedule no/such/file.json: .*calibrate gsearch"),
-        (PSigmoid(budget=0.1, kappa=1.0), "0.2000 of them: set the budget to at least that"),
+        (PSigmoid(mean_keep=0.1, kappa=1.0), "0.2000 of them: set mean_keep to at least that"),
         (KeepRates((1, 0.5)), "2 rates, but the model has 5 decoder layers"),
     ],
 )
@@ -165,14 +165,14 @@ def test_rates_that_do_not_fit_the_model_are_refused(method, says):
 @pytest.mark.parametrize(
     ("parameters", "says"),
     [
-        ({"schedule": "a.json", "budget": 0.5}, "either a schedule or budget and kappa"),
-        ({"schedule": "a.json", "kappa": 0.5}, "either a schedule or budget and kappa"),
-        ({"budget": 0.5}, "give both"),
+        ({"schedule": "a.json", "mean_keep": 0.5}, "either a schedule or mean_keep and kappa"),
+        ({"schedule": "a.json", "kappa": 0.5}, "either a schedule or mean_keep and kappa"),
+        ({"mean_keep": 0.5}, "give both"),
         ({"kappa": 0.5}, "give both"),
-        ({"budget": 1.5, "kappa": 1.0}, "at most 1"),
-        ({"budget": 0.0, "kappa": 1.0}, "above 0"),
-        ({"budget": 0.5, "kappa": 0.0}, "above 0"),
-        ({"budget": 0.5, "kappa": float("nan")}, "above 0"),
+        ({"mean_keep": 1.5, "kappa": 1.0}, "at most 1"),
+        ({"mean_keep": 0.0, "kappa": 1.0}, "above 0"),
+        ({"mean_keep": 0.5, "kappa": 0.0}, "above 0"),
+        ({"mean_keep": 0.5, "kappa": float("nan")}, "above 0"),
     ],
 )
 def test_psigmoid_parameters(parameters, says):

@@ -43,7 +43,7 @@ def test_contents_count_and_notation_alone_does_not(tmp_path):
     told = [method_hash(SGL(guide), facts) for guide in guides]
     assert told[0] == told[1] != told[2]
     assert len({str(SGL(guide)) for guide in guides}) == 1
-    assert method_hash(ST3(ratio=0.3), facts) != method_hash(ST3(ratio=0.4), facts)
+    assert method_hash(ST3(drop_per_cut=0.3), facts) != method_hash(ST3(drop_per_cut=0.4), facts)
 
 
 def test_a_folder_with_answers_from_another_file_is_refused(tmp_path):

@@ -38,7 +38,7 @@ class DecodeKernel:
         output = torch.empty_like(query)
         for block in self.layer.active:
             output[:, block.query] = _attend(block, query, key, value, mask, scaling, dropout)
-        if self.layer.structure.renormalise:
+        if self.layer.structure.renormalize:
             columns, seen = self._text(key.shape[2], mask)
             key, value, mask = gather_rows(key, columns, 0, 2), gather_rows(value, columns, 0, 2), seen
         else:

@@ -89,7 +89,7 @@ def _note_work(
         if tiles is not None:
             queries, keys = tiles.pairs
             pairs = text * (rows + cached) + images * queries * (keys + before)
-        idle = text * (text_columns if layer.structure.renormalise else rows + cached)
+        idle = text * (text_columns if layer.structure.renormalize else rows + cached)
         work = LayerWork(batch * rows - visual, visual, batch * pairs, batch * idle)
         return structured_layer_flops(shape, layer.structure, work)
 

@@ -87,7 +87,7 @@ class PrefillKernel:
             self._text(output, self.layer.active, query, key, value, self._seen_by_text(mask), scaling, dropout)
             self._near(output, query, key, value, mask, scaling, dropout)
         if self.layer.idle:
-            if self.layer.structure.renormalise:
+            if self.layer.structure.renormalize:
                 columns, _ = self.columns.text_rows
                 key, value = gather_rows(key, columns, 0, 2), gather_rows(value, columns, 0, 2)
                 seen = self._text_seen_by_text(mask)

@@ -41,7 +41,7 @@ def narrow(layer: Any, structure: LayerStructure, shape: DecoderShape, hooks: Ho
     if structure.cuts_heads:
         assert structure.heads is not None
         with_value = structure.seeing_kv_heads(shape.heads, shape.kv_heads)
-        with_key = with_value if structure.renormalise else [True] * shape.kv_heads
+        with_key = with_value if structure.renormalize else [True] * shape.kv_heads
         parts = {"q_proj": structure.heads, "k_proj": with_key, "v_proj": with_value}
         for name, heads in parts.items():
             _shadow(getattr(layer.self_attn, name), _some_outputs(runs(heads, shape.head_dim)), hooks, find)

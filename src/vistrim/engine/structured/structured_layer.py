@@ -44,7 +44,7 @@ class StructuredLayer:
     def lacking(self) -> LayerStructure | None:
         """Heads in which stored visual tokens have no keys or values; None: all are stored."""
         cut = self.structure
-        return LayerStructure(heads=cut.heads, renormalise=cut.renormalise) if cut.cuts_heads else None
+        return LayerStructure(heads=cut.heads, renormalize=cut.renormalize) if cut.cuts_heads else None
 
     def looking(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """Return the queries and keys ``[batch, heads, ..., head_dim]`` that can rank visual tokens.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vistrim.core.schedules import budget, check_budget
+from vistrim.core.schedules import budget, check_keep
 from vistrim.methods.base.method import Positions, check_positions
 from vistrim.methods.base.per_image import ImageChoice, ImageTokens, PerImage
 
@@ -36,7 +36,7 @@ class ClassAttention(PerImage):
         """RoPE positions of the tokens that are left."""
 
     def __post_init__(self) -> None:
-        check_budget(self.keep)
+        check_keep("keep", self.keep)
         check_positions(self.positions)
 
     def scores(self, image: ImageTokens) -> Tensor:

@@ -138,7 +138,7 @@ class Method(HasNotation):
             cls.stages = tuple(stage for stage, hook in _HOOKS if getattr(cls, hook) is not getattr(Method, hook))
 
     def __str__(self) -> str:
-        """Name and parameters in the notation, e.g. ``st3:ratio=0.3,stride=4``; a model by its name."""
+        """Name and parameters in the notation, e.g. ``st3:drop_per_cut=0.3,stride=4``; a model by its name."""
         hints = parameter_hints(type(self))
         params = ",".join(f"{name}={write_value(getattr(self, name), hint)}" for name, hint in hints.items())
         return f"{self.name}:{params}" if params else self.name

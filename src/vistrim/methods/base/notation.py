@@ -32,7 +32,7 @@ def parse_method(notation: str, settings: Mapping[str, str] | None = None, prese
     Parameters
     ----------
     notation : str
-        For example ``"st3:ratio=0.5,stride=2"`` or ``"fastervlm:keep=0.5+st3"``. One of the parameters may be
+        For example ``"st3:drop_per_cut=0.5,stride=2"`` or ``"fastervlm:keep=0.5+st3"``. One of the parameters may be
         ``preset``, of a method that has presets.
     settings : mapping of str to str
         Further parameters as they stand in the notation; they win over those in ``notation``.
@@ -177,7 +177,7 @@ def read_setting(text: str) -> tuple[str, str]:
     name, equals, value = (piece.strip() for piece in text.partition("="))
     if not (name and equals and value):
         raise ValueError(
-            f"{text!r} is no parameter: write name=value, for example ratio=0.5 (several values: layers=2/6/15)"
+            f"{text!r} is no parameter: write name=value, for example keep=0.5 (several values: layers=2/6/15)"
         )
     return name, value
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from vistrim.errors import MethodError
 from vistrim.methods.base.method import Method
 from vistrim.methods.base.plugins import NameTakenError, distribution_of, load_plugins
+from vistrim.methods.base.renamed import refuse_former_names, renamed
 
 _METHODS: dict[str, type[Method]] = {}
 _NAME = re.compile(r"[A-Za-z][\w.-]*")
@@ -59,6 +60,7 @@ def register(cls: MethodT) -> MethodT:
             f"two methods are called {cls.name!r}: {_origin(there)} and {_origin(cls)}; rename one, or uninstall its "
             "distribution"
         )
+    refuse_former_names(cls)
     _METHODS[cls.name] = cls
     cls._registered = cls
     return cls
@@ -81,6 +83,8 @@ def get_method(name: str, /, **parameters: Any) -> Method:
     """
     cls = find_method(name)
     known = [field.name for field in fields(cls) if field.init]
+    if message := renamed(name, (parameter for parameter in parameters if parameter not in known)):
+        raise ValueError(message)
     for parameter in parameters:
         if parameter not in known:
             raise ValueError(
