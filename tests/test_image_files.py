@@ -12,7 +12,7 @@ def refusal(path) -> str:
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "1", "CMYK"])
-def test_any_colour_mode_becomes_rgb(tmp_path, mode):
+def test_any_color_mode_becomes_rgb(tmp_path, mode):
     path = tmp_path / "a.tiff"
     Image.new(mode, (9, 5)).save(path)
     (image,) = read_images([path])

@@ -1,4 +1,4 @@
-"""What a user gets wrong ends in one line on standard error that names the fix, and in exit code 1 or 2."""
+"""Bad input ends in one line on standard error that names the fix, and in exit code 1 or 2."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""What cannot be done right is refused at once, with the way out."""
+"""Unsupported settings raise an error before any work, with an alternative."""
 
 import copy
 
@@ -79,7 +79,7 @@ def guidance():
 
 REFUSED = {
     "static cache": ({"cache_implementation": "static"}, "static"),
-    "quantised cache": ({"cache_implementation": "quantized"}, "quantized"),
+    "quantized cache": ({"cache_implementation": "quantized"}, "quantized"),
     "offloaded cache": ({"cache_implementation": "offloaded"}, "offloaded"),
     "chunked prefill": ({"prefill_chunk_size": 4}, "prefill_chunk_size"),
     "prompt lookup while annealing": ({"prompt_lookup_num_tokens": 3}, "PVTP"),

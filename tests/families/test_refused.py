@@ -1,4 +1,4 @@
-"""What cannot be trimmed is refused, with a reason."""
+"""Models that cannot be trimmed raise an error with the reason."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""In every family, each stage of trimming equals the masked reference, and every cache holds what was planned."""
+"""In every family, each stage of trimming equals the masked reference, and every cache is as planned."""
 
 import pytest
 

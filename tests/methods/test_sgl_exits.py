@@ -1,4 +1,4 @@
-"""Early exits of SGL: whose answer is returned, and what the report says of it."""
+"""Early exits of SGL: the answer that is returned, and the report."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def scores_of(samples, **options):
 
 
 @pytest.mark.parametrize(("exits", "use_cache"), [(0, True), (1, True), (2, True), (3, True), (1, False), (3, False)])
-def test_the_model_answers_only_what_the_guide_does_not(exits, use_cache):
+def test_the_model_answers_only_samples_that_the_guide_does_not(exits, use_cache):
     model, samples = tiny.shared(), tiny.RAGGED
     inputs = tiny.batch(samples)
     falling = sorted(scores_of(samples), reverse=True)

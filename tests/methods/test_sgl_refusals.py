@@ -1,4 +1,4 @@
-"""What SGL cannot do right is refused at once, with the way out."""
+"""Unsupported uses of SGL raise an error before any work, with an alternative."""
 
 import math
 
@@ -83,7 +83,7 @@ def test_inputs_that_the_guide_cannot_have_are_refused():
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_what_exits_cannot_be_combined_with(options, way_out):
+def test_settings_that_exclude_exits(options, way_out):
     model, inputs = tiny.shared(), tiny.batch(tiny.RAGGED)
     with trim(model, sgl(threshold=0.5)) as run:
         with pytest.raises(UnsupportedGenerationError, match=f"{way_out}.*exit_threshold"):

@@ -269,7 +269,7 @@ class Elsewhere(Method):
         (Elsewhere(), r"has stages=\('before',\).*input, structure, prefill, decode"),
     ],
 )
-def test_methods_that_do_not_say_what_they_are(method, shown):
+def test_methods_without_a_name(method, shown):
     with pytest.raises(MethodError, match=shown):
         trim(tiny.shared(), method)
 
