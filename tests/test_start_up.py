@@ -1,4 +1,4 @@
-"""What is imported when, and the public names."""
+"""Imports at start-up, and the public names."""
 
 import ast
 import pkgutil

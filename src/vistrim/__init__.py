@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vistrim._utils.lazy_names import find_lazily
 from vistrim._version import __version__ as __version__
 
-# What users write is imported when it is first asked for: torch and transformers take seconds.
+# Public names are imported on first use, because torch and transformers take seconds to import.
 if TYPE_CHECKING:
     from vistrim.analysis.attention.runner import analyze
     from vistrim.benchmark.benching import bench
@@ -87,7 +87,7 @@ _HOMES = {
     "vistrim.support": ("MethodSupport", "ModelSupport", "describe_support"),
     "vistrim.trimming": ("Trim", "trim"),
 }
-"""Modules of the public names; of all others it is ``vistrim.methods``."""
+"""Public names by the module that defines them. All others are in ``vistrim.methods``."""
 
 __all__ = [
     "DART",

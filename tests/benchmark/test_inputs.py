@@ -19,7 +19,7 @@ def inputs_of(name, visual, text=20, batch=2, device=CPU):
 
 @pytest.mark.parametrize("text", [2, 7, 64])
 @pytest.mark.parametrize("name", SHAPES)
-def test_prompts_have_exactly_the_tokens_asked_for(name, text):
+def test_prompts_have_exactly_the_requested_tokens(name, text):
     inputs, image = inputs_of(name, VISUAL[name], text)
     ids = inputs["input_ids"]
     visual = ids == image
@@ -93,7 +93,7 @@ def test_numbers_below_one_are_refused(name):
         make_subject(small(**{name: 0}))
 
 
-def test_the_subject_says_what_it_is():
+def test_the_description_of_the_subject():
     subject = make_subject(small("llava-next-7b", batch=2, new_tokens=5))
     assert subject.settings == {
         "model": "llava-next-7b",

@@ -1,4 +1,4 @@
-"""Rounds: who runs when, what is written down, and what is refused."""
+"""Rounds: their order, their records, and errors."""
 
 import gc
 import json
@@ -29,7 +29,7 @@ NEW = 4
 
 @pytest.fixture(autouse=True, scope="module")
 def few_objects():
-    """Every run collects garbage, which takes long among what the tests before have imported and cached."""
+    """Every run collects garbage, which is slow with all the objects of earlier tests."""
     gc.collect()
     gc.freeze()
 
@@ -63,7 +63,7 @@ def test_everyone_runs_once_in_each_round_and_begins_in_turn(tmp_path):
     assert [row.rounds for row in summarize(records.runs, records.costs)] == [4] * 3
 
 
-def test_who_keeps_everything_says_the_same_and_costs_the_same(monkeypatch, tmp_path):
+def test_keeping_everything_has_the_same_answer_and_cost(monkeypatch, tmp_path):
     model, said = tiny.build(), {}
     generate = model.generate
     turn = [UNTOUCHED]
@@ -222,7 +222,7 @@ def test_a_guide_counts_as_selection(tmp_path):
         (SGL(guides.shared(), exit_threshold=0.5), BenchmarkError, "leave out exit_threshold"),
     ],
 )
-def test_what_does_not_fit_is_refused_before_anything_runs(monkeypatch, tmp_path, method, error, says):
+def test_methods_that_do_not_fit_are_refused_before_anything_runs(monkeypatch, tmp_path, method, error, says):
     monkeypatch.setattr(rounds, "_timed", None)
     with pytest.raises(error, match=says):
         measure(subject(), {"random": Random(), "it": method}, tmp_path / "folder")
@@ -237,7 +237,7 @@ def test_what_does_not_fit_is_refused_before_anything_runs(monkeypatch, tmp_path
         ({"methods": {UNTOUCHED: PVTP()}}, "give the method another"),
     ],
 )
-def test_what_cannot_be_asked_for(tmp_path, options, says):
+def test_invalid_requests(tmp_path, options, says):
     with pytest.raises(ValueError, match=says):
         measure(subject(), **{"methods": {}, "folder": tmp_path} | options)
 

@@ -17,7 +17,7 @@ PUBLISHED = {
     "internvl3-8b": 7.94e9,
     "smolvlm-2b": 2_246_784_880,
 }
-"""Parameters of the real checkpoints; the rounded ones are what is said of them, not counted."""
+"""Parameters of the real checkpoints; rounded ones are published figures, not counted."""
 USUAL = {
     "llava-1.5-7b": 576,
     "llava-1.5-13b": 576,

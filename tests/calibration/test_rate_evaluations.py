@@ -1,4 +1,4 @@
-"""Evaluations are made once, kept in a file, and shared only by what belongs together."""
+"""Evaluations are made once, kept in a file, and reused only for the same model and questions."""
 
 import pytest
 from PIL import Image

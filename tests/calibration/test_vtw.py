@@ -57,7 +57,7 @@ def test_the_model_is_left_as_it_was():
     assert [len(layer._forward_pre_hooks) for layer in model.get_decoder().layers] == hooks
 
 
-def test_what_cannot_be_searched_is_refused():
+def test_invalid_searches_are_refused():
     model = tiny.shared()
     with pytest.raises(ValueError, match=r"no layer stays below threshold=0.0 .*3: "):
         search_layer(model, PROMPTS[:1], 0.0, 3)

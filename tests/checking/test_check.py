@@ -71,7 +71,7 @@ def test_padding_that_leaks_is_found(monkeypatch):
     assert figures["difference"] > figures["tolerance"]
 
 
-def test_what_is_left_on_the_model_is_found():
+def test_leftovers_on_the_model_are_found():
     model = tiny.build()
     tiny.generate(model, tiny.batch([tiny.sample()]), 1)
     before = state_of(model)
@@ -88,7 +88,7 @@ def test_what_is_left_on_the_model_is_found():
     assert changes(before, state_of(model)) == ["model.language_model.layers.2.mlp.up_proj.weight: values"]
 
 
-def test_what_the_model_cannot_do_is_no_failure():
+def test_unsupported_by_the_model_is_no_failure():
     of = subject()
     with pytest.raises(NotPossibleError, match="5 decoder layers"):
         check_removal(of, vistrim.FastV(layer=9))

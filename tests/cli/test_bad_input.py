@@ -1,4 +1,4 @@
-"""What a user gets wrong ends in one line on standard error that names the fix, and in exit code 1 or 2."""
+"""Bad input ends in one line on standard error that names the fix, and in exit code 1 or 2."""
 
 import json
 import shutil
@@ -106,7 +106,7 @@ def _truncated(path):
         (lambda path: None, "there is no image file"),
         (Path.mkdir, "is a directory"),
         (_not_an_image, "is not an image"),
-        (_truncated, "is damaged or cut short"),
+        (_truncated, "is damaged or incomplete"),
         (lambda path: Image.new("RGB", (1, 500)).save(path), "strip of 1 x 500 pixels"),
     ],
 )

@@ -39,7 +39,7 @@ def calibrate(checkpoint, out, *arguments):
 
 
 def searched(path):
-    """What a schedule says, but for where and when it was made."""
+    """Contents of a schedule without place and date."""
     content = json.loads(path.read_text())
     del content["made_with"]["command"], content["made_with"]["environment"]
     return content

@@ -1,4 +1,4 @@
-"""What ``vistrim calibrate`` cannot use ends in one line, where that is possible before the model is loaded."""
+"""Bad input of ``vistrim calibrate`` ends in one line, if possible before the model is loaded."""
 
 import json
 import re

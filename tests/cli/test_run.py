@@ -88,7 +88,7 @@ def test_piped_prompts_head_their_answers(checkpoint, image):
     assert headings == ["> what", "> is this"]
 
 
-def test_compare_prints_both_answers_and_what_was_gained(checkpoint, image):
+def test_compare_prints_both_answers_and_the_gain(checkpoint, image):
     common = ("run", image, "-p", "what is this", "--model", checkpoint, "--compare", *LENGTH)
     result = vistrim(*common)
     assert result.exit_code == 0

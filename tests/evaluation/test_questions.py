@@ -1,4 +1,4 @@
-"""Questions from a file: what is read, and what is refused with its line."""
+"""Questions from a file: valid lines, and errors that name the line."""
 
 import json
 import re
@@ -52,7 +52,7 @@ def test_answers_may_be_missing_where_none_is_needed(write):
     assert (item.answer, item.score("red")) == ("", 0)
 
 
-def test_what_is_wrong_is_named_with_its_line(write, tmp_path):
+def test_errors_name_the_line(write, tmp_path):
     good = {"image": "a.png", "prompt": "what", "answer": "w"}
     for line, says in (
         ("{", "is not valid JSON"),

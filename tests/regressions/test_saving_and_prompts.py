@@ -1,4 +1,4 @@
-"""What a user may try with a trimmed model, or type in another encoding."""
+"""Saving and copying a trimmed model, and prompts in other encodings."""
 
 import copy
 import io
@@ -23,7 +23,7 @@ WAYS = {
 
 
 def touched(model) -> dict[str, set]:
-    """What each module carries, by which those can be found that have something of the engine."""
+    """State of each module, to find those on which the engine has left something."""
     return {name: set(vars(module)) | set(map(id, hooks(module))) for name, module in model.named_modules()}
 
 

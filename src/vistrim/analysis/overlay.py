@@ -10,7 +10,8 @@ from PIL import Image, ImageDraw, ImageFont, ImageStat
 from torch import Tensor
 
 from vistrim.core.layout import Grid
-from vistrim.engine.report.trace import TokenGroup, Trace
+from vistrim.engine.report.token_groups import TokenGroup
+from vistrim.engine.report.trace import Trace
 
 PANEL = 288
 """Approximate longer side of a panel, in pixels; every patch gets a whole number of pixels."""
