@@ -19,7 +19,6 @@ from vistrim.checking.exactness import check_batch, check_bytes, check_keep_ever
 from vistrim.checking.restoring import changes, state_of
 from vistrim.checking.results import CheckReport, Outcome
 from vistrim.checking.subject import NotPossibleError, Subject
-from vistrim.cli import check as cli_check
 from vistrim.core.selection import keep_top
 from vistrim.engine import describe
 from vistrim.engine.passes import decode, layer_inputs
@@ -138,7 +137,7 @@ def test_the_command_passes_on_a_model_that_is_right(checkpoint, image, tmp_path
 def test_the_command_fails_where_a_check_does(checkpoint, monkeypatch):
     outcome = Outcome("restored", "the model is restored", "failed", "changed: model: generate")
     report = CheckReport("M", "llava", "float32", "cpu", "sdpa", 9, 4, 2, (outcome,), stamp())
-    monkeypatch.setattr(cli_check, "check", lambda *_, **__: report)
+    monkeypatch.setattr("vistrim.checking.checks.check", lambda *_, **__: report)
     found = command("check", checkpoint)
     assert found.exit_code == 1
     for text in (found.stdout, str(report)):
