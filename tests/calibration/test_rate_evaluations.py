@@ -87,7 +87,7 @@ def test_a_kill_loses_at_most_the_last_evaluation(asking, tmp_path):
 
 def test_nothing_is_mixed_with_other_settings(asking, tmp_path):
     path = tmp_path / "p.jsonl"
-    open_at(path, asking[0])
+    open_at(path, asking[0])(EVERYTHING)
     with pytest.raises(ResumeError, match=r"weights 'abc', now 'xyz'\): give another --out, or delete it"):
         open_at(path, asking[0], weights="xyz")
 
