@@ -14,11 +14,19 @@ from training.reference_lm.images import Canvases, EasyVqa, normalized
 from training.reference_lm.log import Log
 from training.reference_lm.probes import facts_beside, probe
 from training.reference_lm.streams import SceneStream, run
-from training.reference_lm.tower import BLANK_WEIGHT, Tower, background_spread, class_attention_figures
+from training.reference_lm.tower import (
+    BLANK_WEIGHT,
+    Tower,
+    background_spread,
+    class_attention_figures,
+    telling_patches,
+)
 from vistrim.reference.lm.rendering import patch_areas
 
 #: Share of the time in which background patches may still differ freely.
 _FREE = 0.25
+#: Share of the time in which only `TowerSettings.patches` of each image are seen.
+_PARTIAL = 0.85
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,7 @@ class TowerSettings:
 
     scenes: int = 176
     easy: int = 16
+    patches: int = 192
     lr: float = 3e-3
     workers: int = 0
     log_every: int = 100
@@ -58,8 +67,13 @@ def train_tower(
         images = torch.cat([canvases.scenes(batch["views"], batch["placed"]), easy.images(batch["easy"])])
         facts = torch.cat([patch_facts(batch["placed"]), easy.patch_facts(batch["easy"])])
         owners, areas = patch_areas(batch["placed"]), area_facts(batch["placed"])
+        kept = None
+        if spent < _PARTIAL:
+            kept = telling_patches(torch.where(facts[..., 0] != 0, 0, -1), settings.patches)
+            facts = facts.gather(1, kept[..., None].expand(-1, -1, facts.shape[-1]))
+            owners = owners.gather(1, kept[: len(owners)])
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
-            features, attention = tower(normalized(images))
+            features, attention = tower(normalized(images), kept)
         blank = BLANK_WEIGHT * min(1.0, spent / _FREE)
         loss, parts = tower.loss(features, attention, facts, areas, owners, blank)
         for optimizer in optimizers:
