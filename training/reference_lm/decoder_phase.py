@@ -20,7 +20,7 @@ from training.reference_lm.packing import IGNORED, Wording, text_mask
 from training.reference_lm.projector import Projector, ideal_table, ideal_tokens, regression
 from training.reference_lm.streams import TASK_NAMES, QuestionStream, SceneStream, run
 from training.reference_lm.text import Answers, drift
-from training.reference_lm.tower import Tower
+from training.reference_lm.tower import Tower, telling_patches
 from training.reference_lm.tower_phase import tower_features
 from vistrim.reference.tasks import SHORT_TASKS
 
@@ -30,7 +30,11 @@ CURRICULUM = ((0, "pair"), (40, "several"), (140, "full"))
 
 @dataclass(frozen=True)
 class DecoderSettings:
-    """Sizes and speed of the decoder's training."""
+    """Sizes and speed of the decoder's training.
+
+    In the share ``partial`` of the time the decoder sees ``patches`` visual tokens of each image, those on and beside
+    objects first; text without image comes in every ``text_every``-th step.
+    """
 
     scenes: int = 28
     easy: int = 4
@@ -38,6 +42,9 @@ class DecoderSettings:
     texts: int = 12
     lr: float = 1e-3
     drift_weight: float = 1.0
+    patches: int = 576
+    partial: float = 0.0
+    text_every: int = 1
     workers: int = 0
     log_every: int = 50
 
@@ -48,26 +55,38 @@ class Reader:
     def __init__(self, tower: Tower, projector: Projector, decoder: Decoder, wording: Wording) -> None:
         self.tower, self.projector, self.decoder, self.wording = tower, projector, decoder, wording
 
-    def loss(self, images: torch.Tensor, batch: dict[str, Any], weights: Weights) -> tuple[torch.Tensor, torch.Tensor]:
+    def loss(
+        self, images: torch.Tensor, batch: dict[str, Any], weights: Weights, kept: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean cross entropy of the answers, and ``(B, T)`` whether each answer token is predicted right."""
         answered = batch["labels"] != IGNORED
-        logits = self.logits(images, batch, weights)
+        logits = self.logits(images, batch, weights, kept)
         labels = batch["labels"][answered]
         right = torch.zeros_like(answered)
         right[answered] = logits.argmax(-1) == labels
         return F.cross_entropy(logits, labels), right
 
-    def logits(self, images: torch.Tensor, batch: dict[str, Any], weights: Weights) -> torch.Tensor:
-        """Logits of the answer tokens, row by row, fp32."""
+    def logits(
+        self, images: torch.Tensor, batch: dict[str, Any], weights: Weights, kept: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Logits of the answer tokens, row by row, fp32.
+
+        With ``kept``, ``(B, K)`` ascending patch numbers, the decoder sees those visual tokens only, at the positions
+        that they have in the whole image.
+        """
         decoder, tokens = self.decoder, batch["tokens"]
-        visual = self.projector(tower_features(self.tower, images)[:, 1:]).to(decoder.dtype)
-        rows = len(tokens)
-        prefix = torch.tensor(self.wording.prefix, device=tokens.device).expand(rows, -1)
-        context = prefix.shape[1] + visual.shape[1]
+        features = tower_features(self.tower, images)[:, 1:]
+        whole = features.shape[1]
+        places = torch.arange(whole, device=tokens.device).expand(len(tokens), -1)
+        if kept is not None:
+            features, places = features.gather(1, kept[..., None].expand(-1, -1, features.shape[-1])), kept
+        visual = self.projector(features).to(decoder.dtype)
+        prefix = torch.tensor(self.wording.prefix, device=tokens.device).expand(len(tokens), -1)
+        before = prefix.shape[1]
+        context = before + visual.shape[1]
         embeddings = torch.cat([decoder.embed(prefix), visual, decoder.embed(tokens)], 1)
-        positions = torch.cat(
-            [torch.arange(context, device=tokens.device).expand(rows, -1), context + batch["offsets"]], 1
-        )
+        line = torch.arange(before, device=tokens.device).expand(len(tokens), -1)
+        positions = torch.cat([line, before + places, before + whole + batch["offsets"]], 1)
         hidden = decoder(embeddings, positions, context, text_mask(batch["segments"], context), weights)
         return decoder.logits(hidden[:, context:][batch["labels"] != IGNORED])
 
@@ -137,12 +156,19 @@ def train_decoder(
         if spent >= 1:
             break
         images = torch.cat([canvases.scenes(batch["views"], batch["placed"]), easy.images(batch["easy"])])
+        kept = None
+        if spent < settings.partial:
+            facts = torch.cat([patch_facts(batch["placed"]), easy.patch_facts(batch["easy"])])
+            kept = telling_patches(torch.where(facts[..., 0] != 0, 0, -1), settings.patches).sort(-1).values
         weights = reader.decoder.weights()
-        answers, right = reader.loss(images, batch, weights)
-        rows = torch.randint(len(texts), (settings.texts,), generator=torch.Generator().manual_seed(start + step))
-        away = drift(reader.decoder, weights, texts.some(rows.to(device)))
+        answers, right = reader.loss(images, batch, weights, kept)
         optimizer.zero_grad()
-        (answers + settings.drift_weight * away).backward()
+        answers.backward()
+        if step % settings.text_every == 0:
+            rows = torch.randint(len(texts), (settings.texts,), generator=torch.Generator().manual_seed(start + step))
+            # Weights anew: the graph of the first ones is spent.
+            away = drift(reader.decoder, reader.decoder.weights(), texts.some(rows.to(device)))
+            (settings.drift_weight * away).backward()
         norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         rate = learning_rate(settings.lr, step, spent)
         for group in optimizer.param_groups:

@@ -48,13 +48,20 @@ class Tower(nn.Module):
         """The module with the embeddings and the encoder, which some releases of transformers wrap."""
         return getattr(self.vision, "vision_model", self.vision)
 
-    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, pixels: torch.Tensor, kept: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Features ``(B, 577, width)``, class token first, and its attention ``(B, 576)`` in the last layer.
 
-        Features are what ``vision_feature_layer=-1`` selects; the attention is the mean over heads, fp32.
+        Features are what ``vision_feature_layer=-1`` selects; the attention is the mean over heads, fp32. With
+        ``kept``, ``(B, K)`` patch numbers, the tower sees those patches only and both answers are about them.
         """
-        states = self.vision(pixel_values=pixels, output_hidden_states=True).hidden_states
-        return states[-1].float(), self._class_attention(states[-2])
+        hidden = self.core.embeddings(pixels)
+        if kept is not None:
+            patches = hidden[:, 1:].gather(1, kept[..., None].expand(-1, -1, hidden.shape[-1]))
+            hidden = torch.cat([hidden[:, :1], patches], 1)
+        entering = hidden = self.core.pre_layrnorm(hidden)
+        for layer in self.core.encoder.layers:
+            entering, hidden = hidden, _only_states(layer(hidden, None))
+        return hidden.float(), self._class_attention(entering)
 
     def _class_attention(self, entering: torch.Tensor) -> torch.Tensor:
         layer = self.core.encoder.layers[-1]
@@ -141,6 +148,29 @@ def background_spread(patches: torch.Tensor, on_object: torch.Tensor) -> torch.T
     mean = patches[background].mean(0)
     distance = ((patches - mean) ** 2).sum(-1)
     return distance[background].mean() / distance[on_object].mean().detach()
+
+
+def telling_patches(owners: torch.Tensor, number: int) -> torch.Tensor:
+    """Numbers ``(B, number)`` of the patches most worth seeing: on objects, then beside them, then any others.
+
+    Most of an image is background, which is learned long before small objects are: leaving most of it out makes a
+    step about three times cheaper.
+
+    Parameters
+    ----------
+    owners : torch.Tensor
+        ``(B, 576)``, at least 0 on objects and -1 on background.
+    number : int
+    """
+    on_object = (owners >= 0).float()
+    side = math.isqrt(owners.shape[1])
+    near = F.max_pool2d(on_object.unflatten(1, (side, side))[:, None], 3, 1, 1).flatten(1)
+    return (on_object + near + torch.rand_like(on_object)).topk(number, 1).indices
+
+
+def _only_states(given: Any) -> torch.Tensor:
+    """A layer's hidden states: older releases of transformers wrap them in a tuple."""
+    return given[0] if isinstance(given, tuple) else given
 
 
 @torch.no_grad()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -14,11 +15,19 @@ from training.reference_lm.images import Canvases, EasyVqa, normalized
 from training.reference_lm.log import Log
 from training.reference_lm.probes import facts_beside, probe
 from training.reference_lm.streams import SceneStream, run
-from training.reference_lm.tower import BLANK_WEIGHT, Tower, background_spread, class_attention_figures
+from training.reference_lm.tower import (
+    BLANK_WEIGHT,
+    Tower,
+    background_spread,
+    class_attention_figures,
+    telling_patches,
+)
 from vistrim.reference.lm.rendering import patch_areas
 
 #: Share of the time in which background patches may still differ freely.
 _FREE = 0.25
+#: Share of the time in which scenes are as full as can be, and only `TowerSettings.patches` of each image are seen.
+_PARTIAL = 0.85
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,8 @@ class TowerSettings:
 
     scenes: int = 176
     easy: int = 16
+    patches: int = 128
+    partial_level: str = "dense"
     lr: float = 3e-3
     workers: int = 0
     log_every: int = 100
@@ -47,19 +58,21 @@ def train_tower(
     ``save`` is called with it about once a minute.
     """
     device = next(tower.parameters()).device
-    stream = SceneStream(settings.scenes, settings.easy)
     optimizers = build_optimizers(tower, settings.lr)
     step, saved = 0, budget.elapsed
-    for batch in run(stream.batch, device, settings.workers, start):
+    for batch in _batches(settings, device, budget, start):
         spent = budget.spent(step)
-        if spent >= 1:
-            break
         rate = learning_rate(settings.lr, step, spent)
         images = torch.cat([canvases.scenes(batch["views"], batch["placed"]), easy.images(batch["easy"])])
         facts = torch.cat([patch_facts(batch["placed"]), easy.patch_facts(batch["easy"])])
         owners, areas = patch_areas(batch["placed"]), area_facts(batch["placed"])
+        kept = None
+        if spent < _PARTIAL:
+            kept = telling_patches(torch.where(facts[..., 0] != 0, 0, -1), settings.patches)
+            facts = facts.gather(1, kept[..., None].expand(-1, -1, facts.shape[-1]))
+            owners = owners.gather(1, kept[: len(owners)])
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
-            features, attention = tower(normalized(images))
+            features, attention = tower(normalized(images), kept)
         blank = BLANK_WEIGHT * min(1.0, spent / _FREE)
         loss, parts = tower.loss(features, attention, facts, areas, owners, blank)
         for optimizer in optimizers:
@@ -90,6 +103,18 @@ def train_tower(
             saved = budget.elapsed
             save(start + step)
     return start + step
+
+
+def _batches(settings: TowerSettings, device: torch.device, budget: Budget, start: int) -> Iterator[dict[str, Any]]:
+    """Batches until the budget is spent: of the fullest scenes first, then of scenes as they are asked about."""
+    step = 0
+    for share, level in ((_PARTIAL, settings.partial_level), (1.0, "full")):
+        stream = SceneStream(settings.scenes, settings.easy, level)
+        for batch in run(stream.batch, device, settings.workers, start + step):
+            if budget.spent(step) >= share:
+                break
+            yield batch
+            step += 1
 
 
 @torch.no_grad()

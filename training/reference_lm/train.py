@@ -39,9 +39,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--decoder-seconds", type=float, default=0)
     parser.add_argument("--decoder-steps", type=int, default=0, help="stop earlier, after so many steps")
     parser.add_argument("--decoder-batch", type=int, default=32)
+    parser.add_argument("--decoder-patches", type=int, default=576, help="visual tokens that it sees at first")
+    parser.add_argument("--decoder-partial", type=float, default=0.0, help="share of its time with so few")
     parser.add_argument("--length", type=int, default=424, help="packed text tokens per image")
     parser.add_argument("--texts", type=int, default=1536, help="prompts without image")
     parser.add_argument("--text-batch", type=int, default=12)
+    parser.add_argument("--text-every", type=int, default=1, help="steps from one batch of them to the next")
     parser.add_argument("--text-length", type=int, default=96, help="tokens of an answer without image")
     parser.add_argument("--lr", type=float, default=1e-3, help="of projector and adapter")
     parser.add_argument("--check", type=int, default=16, help="batches of probes, regression and validation")
@@ -118,6 +121,9 @@ def main() -> None:
         easy=easy_rows[1],
         length=given.length,
         texts=given.text_batch,
+        text_every=given.text_every,
+        patches=given.decoder_patches,
+        partial=given.decoder_partial,
         lr=given.lr,
         workers=given.workers,
     )

@@ -25,7 +25,7 @@ BACKGROUNDS = 1024
 BACKGROUND_SIZE = 448
 
 #: Minimum and maximum number of objects in a scene. The first levels are for training.
-LEVELS = {"pair": (1, 2), "several": (2, 5), "full": (3, 9)}
+LEVELS = {"pair": (1, 2), "several": (2, 5), "full": (3, 9), "dense": (9, 9)}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,56 @@
+"""Shortcuts in the training of reference-lm compute what they stand for."""
+
+import torch
+from transformers import CLIPVisionConfig, LlamaConfig, LlamaForCausalLM
+
+from tests.closeness import close
+from training.reference_lm.decoder import Decoder, Joint
+from training.reference_lm.tower import Tower, telling_patches
+
+
+def test_gradients_reach_the_adapter_as_through_the_merged_weights():
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_key_value_heads": 2}
+    base = LlamaForCausalLM(LlamaConfig(num_hidden_layers=2, vocab_size=50, **sizes))
+    decoder = Decoder(base, rank=4, alpha=8)
+    for up in decoder.up.values():
+        torch.nn.init.normal_(up, std=0.1)
+    inputs = torch.randn(2, 7, 32, requires_grad=True)
+    positions = torch.arange(7).expand(2, -1)
+    parameters = [inputs, *decoder.down.values(), *decoder.up.values()]
+    merged = {
+        name: torch.baddbmm(stack, decoder.up[key], decoder.down[key], alpha=decoder.scale)
+        for (name, stack), key in zip(decoder.stacks.items(), decoder.down, strict=True)
+    }
+    through_merged = [tuple(map(Joint, layer)) for layer in decoder._joined(merged)]
+    outputs = [decoder(inputs, positions, 7, None, weights) for weights in (decoder.weights(), through_merged)]
+    assert torch.equal(*outputs)
+    direction = torch.randn_like(outputs[0])
+    found, expected = (torch.autograd.grad((output * direction).sum(), parameters) for output in outputs)
+    for one, other in zip(found, expected, strict=True):
+        assert close(one, other)
+
+
+def test_a_tower_that_sees_every_patch_in_order_sees_the_whole_image():
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2, "num_hidden_layers": 2}
+    tower = Tower(CLIPVisionConfig(image_size=42, patch_size=14, **sizes)).eval()
+    pixels = torch.randn(2, 3, 42, 42)
+    features, attention = tower(pixels)
+    every = torch.arange(9).expand(2, -1)
+    for one, other in zip(tower(pixels, every), (features, attention), strict=True):
+        assert torch.equal(one, other)
+    stock = tower.vision(pixel_values=pixels, output_hidden_states=True).hidden_states[-1]
+    assert torch.equal(features, stock)
+    some = tower(pixels, every[:, :4])
+    assert some[0].shape == (2, 5, 32)
+    assert some[1].shape == (2, 4)
+
+
+def test_patches_on_objects_come_first_then_those_beside_them():
+    owners = torch.full((1, 36), -1)
+    owners[0, 14] = 3
+    beside = {7, 8, 9, 13, 15, 19, 20, 21}
+    assert telling_patches(owners, 1).tolist() == [[14]]
+    assert set(telling_patches(owners, 9)[0].tolist()) == beside | {14}
+    assert len(set(telling_patches(owners, 20)[0].tolist())) == 20
