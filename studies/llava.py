@@ -13,7 +13,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Options for the shape of decoder and prompt; the real one's by default."""
     parser.add_argument("--layers", type=int, default=SHAPES[NAME].layers)
     parser.add_argument("--hidden", type=int, default=SHAPES[NAME].hidden)
-    parser.add_argument("--visual-tokens", type=int, default=SHAPES[NAME].pictures.tokens)
+    parser.add_argument("--visual-tokens", type=int, default=SHAPES[NAME].images.tokens)
     parser.add_argument("--text-tokens", type=int, default=64)
 
 

@@ -1,4 +1,4 @@
-"""What a benchmark leaves behind."""
+"""Results of a study."""
 
 import argparse
 import json

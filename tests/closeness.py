@@ -1,11 +1,11 @@
-"""Whether two tensors are equal but for rounding: the one place where tests decide how much that is."""
+"""Equality of two tensors up to rounding: the tolerance of all tests."""
 
 from typing import Any
 
 import torch
 
 ROUNDING = {torch.float64: 1e-12, torch.float32: 2e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
-"""What rounding may add up to in a model, as a share of the largest value; some hundred roundings in fp32."""
+"""Largest rounding error of a model, as a share of the largest value; some hundred roundings in fp32."""
 
 
 def error(found: Any, expected: Any) -> float:

@@ -1,4 +1,4 @@
-"""What all tests have in common."""
+"""Settings for all tests."""
 
 import gc
 

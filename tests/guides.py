@@ -1,4 +1,4 @@
-"""A tiny guide for the tiny models, and what it does by brute force: one sample at a time, with all its attention."""
+"""A tiny guide model for the tiny models, and its results by brute force: one sample at a time, all attention."""
 
 import math
 from dataclasses import dataclass, field
@@ -51,7 +51,7 @@ def greedy(guide, sample: tiny.Sample, new_tokens: int, ends: tuple[int, ...] = 
 
 @torch.no_grad()
 def read(guide, sample: tiny.Sample, answer: list[int], **options):
-    """One forward pass over prompt and answer, whose tokens are text whatever they are."""
+    """One forward pass over prompt and answer; all tokens of the answer count as text."""
     embeddings = guide.get_input_embeddings()(torch.tensor(sample.ids + answer))
     if len(sample.pixels):
         features = guide.get_image_features(sample.pixels, return_dict=True).pooler_output

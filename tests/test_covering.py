@@ -16,7 +16,7 @@ def test_everything_is_covered_by_few(at_once, sizes, most):
         assert {tuple(one[n] for n in names) for one in found} == {tuple(one[n] for n in names) for one in every}
 
 
-def test_what_is_left_of_a_product_is_covered():
+def test_the_rest_of_a_product_is_covered():
     every = [{"a": a, "b": b} for a, b in product(range(3), range(3)) if a != b]
     assert chosen(every, 2) == set(range(6))
     assert len(chosen(every, 1)) <= 4

@@ -1,4 +1,4 @@
-"""`vistrim.evaluate` and `vistrim.bench`: what the commands do, in Python."""
+"""`vistrim.evaluate` and `vistrim.bench`: the commands as functions."""
 
 import importlib
 import json

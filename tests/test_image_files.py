@@ -12,7 +12,7 @@ def refusal(path) -> str:
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "1", "CMYK"])
-def test_any_colour_mode_becomes_rgb(tmp_path, mode):
+def test_any_color_mode_becomes_rgb(tmp_path, mode):
     path = tmp_path / "a.tiff"
     Image.new(mode, (9, 5)).save(path)
     (image,) = read_images([path])
@@ -48,7 +48,7 @@ def test_truncated_files_never_pass_or_crash(tmp_path, kind, share):
     Image.effect_noise((64, 64), 90).convert("RGB").save(path)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
-    assert "is damaged or cut short" in refusal(path) or "is not an image" in refusal(path)
+    assert "is damaged or incomplete" in refusal(path) or "is not an image" in refusal(path)
 
 
 @pytest.mark.parametrize("times", [1.5, 3])

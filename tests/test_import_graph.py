@@ -1,4 +1,4 @@
-"""Arrows point down: who imports whom, read off the source, against the floors of the house."""
+"""The import graph, read from the source, has no cycles and follows the order of the packages."""
 
 import ast
 from functools import cache
@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 SOURCES = {"vistrim": ROOT / "src", "training": ROOT, "studies": ROOT}
 
-FLOORS = (
+LEVELS = (
     ("vistrim.errors", "vistrim._version"),
     ("vistrim._utils",),
     ("vistrim.processor_packages", "vistrim.reference_lm"),
@@ -27,24 +27,24 @@ FLOORS = (
     ("vistrim.engine.guide",),
     ("vistrim.trimming", "vistrim.prompting", "vistrim.budgeting"),
     ("vistrim.support",),
-    ("vistrim",),
     ("vistrim.benchmark.peak",),
     ("vistrim.benchmark.paired",),
     ("vistrim.evaluation", "vistrim.benchmark", "vistrim.analysis"),
     ("vistrim.analysis.attention",),
     ("vistrim.calibration", "vistrim.checking"),
+    ("vistrim",),
     ("vistrim.reference",),
     ("vistrim.cli",),
     ("vistrim.__main__",),
     ("training", "studies"),
 )
-"""Rooms from the ground up: modules, and packages with all in them that has no room of its own. A module may import
-from its own room and from lower floors."""
+"""Modules, and packages with all modules in them that have no entry of their own, from the lowest level up. A module
+may import from its own entry and from lower levels."""
 
 ON_DEMAND = ("vistrim.engine.structured", "vistrim.engine.guide")
-"""Imported inside of functions only, when a method asks for them."""
+"""Imported inside functions only, if a method needs them."""
 
-FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+LEVEL_OF = {entry: number for number, entries in enumerate(LEVELS) for entry in entries}
 
 
 @cache
@@ -59,12 +59,12 @@ def modules() -> dict[str, Path]:
 
 
 def imported(node: ast.AST) -> list[str]:
-    """Modules of ours that a statement imports."""
+    """Modules of this project that a statement imports."""
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names if alias.name in modules()]
     if isinstance(node, ast.ImportFrom):
         assert node.level == 0, "imports are absolute"
-        # `from package import name`, where the name is a module of it or stands in it.
+        # `from package import name`, where the name is a module or an attribute of it.
         names = (f"{node.module}.{alias.name}" for alias in node.names)
         return [name if name in modules() else node.module for name in names if node.module in modules()]
     return []
@@ -79,50 +79,50 @@ def graph() -> dict[str, set[str]]:
     }
 
 
-def room_of(module: str) -> str:
-    """The innermost room that a module is in."""
-    if module in FLOOR_OF:
+def entry_of(module: str) -> str:
+    """The innermost entry that a module belongs to."""
+    if module in LEVEL_OF:
         return module
     parent = module.rpartition(".")[0]
-    assert parent not in ("", "vistrim"), f"{module} has no room: give it one in FLOORS"
-    return room_of(parent)
+    assert parent not in ("", "vistrim"), f"{module} has no level: give it one in LEVELS"
+    return entry_of(parent)
 
 
-def test_every_module_has_a_room():
+def test_every_module_has_a_level():
     for module in modules():
-        room_of(module)
+        entry_of(module)
 
 
-def test_arrows_point_down():
+def test_imports_point_to_lower_levels():
     upward = [
         f"{module} -> {other}"
         for module, others in graph().items()
         for other in others
-        if room_of(module) != room_of(other) and FLOOR_OF[room_of(module)] <= FLOOR_OF[room_of(other)]
+        if entry_of(module) != entry_of(other) and LEVEL_OF[entry_of(module)] <= LEVEL_OF[entry_of(other)]
     ]
     assert not upward
 
 
-def test_no_circles():
+def test_no_cycles():
     left = {module: set(others) for module, others in graph().items()}
-    while ground := {module for module, others in left.items() if not others}:
-        left = {module: others - ground for module, others in left.items() if module not in ground}
-    assert not left, "these import each other in circles, or import those that do"
+    while lowest := {module for module, others in left.items() if not others}:
+        left = {module: others - lowest for module, others in left.items() if module not in lowest}
+    assert not left, "these import each other in cycles, or import modules that do"
 
 
-def test_the_engine_alone_takes_models_apart():
+def test_only_the_engine_and_support_import_architectures():
     users = {
         module for module, others in graph().items() for other in others if other.startswith("vistrim.architectures")
     }
     assert {user.split(".")[1] for user in users} == {"architectures", "engine", "support"}
 
 
-def test_rare_machines_are_imported_when_a_method_asks():
+def test_optional_parts_are_imported_on_demand():
     eager = [
         f"{module} -> {other}"
         for module, path in modules().items()
         for node in ast.parse(path.read_text()).body
         for other in imported(node)
-        if (room := room_of(other)) in ON_DEMAND and room_of(module) != room
+        if (entry := entry_of(other)) in ON_DEMAND and entry_of(module) != entry
     ]
     assert not eager

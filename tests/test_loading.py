@@ -203,7 +203,7 @@ def test_the_hub_cannot_be_reached(monkeypatch):
     ("cause", "says"),
     [(GatedRepoError, "is gated: accept its license"), (RepositoryNotFoundError, "check the spelling")],
 )
-def test_what_the_hub_answers(monkeypatch, cause, says):
+def test_errors_of_the_hub(monkeypatch, cause, says):
     def answer(*_, **__):
         raise OSError("a long\nexplanation") from cause.__new__(cause)
 
@@ -212,7 +212,7 @@ def test_what_the_hub_answers(monkeypatch, cause, says):
 
 
 @pytest.mark.parametrize("name", ["group/mo del", "-a/b"])
-def test_what_can_be_no_name_on_the_hub(name):
+def test_invalid_names_on_the_hub(name):
     assert "check the spelling" in refusal(name)
 
 
@@ -224,7 +224,7 @@ def test_a_model_that_does_not_fit(original, monkeypatch):
     assert "does not fit into memory: use dtype bfloat16" in refusal(original)
 
 
-def test_out_of_memory_is_recognised():
+def test_out_of_memory_is_recognized():
     with pytest.raises(RuntimeError) as error:
         torch.empty(1 << 60)
     assert is_out_of_memory(error.value)

@@ -1,4 +1,4 @@
-"""What is imported when, and the public names."""
+"""Imports at start-up, and the public names."""
 
 import ast
 import pkgutil
@@ -41,18 +41,23 @@ def test_python_m_vistrim():
     assert result.stdout == f"vistrim {vistrim.__version__}\n"
 
 
+PACKAGES = ("vistrim", "vistrim.analysis", "vistrim.analysis.attention", "vistrim.checking", "vistrim.evaluation")
+"""Those whose names are imported when they are asked for."""
+
+
 def test_no_module_shadows_a_public_name():
-    for module in pkgutil.iter_modules(vistrim.__path__):
-        import_module(f"vistrim.{module.name}")
-    for name in vistrim.__all__:
-        assert not isinstance(getattr(vistrim, name), ModuleType), name
-        assert callable(getattr(vistrim, name)), name
+    for name in PACKAGES:
+        package = import_module(name)
+        modules = {module.name for module in pkgutil.iter_modules(package.__path__)}
+        assert not modules & set(package.__all__), name
+        for public in package.__all__:
+            assert not isinstance(getattr(package, public), ModuleType), public
     assert set(vistrim.__all__) <= set(dir(vistrim))
     assert vistrim.get_method("st3") == vistrim.ST3()
 
 
 def test_type_checkers_see_the_names_that_there_are():
-    for package in ("vistrim", "vistrim.evaluation"):
+    for package in PACKAGES:
         module = import_module(package)
         for node in ast.walk(ast.parse(Path(module.__file__).read_text())):
             if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":

@@ -71,7 +71,7 @@ def test_other_settings_are_refused_by_name(path):
         check_settings(path, {"shape": 3})
 
 
-def test_what_only_some_rows_depend_on_is_refused_where_it_changed(path):
+def test_a_change_that_affects_some_rows_is_refused(path):
     for _ in range(2):
         with store(path) as one:
             one.claim({"files of a": "x"})
@@ -80,7 +80,7 @@ def test_what_only_some_rows_depend_on_is_refused_where_it_changed(path):
         one.claim({"files of a": "z"})
 
 
-def test_what_is_damaged_is_named(path):
+def test_damaged_lines_are_named(path):
     whole = path.read_bytes()
     for line in (b'{"item": "a"}', b'{"value": 1}', b"nonsense", b"[1]", b"\xff\xfe"):
         path.write_bytes(whole + b"\n" + line + b"\n")

@@ -1,4 +1,4 @@
-"""What a config says about a model is what trimming the model then does."""
+"""Support determined from a config agrees with trimming the model."""
 
 import dataclasses
 import json
@@ -98,14 +98,14 @@ def test_a_folder_needs_no_weights_and_is_searched_for_files(tmp_path):
     assert "tiny-llava" in {method.name: method for method in found.methods}["dyvte"].reason
 
 
-def test_the_reference_models_have_what_they_come_with():
+def test_the_reference_models_have_their_shipped_parts():
     runs = {method.name: method.runs for method in describe_support("reference").methods}
     assert runs["dyvte"] == "yes"
     assert runs["quecc"] == "needs"
     assert {m.name: m.runs for m in describe_support("reference-quecc-16").methods}["quecc"] == "yes"
 
 
-def test_what_cannot_be_loaded(tmp_path):
+def test_models_that_cannot_be_loaded(tmp_path):
     with pytest.raises(LoadError, match="no model directory"):
         describe_support(str(tmp_path / "missing"))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))

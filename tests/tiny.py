@@ -97,7 +97,7 @@ class Sample:
 
 
 def sample(images: int = 1, text: int = 9, seed: int = 0) -> Sample:
-    """A prompt with text before, between and behind its images (two neighbours touch)."""
+    """A prompt with text before, between and behind its images (two neighbors touch)."""
     generator = torch.Generator().manual_seed(1000 * seed + 10 * images + text)
     words = torch.randint(3, 140, (text,), generator=generator).tolist()
     ids = [BOS, *words[:3]]

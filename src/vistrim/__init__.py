@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from vistrim._utils.lazy_names import find_lazily
 from vistrim._version import __version__ as __version__
 
-# What users write is imported when it is first asked for: torch and transformers take seconds.
+# Public names are imported on first use, because torch and transformers take seconds to import.
 if TYPE_CHECKING:
     from vistrim.analysis.attention.runner import analyze
     from vistrim.benchmark.benching import bench
     from vistrim.budgeting import at_budget
-    from vistrim.checking.check import check
+    from vistrim.checking.checks import check
     from vistrim.engine.report.trace import Trace
     from vistrim.engine.report.trim_report import TrimReport
     from vistrim.errors import (
@@ -73,7 +73,7 @@ _HOMES = {
     "vistrim.analysis.attention.runner": ("analyze",),
     "vistrim.benchmark.benching": ("bench",),
     "vistrim.budgeting": ("at_budget",),
-    "vistrim.checking.check": ("check",),
+    "vistrim.checking.checks": ("check",),
     "vistrim.engine.report.trace": ("Trace",),
     "vistrim.engine.report.trim_report": ("TrimReport",),
     "vistrim.errors": (
@@ -89,7 +89,7 @@ _HOMES = {
     "vistrim.support": ("MethodSupport", "ModelSupport", "describe_support"),
     "vistrim.trimming": ("Trim", "trim"),
 }
-"""Modules of the public names; of all others it is ``vistrim.methods``."""
+"""Public names by the module that defines them. All others are in ``vistrim.methods``."""
 
 __all__ = [
     "DART",

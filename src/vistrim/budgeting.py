@@ -195,7 +195,7 @@ def _sizes(spec: ModelSpec, inputs: Mapping[str, Any] | None, new_tokens: int) -
     windows = [window for window in sliding_windows(spec.decoder.config) if window]
     if windows and ids.shape[1] + new_tokens > min(windows):
         raise ValueError(f"the prompt and the answer exceed a sliding window of {min(windows)} tokens: shorten them")
-    pictures, counts = prompt.pictures, prompt.pictures.count(prompt.tokens.visual)
+    pictures, counts = prompt.images, prompt.images.count(prompt.tokens.visual)
     return [
         SampleSizes(text, images, tuple(picture.grid for picture in own), whole)
         for text, images, own, whole in zip(

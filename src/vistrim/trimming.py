@@ -1,4 +1,4 @@
-"""The front door: trim a model with a method."""
+"""Trimming of a model with a method: the main entry point of vistrim."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -14,18 +14,38 @@ from vistrim.methods.base.method import Method
 from vistrim.methods.base.notation import as_method
 
 REPORTS = 16
-"""Reports that a handle keeps, unless it is told otherwise."""
+"""Default number of reports that a handle keeps."""
 
 
 class Trim:
-    """A model under a method: a context manager, or a handle with `attach` and `detach`.
+    """A model and the method that trims it: a context manager, or a handle with `attach` and `detach`.
+
+    Parameters
+    ----------
+    model : PreTrainedModel or PeftModel
+        A multimodal model for generation, or an adapter around one.
+    method : Method
+        The method.
+    reports : int or None
+        Number of reports to keep, at least 1. None: all.
+    trace : bool
+        Whether each report has a `vistrim.Trace`.
 
     Attributes
     ----------
     model : PreTrainedModel or PeftModel
         The model.
     method : Method
-        What is trimmed.
+        The method, as given.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If the model cannot be trimmed correctly.
+    ValueError
+        If the parameters of the method do not fit the model.
+    MethodError
+        If the method does not follow the interface of `Method`.
     """
 
     def __init__(self, model: nn.Module, method: Method, reports: int | None = REPORTS, trace: bool = False) -> None:
@@ -36,19 +56,24 @@ class Trim:
     def attach(self) -> "Trim":
         """Start trimming.
 
+        Returns
+        -------
+        Trim
+            This handle.
+
         Raises
         ------
         UnsupportedModelError
-            If the model is already being trimmed, or a generation of then is still running.
+            If the model is already being trimmed, or a generation that began in an earlier context is still running.
         """
         self._engine.attach()
         return self
 
     def detach(self) -> None:
-        """Stop trimming and leave the model exactly as it was.
+        """Stop trimming, and restore the model exactly.
 
-        Does not wait for other threads. Generations and forward passes that are running finish trimmed, as they began;
-        from now on new ones are not trimmed, and the last of the old ones leaves the model as it was.
+        New calls are not trimmed. Calls that are still running in other threads are not waited for. They finish
+        trimmed, and the last of them restores the model.
         """
         self._engine.detach()
 
@@ -68,22 +93,29 @@ class Trim:
         self.detach()
 
     def answer_from(self, first: int | Sequence[int] | Tensor) -> AbstractContextManager[None]:
-        """Say where answers begin in the forward passes inside a ``with`` statement, in this thread.
+        """Specify where answers begin in the forward passes inside a ``with`` statement, in this thread.
 
-        For passes that score answers without ``labels``, so that visual tokens are chosen by the last prompt token, as
-        in generation. ``logits_to_keep`` (answer tokens + 1, as trainers pass it) says it too, for all samples at once.
+        This is for passes that score answers without ``labels``. The last prompt token then ranks the visual tokens, as
+        in generation. ``logits_to_keep`` (answer tokens + 1, as trainers pass it) does the same with one value for all
+        samples.
 
         Parameters
         ----------
         first : int, sequence of int or Tensor
-            Place of the first answer token in its row, padding included: one for all samples, or one for each.
+            Index of the first answer token in its row, including padding: one for all samples, or one for each
+            (``[batch]`` long).
+
+        Returns
+        -------
+        context manager
+            To be used in a ``with`` statement around the forward passes.
 
         Raises
         ------
         TypeError
-            If places are no whole numbers.
+            If ``first`` does not contain integers.
         ValueError
-            In the forward pass, if it has another number of samples, or visual tokens behind that place.
+            In the forward pass, if it has a different number of samples, or visual tokens after that index.
 
         Examples
         --------
@@ -94,20 +126,20 @@ class Trim:
 
     @property
     def reports(self) -> list[TrimReport]:
-        """Reports of the last generations and bare forward passes (see `trim`), oldest first."""
+        """Reports of the last generations and bare forward passes, oldest first (see `trim` for their number)."""
         return [recorder.report() for recorder in tuple(self._engine.recorders)]
 
     @property
     def report(self) -> TrimReport:
-        """Report of the last generation.
+        """Report of the last generation or bare forward pass.
 
         Raises
         ------
         RuntimeError
-            If there was none yet.
+            If there has been none yet.
         """
         if not self._engine.recorders:
-            raise RuntimeError("nothing was generated yet: call model.generate(...) while the model is being trimmed")
+            raise RuntimeError("there is no report yet: call model.generate(...) while the model is being trimmed")
         return self._engine.recorders[-1].report()
 
 
@@ -117,46 +149,46 @@ def trim(model: nn.Module, method: Method | str, reports: int | None = REPORTS, 
     Parameters
     ----------
     model : PreTrainedModel or PeftModel
-        A multimodal model for generation, from ``transformers``, or an adapter of ``peft`` around one that changes its
+        A multimodal model for generation from ``transformers``, or a ``peft`` adapter around one that modifies its
         modules, such as LoRA.
     method : Method or str
-        What to trim, for example ``vistrim.ST3()``, or its notation, as in ``"fastervlm:keep=0.5+st3"``.
+        The method, for example ``vistrim.ST3()``, or its notation, for example ``"fastervlm:keep=0.5+st3"``.
     reports : int or None
-        How many reports are kept, at least 1: those of the last generations and bare forward passes. None keeps all,
-        and memory grows with every call. A report is plain numbers and holds no tensor.
+        Number of reports to keep, at least 1: those of the last generations and bare forward passes. None keeps all, so
+        that memory grows with every call. A report consists of plain numbers and holds no tensors.
     trace : bool
-        Whether each report has a `trace`: which visual tokens each layer held at each step, and where they lie on their
-        images (`vistrim.Trace`). Answers stay the same, bit for bit. Reports then count the time of copying this to the
-        host as decoding time, so do not measure speed with a trace.
+        Whether each report has a ``trace``: the visual tokens that each layer held at each step, and their locations in
+        the images (`vistrim.Trace`). Answers stay bit-identical. Copying the trace to the host counts as decoding time,
+        so do not measure speed with a trace.
 
     Returns
     -------
     Trim
-        To be used in a ``with`` statement around ``model.generate(...)`` or a forward pass, or by its ``attach`` and
-        ``detach``. Its ``report`` tells what was gained.
+        A context manager for a ``with`` statement around ``model.generate(...)`` or a forward pass, or a handle with
+        ``attach`` and ``detach``. Its ``report`` has the measurements.
 
     Raises
     ------
     UnsupportedReleaseError
-        If the installed transformers release is none that vistrim was tested with.
+        If vistrim was not tested with the installed transformers release.
     UnsupportedModelError
-        If the model's structure cannot be trimmed correctly.
+        If the structure of the model is not supported.
     ValueError
-        If the method's parameters do not fit the model, its notation is wrong, or ``reports`` is out of range.
+        If the parameters of the method do not fit the model, its notation is wrong, or ``reports`` is out of range.
     MethodError
-        If the method is not written as a method has to be.
+        If the method does not follow the interface of `Method`.
     TypeError
-        If ``method`` is neither a method nor text.
+        If ``method`` is neither a method nor a string.
 
     Notes
     -----
-    Text is never removed. Nor is a visual token that something depends on: the last token of a prompt that ends with an
-    image, or one directly in front of a label. The logits at removed tokens are zero: they were not computed.
-    ``hidden_states`` and ``attentions`` of single layers have the rows that these layers computed.
+    Text is never removed. Neither are visual tokens whose output is needed: the last token of a prompt that ends with
+    an image, and tokens directly before a label. The logits of removed tokens are zero, because they are not computed.
+    ``hidden_states`` and ``attentions`` of each layer have only the rows that the layer computed.
 
-    In one forward pass over a prompt with its answer, visual tokens are chosen by the last prompt token, as in
-    generation, where the pass tells it: by labels, by ``logits_to_keep`` (answer tokens + 1) or by `Trim.answer_from`.
-    Decode-time trimming does not take place.
+    In a forward pass over a prompt and its answer, the last prompt token ranks the visual tokens, as in generation, if
+    the pass specifies it: by labels, by ``logits_to_keep`` (answer tokens + 1) or by `Trim.answer_from`. There is no
+    decode-time trimming in such a pass.
 
     Examples
     --------
@@ -167,28 +199,42 @@ def trim(model: nn.Module, method: Method | str, reports: int | None = REPORTS, 
     """
     check_release()
     if reports is not None and (type(reports) is not int or reports < 1):
-        raise ValueError(f"reports={reports!r}: give how many of the last reports to keep, at least 1, or None for all")
+        raise ValueError(f"reports={reports!r}: pass the number of reports to keep, at least 1, or None for all")
     return Trim(model, as_method(method), reports, trace)
 
 
 def _make_engine(model: nn.Module, method: Method, reports: int | None, trace: bool) -> Engine:
     if method.ranks_by != "guide":
         return Engine(model, method, reports, trace)
-    # Few methods ask a second model first.
+    # Imported here because few methods have a guide model.
     from vistrim.engine.guide.guided_engine import GuidedEngine
 
     return GuidedEngine(model, method, reports, trace)
 
 
 def prepare_trim(model: nn.Module, method: Method, trace: bool = False) -> Trim:
-    """Trim as `trim` does, with an error of its own where the method does not fit, for what has to tell it from others.
+    """Call `trim`, but raise a distinct error if the method does not fit the model.
+
+    Parameters
+    ----------
+    model : PreTrainedModel or PeftModel
+        A multimodal model for generation, or an adapter around one.
+    method : Method
+        The method.
+    trace : bool
+        Whether each report has a `vistrim.Trace`.
+
+    Returns
+    -------
+    Trim
+        The handle.
 
     Raises
     ------
     ParameterError
-        If the method's parameters do not fit the model.
+        If the parameters of the method do not fit the model.
     UnsupportedModelError
-        See `trim`.
+        If the structure of the model is not supported.
     """
     try:
         return trim(model, method, trace=trace)

@@ -1,4 +1,4 @@
-"""Why a description loses facts: what trimming leaves of each shape, and where in the answer shapes go missing.
+"""Why a description loses facts: remaining tokens of each shape, and the place in the answer where shapes are missing.
 
 For every shape of the described scenes: has the last decoder layer still a visual token of it after prefill, and does
 the description say everything about it? Shapes are described in raster order, so that the n-th column shows how

@@ -224,7 +224,7 @@ def _reference(bench: Bench, case: Case, told: Kept, pictures: Any, padding: int
 
 
 def _padding(bench: Bench, b: int) -> int:
-    """Padding of a sample, where it counts towards a window."""
+    """Padding of a sample, where it counts toward a window."""
     longest = max(len(sample.ids) for sample in bench.samples)
     return (longest - len(bench.samples[b].ids)) * bench.has_windows
 

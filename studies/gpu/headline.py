@@ -1,4 +1,4 @@
-"""``vistrim bench`` at three shapes of 7B models with random weights, and what the device can do at most.
+"""``vistrim bench`` at three shapes of 7B models with random weights, and the peak rates of the device.
 
 ``python -m studies.gpu.headline --device cuda --out FOLDER --seconds 180``. One file, written again after every run.
 """

@@ -33,12 +33,12 @@ SHAPES = (
     ("llava-1.5-7b", 1, (UNTOUCHED, "pvtp")),
     ("llava-next-7b", 8, (UNTOUCHED, "pvtp", "st3")),
 )
-"""Model, batch and what runs on it."""
+"""Model, batch and workload."""
 STEPS = 8
 TOP = 15
 WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpyAsync", "aten::item",
          "aten::_local_scalar_dense", "aten::nonzero", "cudaLaunchKernel", "cuLaunchKernel", "cudaMalloc")  # fmt: skip
-"""What is counted."""
+"""Counters."""
 
 
 class AtFirstToken:

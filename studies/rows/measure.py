@@ -1,4 +1,4 @@
-"""What stock decoder layers take for the rows that ST³ leaves: the speed-up that this machine allows.
+"""Time of stock decoder layers with the row counts of ST³: the speed-up that this machine allows.
 
 A matrix product of few rows has fixed costs (reading and packing the weights), so that time does not fall in proportion
 to FLOPs. Here single layers of the untouched model, without engine and cache, are timed at every number of rows that a

@@ -1,4 +1,4 @@
-"""What the published scaling law takes for the best number of visual tokens and model size, as tables and a figure.
+"""The best number of visual tokens and model size by the published scaling law, as tables and a figure.
 
 Run ``python -m studies.scaling_law.measure --out studies/scaling_law/results`` at the root of the repository.
 """

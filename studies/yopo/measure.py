@@ -1,4 +1,4 @@
-"""What each of YOPO's cuts saves, in FLOPs and in time, at the width of LLaVA-1.5-7B.
+"""FLOPs and time saved by each of YOPO's cuts at the width of LLaVA-1.5-7B.
 
 Four of its 32 layers, so that it takes minutes; the cuts are the authors' for 7B: window 5 of 24, 24 of 32 heads
 (chosen at random, as the weights are), half of the layers, half of the neurons. Untouched and cut runs take turns;

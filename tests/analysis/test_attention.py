@@ -1,4 +1,4 @@
-"""What `analyze` reads equals its definition on whole attention maps, and its cuts are the engine's own."""
+"""Readings of `analyze` equal their definition on whole attention maps, and its cuts are the engine's own."""
 
 import pytest
 import torch
@@ -53,7 +53,7 @@ def test_readings_equal_those_of_attention_maps():
         contributed = (maps * norms[:, :, None]).mean(1)
 
         def mine(layers, b=b, width=width):
-            """Without the padding on the left and what is behind the prompt."""
+            """Without the padding on the left and the tokens after the prompt."""
             return torch.stack([layer[b] for layer in layers])[:, -(width + steps - 1) :]
 
         assert close(mine(read.received["last"]), rows[:, width - 1])
@@ -146,7 +146,7 @@ def test_bad_input():
     for wrong, message in (
         ({"keep": 1.5}, "share of the visual tokens"),
         ({"rankings": ("best",)}, "no ranking 'best'"),
-        ({"layers": (tiny.DEPTH - 1,)}, "before the layer that follows"),
+        ({"layers": (tiny.DEPTH - 1,)}, "before the following layer"),
         ({}, "no question"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -98,7 +98,7 @@ def test_nothing_stays_on_the_model_even_after_a_failure():
         pass
 
 
-def test_what_cannot_be_compared_is_refused():
+def test_unsupported_comparisons_are_refused():
     with pytest.raises(ValueError, match="one sample"):
         compare(tiny.shared(), tiny.batch(tiny.RAGGED), vistrim.ST3())
     with pytest.raises(ValueError, match="must be at least 1"):

@@ -36,7 +36,7 @@ def panels(sheet: Image.Image, rows: int, columns: int, count: int) -> list[np.n
     return [np.asarray(sheet.crop((left, top, left + width, top + height))) for left in lefts]
 
 
-def centre(panel: np.ndarray, grid: tuple[int, int], token: int) -> tuple[int, ...]:
+def center(panel: np.ndarray, grid: tuple[int, int], token: int) -> tuple[int, ...]:
     cell = panel.shape[0] // grid[0]
     row, column = divmod(token, grid[1])
     return tuple(panel[row * cell + cell // 2, column * cell + cell // 2].tolist())
@@ -61,7 +61,7 @@ def test_half_precision_pixels():
 
 @pytest.mark.parametrize("shape", [(16, 16), (1, 16, 16), (1, 3, 16, 16)])
 def test_other_tensors_are_refused(shape):
-    with pytest.raises(ValueError, match="are no image"):
+    with pytest.raises(ValueError, match="are not an image"):
         image_as_seen(torch.zeros(shape), CLIPImageProcessorPil())
 
 
@@ -72,9 +72,9 @@ def test_kept_patches_stay_and_dropped_ones_do_not(grid, color):
     kept = [0, 2, n - 1]
     image = Image.new("RGB", (grid[1] * 14, grid[0] * 14), color)
     original, stage = panels(draw_overlay(image, grid, [("stage", kept)]), *grid, 2)
-    assert {centre(original, grid, token) for token in range(n)} == {color}
+    assert {center(original, grid, token) for token in range(n)} == {color}
     for token in range(n):
-        shown = centre(stage, grid, token)
+        shown = center(stage, grid, token)
         if token in kept:
             assert shown == color
         else:
@@ -101,7 +101,7 @@ def test_a_token_outside_of_the_grid(token):
         draw_overlay(Image.new("RGB", (16, 16)), (4, 4), [("stage", [token])])
 
 
-def test_the_tokens_of_several_images_are_told_apart():
+def test_the_tokens_of_several_images_are_distinguished():
     images = [Image.new("RGB", (16, 16), RED), Image.new("RGB", (16, 16), "blue")]
     sheet = draw_trace(trace([SQUARE] * 2, (1, [0, 5, 16, 31]), (3, [5, 16])), images)
     first = draw_overlay(

@@ -1,4 +1,4 @@
-"""Made-up findings of a benchmark."""
+"""Made-up results of a benchmark."""
 
 from collections.abc import Sequence
 from typing import Any

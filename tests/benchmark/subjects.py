@@ -56,7 +56,7 @@ class Ticks:
 
 
 def traces(model: Any) -> dict[str, tuple[list[str], int]]:
-    """What hangs on each module: names on the instance, and the number of hooks."""
+    """State of each module: names on the instance, and the number of hooks."""
     return {
         name: (sorted(vars(module)), len(module._forward_hooks) + len(module._forward_pre_hooks))
         for name, module in model.named_modules()

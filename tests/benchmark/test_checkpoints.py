@@ -14,7 +14,7 @@ def wanted(**changes):
 
 
 @pytest.mark.parametrize("text", [33, 40, 64])
-def test_prompts_have_exactly_the_tokens_asked_for(text):
+def test_prompts_have_exactly_the_requested_tokens(text):
     subject = make_subject(wanted(text_tokens=text, batch=2, new_tokens=12))
     ids = subject.inputs["input_ids"]
     placeholders = (ids == subject.model.config.image_token_id).sum(1).tolist()
@@ -29,18 +29,18 @@ def test_prompts_have_exactly_the_tokens_asked_for(text):
     assert run.report.visual_tokens == [subject.visual_tokens] * 2
 
 
-def test_other_weights_are_told_apart():
+def test_other_weights_are_distinguished():
     small, large = (make_subject(wanted(model=name)).settings["weights"] for name in ("reference-small", "reference"))
     assert small != large
     assert small == make_subject(wanted()).settings["weights"]
 
 
-def test_more_visual_tokens_are_more_pictures():
+def test_more_visual_tokens_are_more_images():
     one = make_subject(wanted())
     two = make_subject(wanted(visual_tokens=2 * one.visual_tokens))
     assert two.visual_tokens == 2 * one.visual_tokens
     assert len(two.inputs["pixel_values"]) == 2
-    assert two.settings["pictures"].startswith("2 of")
+    assert two.settings["images"].startswith("2 of")
     with pytest.raises(BenchmarkError, match=f"use {one.visual_tokens} or {2 * one.visual_tokens}"):
         make_subject(wanted(visual_tokens=one.visual_tokens + 1))
 
@@ -73,7 +73,7 @@ def test_prompts_beyond_the_context_are_refused():
         make_subject(wanted(new_tokens=10_000))
 
 
-def test_what_does_not_fit_is_refused_before_it_is_loaded(monkeypatch):
+def test_checkpoints_that_do_not_fit_are_refused_before_loading(monkeypatch):
     monkeypatch.setattr("vistrim.benchmark.checkpoints.load", lambda *args, **kwargs: pytest.fail("loaded"))
     monkeypatch.setattr(memory, "free_bytes", lambda device: 12 << 20)
     with pytest.raises(BenchmarkError, match=r"reference-small needs .* use --batch") as refused:

@@ -1,4 +1,4 @@
-"""What the untouched model computes and holds, from its shape, is what the engine measures when nothing is dropped."""
+"""Cost and memory of the untouched model, from its shape, equal the measured ones if nothing is removed."""
 
 from dataclasses import replace
 

@@ -14,12 +14,12 @@ def inputs_of(name, visual, text=20, batch=2, device=CPU):
     shape = SHAPES[name]
     config = shape.config(2, 64, 100)
     image = getattr(config, "image_token_id", None) or config.image_token_index
-    return make_inputs(config, shape.pictures, shape.pictures.count(visual), batch, text, device), image
+    return make_inputs(config, shape.images, shape.images.count(visual), batch, text, device), image
 
 
 @pytest.mark.parametrize("text", [2, 7, 64])
 @pytest.mark.parametrize("name", SHAPES)
-def test_prompts_have_exactly_the_tokens_asked_for(name, text):
+def test_prompts_have_exactly_the_requested_tokens(name, text):
     inputs, image = inputs_of(name, VISUAL[name], text)
     ids = inputs["input_ids"]
     visual = ids == image
@@ -62,9 +62,9 @@ def test_prompts_without_storage_have_the_same_sizes(name):
         ("smolvlm-2b", 405, (2, 5, 3, 384, 384)),
     ],
 )
-def test_pictures_that_make_the_tokens(name, tokens, sizes):
-    pictures = SHAPES[name].pictures
-    assert pictures.inputs(pictures.count(tokens), 2, torch.zeros)["pixel_values"].shape == sizes
+def test_images_that_make_the_tokens(name, tokens, sizes):
+    images = SHAPES[name].images
+    assert images.inputs(images.count(tokens), 2, torch.zeros)["pixel_values"].shape == sizes
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_numbers_below_one_are_refused(name):
         make_subject(small(**{name: 0}))
 
 
-def test_the_subject_says_what_it_is():
+def test_the_description_of_the_subject():
     subject = make_subject(small("llava-next-7b", batch=2, new_tokens=5))
     assert subject.settings == {
         "model": "llava-next-7b",
@@ -105,7 +105,7 @@ def test_the_subject_says_what_it_is():
         "text_tokens": 20,
         "new_tokens": 5,
         "shape_of": "llava-hf/llava-v1.6-vicuna-7b-hf",
-        "pictures": "1 of 672 x 672 pixels",
+        "images": "1 of 672 x 672 pixels",
         "dtype": "float32",
         "attn": "sdpa",
         "device": "cpu",

@@ -53,7 +53,7 @@ def suggestions(error):
         (small("llava-next-7b", layers=4, hidden=1024, batch=4), 0.1, {"batch distinct_layers hidden layers"}),
     ],
 )
-def test_what_does_not_fit_is_refused_with_the_largest_that_does(monkeypatch, wanted, gib, names):
+def test_shapes_that_do_not_fit_are_refused_with_the_largest_that_does(monkeypatch, wanted, gib, names):
     have(monkeypatch, gib)
     with pytest.raises(BenchmarkError, match=r"weights .*KV cache .*activations .* GiB free") as refused:
         make_subject(wanted)
@@ -77,7 +77,7 @@ def test_full_size_passes_where_there_is_room(monkeypatch):
 
 
 @pytest.mark.usefixtures("stop_before_weights")
-def test_everything_passes_where_nothing_tells(monkeypatch):
+def test_everything_passes_if_memory_is_unknown(monkeypatch):
     have(monkeypatch, None)
     with pytest.raises(EnoughError):
         make_subject(small())
@@ -131,7 +131,7 @@ def test_free_memory_of_this_machine():
         (("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"), "1000", [700]),
     ],
 )
-def test_what_a_container_has_left(names, limit, left, tmp_path):
+def test_free_memory_of_a_container(names, limit, left, tmp_path):
     """Of 1000 bytes 400 are in use, 100 of them by files that can be read again."""
     assert memory.left_in_container(tmp_path) == []
     for name, text in zip(names, (f"{limit}\n", "400\n", "active_file 7\ninactive_file 100\n"), strict=True):

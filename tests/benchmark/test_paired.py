@@ -1,4 +1,4 @@
-"""Marks in time: where they lie, and that they disturb nothing."""
+"""Time marks of phases: their places, and that they change no output."""
 
 import gc
 from contextlib import nullcontext
@@ -36,7 +36,7 @@ def ticks(monkeypatch):
 
 
 @pytest.mark.parametrize("method", METHODS, ids=str)
-def test_each_phase_is_what_happened_in_it(ticks, method):
+def test_each_phase_has_its_own_time(ticks, method):
     model, inputs = tiny.build(), tiny.batch(tiny.RAGGED)
     model.model.vision_tower.register_forward_pre_hook(ticks.passes(5.0))
     model.model.language_model.register_forward_pre_hook(ticks.passes(3.0))
@@ -48,7 +48,7 @@ def test_each_phase_is_what_happened_in_it(ticks, method):
     assert (times.prefill, times.step) == (3.0, 3.0)
 
 
-def test_steps_are_told_apart(ticks):
+def test_steps_are_separate(ticks):
     model = tiny.build()
     durations = iter([10.0, 1.0, 2.0, 4.0])
     model.model.language_model.register_forward_pre_hook(lambda *_: ticks.passes(next(durations))())

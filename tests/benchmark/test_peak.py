@@ -22,7 +22,7 @@ def allocate(megabytes: int) -> torch.Tensor:
 
 
 @pytest.mark.skipif(not told(), reason="this platform does not tell the peak of a process")
-def test_the_peak_is_what_was_held_at_most():
+def test_the_peak_is_the_largest_memory():
     held = allocate(100)
     peak = watch_peak(CPU)
     gone = allocate(300)
@@ -64,7 +64,7 @@ def test_where_the_peak_cannot_be_reset_it_is_none(monkeypatch, tmp_path, lines)
     assert watch_peak(CPU)() is None
 
 
-def test_on_cuda_it_is_what_tensors_take_on_all_devices(monkeypatch):
+def test_on_cuda_it_is_the_memory_of_tensors_on_all_devices(monkeypatch):
     devices = [torch.device("cuda", 0), torch.device("cuda", 1)]
     held, highest = {devices[0]: 100, devices[1]: 200}, {devices[0]: 999, devices[1]: 999}
     monkeypatch.setattr(torch.cuda, "memory_allocated", held.__getitem__)

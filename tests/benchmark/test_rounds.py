@@ -1,4 +1,4 @@
-"""Rounds: who runs when, what is written down, and what is refused."""
+"""Rounds: their order, their records, and errors."""
 
 import gc
 import json
@@ -29,7 +29,7 @@ NEW = 4
 
 @pytest.fixture(autouse=True, scope="module")
 def few_objects():
-    """Every run collects garbage, which takes long among what the tests before have imported and cached."""
+    """Every run collects garbage, which is slow with all the objects of earlier tests."""
     gc.collect()
     gc.freeze()
 
@@ -63,7 +63,7 @@ def test_everyone_runs_once_in_each_round_and_begins_in_turn(tmp_path):
     assert [row.rounds for row in summarize(records.runs, records.costs)] == [4] * 3
 
 
-def test_who_keeps_everything_says_the_same_and_costs_the_same(monkeypatch, tmp_path):
+def test_keeping_everything_has_the_same_answer_and_cost(monkeypatch, tmp_path):
     model, said = tiny.build(), {}
     generate = model.generate
     turn = [UNTOUCHED]
@@ -218,11 +218,11 @@ def test_a_guide_counts_as_selection(tmp_path):
     [
         (PVTP(start_layer=9), ValueError, "choose a smaller start_layer"),
         (SGL(), ValueError, "sgl needs a guide"),
-        (compose(SGL(guides.shared(), exit_threshold=0.5), VTA()), BenchmarkError, "choose no exit_threshold"),
-        (SGL(guides.shared(), exit_threshold=0.5), BenchmarkError, "choose no exit_threshold"),
+        (compose(SGL(guides.shared(), exit_threshold=0.5), VTA()), BenchmarkError, "leave out exit_threshold"),
+        (SGL(guides.shared(), exit_threshold=0.5), BenchmarkError, "leave out exit_threshold"),
     ],
 )
-def test_what_does_not_fit_is_refused_before_anything_runs(monkeypatch, tmp_path, method, error, says):
+def test_methods_that_do_not_fit_are_refused_before_anything_runs(monkeypatch, tmp_path, method, error, says):
     monkeypatch.setattr(rounds, "_timed", None)
     with pytest.raises(error, match=says):
         measure(subject(), {"random": Random(), "it": method}, tmp_path / "folder")
@@ -237,7 +237,7 @@ def test_what_does_not_fit_is_refused_before_anything_runs(monkeypatch, tmp_path
         ({"methods": {UNTOUCHED: PVTP()}}, "give the method another"),
     ],
 )
-def test_what_cannot_be_asked_for(tmp_path, options, says):
+def test_invalid_requests(tmp_path, options, says):
     with pytest.raises(ValueError, match=says):
         measure(subject(), **{"methods": {}, "folder": tmp_path} | options)
 
@@ -278,7 +278,9 @@ def test_warming_up_is_short_and_comes_first(monkeypatch, tmp_path, warmed):
 def test_an_answer_that_ends_early_is_refused(tmp_path):
     model = tiny.build()
     model.generation_config.max_time = 1e-9
-    with pytest.raises(BenchmarkError, match=r"1 tokens instead of 2: .*take that out of model\.generation_config"):
+    with pytest.raises(
+        BenchmarkError, match=r"1 tokens instead of 2: .*remove that setting from model\.generation_config"
+    ):
         measure(subject(model), {}, tmp_path, repeat=1, new_tokens=4)
 
 
@@ -291,5 +293,5 @@ def test_a_row_that_was_deleted_costs_its_round_alone(tmp_path):
     assert sorted(run.round for run in again.runs) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert [run for run in again.runs if run.round != 1] == [run for run in first if run.round != 1]
     path.write_text("".join(row for row in rows if '"of": "st3"' not in row))
-    with pytest.raises(ResumeError, match="lacks costs"):
+    with pytest.raises(ResumeError, match="without their costs"):
         measure(subject(), METHODS, tmp_path, repeat=3, new_tokens=2)

@@ -17,7 +17,7 @@ PUBLISHED = {
     "internvl3-8b": 7.94e9,
     "smolvlm-2b": 2_246_784_880,
 }
-"""Parameters of the real checkpoints; the rounded ones are what is said of them, not counted."""
+"""Parameters of the real checkpoints; rounded ones are published figures, not counted."""
 USUAL = {
     "llava-1.5-7b": 576,
     "llava-1.5-13b": 576,
@@ -37,8 +37,8 @@ def test_full_size_has_the_published_number_of_parameters(name):
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config(name))
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(PUBLISHED[name], rel=0.01)
-    pictures = SHAPES[name].pictures
-    assert pictures.usual * pictures.tokens == USUAL[name]
+    images = SHAPES[name].images
+    assert images.usual * images.tokens == USUAL[name]
 
 
 @pytest.mark.parametrize("attn", ["sdpa", pytest.param("eager", marks=pytest.mark.slow)])

@@ -1,4 +1,4 @@
-"""The picture of a benchmark, and the names in it."""
+"""The plot of a benchmark, and the names in it."""
 
 import pytest
 from PIL import Image
@@ -15,18 +15,18 @@ from vistrim.benchmark.speed_plot import LONGEST_LABEL, plot, time_parts
 def test_written_for_any_number_of_methods(tmp_path, count, steps):
     rows = many(count) if steps else [untouched(0), *(trimmed(f"m{i}", 1 + i, 0) for i in range(count - 1))]
     plot(rows, tmp_path / "results.png")
-    with Image.open(tmp_path / "results.png") as picture:
+    with Image.open(tmp_path / "results.png") as image:
         # Something is drawn: not one colour alone.
-        assert len(picture.convert("L").getcolors()) > 10
-        assert picture.width > 500
+        assert len(image.convert("L").getcolors()) > 10
+        assert image.width > 500
 
 
-def test_more_methods_make_a_taller_picture(tmp_path):
+def test_more_methods_make_a_taller_plot(tmp_path):
     heights = []
     for count in (2, 12):
         plot(many(count), tmp_path / "results.png")
-        with Image.open(tmp_path / "results.png") as picture:
-            heights.append(picture.height)
+        with Image.open(tmp_path / "results.png") as image:
+            heights.append(image.height)
     assert heights[0] < heights[1]
 
 

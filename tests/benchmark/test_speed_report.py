@@ -55,8 +55,8 @@ def test_markdown_has_command_settings_tables_and_definitions(rows, tmp_path):
         "### Memory",
         "**0.97x slower**",
         "](results.png)",
-        "limit of prefill:",
-        "limit of decode:",
+        "bound of prefill:",
+        "bound of decode:",
         "st3 = st3 with all parameters",
     ):
         assert part in text
@@ -64,7 +64,7 @@ def test_markdown_has_command_settings_tables_and_definitions(rows, tmp_path):
 
 
 @pytest.mark.parametrize("random_weights", [True, False])
-def test_random_weights_are_told(rows, tmp_path, random_weights):
+def test_random_weights_are_noted(rows, tmp_path, random_weights):
     found = write(tmp_path, Benchmark(rows, runs(rows), SETTINGS, random_weights), COMMAND)
     assert (RANDOM_WEIGHTS in (tmp_path / "results.md").read_text()) is random_weights
     assert found["random_weights"] is random_weights

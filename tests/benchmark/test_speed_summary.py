@@ -1,4 +1,4 @@
-"""Medians, ratios and limits of runs made by hand."""
+"""Medians, ratios and speed-up bounds of runs made by hand."""
 
 from statistics import median
 
@@ -60,7 +60,7 @@ def test_limits():
     assert [found[phase].limit for phase in ("encode", "first token", "total")] == [None] * 3
 
 
-def test_what_is_slower_shows_as_slower():
+def test_slower_methods_show_as_slower():
     runs = [run(UNTOUCHED, 0, 1.0, 2.0, [1.0]), run("half", 0, 1.0, 5.0, [4.0])]
     found = rows(runs, {UNTOUCHED: cost(), "half": cost(flops=200.0)})["half"].speedups
     assert (found["prefill"].ratio, found["step"].ratio, found["total"].ratio) == (0.25, 0.25, 3 / 9)

@@ -46,7 +46,7 @@ def test_selection_per_cut_is_its_share_of_prefill_for_each_cut():
     assert cell(untouched(), "per cut") == "none"
 
 
-def test_speed_up_stands_next_to_limit_and_share():
+def test_speed_up_bound_and_efficiency():
     speedups = {"prefill": Speedup(2.11, 2.37), "step": Speedup(1.04, 1.02)}
     row = trimmed(speedups=speedups)
     table = tables([untouched(), row])[1]
@@ -103,7 +103,7 @@ def test_a_pipe_shows_all_columns_without_wrapping_numbers():
             assert all(value in text for value in line[1:])
 
 
-def test_notes_say_what_labels_stand_for():
+def test_notes_explain_labels():
     assert notes([untouched(), trimmed()]) == ["st3 = st3 with all parameters"]
 
 

@@ -96,5 +96,5 @@ def test_unknown_kernel_number_type_and_model_are_refused():
         make_subject(small(attn="fastest"))
     with pytest.raises(LoadError, match="choose auto"):
         make_subject(small(dtype="int3"))
-    with pytest.raises(BenchmarkError, match="at most that many distinct layers"):
+    with pytest.raises(BenchmarkError, match=r"at most \d+ distinct layers"):
         make_subject(small(distinct_layers=3))

@@ -1,4 +1,4 @@
-"""What routers learn from equals running the model; training finds what there is to find."""
+"""Training data of routers equal runs of the model; training separates separable data."""
 
 import numpy as np
 import pytest
@@ -102,7 +102,7 @@ def test_an_interrupted_collection_goes_on(processor, tmp_path, monkeypatch):
         collect(model, processor, items, tmp_path, "other weights", 64)
 
 
-def test_training_learns_what_the_summaries_tell():
+def test_training_separates_the_summaries():
     generator = torch.Generator().manual_seed(0)
     summary = torch.randn(1200, 3, 8, generator=generator)
     may_exit = torch.stack([summary[:, layer, layer] > 0.1 * summary[:, layer, 5] for layer in range(3)], 1)
@@ -117,6 +117,6 @@ def test_training_learns_what_the_summaries_tell():
     assert trained.exit_depth == pytest.approx(trained.allowed_depth, abs=0.15)
 
 
-def test_rules_take_what_was_measured(processor):
+def test_rules_use_the_measurements(processor):
     found = exits(tiny.shared(), processor, make_items())
     assert exits_by_code(agreement(found)).shape == (5, tiny.DEPTH - 1)

@@ -78,7 +78,7 @@ def test_groups_cover_every_layer_but_the_first(layers, size):
 
 
 @given(st.lists(st.floats(0, 1), min_size=200, max_size=200), st.floats(0, 0.5))
-def test_what_is_found_suffices_even_where_performance_is_noise(noise, error):
+def test_the_result_suffices_even_if_performance_is_noise(noise, error):
     asked = []
 
     def evaluate(rates):
@@ -93,7 +93,7 @@ def test_what_is_found_suffices_even_where_performance_is_noise(noise, error):
         assert found.performance >= 0.7 * (1 - error)
 
 
-def test_the_best_so_far_is_told_after_every_evaluation():
+def test_the_best_so_far_is_reported_after_every_evaluation():
     told, performance = [], Counted((1,) * 4, (0.5,) * 4)
     found = search_rates(performance, 4, performance.value((1.0,) * 4), 0.2, advance=told.append)
     assert len(told) == len(performance.asked)
@@ -117,6 +117,6 @@ def test_number_of_evaluations():
         ({"steps": 0}, "at least 1"),
     ],
 )
-def test_what_is_out_of_range_is_refused(changed, says):
+def test_values_out_of_range_are_refused(changed, says):
     with pytest.raises(ValueError, match=says):
         search_rates(lambda _: pytest.fail("evaluated"), **{"layers": 4, "full": 1.0} | changed)

@@ -1,4 +1,4 @@
-"""Evaluations are made once, kept in a file, and shared only by what belongs together."""
+"""Evaluations are made once, kept in a file, and reused only for the same model and questions."""
 
 import pytest
 from PIL import Image
@@ -87,7 +87,7 @@ def test_a_kill_loses_at_most_the_last_evaluation(asking, tmp_path):
 
 def test_nothing_is_mixed_with_other_settings(asking, tmp_path):
     path = tmp_path / "p.jsonl"
-    open_at(path, asking[0])
+    open_at(path, asking[0])(EVERYTHING)
     with pytest.raises(ResumeError, match=r"weights 'abc', now 'xyz'\): give another --out, or delete it"):
         open_at(path, asking[0], weights="xyz")
 
@@ -106,7 +106,7 @@ def test_objectives_that_the_questions_do_not_allow():
     for objective, asked, says in (
         ("speed", [item(0)], "must be accuracy or agreement"),
         ("accuracy", [], "no question"),
-        ("accuracy", [item(0, answer="red"), item(1)], r"1 questions have no right answer \(first q/1\)"),
+        ("accuracy", [item(0, answer="red"), item(1)], r"1 questions have no correct answer \(first q/1\)"),
     ):
         with pytest.raises(ValueError, match=says):
             check_objective(objective, asked)

@@ -57,7 +57,7 @@ def test_the_model_is_left_as_it_was():
     assert [len(layer._forward_pre_hooks) for layer in model.get_decoder().layers] == hooks
 
 
-def test_what_cannot_be_searched_is_refused():
+def test_invalid_searches_are_refused():
     model = tiny.shared()
     with pytest.raises(ValueError, match=r"no layer stays below threshold=0.0 .*3: "):
         search_layer(model, PROMPTS[:1], 0.0, 3)
@@ -65,7 +65,7 @@ def test_what_cannot_be_searched_is_refused():
         search_layer(model, [])
     with pytest.raises(TypeError, match=r"\[inputs\]"):
         search_layer(model, PROMPTS[0])
-    with pytest.raises(ValueError, match="without an image"):
+    with pytest.raises(ValueError, match="needs an image"):
         search_layer(model, [tiny.batch([tiny.sample(1, 9), tiny.sample(0, 9)])], first_layer=1)
     for first in (0, tiny.DEPTH):
         with pytest.raises(ValueError, match=f"between 1 and {tiny.DEPTH - 1}"):

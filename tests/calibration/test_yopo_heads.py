@@ -93,7 +93,7 @@ def test_the_model_is_left_as_it_was():
 def test_bad_input():
     model = tiny.shared()
     for settings in ({}, {"threshold": 0.1, "keep": 0.5}):
-        with pytest.raises(ValueError, match="either a threshold or the share"):
+        with pytest.raises(ValueError, match="either threshold or keep"):
             calibrate_heads(model, PROMPTS, **settings)
     with pytest.raises(ValueError, match="no prompts"):
         calibrate_heads(model, [], keep=0.5)
@@ -103,5 +103,5 @@ def test_bad_input():
         calibrate_heads(model, PROMPTS, keep=0.3)
     image_last = tiny.Sample([1, 5, *[tiny.IMAGE] * tiny.TOKENS_PER_IMAGE], tiny.sample().pixels)
     for sample in (tiny.sample(0, 9), image_last):
-        with pytest.raises(ValueError, match="an image and text behind it"):
+        with pytest.raises(ValueError, match="an image and text after it"):
             calibrate_heads(model, [tiny.batch([sample])], keep=0.5)

@@ -13,13 +13,12 @@ from tests.cli.invoke import error_line
 from tests.cli.invoke import vistrim as command
 from vistrim._utils.environment import stamp
 from vistrim.benchmark.keep_everything import KeepEverything
-from vistrim.checking.check import WHILE_DECODING
+from vistrim.checking.checks import WHILE_DECODING
 from vistrim.checking.closeness import Tolerance, difference
 from vistrim.checking.exactness import check_batch, check_bytes, check_keep_everything, check_removal
 from vistrim.checking.restoring import changes, state_of
 from vistrim.checking.results import CheckReport, Outcome
 from vistrim.checking.subject import NotPossibleError, Subject
-from vistrim.cli import check as cli_check
 from vistrim.core.selection import keep_top
 from vistrim.engine import describe
 from vistrim.engine.passes import decode, layer_inputs
@@ -71,7 +70,7 @@ def test_padding_that_leaks_is_found(monkeypatch):
     assert figures["difference"] > figures["tolerance"]
 
 
-def test_what_is_left_on_the_model_is_found():
+def test_leftovers_on_the_model_are_found():
     model = tiny.build()
     tiny.generate(model, tiny.batch([tiny.sample()]), 1)
     before = state_of(model)
@@ -88,7 +87,7 @@ def test_what_is_left_on_the_model_is_found():
     assert changes(before, state_of(model)) == ["model.language_model.layers.2.mlp.up_proj.weight: values"]
 
 
-def test_what_the_model_cannot_do_is_no_failure():
+def test_unsupported_by_the_model_is_no_failure():
     of = subject()
     with pytest.raises(NotPossibleError, match="5 decoder layers"):
         check_removal(of, vistrim.FastV(layer=9))
@@ -132,17 +131,17 @@ def test_the_command_passes_on_a_model_that_is_right(checkpoint, image, tmp_path
     assert data["model_type"] == "llava"
     assert data["environment"]["torch"] == torch.__version__
     assert data == json.loads((out / "check.json").read_text())
-    assert "| a padded batch is what its samples are alone | passed |" in (out / "check.md").read_text()
+    assert "| a padded batch equals its samples alone | passed |" in (out / "check.md").read_text()
 
 
 def test_the_command_fails_where_a_check_does(checkpoint, monkeypatch):
-    outcome = Outcome("restored", "the model is left as it was", "failed", "not as before: model: generate")
+    outcome = Outcome("restored", "the model is restored", "failed", "changed: model: generate")
     report = CheckReport("M", "llava", "float32", "cpu", "sdpa", 9, 4, 2, (outcome,), stamp())
-    monkeypatch.setattr(cli_check, "check", lambda *_, **__: report)
+    monkeypatch.setattr("vistrim.checking.checks.check", lambda *_, **__: report)
     found = command("check", checkpoint)
     assert found.exit_code == 1
     for text in (found.stdout, str(report)):
-        assert "not as before" in text
+        assert "changed: " in text
         assert "1 failed" in text
 
 

@@ -27,7 +27,7 @@ def undrawn(monkeypatch):
 
 @pytest.fixture
 def no_model(monkeypatch):
-    """What is cheap is checked before a model is loaded."""
+    """Cheap checks run before a model is loaded."""
     monkeypatch.setattr(library, "load", lambda *_, **__: pytest.fail("the model was loaded"))
 
 

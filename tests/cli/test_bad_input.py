@@ -1,4 +1,4 @@
-"""What a user gets wrong ends in one line on standard error that names the fix, and in exit code 1 or 2."""
+"""Bad input ends in one line on standard error that names the fix, and in exit code 1 or 2."""
 
 import json
 import shutil
@@ -36,12 +36,12 @@ def changed(checkpoint: str, to: Path, file: str, **values) -> str:
         (["-p", "what", "--preset", "huge"], "choose balanced or compact"),
         (["-p", ""], "the prompt is empty"),
         (["-p", " \t "], "the prompt is empty"),
-        ([], "standard input holds no prompt"),
-        (["-p", "-"], "standard input holds no prompt"),
+        ([], "standard input has no prompt"),
+        (["-p", "-"], "standard input has no prompt"),
         (["-p", "what", "--dtype", "float99"], "choose auto, float32"),
         (["-p", "what", "--device", "gpu"], "choose auto, cpu"),
-        (["-p", "what", "--overlay", "kept.jpg"], "write --overlay kept.png"),
-        (["-p", "what", "--overlay", ""], "write --overlay kept.png"),
+        (["-p", "what", "--overlay", "kept.jpg"], "example --overlay kept.png"),
+        (["-p", "what", "--overlay", ""], "example --overlay kept.png"),
         (["-p", "what", "--overlay", "no/such/place/kept.png"], "create it first"),
         (["-p", "what", "--max-new-tokens", "0"], "--max-new-tokens"),
         (["-p", "what", "--max-new-tokens", "many"], "--max-new-tokens"),
@@ -82,7 +82,7 @@ def test_no_image():
 def test_prompts_that_are_no_text(image):
     result = vistrim("run", image, stdin=b"\xff\xfe\x00")
     assert result.exit_code == WRONG_USAGE
-    assert "standard input is no text in utf-8" in error_line(result)
+    assert "standard input is not valid utf-8" in error_line(result)
 
 
 def test_no_standard_input(monkeypatch):
@@ -106,7 +106,7 @@ def _truncated(path):
         (lambda path: None, "there is no image file"),
         (Path.mkdir, "is a directory"),
         (_not_an_image, "is not an image"),
-        (_truncated, "is damaged or cut short"),
+        (_truncated, "is damaged or incomplete"),
         (lambda path: Image.new("RGB", (1, 500)).save(path), "strip of 1 x 500 pixels"),
     ],
 )

@@ -17,7 +17,7 @@ from vistrim.benchmark.subject import Subject
 
 @dataclass
 class Bench:
-    """The parts that make a model and measure, and what they were asked."""
+    """Stand-ins for making a model and measuring, which record their arguments."""
 
     asked: list[Any] = field(default_factory=list)
     fails: BaseException | None = None
@@ -93,7 +93,7 @@ def test_defaults(bench, parts):
     assert repeat == 5
 
 
-def test_options_reach_what_is_measured(bench, parts):
+def test_options_reach_the_benchmark(bench, parts):
     shape = ("--layers", "4", "--hidden", "512", "--distinct-layers", "2", "--batch", "3", "--visual-tokens", "100")
     rest = ("--text-tokens", "8", "--new-tokens", "9", "--dtype", "bfloat16", "--attn", "eager", "--device", "cpu")
     bench(
@@ -118,7 +118,7 @@ def test_untouched_alone(bench):
 
 
 @pytest.mark.parametrize(("model", "told"), [("llava-1.5-7b", True), ("reference", False)])
-def test_random_weights_are_told(bench, tmp_path, model, told):
+def test_random_weights_are_noted(bench, tmp_path, model, told):
     found = json.loads(bench("--model", model, "--json").stdout)
     assert found["random_weights"] is told
     assert ("The weights are random" in (tmp_path / "out" / "results.md").read_text()) is told
@@ -197,11 +197,11 @@ def test_a_mistake_of_ours_is_not_hidden(bench, parts):
         bench()
 
 
-def test_interrupt_says_how_to_go_on(bench, parts):
+def test_interrupt_says_how_to_resume(bench, parts):
     parts.fails = KeyboardInterrupt()
     result = bench()
     assert result.exit_code == 130
-    assert "the same command goes on from here" in result.stderr
+    assert "repeat the command to resume" in result.stderr
 
 
 def test_every_option_has_help():

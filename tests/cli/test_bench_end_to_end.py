@@ -14,7 +14,7 @@ def bench(checkpoint, out, *arguments):
     return vistrim("bench", "--model", checkpoint, "--out", str(out), *SMALL, *METHODS, *arguments)
 
 
-def test_files_hold_what_was_measured(checkpoint, tmp_path):
+def test_files_have_the_measurements(checkpoint, tmp_path):
     result = bench(checkpoint, tmp_path)
     assert result.exit_code == 0, result.stderr
     for text in ("Time, medians of 2 rounds", "uniform:keep=4", "results.json"):
@@ -56,7 +56,7 @@ def test_other_settings_are_refused_before_a_model_is_made(checkpoint, tmp_path,
     assert "new_tokens" in error_line(result)
 
 
-def test_what_the_model_lacks_is_refused(checkpoint, tmp_path):
+def test_options_that_the_model_lacks_are_refused(checkpoint, tmp_path):
     result = bench(checkpoint, tmp_path / "out", "--method", "st3:start_layer=99")
     assert result.exit_code == 2
     assert "start_layer" in error_line(result)

@@ -39,7 +39,7 @@ def calibrate(checkpoint, out, *arguments):
 
 
 def searched(path):
-    """What a schedule says, but for where and when it was made."""
+    """Contents of a schedule without place and date."""
     content = json.loads(path.read_text())
     del content["made_with"]["command"], content["made_with"]["environment"]
     return content
@@ -98,7 +98,7 @@ def test_a_search_that_was_stopped_goes_on_and_finds_the_same(checkpoint, tmp_pa
     monkeypatch.setattr(rate_evaluations, "answer", interrupted)
     stopped = calibrate(checkpoint, cut, *command)
     assert stopped.exit_code == 130
-    assert "stopped: the same command goes on from here" in stopped.stderr
+    assert "stopped: repeat the command to resume" in stopped.stderr
     assert not cut.exists()
     monkeypatch.setattr(rate_evaluations, "answer", counted)
     assert calibrate(checkpoint, cut, *command).exit_code == 0
@@ -135,7 +135,7 @@ def test_a_finished_command_does_nothing(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(library, "load", lambda *_, **__: pytest.fail("the model was loaded"))
     again = calibrate(checkpoint, out, *PSIGMOID)
     assert again.exit_code == 0
-    assert "is what this command makes: nothing to do" in again.stderr
+    assert "already has the result of this command" in again.stderr
     assert again.stdout == first.stdout
     assert out.read_bytes() == before
 

@@ -50,7 +50,7 @@ def test_measurements_are_kept(checkpoint, tmp_path):
     [
         (["--rule", "mine"], "choose code or paper"),
         (["--rule", "paper"], "needs a --threshold"),
-        (["--threshold", "1"], "leave --threshold out"),
+        (["--threshold", "1"], "leave out --threshold"),
         (["--split", "test"], "choose train or validation"),
         (["--tasks", "colour"], "no task 'colour'"),
         (["--width", "0"], "width"),
@@ -86,7 +86,7 @@ def test_too_few_questions_train_nothing(checkpoint, tmp_path):
     arguments = ("--model", checkpoint, "--out", str(out), "--data", str(own(tmp_path, "w9")))
     result = invoke("calibrate", "dyvte", *arguments)
     assert result.exit_code == 2
-    assert "give at least 10" in result.stderr
+    assert "give 10 or more" in result.stderr
     assert not out.exists()
 
 

@@ -1,4 +1,4 @@
-"""What ``vistrim calibrate`` cannot use ends in one line, where that is possible before the model is loaded."""
+"""Bad input of ``vistrim calibrate`` ends in one line, if possible before the model is loaded."""
 
 import json
 import re
@@ -43,7 +43,7 @@ def test_the_placeholder_for_images_is_no_part_of_a_question(checkpoint, tmp_pat
     [
         (["gsearch"], "Missing option '--out'"),
         (["gsearch", "--out", "no/such/place/s.json"], "create it first"),
-        (["gsearch", "--out", "."], "cannot be written"),
+        (["gsearch", "--out", "."], "is not writable"),
         (["gsearch", "--out", "s.json", "--split", "test"], "choose train or validation"),
         (["gsearch", "--out", "s.json", "--tasks", "colour"], "no task 'colour'"),
         (["gsearch", "--out", "s.json", "--tasks", "easy-vqa"], "leave the task out"),
@@ -73,8 +73,8 @@ def test_wrong_usage(tmp_path, monkeypatch, arguments, says):
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("{", "line 2 is no JSON"),
-        ("[1]", "line 2 is no JSON object"),
+        ("{", "line 2 is not valid JSON"),
+        ("[1]", "line 2 is not a JSON object"),
         ('{"prompt": "what"}', 'line 2 has no "image"'),
         ('{"image": "a.png", "prompt": " "}', 'line 2 has no "prompt"'),
         ('{"image": "a.png", "prompt": "what", "answer": 3}', 'line 2: "answer" must be text'),
@@ -95,11 +95,11 @@ def test_bad_lines_of_ones_own_questions(tmp_path, own, line, says):
 @pytest.mark.usefixtures("no_model")
 def test_two_sources_of_questions_and_none(tmp_path, own):
     common = ("calibrate", "gsearch", "--out", str(tmp_path / "s.json"), "--data", str(own))
-    assert "leave one of them out" in error_line(vistrim(*common, "--tasks", "color"))
+    assert "leave one out" in error_line(vistrim(*common, "--tasks", "color"))
     own.write_text("\n\n")
-    assert "there is no question" in error_line(vistrim(*common))
+    assert "has no questions" in error_line(vistrim(*common))
     own.write_bytes(b"\xff\xfe\x00")
-    assert "no UTF-8 text" in error_line(vistrim(*common))
+    assert "not UTF-8 text" in error_line(vistrim(*common))
 
 
 @pytest.mark.usefixtures("no_model")

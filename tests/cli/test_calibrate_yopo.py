@@ -16,7 +16,7 @@ def calibrate(*arguments: str) -> Any:
     return vistrim("calibrate", "yopo", *arguments)
 
 
-def test_the_file_is_what_the_method_takes(checkpoint, image, tmp_path):
+def test_the_method_loads_the_file(checkpoint, image, tmp_path):
     out = tmp_path / "heads.safetensors"
     result = calibrate("--model", checkpoint, *QUESTIONS, "--keep", "0.6", "--out", str(out), "--json")
     found = json.loads(result.stdout)

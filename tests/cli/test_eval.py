@@ -105,7 +105,7 @@ def test_a_renamed_checkpoint_goes_on(checkpoint, tmp_path, monkeypatch):
     assert evaluate(str(tmp_path / "renamed"), tmp_path / "out").exit_code == 0
 
 
-def test_when_all_fails_the_reason_is_told(checkpoint, tmp_path, monkeypatch):
+def test_if_all_items_fail_the_reason_is_printed(checkpoint, tmp_path, monkeypatch):
     def failing(*_):
         raise RuntimeError("broken kernel")
 
@@ -126,7 +126,7 @@ def test_odd_labels_and_folders_are_printed_as_they_are(checkpoint, tmp_path):
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_cut_off_answers_are_told(checkpoint, tmp_path):
+def test_truncated_answers_are_reported(checkpoint, tmp_path):
     result = evaluate(checkpoint, tmp_path)
     assert "untouched, Description: 100.0 % of the answers were cut off; raise --max-new-tokens" in result.stdout
 

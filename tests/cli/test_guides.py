@@ -105,7 +105,7 @@ def test_a_comparison_of_an_exit_has_no_gain_in_prefill(checkpoint, guide, image
         ("sgl", 2, "as in sgl:guide=reference-small"),
         ("sgl:guide=./nowhere", 1, "no model directory './nowhere'"),
         ("sgl:guide=reference-smal", 1, "did you mean 'reference-small'?"),
-        ("sgl:guide=reference-small", 2, "the guide has an image size of 144 pixels, the model 16"),
+        ("sgl:guide=reference-small", 2, "the guide model has an image size of 144 pixels, the large model 16"),
         ("sgl:guide=x,keep=1.5", 2, "keep=1.5: give a share"),
         ("sgl:guide=x,exit_threshold=high", 2, "exit_threshold=high: must be a number or none"),
     ],

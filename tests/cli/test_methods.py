@@ -39,7 +39,7 @@ def test_help_without_a_command():
     assert "run" in result.stdout
 
 
-def test_what_a_model_supports(checkpoint):
+def test_support_of_a_model(checkpoint):
     result = vistrim("methods", "--model", checkpoint)
     assert result.exit_code == 0
     words = " ".join(result.stdout.split())
@@ -49,7 +49,7 @@ def test_what_a_model_supports(checkpoint):
         assert info.name in words
 
 
-def test_what_a_model_supports_as_json(checkpoint):
+def test_support_of_a_model_as_json(checkpoint):
     result = vistrim("methods", "--model", checkpoint, "--json")
     assert result.exit_code == 0
     answer = json.loads(result.stdout)

@@ -80,7 +80,7 @@ def test_a_budget_without_a_point_is_a_number_of_tokens(text, value):
         st.builds(ST3, stride=st.none() | st.integers(1, 9), decay=st.sampled_from(["linear", "exponential"])),
     )
 )
-def test_what_a_method_prints_can_be_given_back(method):
+def test_printed_methods_can_be_parsed(method):
     assert parse_method(str(method)) == method
 
 
@@ -116,7 +116,7 @@ def test_what_a_method_prints_can_be_given_back(method):
         ("fastervlm+vta", [], "compact", "could belong to any part"),
     ],
 )
-def test_what_does_not_fit_is_refused(spec, settings, preset, says):
+def test_invalid_methods_are_refused(spec, settings, preset, says):
     with pytest.raises(WrongUsageError) as error:
         parse_method(spec, settings, preset)
     assert says in str(error.value)

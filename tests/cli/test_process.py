@@ -1,4 +1,4 @@
-"""The installed command as a process of its own: what only a real terminal, pipe or signal can show."""
+"""The installed command in its own process, with a real terminal, pipes and signals."""
 
 import os
 import pty

@@ -88,7 +88,7 @@ def test_piped_prompts_head_their_answers(checkpoint, image):
     assert headings == ["> what", "> is this"]
 
 
-def test_compare_prints_both_answers_and_what_was_gained(checkpoint, image):
+def test_compare_prints_both_answers_and_the_gain(checkpoint, image):
     common = ("run", image, "-p", "what is this", "--model", checkpoint, "--compare", *LENGTH)
     result = vistrim(*common)
     assert result.exit_code == 0
@@ -145,7 +145,7 @@ def test_every_method_can_be_drawn(checkpoint, image, tmp_path, method):
     common = ("run", image, "-p", "what", "--model", checkpoint, "--method", method, *LENGTH)
     result = vistrim(*common, "--overlay", picture)
     assert result.exit_code == 0
-    assert ("the overlay shows the image alone" in result.stderr) == (method == "vta")
+    assert ("the overlay shows only the image" in result.stderr) == (method == "vta")
     assert Image.open(picture).width > 200
 
 

@@ -1,4 +1,4 @@
-"""Scores: against materialised attention."""
+"""Scores: against materialized attention."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def received(query, key, visible, softmax):
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (6, 2), (8, 1)])
 @pytest.mark.parametrize("rows", [1, 3])
 @pytest.mark.parametrize("masked", [False, True])
-def test_equals_the_mean_of_materialised_weights(heads, kv_heads, rows, masked):
+def test_equals_the_mean_of_materialized_weights(heads, kv_heads, rows, masked):
     generator = torch.Generator().manual_seed(heads + rows)
     query = torch.randn(2, heads, rows, 5, generator=generator)
     key = torch.randn(2, kv_heads, 11, 5, generator=generator)

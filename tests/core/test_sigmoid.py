@@ -33,8 +33,8 @@ def test_the_mean_is_the_budget_and_nothing_rises(kappa, layers, place):
 
 
 @given(st.floats(0.05, 3), st.floats(0.02, 0.98))
-def test_the_midpoint_gives_the_mean_at_layer_centres(kappa, share):
-    """The closed form is exact for the integral over the depth; layer centres come close to it."""
+def test_the_midpoint_gives_the_mean_at_layer_centers(kappa, share):
+    """The closed form is exact for the integral over the depth; layer centers come close to it."""
     alpha = sigmoid_midpoint(kappa, share, 32)
     mean = sum(plain_sigmoid(kappa * (alpha - i - 0.5)) for i in range(32)) / 32
     assert mean == pytest.approx(share, abs=1.5e-3)
@@ -80,7 +80,7 @@ def test_limits():
         (1, 0, 8, "set the budget to at least that"),
     ],
 )
-def test_what_is_out_of_range_is_refused(kappa, share, layers, says):
+def test_values_out_of_range_are_refused(kappa, share, layers, says):
     with pytest.raises(ValueError, match=says):
         sigmoid_rates(kappa, share, layers)
 

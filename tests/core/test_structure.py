@@ -1,4 +1,4 @@
-"""Heads cut into blocks, and what a layer's structure says."""
+"""Heads cut into blocks, and the structure of a layer."""
 
 import pytest
 from hypothesis import given
@@ -50,7 +50,7 @@ def test_neurons(share, neurons):
     assert LayerStructure(ffn=share).neurons(48) == neurons
 
 
-def test_what_leaves_nothing_out():
+def test_structures_that_skip_nothing():
     assert LayerStructure().is_full
     assert LayerStructure(heads=(True, True)).is_full
     for cut in ({"window": 99}, {"heads": (True, False)}, {"ffn": 0.9}):

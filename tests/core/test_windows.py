@@ -14,7 +14,7 @@ windows = st.integers(0, 8).map(lambda reach: 2 * reach + 1)
 
 @settings(deadline=None)
 @given(sides, sides, windows)
-def test_each_cell_finds_its_neighbours(rows, columns, window):
+def test_each_cell_finds_its_neighbors(rows, columns, window):
     tiling, cells = tile_grid(rows, columns, window), rows * columns
     reach = window // 2
     found = torch.zeros(cells, cells, dtype=torch.long)

@@ -1,4 +1,4 @@
-"""Every supported way to generate gives what the independent computation gives."""
+"""Every supported way to generate equals the independent computation."""
 
 import pytest
 import torch
@@ -264,7 +264,7 @@ def test_gradients_flow_to_the_image(checkpointing):
     assert close(*gradients)
 
 
-def test_number_of_logits_changes_the_choice_only_where_it_tells_the_end_of_the_prompt():
+def test_number_of_logits_changes_the_choice_only_if_it_gives_the_end_of_the_prompt():
     """See also tests/regressions/test_scoring_passes.py."""
     sample, model = tiny.sample(1, 12), tiny.shared()
     inputs = tiny.batch([sample])

@@ -1,4 +1,4 @@
-"""Off means off: a method that keeps everything changes no bit."""
+"""A method that keeps everything changes no bit."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Leaving the context restores the model exactly, whatever happened inside."""
+"""Leaving the context restores the model exactly in every case."""
 
 import copy
 import gc
@@ -227,7 +227,7 @@ def test_no_reference_to_a_cache_is_kept():
 
 
 def test_cache_of_a_shared_prefix_takes_another_image():
-    """What was not trimmed may be cropped away, images included; the bookkeeping follows."""
+    """Untrimmed tokens may be cropped, including images; the records follow."""
     model, method = tiny.shared(), VTA("linear", 4, 0.0)
     first, second = tiny.sample(1, 9), tiny.sample(1, 9, seed=4)
     prefix = first.ids[:4]

@@ -168,7 +168,7 @@ def test_right_padding_and_embeddings(name):
 
 @EACH
 def test_labels_do_not_change_the_choice(name):
-    """What is behind the prompt neither ranks nor rates."""
+    """Tokens after the prompt neither rank nor rate."""
     model, sample, answer = tiny.shared(), tiny.sample(1, 12), 4
     inputs = tiny.batch([sample])
     labels = inputs["input_ids"].clone()
@@ -265,7 +265,7 @@ def test_images_that_were_encoded_before_cannot_be_ranked():
 
 
 def test_a_custom_gap_in_the_positions_is_closed():
-    """Renumbered tokens are consecutive, and so is what follows them."""
+    """Renumbered tokens are consecutive, and so are the tokens after them."""
     model, inputs = tiny.shared(), tiny.batch([tiny.sample(1, 9)])
     n = inputs["input_ids"].shape[1]
     plain, gap = torch.arange(n)[None], torch.arange(n)[None]

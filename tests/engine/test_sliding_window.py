@@ -1,4 +1,4 @@
-"""Mistral-like layers that look back over a window: what is trimmed and what leaves the window do not mix."""
+"""Layers with a sliding window, as in Mistral: tokens that are trimmed and tokens that leave the window do not mix."""
 
 import pytest
 import torch
@@ -33,7 +33,7 @@ def test_sliding_window(method, schedule, attention, window):
         assert ("ranked" in warned) == (window < 26)
         for b, sample in enumerate(chosen):
             if len(chosen) > 1 and method.acts_in_decode and sample.visual:
-                # Padding counts towards the batch's window, so annealing ends earlier than alone.
+                # Padding counts toward the batch's window, so annealing ends earlier than alone.
                 continue
             oracle = Oracle(eager, st3_schedule(**schedule))
             expected = follow(oracle, sample, answers(first, inputs)[b])

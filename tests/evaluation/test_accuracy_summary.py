@@ -98,7 +98,7 @@ def test_a_method_that_failed_everywhere_has_no_figures(records):
     assert by_task.rows == [("untouched", "100.0"), ("uniform", "none")]
 
 
-def test_a_group_without_one_of_its_tasks_is_no_mean_to_compare(records):
+def test_a_group_without_one_of_its_tasks_has_no_mean(records):
     items = [item("a"), item("k", "kind")]
     records.append(
         [sample("a", score=0.0), sample("k", task="kind"), failure("a", NAME), sample("k", NAME, task="kind")]
@@ -124,13 +124,13 @@ def test_intervals_hold_their_own_mean(records, tasks, score, tmp_path):
     assert (tmp_path / "plot.png").exists()
 
 
-def test_nothing_is_drawn_of_nothing(records, tmp_path):
+def test_an_empty_evaluation_has_no_plot(records, tmp_path):
     records.append([failure("a"), failure("a", NAME)])
     plot(summarize(records, [item("a")], {"uniform": METHOD}), tmp_path / "plot.png")
     assert not (tmp_path / "plot.png").exists()
 
 
-def test_cut_off_answers_are_told(records):
+def test_truncated_answers_are_reported(records):
     records.append([sample("a", ended=False), sample("b")])
     (untouched,) = summarize(records, [item("a"), item("b")], {})
     assert untouched.tasks["color"].ended == 0.5
@@ -139,7 +139,7 @@ def test_cut_off_answers_are_told(records):
     ]
 
 
-def test_nothing_can_be_retained_of_nothing(records):
+def test_no_accuracy_is_retained_of_zero(records):
     records.append([sample("a", score=0.0), sample("a", NAME)])
     _, trimmed = row(records, [item("a")])
     assert trimmed.tasks["color"].retained is trimmed.tasks["color"].retained_interval is None

@@ -1,4 +1,4 @@
-"""What samples that a guide answers alone cost, and how they show in the tables."""
+"""Samples that the guide model answers alone: their cost, and the tables."""
 
 import pytest
 import torch

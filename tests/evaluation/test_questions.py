@@ -1,4 +1,4 @@
-"""Questions from a file: what is read, and what is refused with its line."""
+"""Questions from a file: valid lines, and errors that name the line."""
 
 import json
 import re
@@ -37,7 +37,7 @@ def test_questions_are_read_with_all_that_they_have(write):
     assert several.image().getpixel((0, 0)) == (0, 0, 255)
     assert (several.task.name, several.right) == ("colors", "blue | navy")
     assert [several.score(given) for given in ("Navy", "blue", "red")] == [1, 1, 0]
-    assert one.picture != several.picture
+    assert one.image_id != several.image_id
 
 
 def test_an_image_or_an_answer_that_changes_makes_other_questions(write):
@@ -52,11 +52,11 @@ def test_answers_may_be_missing_where_none_is_needed(write):
     assert (item.answer, item.score("red")) == ("", 0)
 
 
-def test_what_is_wrong_is_named_with_its_line(write, tmp_path):
+def test_errors_name_the_line(write, tmp_path):
     good = {"image": "a.png", "prompt": "what", "answer": "w"}
     for line, says in (
-        ("{", "is no JSON"),
-        ("[1]", "is no JSON object"),
+        ("{", "is not valid JSON"),
+        ("[1]", "is not a JSON object"),
         ({"prompt": "what", "answer": "w"}, 'has no "image"'),
         (good | {"image": 3}, '"image" must be text'),
         (good | {"images": ["a.png"]}, 'both "image" and "images"'),
@@ -65,7 +65,7 @@ def test_what_is_wrong_is_named_with_its_line(write, tmp_path):
         (good | {"answer": 3}, '"answer" must be text'),
         (good | {"answer": " "}, 'has no "answer"'),
         (good | {"task": 3}, '"task" must be text'),
-        (good | {"prompt": "\ud800"}, "half a character"),
+        (good | {"prompt": "\ud800"}, "lone surrogate"),
         (good | {"image": "c.png"}, "there is no image file"),
         (good | {"image": "own.jsonl"}, "is not an image"),
     ):

@@ -173,12 +173,12 @@ def test_one_bad_item_is_reported_spoils_no_other_and_is_tried_again(model, proc
     assert again.sample("untouched", asked[1].id)
 
 
-def test_what_fails_for_every_item_stops_with_its_reason(model, processor, asked, tmp_path):
+def test_a_failure_of_every_item_stops_with_its_reason(model, processor, asked, tmp_path):
     def broken():
         raise OSError("no such file")
 
     bad = [replace(item, image=broken, id=f"{i}/{item.id}") for i in range(6) for item in asked]
-    with pytest.raises(EvaluationError, match=r"2\d items in a row failed with untouched: OSError: no such file"):
+    with pytest.raises(EvaluationError, match=r"2\d consecutive items failed with untouched: OSError: no such file"):
         run(model, processor, bad, tmp_path)
     assert len(lines(tmp_path)) < len(bad)
 
@@ -205,7 +205,7 @@ def test_a_failed_batch_holds_no_memory_while_its_items_are_tried_again(model, p
     assert all(records.sample("untouched", item.id) for item in asked[:3])
 
 
-def test_an_item_that_does_not_fit_into_memory_says_what_helps(model, processor, asked, tmp_path, monkeypatch):
+def test_an_item_that_does_not_fit_into_memory_names_the_fix(model, processor, asked, tmp_path, monkeypatch):
     def failing(*arguments):
         raise torch.OutOfMemoryError("no memory")
 
@@ -214,7 +214,7 @@ def test_an_item_that_does_not_fit_into_memory_says_what_helps(model, processor,
     assert "--dtype bfloat16" in records.failure("untouched", asked[0].id).error
 
 
-def test_what_a_checkpoint_asks_of_generation_is_refused_before_the_first_answer(processor, asked, tmp_path):
+def test_unsupported_settings_of_a_checkpoint_are_refused_before_the_first_answer(processor, asked, tmp_path):
     model = tiny.build()
     model.generation_config.cache_implementation = "static"
     with pytest.raises(UnsupportedGenerationError, match="static"):
@@ -224,11 +224,11 @@ def test_what_a_checkpoint_asks_of_generation_is_refused_before_the_first_answer
 
 def test_changed_questions_are_not_mixed_with_old_answers(model, processor, asked, tmp_path):
     run(model, processor, asked, tmp_path, methods={})
-    with pytest.raises(ResumeError, match="not the one that was answered before"):
+    with pytest.raises(ResumeError, match="an answer to another question"):
         run(model, processor, [replace(asked[0], answer="other"), *asked[1:]], tmp_path, methods={})
 
 
-def test_what_does_not_fit_is_refused_before_the_first_answer(model, processor, asked, tmp_path):
+def test_methods_that_do_not_fit_are_refused_before_the_first_answer(model, processor, asked, tmp_path):
     with pytest.raises(ValueError, match="start_layer"):
         run(model, processor, asked, tmp_path / "a", methods={"st3": ST3(start_layer=50)})
     with pytest.raises(UnsupportedModelError):

@@ -43,7 +43,7 @@ class MaskedReference:
         Whether a prefill cut is ranked by the layer about to run, on all tokens that would enter it, instead of by the
         layer before.
     padding : int
-        Padding in front of the prompt in its batch, which counts towards a window that ends annealing.
+        Padding in front of the prompt in its batch, which counts toward a window that ends annealing.
     """
 
     family: Family
@@ -97,7 +97,7 @@ class MaskedReference:
         return [self.length - len(self.visual) + len(kept) for kept in self.cache]
 
     def held(self) -> list[list[int]]:
-        """Rows that each layer's cache should hold: text and what was kept, the last ones of them in a window."""
+        """Rows that each layer's cache should hold: text and kept tokens, the last of them in a window."""
         found = []
         for at, kept in enumerate(self.cache):
             rows = sorted(set(range(self.length)) - self.visual | kept)
@@ -167,7 +167,7 @@ class Pass:
         self.scores.append(weights[0].float().mean(0)[self.ranking].cpu())
 
     def _remaining(self, at: int, hidden: Tensor, look_ahead: Callable[[], Tensor]) -> set[int]:
-        """The prompt's visual tokens that this layer sees, of those that the layer before saw."""
+        """The prompt's visual tokens that this layer processes, of those that the layer before processed."""
         if at == 0:
             entered = self.new
             if self.of.enters is not None and self.new:

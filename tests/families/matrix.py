@@ -1,4 +1,4 @@
-"""What the family matrix is made of: prompts, methods with the rules they follow, and what a run has to come to."""
+"""Parts of the family matrix: prompts, methods with their rules, and expected results."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -66,7 +66,7 @@ def half_before_layer_2(n: int, layer: int, step: int) -> int:
 
 
 def cut_and_annealed(n: int, layer: int, step: int) -> int:
-    """PVTP and VTA by itself, which counts from what the cuts have left."""
+    """PVTP and VTA, which counts from the tokens that the cuts left."""
     left = ONE_IN_TWO(n, layer, 0)
     return FADING(left, layer, step) if step else left
 
@@ -200,7 +200,7 @@ def has_windows(name: str) -> bool:
 
 
 def padding_that_counts(name: str, samples: Sequence[Sample]) -> list[int]:
-    """Padding of each sample of a batch, where it changes what is computed."""
+    """Padding of each sample of a batch, if it changes the result."""
     longest = max(len(s.ids) for s in samples)
     return [(longest - len(s.ids)) * has_windows(name) for s in samples]
 
@@ -218,7 +218,7 @@ def _by_picture(choose: Choice, pictures: Pictures) -> Callable[[Tensor, Tensor]
 
 @contextmanager
 def pictures_noted() -> Iterator[list[Pictures]]:
-    """What methods are told about which picture each visual token is of, for each sample; what is told is not checked.
+    """The picture of each visual token as methods get it, for each sample; it is not checked.
 
     That it is right, the tests of each family's vision tower say.
     """
@@ -235,7 +235,7 @@ def pictures_noted() -> Iterator[list[Pictures]]:
 
 
 def answers(output: Any, inputs: dict[str, Tensor]) -> list[tuple[int, ...]]:
-    """What was generated, for each row."""
+    """Generated tokens of each row."""
     return list(map(tuple, output.sequences[:, inputs["input_ids"].shape[1] :].tolist()))
 
 

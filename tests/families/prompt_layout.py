@@ -1,4 +1,4 @@
-"""What prompts of many families have in common: words around images, sizes drawn at random, patches in one row."""
+"""Prompts common to many families: words around images, random sizes, patches in one row."""
 
 from __future__ import annotations
 

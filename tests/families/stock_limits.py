@@ -1,4 +1,4 @@
-"""What transformers itself cannot do with a family, found by running the untouched models."""
+"""Limitations of transformers itself for a family, found by running the untouched models."""
 
 from collections.abc import Callable
 from functools import cache

@@ -28,7 +28,7 @@ DOCUMENT = HERE.parents[1] / "docs" / "support.md"
 MATRIX = ("test_untouched.py", "test_stages.py", "test_modes.py")
 STAGES = {
     "nothing cut": "nothing cut",
-    "input": "before the LLM",
+    "input": "before the decoder",
     "prefill": "prefill",
     "decode": "decode",
     "all": "all together",
@@ -48,30 +48,30 @@ MODES = (
 RIGHT, WRONG, NOT_RUN, NOTHING, REFUSED_MARK = "●", "✗", "?", "·", "–"
 
 HEAD = """\
-# Which models are supported, and how that was tested
+# Support matrix
 
-This page is written by `make support` from the results of the tests that it lists, never by hand. Last run: {date},
+`make support` writes this page from the results of the tests that it lists. Last run: {date},
 with transformers {transformers}, torch {torch}, vistrim {vistrim}: {passed} tests passed, {failed} failed.
 
 Every family is a tiny model with random weights, made from its own configuration class, with prompts as its processor
-makes them: images of several sizes, videos, tiles and separators wherever the family has them. What is tested is that
-trimming computes the right thing, not how well a checkpoint answers.
+makes them: images of several sizes, videos, tiles and separators if the family has them. The tests check that
+trimming computes the right result, not how well a checkpoint answers.
 
-* **nothing cut**: a method that is asked at every stage and keeps everything gives logits that are identical to the
-  untouched model's to the bit, and leaves the model as it was.
-* **before the LLM** (`uniform`, `random`), **prefill** (`pvtp`, `fastv`, and `pyramiddrop`, which looks ahead),
-  **decode** (`vta`), **all together** (`st3`, and a composition of the three stages): logits of every step equal
-  but for rounding those of transformers' own forward pass over the whole sequence, in which removed tokens are only
-  hidden; tokens kept, cache lengths and bytes are as planned; all text is there.
-* **{right}** right, **{wrong}** wrong, **{refused}** refused by vistrim, **{nothing}** the family has no such thing, or
-  transformers cannot do it, **{not_run}** not run. Four marks stand for SDPA with one sample, SDPA with a left-padded
+* **nothing cut**: a method that acts at every stage and keeps everything gives logits that are bit-identical to those
+  of the untouched model, and leaves the model as it was.
+* **before the decoder** (`uniform`, `random`), **prefill** (`pvtp`, `fastv`, and `pyramiddrop`, which looks ahead),
+  **decode** (`vta`), **all together** (`st3`, and a composition of the three stages): the logits of every step equal,
+  up to rounding, those of transformers' own forward pass over the whole sequence, in which removed tokens are
+  hidden; kept tokens, cache lengths and bytes are as planned; all text is kept.
+* **{right}** right, **{wrong}** wrong, **{refused}** not supported by vistrim, **{nothing}** does not exist in the
+  family or in transformers, **{not_run}** not run. Four marks stand for SDPA with one sample, SDPA with a left-padded
   batch of three (different numbers of images, one prompt without any), and eager attention with the same two.
 """
 
 
 @dataclass
 class Cell:
-    """Outcomes of the tests of one cell, and what they noted."""
+    """Outcomes of the tests of one cell, and their notes."""
 
     outcomes: list[str] = field(default_factory=list)
     notes: set[str] = field(default_factory=set)
@@ -142,12 +142,12 @@ def page(results: Results, processors: ProcessorResults) -> str:
         "## Stages, attention and batches\n",
         stages,
         "## Ways to generate\n",
-        "With SDPA; cuts in prefill (`pvtp`), and ST³ wherever it can run.\n",
+        "With SDPA; cuts in prefill (`pvtp`), and ST³ if it can run.\n",
         modes,
         "\n".join(f"{number}. {note}" for number, note in enumerate([*stage_notes, *mode_notes], 1)) + "\n",
         processors.section(),
         "## Refused\n",
-        "`trim` refuses these classes with the reason, and so does `vistrim methods --model NAME`.\n",
+        "`trim` and `vistrim methods --model NAME` reject these classes with the reason.\n",
         _table(("model type", "reason"), ((name, _refusal(name)) for name in sorted(REFUSED))),
     ]
     return "\n".join(parts)
@@ -208,7 +208,7 @@ def _modes(results: Results, numbered: int) -> tuple[str, list[str]]:
 
 
 def _excused(mark: str, cells: Iterable[Cell]) -> str:
-    """The mark of a cell whose tests found that this cannot be done, and that it is said so."""
+    """The mark of a cell whose tests found that this is not supported, and that the message says so."""
     found = {note for cell in cells for note in cell.notes}
     if mark == RIGHT and any(note.startswith("vistrim does not support") for note in found):
         return REFUSED_MARK
@@ -221,7 +221,7 @@ def _worst(cells: Sequence[Cell]) -> str:
 
 
 def _numbers(cells: Iterable[Cell], notes: list[str], before: int) -> str:
-    """References to what the tests of some cells noted."""
+    """References to the notes of some cells."""
     found = sorted({note for cell in cells for note in cell.notes})
     notes += [note for note in found if note not in notes]
     return "".join(f" [{before + notes.index(note) + 1}]" for note in found)

@@ -1,4 +1,4 @@
-"""The masked reference is the stock model when nothing is hidden, and hides all of what it should."""
+"""The masked reference equals the stock model if nothing is hidden, and hides all removed tokens."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def prompts(family: Family) -> list[Sample]:
 
 
 def answered(family: Family, model, sample: Sample) -> tuple[list[int], torch.Tensor]:
-    """What the stock model answers, and its logits."""
+    """Answers of the stock model, and their logits."""
     output = generate(model, family.batch([sample]), STEPS)
     return output.sequences[0, len(sample.ids) :].tolist(), logits(output)[0]
 
@@ -94,7 +94,7 @@ def test_lengths_are_as_planned(name):
 
 
 @every_family
-def test_a_cut_keeps_what_the_last_token_attends_to_most(name):
+def test_a_cut_keeps_the_tokens_that_the_last_token_attends_to_most(name):
     """By the attentions that transformers returns."""
     family, model = FAMILIES[name], shared(name, "eager")
     for sample in prompts(family):
@@ -111,7 +111,7 @@ def test_a_cut_keeps_what_the_last_token_attends_to_most(name):
 
 
 @every_family
-def test_what_does_not_enter_has_no_influence(name):
+def test_removed_tokens_have_no_influence(name):
     """Neither in the prompt nor later, nor by the tower, nor through layers that add features (DeepStack)."""
     family, model = FAMILIES[name], shared(name, "eager")
     sample = family.sample(2, 9, seed=1, videos=int(family.has_video and family.has_both))

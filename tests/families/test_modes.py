@@ -151,7 +151,7 @@ def test_prompt_lookup(name, record_property):
     length = len(sample.ids)
 
     def begin_in_circles(ids: Tensor, scores: Tensor) -> Tensor:
-        """At first the answer repeats itself, so that what is looked up is right, and later on it is as it comes."""
+        """At first the answer repeats itself, so that lookups are right; later they may be wrong."""
         generated = ids.shape[1] - length
         if generated >= 8:
             return scores

@@ -1,4 +1,4 @@
-"""In every family, each stage of trimming equals the masked reference, and every cache holds what was planned."""
+"""In every family, each stage of trimming equals the masked reference, and every cache is as planned."""
 
 import pytest
 
@@ -49,7 +49,7 @@ def test_a_stage_equals_the_reference(name, attention, batch, stage, case, recor
     assert acts == bool((logits(output)[0] - stock.logits[0]).abs().max() > 0.01)
     if not acts:
         assert stage == "decode"
-        assert any("outgrew the model's sliding window" in warning for warning in run.report.warnings)
+        assert any("became longer than the model's sliding window" in warning for warning in run.report.warnings)
         record_property("nothing", "every layer has a sliding window, and one that is full forgets by itself")
     _check_prefill(run.report, samples, rows)
     _check_cache(run.report, output[CACHE].layers, samples, rows, stock, follower(name, CASES[stage][case]))

@@ -1,4 +1,4 @@
-"""The tiny models and prompts of all families are what they claim to be, in the untouched models."""
+"""The tiny models and prompts of all families, checked on the untouched models."""
 
 import pytest
 import torch

@@ -41,7 +41,7 @@ class Row:
 
 @dataclass
 class Vision:
-    """What the vision tower did with a sample's images.
+    """Data of the vision tower for a sample's images.
 
     Attributes
     ----------
@@ -95,7 +95,7 @@ class Vision:
 
 @dataclass
 class Rule:
-    """A method: which rows stay before a layer, and what a layer does to them. The base class leaves all as it is."""
+    """A method: the rows that stay before a layer, and changes of the layer. The base class changes nothing."""
 
     positions: Positions = field(default=ORIGINAL, kw_only=True)
 
@@ -111,7 +111,7 @@ class Rule:
         return logits.softmax(-1)
 
     def feed_forward(self, module: Any, x: Tensor, rows: list[Row]) -> Tensor:
-        """What a layer's FFN makes of the normalised states ``[rows, D]``."""
+        """Output of a layer's FFN for the normalized states ``[rows, D]``."""
         return module.mlp(x)
 
 

@@ -1,4 +1,4 @@
-"""Every registered method as it runs on the tiny models, with what it needs of them."""
+"""Every registered method with settings for the tiny models."""
 
 import tempfile
 from functools import cache
@@ -44,7 +44,7 @@ SETTINGS = {
     "vtw": lambda: {"layer": 3},
     "yopo": lambda: {"window": 3, "heads": HEADS, "layer": 3, "ffn": 0.5},
 }
-"""By name: what to set, so that the method does something in every stage it acts in."""
+"""By name: settings with which the method acts in each of its stages."""
 
 
 @cache

@@ -64,7 +64,7 @@ def largest_volume(kernel: Tensor, count: int) -> list[int]:
 
 
 def by_crops(x: Tensor, attention: Sequence[float], crops: int, count: int, alpha: float = 0.09) -> list[int]:
-    """HoloV's choice, with its variance term; what a full crop leaves goes to the others by weight."""
+    """HoloV's choice, with its variance term; the surplus of a full crop is divided among the others by weight."""
     n, s = len(x), cosine(x)
     bounds = [0]
     for c in range(crops):
@@ -114,7 +114,7 @@ def in_windows(attention: Sequence[float], rows: int, columns: int, each: int) -
 def gathered(
     scores: Sequence[float], keys: Tensor, h: Tensor, dominant: int, contextual: int
 ) -> tuple[list[int], dict[int, Tensor]]:
-    """VisionZip's dominant patches, and what its targets become."""
+    """VisionZip's dominant patches, and the merged targets."""
     chosen = sorted(top(scores, dominant))
     rest = [i for i in range(len(scores)) if i not in chosen]
     step = max(1, len(rest) // max(contextual, 1))
@@ -146,7 +146,7 @@ def around_pivots(
 
 @dataclass
 class Chosen(Rule):
-    """Before the LLM, a choice among the tokens of each image, or of all together."""
+    """Before the decoder, a choice among the tokens of each image, or of all together."""
 
     keep: int | float
     over: str = field(default="image", kw_only=True)

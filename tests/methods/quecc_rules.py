@@ -130,6 +130,6 @@ def _linear(x: Tensor, weights: Weights, name: str) -> Tensor:
 
 
 def _norm(x: Tensor, weights: Weights, name: str, eps: float) -> Tensor:
-    centred = x - x.mean()
-    scaled = centred / (centred.square().mean() + eps).sqrt()
+    centered = x - x.mean()
+    scaled = centered / (centered.square().mean() + eps).sqrt()
     return scaled * weights[f"{name}.weight"] + weights.get(f"{name}.bias", 0.0)

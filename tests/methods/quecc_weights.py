@@ -1,4 +1,4 @@
-"""Random QueCC weights for the tiny models, and what they compute, written from the formulas."""
+"""Random QueCC weights for the tiny models, and their outputs, written from the formulas."""
 
 import math
 import tempfile
@@ -50,8 +50,8 @@ def perceptron(weights: dict[str, Tensor], name: str, x: Tensor, norm: bool = Tr
 
 
 def layer_norm(weights: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
-    centred = x - x.mean(-1, keepdim=True)
-    scaled = centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+    centered = x - x.mean(-1, keepdim=True)
+    scaled = centered / (centered.square().mean(-1, keepdim=True) + 1e-5).sqrt()
     return scaled * weights[f"{name}.weight"] + weights[f"{name}.bias"]
 
 

@@ -29,7 +29,7 @@ class KeepFrom(Rule):
 
 @dataclass
 class Guidance:
-    """What the guide says about one prompt.
+    """Results of the guide model for one prompt.
 
     Attributes
     ----------

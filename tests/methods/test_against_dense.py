@@ -186,7 +186,7 @@ MANY_IMAGES = [tiny.sample(4, 12, seed=5), tiny.sample(6, 8, seed=6)]
 @pytest.mark.parametrize("counts", [(12, 5), (8, 1), (0.3, 3)])
 @pytest.mark.parametrize("attention", ["sdpa", pytest.param("eager", marks=pytest.mark.slow)])
 def test_several_clusters(counts, positions, attention):
-    """Two or three clusters at a time, and tokens merged before among them, also as centres behind later tokens."""
+    """Two or three clusters at a time, and tokens merged before among them, also as centers behind later tokens."""
     method, rule = sparse("1.5", (0, 2), counts, positions)
     run(tiny.shared("llama", attention), method, MANY_IMAGES, rule, tiny.shared("llama", "eager"))
 
@@ -281,7 +281,7 @@ def two_turns(method, rule):
 
 
 @pytest.mark.parametrize("name", ["fastervlm", "pyramiddrop-renumber", "sparsevlm-1.5"])
-def test_beams_keep_what_a_greedy_search_keeps(name):
+def test_beams_keep_the_tokens_of_a_greedy_search(name):
     method, _ = CASES[name]
     model, inputs = tiny.shared(), tiny.batch(tiny.RAGGED)
     with trim(model, method) as trimmed:

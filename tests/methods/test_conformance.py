@@ -1,4 +1,4 @@
-"""What holds for every method that can be listed, whatever it does."""
+"""Invariants of all registered methods."""
 
 from pathlib import Path
 
@@ -49,7 +49,7 @@ EACH = pytest.mark.parametrize("name", NAMES)
 
 
 @EACH
-def test_is_told_of(name):
+def test_is_documented(name):
     """In the README's table, in the documents, and in the changelog."""
     documents = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))]
     assert f"`{name}`" in (ROOT / "README.md").read_text(encoding="utf-8")
@@ -109,7 +109,7 @@ def check(tokens, selection):
 
 
 def of(report, b):
-    """What a report says of one sample; distinct tokens in prompt order that are there."""
+    """Figures of a report for one sample; its tokens are distinct, in prompt order, and exist."""
     kept = [(stage.layer, stage.kept[b], stage.merged[b]) for stage in report.stages]
     for _, tokens, merged in kept:
         assert tokens == sorted(set(tokens))

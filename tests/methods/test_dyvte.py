@@ -102,7 +102,7 @@ def test_behind_a_selector():
     assert any(report.method_flops)
 
 
-def test_what_is_no_router_of_the_model_is_refused(tmp_path):
+def test_routers_of_other_models_are_refused(tmp_path):
     model, routers = tiny.shared(), random_routers()
     facts = discover(model).facts
 

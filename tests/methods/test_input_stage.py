@@ -1,4 +1,4 @@
-"""Methods before the LLM equal an independent computation in which the removed tokens never existed."""
+"""Methods before the decoder equal an independent computation in which the removed tokens never existed."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def uniform(k):
 
 
 def pool(side):
-    """Mean over squares of a 4 x 4 grid; the square's token nearest its centre, up and to the left, stands for it."""
+    """Mean over squares of a 4 x 4 grid; the square's token nearest its center, up and to the left, stands for it."""
 
     def enters(embeddings, visual):
         embeddings, kept, cell = embeddings.clone(), set(), 4 // side
@@ -58,7 +58,7 @@ def test_equals_the_reference(method, enters, samples, attention):
 
 
 def test_image_that_is_partly_masked():
-    """What the padding mask hides is no visual token, and each image gets its budget of the rest."""
+    """Tokens hidden by the padding mask are no visual tokens, and each image gets its budget of the rest."""
     model, sample = tiny.shared(), tiny.sample(3, 9)
     inputs = tiny.batch([sample, tiny.sample(1, 9)])
     first = (inputs["input_ids"][0] == tiny.IMAGE).nonzero()[0, 0]

@@ -1,4 +1,4 @@
-"""Methods: registry, parameters, and what each promises."""
+"""Methods: registry, parameters, and the properties of each."""
 
 import dataclasses
 import inspect

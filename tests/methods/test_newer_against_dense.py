@@ -110,7 +110,7 @@ def stock_answer(model, parts, positions, steps):
 
 
 @pytest.mark.parametrize("positions", [RENUMBER, ORIGINAL])
-def test_a_smaller_image_is_what_the_stock_model_makes_of_it(positions):
+def test_a_smaller_image_equals_the_stock_model_on_it(positions):
     """In the place of the whole one, as if there had been as few placeholders."""
     model, samples = tiny.shared(), [tiny.sample(1, 9), tiny.sample(2, 14, seed=1)]
     inputs = tiny.batch(samples)

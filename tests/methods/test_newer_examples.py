@@ -1,4 +1,4 @@
-"""The newer selectors: worked examples of the specification, invariants, and what a choice costs."""
+"""The newer selectors: worked examples of the specification, invariants, and the cost of a choice."""
 
 import math
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.closeness import close
 from tests.methods import newer_rules
 from vistrim import SCOPE, CDPruner, DivPrune, FasterVLM, HoloV, VisionZip, VScan
 from vistrim.core.contextual import gather_up
@@ -39,7 +40,7 @@ def test_divprune_and_cen_prune():
     distance = 1 - cosines(TOY)
     for count, kept in enumerate(([5], [5, 0], [5, 0, 3], [5, 0, 3, 2]), 1):
         assert farthest_first(distance, count).tolist() == kept
-    assert torch.allclose(distinctiveness(TOY), torch.tensor([0.1763, 0.0805, 0, 0, 0.0805, 1]), atol=1e-4)
+    assert close(distinctiveness(TOY), torch.tensor([0.1763, 0.0805, 0, 0, 0.0805, 1]), 1e-4)
     centered = 1 - centered_cosines(TOY)
     assert farthest_first(centered, 4, distinctiveness(TOY)).tolist() == [5, 0, 4, 1]
     assert farthest_first(centered, 3).tolist() == [5, 2, 3]
@@ -60,7 +61,7 @@ def test_cdpruner():
     rows = torch.tensor([[1, 0, 0], [0.9, 0.1, 0], [0, 1, 0], [0, 0.9, 0.3], [0, 0, 1], [0.5, 0.5, 0.5]])
     like = -torch.tensor([0.30, 0.10, 0.20, 0.25, 0.15, 0.22])
     quality = scaled_to_one(like, least=1e-6)
-    assert torch.allclose(quality, torch.tensor([0, 1, 0.5, 0.25, 0.75, 0.4]), atol=1e-4)
+    assert close(quality, torch.tensor([0, 1, 0.5, 0.25, 0.75, 0.4]), 1e-4)
     kernel = cosines(rows).fill_diagonal_(1)
     assert determinantal(quality[:, None] * kernel * quality, 3).tolist() == [1, 4, 2]
     # Without relevance all are equally good at first, and the earlier one is taken.

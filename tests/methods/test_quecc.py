@@ -131,7 +131,7 @@ def test_the_question_matters_and_text_in_front_of_the_image_does_not():
 
 @torch.no_grad()
 def kept_rows(model, path, sample, method=QueCC):
-    """What enters layer 0 at the image's compressed tokens."""
+    """Inputs of layer 0 at the compressed tokens of the image."""
     entered = []
     with trim(model, method(path)) as run:
         hook = model.model.language_model.layers[0].register_forward_pre_hook(lambda m, args: entered.append(args[0]))

@@ -66,7 +66,7 @@ def method_for(model, weights, stride, folder):
 
 
 def question(sample):
-    """What is asked about the images: the text behind the last one."""
+    """The question: the text after the last image."""
     last = max((i for i, token in enumerate(sample.ids) if token == tiny.IMAGE), default=-1)
     return sample.ids[last + 1 :]
 

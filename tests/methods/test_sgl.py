@@ -34,7 +34,7 @@ def sgl(fraction=0.4, keep=0.4, threshold=None, guide=None):
 
 
 def dense(sample, layer, keep, new_tokens, text="llama"):
-    """The large model for one sample, pruned by what brute force finds in the guide."""
+    """The large model for one sample, pruned by the guide model's attention, computed by brute force."""
     guide = guides.shared("llama", "eager")
     scores = guides.visual_scores(guide, sample, guides.greedy(guide, sample, new_tokens))
     rule = guides.Ranked(layer, math.floor(keep * len(scores)), scores)

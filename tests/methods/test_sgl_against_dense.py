@@ -85,7 +85,7 @@ def test_other_guides(prompts, name):
 
 @pytest.mark.parametrize("name", ["defaults", "before-the-decoder"])
 def test_answers_that_end_at_different_steps(name):
-    """What a guide reads when it has ended, and while others have not, does not count."""
+    """Tokens that the guide model reads for a finished sample, while others continue, do not count."""
     samples = tiny.RAGGED
     guide, model = tiny.build(seed=3, **SMALL), tiny.build()
     # The first sample's answer ends with its second token.
@@ -124,9 +124,9 @@ def assert_exits(model, method, prompts, told, pad=tiny.PAD):
 def thresholds(told):
     """One below all scores, one between each two, and one above all."""
     scores = sorted(g.score for g in told)
-    neighbours = list(itertools.pairwise(scores))
-    assert all(b - a > 1e-3 for a, b in neighbours)
-    return [scores[0] / 2, *((a + b) / 2 for a, b in neighbours), (scores[-1] + 1) / 2]
+    neighbors = list(itertools.pairwise(scores))
+    assert all(b - a > 1e-3 for a, b in neighbors)
+    return [scores[0] / 2, *((a + b) / 2 for a, b in neighbors), (scores[-1] + 1) / 2]
 
 
 @covering(1)

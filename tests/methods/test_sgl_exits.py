@@ -1,4 +1,4 @@
-"""Early exits of SGL: whose answer is returned, and what the report says of it."""
+"""Early exits of SGL: the answer that is returned, and the report."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def scores_of(samples, **options):
 
 
 @pytest.mark.parametrize(("exits", "use_cache"), [(0, True), (1, True), (2, True), (3, True), (1, False), (3, False)])
-def test_the_model_answers_only_what_the_guide_does_not(exits, use_cache):
+def test_the_model_answers_only_samples_that_the_guide_does_not(exits, use_cache):
     model, samples = tiny.shared(), tiny.RAGGED
     inputs = tiny.batch(samples)
     falling = sorted(scores_of(samples), reverse=True)
@@ -73,7 +73,7 @@ def check_report(report, each, samples, use_cache):
     else:
         assert report.kv_fraction_mean is None
     assert report.to_dict()["exited"] == report.exited
-    assert any("answered alone" in label for label, _ in report.rows())
+    assert any("early exits" in label for label, _ in report.rows())
 
 
 def test_fractions_of_the_cache_count_exits_as_nothing():
@@ -94,7 +94,7 @@ def test_no_exit_score_is_computed_without_a_threshold():
         plain(model, inputs)
     assert run.report.exit_scores == []
     assert run.report.exited == [False] * 3
-    assert not any("answered alone" in label for label, _ in run.report.rows())
+    assert not any("early exits" in label for label, _ in run.report.rows())
 
 
 def test_answers_that_end_early_are_padded_as_the_model_pads():

@@ -1,4 +1,4 @@
-"""What SGL cannot do right is refused at once, with the way out."""
+"""Unsupported uses of SGL raise an error before any work, with an alternative."""
 
 import math
 
@@ -83,7 +83,7 @@ def test_inputs_that_the_guide_cannot_have_are_refused():
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_what_exits_cannot_be_combined_with(options, way_out):
+def test_settings_that_exclude_exits(options, way_out):
     model, inputs = tiny.shared(), tiny.batch(tiny.RAGGED)
     with trim(model, sgl(threshold=0.5)) as run:
         with pytest.raises(UnsupportedGenerationError, match=f"{way_out}.*exit_threshold"):
@@ -93,11 +93,14 @@ def test_what_exits_cannot_be_combined_with(options, way_out):
 
 MISFITS = {
     "model itself": (lambda: tiny.shared(), "the model itself"),
-    "tokens": (lambda: misfit(patch_size=8), r"4 visual tokens per image, the model 16"),
-    "image size": (lambda: misfit(image_size=32, patch_size=8), r"32 pixels, the model 16"),
-    "image token": (lambda: misfit(image_token_index=151), r"image token id 151, the model 150"),
-    "vocabulary": (lambda: guides.build(vocab_size=170), r"170 tokens, the model 160"),
-    "class token": (lambda: misfit(vision_feature_select_strategy="full"), "17 visual tokens per image, the model 16"),
+    "tokens": (lambda: misfit(patch_size=8), r"4 visual tokens per image, the large model 16"),
+    "image size": (lambda: misfit(image_size=32, patch_size=8), r"32 pixels, the large model 16"),
+    "image token": (lambda: misfit(image_token_index=151), r"image token id 151, the large model 150"),
+    "vocabulary": (lambda: guides.build(vocab_size=170), r"170 tokens, the large model 160"),
+    "class token": (
+        lambda: misfit(vision_feature_select_strategy="full"),
+        "17 visual tokens per image, the large model 16",
+    ),
 }
 
 
@@ -128,12 +131,12 @@ def test_a_guide_that_is_being_trimmed_is_refused():
     model, guide, inputs = tiny.build(), guides.build(), tiny.batch(tiny.RAGGED)
     run = trim(model, sgl(guide=guide))
     with trim(guide, PVTP()):
-        with pytest.raises(UnsupportedModelError, match="the guide is being trimmed"):
+        with pytest.raises(UnsupportedModelError, match="the guide model is being trimmed"):
             trim(model, sgl(guide=guide))
-        with pytest.raises(UnsupportedModelError, match="the guide is being trimmed"):
+        with pytest.raises(UnsupportedModelError, match="the guide model is being trimmed"):
             run.attach()
     with run:
-        with trim(guide, PVTP()), pytest.raises(UnsupportedModelError, match="the guide is being trimmed"):
+        with trim(guide, PVTP()), pytest.raises(UnsupportedModelError, match="the guide model is being trimmed"):
             tiny.generate(model, inputs)
         tiny.generate(model, inputs)
 

@@ -58,7 +58,7 @@ def test_preset_of_192_in_a_model_with_576_tokens(monkeypatch):
 
 
 def test_published_mean_of_the_preset():
-    """206.5 tokens per layer, not the 192 that the authors' counter says."""
+    """206.5 tokens per layer, not the 192 of the authors' counter."""
     per_layer = [576] * 3 + [309] * 4 + [204] * 9 + [113] * 16
     assert sum(per_layer) / 32 == pytest.approx(206.5, abs=0.05)
 
@@ -68,14 +68,14 @@ def test_the_best_stay_and_the_best_of_the_rest_are_recycled():
     selection = SparseVLM(layers=(0,), counts=(10,)).select_prefill(1, tokens)
     order = sorted(range(5, 45), key=lambda i: -tokens.scores[0, i].item())
     kept = set(selection.keep[0].nonzero()[:, 0].tolist())
-    centres = set((selection.behind[0] >= 0).nonzero()[:, 0].tolist())
+    centers = set((selection.behind[0] >= 0).nonzero()[:, 0].tolist())
     recycled = set(order[10:20])
-    assert kept == set(order[:10]) | centres
-    assert len(centres) == 10 // 10 + 1
-    assert centres <= recycled
+    assert kept == set(order[:10]) | centers
+    assert len(centers) == 10 // 10 + 1
+    assert centers <= recycled
     merged = (selection.merge_into[0] >= 0).nonzero()[:, 0].tolist()
-    assert set(merged) == recycled - centres
-    assert set(selection.merge_into[0, merged].tolist()) <= centres
+    assert set(merged) == recycled - centers
+    assert set(selection.merge_into[0, merged].tolist()) <= centers
     assert selection.renumber
 
 
@@ -87,7 +87,7 @@ def test_a_cut_that_saves_nothing_is_left_out():
     assert plus.select_prefill(1, layer_tokens(40)).counts == (39,)
 
 
-def test_numbers_are_per_image_and_shares_of_what_entered():
+def test_numbers_are_per_image_and_shares_of_the_entering_tokens():
     method = SparseVLM(layers=(0,), counts=(10,))
     assert method.select_prefill(1, layer_tokens(40, images=2)).counts == (20 + 1,)
     share = SparseVLM(layers=(0,), counts=(0.25,))
@@ -152,7 +152,7 @@ def test_the_prior_of_rope_is_divided_out():
 
 @pytest.mark.parametrize("positions", ["original", "renumber"])
 def test_merged_tokens_take_part_in_later_stages(positions):
-    """They are counted, can be dropped or merged again, and are named by their centre."""
+    """They are counted, can be dropped or merged again, and are named by their center."""
     model, samples = tiny.shared(), tiny.RAGGED
     method = SparseVLM(layers=(0, 2), counts=(6, 2), positions=positions)
     with trim(model, method) as run:

@@ -41,7 +41,7 @@ def model(keys_and_values):
 
 
 def seen(reading, window):
-    """Which token sees which, ``[tokens, tokens]`` bool."""
+    """Which token attends to which, ``[tokens, tokens]`` bool."""
     if window is None:
         return reading.causal
     length, number = len(reading.embeddings), torch.arange(len(reading.visual))

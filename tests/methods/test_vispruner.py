@@ -1,4 +1,4 @@
-"""Thinning out: written again with lists, for every parity."""
+"""VisPruner's removal of similar tokens, against lists, for every parity."""
 
 import torch
 from hypothesis import given

@@ -170,7 +170,7 @@ def test_annealing_of_the_cache(cut):
 
 
 def test_gradients():
-    """What is left out takes no part in training either."""
+    """Skipped parts take no part in training."""
     cut, model, sample = CUTS["together"], tiny.build(), tiny.sample(2, 9)
     wanted = [p for layer in model.get_decoder().layers for p in layer.parameters()]
     with trim(model, YOPO(**cut)):
@@ -279,7 +279,7 @@ def test_parameters_out_of_range(parameters, message):
         YOPO(**parameters)
 
 
-def test_what_does_not_fit_the_model(tmp_path):
+def test_cuts_that_do_not_fit_the_model(tmp_path):
     model = tiny.shared()
     with pytest.raises(ValueError, match="choose a smaller layer"):
         trim(model, YOPO(layer=tiny.DEPTH))
@@ -315,7 +315,7 @@ def test_layers_of_other_parts():
         trim(model, YOPO(window=3, layer=2))
 
 
-def test_what_cannot_be_given():
+def test_invalid_parameters():
     model, inputs = tiny.build(attention="eager"), tiny.batch([tiny.sample()])
     with trim(model, YOPO(window=3)):
         with pytest.raises(UnsupportedGenerationError, match="leave out `output_attentions`"):

@@ -38,7 +38,7 @@ CASES = {
     "window-heads": {"window": 3, "heads": "half"},
     "window-layer": {"window": 1, "layer": 2},
 }
-# Whether a last image token, which is text to a method, has neighbours is not said anywhere.
+# Whether a last image token, which is text to a method, has neighbors is not said anywhere.
 PROMPTS = {name: samples for name, samples in BATCHES.items() if name != "ends-with-image"}
 
 

@@ -34,7 +34,7 @@ def only(rows: list[Row], visual: list[int], stay: set[int]) -> list[Row]:
 
 @dataclass
 class PerImage(Rule):
-    """Before the LLM, a choice within each image."""
+    """Before the decoder, a choice within each image."""
 
     positions: Positions = field(default=RENUMBER, kw_only=True)
 
@@ -213,17 +213,17 @@ class SparseVLM(Rule):
         for i, rho in enumerate(density):
             denser = [float(d[i, j]) for j in range(len(recycled)) if density[j] > rho]
             depth.append(min(denser) if denser else float(d.max()))
-        centres = top([rho * delta for rho, delta in zip(density, depth, strict=True)], clusters)
-        members: dict[int, list[int]] = {centre: [] for centre in centres}
+        centers = top([rho * delta for rho, delta in zip(density, depth, strict=True)], clusters)
+        members: dict[int, list[int]] = {center: [] for center in centers}
         for i in range(len(recycled)):
-            # The centres come with the largest product first, and min() takes the first of equals.
-            members[i if i in centres else min(centres, key=lambda c: float(d[i, c]))].append(i)
+            # The centers come with the largest product first, and min() takes the first of equals.
+            members[i if i in centers else min(centers, key=lambda c: float(d[i, c]))].append(i)
         return [
             replace(
-                recycled[centre],
-                hidden=torch.stack([recycled[i].hidden for i in members[centre]]).mean(0),
-                members=sum(recycled[i].members for i in members[centre]),
+                recycled[center],
+                hidden=torch.stack([recycled[i].hidden for i in members[center]]).mean(0),
+                members=sum(recycled[i].members for i in members[center]),
             )
-            # In the order in which the centres stood: one that was merged before stands behind the raster already.
-            for centre in sorted(centres, key=lambda c: deleted[c])
+            # In the order in which the centers stood: one that was merged before stands behind the raster already.
+            for center in sorted(centers, key=lambda c: deleted[c])
         ]

@@ -21,7 +21,7 @@ class YOPO(Rule):
     active : sequence of sequence of bool, or None
         Per layer and head (of queries): whether text may attend to visual tokens, and these get anything at all.
     window : int or None
-        Rows and columns (an odd number) of the neighbourhood that a visual token attends to in its image.
+        Rows and columns (an odd number) of the neighborhood that a visual token attends to in its image.
     layer : int or None
         First layer without visual tokens.
     ffn : float
@@ -67,7 +67,7 @@ class YOPO(Rule):
         return weights
 
     def _sees(self, query: Row, key: Row, distance: int, key_is_old: bool) -> bool:
-        """Whether a visual token within a window sees another token."""
+        """Whether a visual token within a window attends to another token."""
         if key.visual is None:
             return distance > 0
         # Numbers start again with each prompt.

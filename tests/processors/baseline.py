@@ -27,7 +27,7 @@ REFUSED: dict[str, dict[str, str]] = {
     "paligemma-gemma2": {"calibrate yopo": "error: yopo cannot cut inside the attention of this model"},
     "kimi_k25": {"calibrate yopo": "error: yopo cannot cut attention heads of this model"},
 }
-"""Family and step to a part of what vistrim says."""
+"""Family and step to a part of vistrim's message."""
 
 
 def excused(family: str) -> dict[str, str]:

@@ -16,7 +16,7 @@ SEARCH = (*QUESTIONS, *SHORT, "--objective", "agreement")
 
 
 class CommandFailedError(Exception):
-    """A command did not end well; the message is what it said."""
+    """A command failed; the message is its output."""
 
 
 def command(*arguments: str) -> Any:
@@ -37,7 +37,7 @@ def command(*arguments: str) -> Any:
 
 
 def methods(place: Place) -> None:
-    """What can run is said."""
+    """Prints the methods that can run."""
     command("methods", "--model", place.model_path)
 
 
@@ -63,7 +63,7 @@ def compare(place: Place) -> None:
 
 
 def overlay(place: Place) -> None:
-    """The picture is written, in whatever size it comes."""
+    """The image file is written; its size may vary."""
     for name in SIZES:
         _drawn(place, name)
 

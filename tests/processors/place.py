@@ -1,4 +1,4 @@
-"""What the steps through one family are given: a checkpoint's folder, pictures, and the loaded model."""
+"""Inputs of the steps for one family: folder of a checkpoint, images, and the loaded model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps in Python: what trimming computes from a real processor's inputs, beside the stock model."""
+"""Steps in Python: trimmed outputs on the inputs of a real processor, compared with the stock model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class StockModelError(Exception):
 
 
 def untouched(place: Place) -> None:
-    """A method that keeps everything changes no bit, whatever the size of the image, and counts are the processor's."""
+    """A method that keeps everything changes no bit at any image size, and counts are the processor's."""
     for size in SIZES.values():
         _unchanged(place, _inputs(place, [[draw(size)]]))
 

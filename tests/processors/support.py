@@ -1,4 +1,4 @@
-"""The table of docs/support.md on real processors: each family's steps, and how they ended."""
+"""The table of docs/support.md on real processors: the steps of each family, and their results."""
 
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,13 @@ RIGHT, WRONG, NOT_RUN, NOTHING, REFUSED_MARK = "●", "✗", "?", "·", "–"
 INTRODUCTION = """\
 ## Real processors
 
-Each family once more, as a checkpoint in a folder: the tiny model with the family's own processor and its special
-tokens, saved and loaded, and used through `vistrim` and in Python. `run` is given images of 20 x 20 to 300 x 1200
-pixels, a gray and a transparent one; the masks and routers that `calibrate` has written are used. **untouched**:
+Each family as a checkpoint in a folder: the tiny model with the family's own processor and its special
+tokens, saved and loaded, and used through `vistrim` and in Python. `run` gets images of 20 x 20 to 300 x 1200
+pixels, a gray and a transparent one; the masks and routers that `calibrate` wrote are used. **untouched**:
 keeping everything is bit-identical, and the counts are the processor's. **padded batch**: one image, two of different
-sizes, and none; each sample is what it is alone. Families are missing whose processor cannot be made without the hub,
-or with few visual tokens. Where torchvision's compiled part does not fit the installed torch, it is left out: the
-processors use its Python functions only.
+sizes, and none; each sample equals itself alone. Families are missing if their processor cannot be made without
+the Hub, or with few visual tokens. If torchvision's compiled part does not match the installed torch, it is left out:
+the processors use only its Python functions.
 """
 
 

@@ -1,4 +1,4 @@
-"""Every family through its real processor: the command line, and what trimming computes."""
+"""Every family through its real processor: the command line, and the trimmed outputs."""
 
 import json
 import subprocess
@@ -74,5 +74,5 @@ def test_every_step(name, walkers, tmp_path, record_property):
     assert not [step for step in expected if not outcomes[step]], "this can be done now: take it off the list"
 
 
-def test_what_is_excused_exists():
+def test_listed_exceptions_exist():
     assert BASELINE.keys() | REFUSED.keys() <= CHECKPOINTS.keys()

@@ -27,7 +27,7 @@ from vistrim.engine.cache import spare_room  # noqa: E402
 
 
 def walk(place: Place) -> dict[str, str]:
-    """How each step ended: nothing, or what went wrong."""
+    """The result of each step: nothing, or the error."""
     return {
         name: _outcome(step, place) for name, step in STEPS.items() if name != "video" or place.checkpoint.has_video
     }
@@ -44,7 +44,7 @@ def _outcome(step: Callable[[Place], None], place: Place) -> str:
 
 
 def serve() -> None:
-    """Walk through what standard input names."""
+    """Run the families that standard input names."""
     # Whatever libraries print goes elsewhere.
     answers, sys.stdout = sys.stdout, sys.stderr
     for line in sys.stdin:

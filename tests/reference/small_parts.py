@@ -1,4 +1,4 @@
-"""What ``reference-lm`` is made of, small and random, installed into a folder as pip would."""
+"""Small random parts of ``reference-lm``, installed into a folder as pip does."""
 
 import hashlib
 import json
@@ -49,7 +49,7 @@ def install_base(site: Path) -> str:
 
 
 def install_trained(site: Path, base_sha256: str, seed: int = 0) -> Path:
-    """The package of what is trained here; returns the folder of its weights."""
+    """The package of the trained parts; returns the folder of its weights."""
     weights = site / reference_lm.TRAINED_PACKAGE / "weights"
     weights.mkdir(parents=True, exist_ok=True)
     (weights.parent / "__init__.py").write_text("raise AssertionError('imported')\n")

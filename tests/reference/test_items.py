@@ -83,7 +83,7 @@ def test_wrong_images_belong_to_other_items_and_black_ones_are_black():
 def test_a_wrong_image_is_another_image():
     asked = items("easy-vqa", "test", "full", 400)
     for item, wrong in zip(asked, with_images(asked, "wrong"), strict=True):
-        assert not wrong.id.removeprefix(f"{item.id}/about/").startswith(f"{item.picture}/")
+        assert not wrong.id.removeprefix(f"{item.id}/about/").startswith(f"{item.image_id}/")
     with pytest.raises(ValueError, match="at least two"):
         with_images(asked[:1], "wrong")
 

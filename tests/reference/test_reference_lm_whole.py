@@ -1,4 +1,4 @@
-"""``reference-lm`` itself, where its language model is installed and its weights are there."""
+"""``reference-lm`` itself, if its language model and its weights are installed."""
 
 import importlib.metadata
 from statistics import mean

@@ -59,7 +59,7 @@ def test_letters_are_unique_and_counts_are_in_bounds(scene):
 
 @few
 @given(scenes)
-def test_every_shape_owns_patches_around_its_centre(scene):
+def test_every_shape_owns_patches_around_its_center(scene):
     owners = patch_owners(scene, GRID).reshape(GRID, GRID)
     for index, shape in enumerate(scene.shapes):
         assert owners[int(shape.y * GRID), int(shape.x * GRID)] == index

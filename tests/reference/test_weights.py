@@ -99,7 +99,7 @@ def test_a_batch_gives_the_answers_of_single_runs(reference):
     assert together == [answer(*reference, [item], None, 8)[0].answer for item in asked]
 
 
-def test_unknown_and_missing_weights_say_what_to_do(monkeypatch, tmp_path):
+def test_errors_for_unknown_and_missing_weights_name_the_fix(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="reference"):
         weights_path("refrence")
     monkeypatch.setattr("vistrim.shipped._WEIGHTS", tmp_path)

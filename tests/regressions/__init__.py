@@ -1,1 +1,1 @@
-"""Faults that users met, each as the right value of what went wrong."""
+"""Regression tests for faults that users reported."""

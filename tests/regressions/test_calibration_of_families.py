@@ -54,7 +54,7 @@ def test_heads_are_measured(name):
     assert (ratios > 0).all()
 
 
-def test_what_cannot_be_trained_on_is_refused_before_it_is_measured():
+def test_unusable_questions_are_refused_before_any_measurement():
     with pytest.raises(ValueError, match="too few"):
         check_samples(LEAST_SAMPLES - 1)
     with pytest.raises(ValueError, match="no end-of-sequence token"):

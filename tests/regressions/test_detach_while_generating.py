@@ -34,7 +34,7 @@ class Held:
 
 @contextmanager
 def generating(pool, model, inputs, at=1):
-    """A generation that is held in another thread; goes on when the block ends."""
+    """A generation that waits in another thread until the block ends."""
     held = Held(at)
     future = pool.submit(tiny.generate, model, inputs, logits_processor=[held])
     try:
@@ -109,7 +109,7 @@ def test_a_new_handle_waits_for_old_generations(pool):
     with generating(pool, model, inputs) as future:
         run.detach()
         for handle in (other, run):
-            with pytest.raises(UnsupportedModelError, match="let generations that began there end"):
+            with pytest.raises(UnsupportedModelError, match="let generations that began in it end"):
                 handle.attach()
     assert same(future.result(), expected)
     with other:
@@ -191,7 +191,7 @@ def test_key_press_in_a_forward_pass_does_not_count_for_ever():
 
 
 def test_many_threads_detach_at_any_time(pool):
-    """Whatever the moment, each answer is either the trimmed or the untrimmed one."""
+    """At any moment, each answer is either the trimmed or the untrimmed one."""
     model, inputs = used_model()
     untouched, before = tiny.generate(model, inputs, 4), fingerprint(model)
     with trim(model, METHOD):

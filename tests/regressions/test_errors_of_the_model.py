@@ -1,4 +1,4 @@
-"""What the untouched model cannot do is one line, too, and what this package does wrong keeps its traceback."""
+"""Errors of the untouched model are one line; errors of this package keep their traceback."""
 
 import pytest
 from transformers.models.clip.modeling_clip import CLIPVisionModel

@@ -51,7 +51,7 @@ def test_pixels_without_a_fixed_white_are_refused(tmp_path, mode, kind):
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBX", "RGBA", "LA", "PA", "CMYK", "YCbCr", "LAB"])
 def test_opaque_images_look_as_before(tmp_path, mode):
-    """A gray and a white half, to within what a color space rounds away."""
+    """A gray and a white half, up to rounding of the color space."""
     # Of the gray levels in between, 102 is one that the palette has.
     gray = 0 if mode == "1" else 102
     image = Image.new("RGB", (8, 8), (gray,) * 3)

@@ -59,7 +59,7 @@ def fail_in_prefill(model, inputs):
 
 
 def abandon(model, inputs):
-    """A loop written by hand that stops in the middle, and a cache that nobody needs any more."""
+    """A decoding loop without `generate` that stops early, and a cache that is no longer used."""
     with torch.no_grad():
         cache = model(**inputs, use_cache=True).past_key_values
         model(input_ids=torch.tensor([[5]] * len(inputs["input_ids"])), past_key_values=cache)

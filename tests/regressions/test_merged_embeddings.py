@@ -11,7 +11,7 @@ NAMES = ("llava", "qwen2_5_vl", "qwen3_vl", "llava_next", "internvl")
 
 
 def merge(model, inputs):
-    """What the decoder is given instead of ids and images."""
+    """Inputs of the decoder in place of ids and images."""
     found = []
     take = lambda module, args, kwargs: found.append(kwargs["inputs_embeds"])  # noqa: E731
     handle = model.get_decoder().register_forward_pre_hook(take, with_kwargs=True)
@@ -52,7 +52,7 @@ def test_families(name):
     assert embeddings.prefill_flops < embeddings.prefill_flops_full
 
 
-def test_without_ids_it_is_said_that_nothing_could_be_told():
+def test_without_ids_there_is_a_warning():
     model, inputs = tiny.shared(), tiny.batch([tiny.sample(1, 9)])
     merged = merge(model, inputs)
     text = {"inputs_embeds": model.get_input_embeddings()(torch.tensor([[5, 6, 7, 8]])).detach()}

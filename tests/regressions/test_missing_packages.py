@@ -1,4 +1,4 @@
-"""What a processor needs beyond vistrim's own requirements is named, with the command that installs it."""
+"""Messages name the missing packages of a processor, and the command that installs them."""
 
 import json
 
@@ -31,11 +31,11 @@ def nothing_installed(monkeypatch):
         ("no such family", ()),
     ],
 )
-def test_what_families_need(nothing_installed, model_type, needed):
+def test_packages_of_families(nothing_installed, model_type, needed):
     assert processor_packages.missing_packages(model_type) == needed
 
 
-def test_what_is_installed_is_not_missing(monkeypatch):
+def test_installed_packages_are_not_missing(monkeypatch):
     monkeypatch.setattr(processor_packages, "_installed", lambda package: package == "torchvision")
     assert processor_packages.missing_packages("smolvlm") == ("num2words",)
 
@@ -49,7 +49,7 @@ def test_the_error_names_the_package_and_the_extra(nothing_installed, monkeypatc
         vistrim.load(checkpoint)
 
 
-def test_the_methods_command_says_what_is_missing(nothing_installed, tmp_path):
+def test_the_methods_command_names_missing_packages(nothing_installed, tmp_path):
     FAMILIES["qwen2_5_vl"].config().save_pretrained(tmp_path)
     result = command("methods", "--model", str(tmp_path))
     assert "needs torchvision: pip install 'vistrim[processors]'" in " ".join(result.stdout.replace("│", " ").split())

@@ -35,7 +35,7 @@ REFUSED = {
 
 
 def positions_of(model, inputs):
-    """What the decoder is given, with the text's axis in front where there are several."""
+    """Inputs of the decoder, with the axis of the text first if there are several."""
     found = []
     take = lambda module, args, kwargs: found.append(kwargs["position_ids"])  # noqa: E731
     handle = model.get_decoder().register_forward_pre_hook(take, with_kwargs=True)
@@ -126,7 +126,7 @@ def test_three_axes_that_begin_again():
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("name", NAMES)
 @torch.no_grad()
-def test_what_is_no_packing(name, attention):
+def test_rows_that_are_not_packed(name, attention):
     family, model = FAMILIES[name], shared(name, attention)
     one = family.batch([family.sample(2, 9)])
     padded = family.batch([family.sample(1, 9), family.sample(2, 6, seed=1)])

@@ -1,4 +1,4 @@
-"""What a user may try with a trimmed model, or type in another encoding."""
+"""Saving and copying a trimmed model, and prompts in other encodings."""
 
 import copy
 import io
@@ -23,7 +23,7 @@ WAYS = {
 
 
 def touched(model) -> dict[str, set]:
-    """What each module carries, by which those can be found that have something of the engine."""
+    """State of each module, to find those on which the engine has left something."""
     return {name: set(vars(module)) | set(map(id, hooks(module))) for name, module in model.named_modules()}
 
 
@@ -56,7 +56,7 @@ def test_weights_of_a_trimmed_model_can_be_saved(tmp_path):
 
 
 def test_a_prompt_in_another_encoding():
-    with pytest.raises(WrongUsageError, match=rf"the prompt is no text in {sys.getfilesystemencoding()}"):
+    with pytest.raises(WrongUsageError, match=rf"the prompt is not valid {sys.getfilesystemencoding()}"):
         prompts.read_prompts(os.fsdecode(b"caf\xe9"))
     assert prompts.read_prompts("café \U0001f600") == ["café \U0001f600"]
 
@@ -66,5 +66,5 @@ def test_piped_prompts_in_another_encoding(monkeypatch, handler):
     """Python does not refuse such bytes everywhere: in the C locale it lets them through."""
     piped = io.TextIOWrapper(io.BytesIO(b"what\ncaf\xe9\n"), encoding="utf-8", errors=handler)
     monkeypatch.setattr(sys, "stdin", piped)
-    with pytest.raises(WrongUsageError, match="no text in utf-8"):
+    with pytest.raises(WrongUsageError, match="not valid utf-8"):
         prompts.read_prompts("-")

@@ -23,7 +23,7 @@ UNMOVED = {"keep everything": FastV(keep=1.0), "uniform": Uniform(0.5), "vtw": V
 
 
 def told(n, length):
-    """What tells that an answer begins at place n: arguments of the pass, and those of `answer_from`."""
+    """Ways to say that an answer begins at place n: arguments of the pass, and those of `answer_from`."""
     return {
         "logits_to_keep": ({"logits_to_keep": length - n + 1}, None),
         "indices": ({"logits_to_keep": torch.arange(n - 1, length)}, None),
@@ -67,7 +67,7 @@ def test_families_choose_as_with_labels(name, attention, how):
 
 
 @pytest.mark.parametrize("method", RANKING)
-def test_methods_score_what_was_sampled(method):
+def test_methods_score_sampled_answers(method):
     model, sample = tiny.shared(), tiny.sample(1, 9)
     with torch.no_grad(), trim(model, RANKING[method]) as run:
         output = tiny.generate(model, tiny.batch([sample]), K)

@@ -1,4 +1,4 @@
-"""Shipped checkpoints are what other tools expect of a LLaVA checkpoint, down to names, files and config."""
+"""Shipped checkpoints have the names, files and config of other LLaVA checkpoints."""
 
 import hashlib
 from pathlib import Path
@@ -28,13 +28,13 @@ TRAINED = {
     "reference-small": "3d1447ac55fa1b02e969889655027efbab2be75f7a646c591448ab7b8e736f59",
     "reference-quecc-16": "421ad8194e506ebda27bdb3d4c643c6762f4c818e21ccb3c9ba53b62d3d54d30",
 }
-"""Digests of the weights as they were trained. Storing them in another way must not change what is loaded."""
+"""Digests of the weights as they were trained. Storing them in another way must not change the loaded weights."""
 HUB = {
     "model.language_model.": "language_model.model.",
     "model.vision_tower.": "vision_tower.vision_model.",
     "model.multi_modal_projector.": "multi_modal_projector.",
 }
-"""Where LLaVA's parts are in the stock class, and what they are called in `llava-hf/llava-1.5-7b-hf`."""
+"""Parts of LLaVA in the stock class, and their names in `llava-hf/llava-1.5-7b-hf`."""
 
 
 @pytest.fixture(scope="module", params=TRAINED_BY)
@@ -116,7 +116,7 @@ def test_an_image_is_as_long_as_the_config_says(loaded):
     assert placeholders < model.config.text_config.max_position_embeddings
 
 
-def test_what_else_is_shipped_is_a_part_of_a_method_for_its_model():
+def test_other_shipped_files_are_parts_of_methods_for_their_model():
     package = Path(vistrim.__file__).parent
     methods = {entry.name for entry in vistrim.list_methods()}
     others = [file for file in package.rglob("*.safetensors") if file.name != "model.safetensors"]

@@ -92,7 +92,7 @@ def test_an_absolute_tolerance_is_found(line):
         "near = (a - b).abs() * 2 < window",
     ],
 )
-def test_what_is_no_absolute_tolerance_is_left_alone(line):
+def test_other_comparisons_are_left_alone(line):
     # That two tensors differ a lot is no tolerance.
     assert not absolute_tolerances(line)
 

@@ -29,7 +29,7 @@ def requirements(text: str) -> dict[str, str]:
     return dict(re.findall(r'^\s*"?([\w-]+)((?:[<>=!]=?[\d.]+,?)+)', text, flags=re.MULTILINE))
 
 
-def test_pyproject_declares_what_is_checked():
+def test_pyproject_declares_the_range_that_is_checked():
     declared = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert f'"{tested.REQUIREMENT}"' in declared
 
@@ -40,7 +40,7 @@ def test_the_newest_release_and_the_oldest_are_installed_for_the_tests():
         assert tested.release(pinned.removeprefix("==")) == release
 
 
-def test_lower_bounds_are_what_the_oldest_environment_has():
+def test_lower_bounds_are_the_oldest_environment():
     declared = requirements((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     oldest = requirements((ROOT / "constraints-oldest.txt").read_text(encoding="utf-8"))
     assert declared.keys() == oldest.keys()
@@ -174,7 +174,7 @@ def test_attention_may_hand_its_arguments_to_the_cache():
 
 
 @pytest.mark.parametrize("text", tiny.TEXTS)
-def test_a_trimmed_cache_can_be_cropped_by_what_was_generated(text):
+def test_a_trimmed_cache_can_be_cropped_by_the_generated_tokens(text):
     model, inputs = tiny.shared(text), tiny.batch([tiny.sample()])
     with vistrim.trim(model, METHOD):
         cache = tiny.generate(model, inputs, 4)[CACHE]

@@ -146,16 +146,19 @@ EVERYWHERE = {
     "too many": (lambda right, tokens: replace(right, counts=(99, 2)), "counts has more than"),
     "none kept": (
         lambda right, tokens: replace(right, keep=torch.zeros_like(right.keep)),
-        "other numbers of visual tokens than counts",
+        "not have the numbers of visual tokens in counts",
     ),
 }
 IN_PREFILL = {
     "more kept": (
         lambda right, tokens: replace(right, keep=also_first(right.keep, tokens, "visual")),
-        "other numbers of visual tokens than counts",
+        "not have the numbers of visual tokens in counts",
     ),
-    "merge into text": (lambda right, tokens: merged(right, tokens, "text"), "into such as stay"),
-    "merge into itself": (lambda right, tokens: merged(right, tokens, "itself"), "into such as stay"),
+    "merge into text": (lambda right, tokens: merged(right, tokens, "text"), "removed visual tokens into kept ones"),
+    "merge into itself": (
+        lambda right, tokens: merged(right, tokens, "itself"),
+        "removed visual tokens into kept ones",
+    ),
     "merge beyond": (lambda right, tokens: merged(right, tokens, 999), "rows that do not exist"),
     "float merge": (
         lambda right, tokens: replace(right, merge_into=torch.zeros(tokens.visual.shape)),
@@ -173,10 +176,10 @@ IN_DECODE = {
     "nothing": (lambda right, tokens: None, "None: a Selection is expected"),
     "other counts": (
         lambda right, tokens: keep_top(tokens.scores, tokens.visual, [n + 1 for n in right.counts]),
-        "counts has to be what was asked for",
+        "counts has to be the requested",
     ),
-    "merge": (lambda right, tokens: merged(right, tokens, "stays"), "only stay or go"),
-    "hidden": (lambda right, tokens: replace(right, hidden=torch.zeros(2, 3, 4)), "only stay or go"),
+    "merge": (lambda right, tokens: merged(right, tokens, "stays"), "only be kept or removed"),
+    "hidden": (lambda right, tokens: replace(right, hidden=torch.zeros(2, 3, 4)), "only be kept or removed"),
 }
 CASES = [
     *(("input", *case) for name, case in EVERYWHERE.items()),
@@ -266,7 +269,7 @@ class Elsewhere(Method):
         (Elsewhere(), r"has stages=\('before',\).*input, structure, prefill, decode"),
     ],
 )
-def test_methods_that_do_not_say_what_they_are(method, shown):
+def test_methods_without_a_name(method, shown):
     with pytest.raises(MethodError, match=shown):
         trim(tiny.shared(), method)
 

@@ -107,7 +107,7 @@ class Placed(torch.Tensor):
 
 
 class _Factories(TorchDispatchMode):
-    """Makes new tensors on the devices that are named, and sees operations on plain tensors, too."""
+    """Makes new tensors on the named devices, and intercepts operations on plain tensors, too."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.prim.device.default:
@@ -116,7 +116,7 @@ class _Factories(TorchDispatchMode):
 
 
 def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """Run an operation on the values, and say where its result is."""
+    """Run an operation on the values, and return the device of its result."""
     tensors = [x for x in _leaves((args, kwargs)) if isinstance(x, Tensor)]
     asked = kwargs.get("device")
     places = {x.device for x in tensors if x.dim() > 0}
@@ -159,12 +159,12 @@ def where(func: Any, args: Any, tensors: list[Tensor], places: set[torch.device]
 
 
 def value(x: Any) -> Any:
-    """What a tensor holds."""
+    """Contents of a tensor."""
     return x.inner if isinstance(x, Placed) else x
 
 
 def _values(index: Any) -> Any:
-    """What an index holds, whose slices may have tensors for ends."""
+    """Contents of an index, whose slices may end at tensors."""
     if isinstance(index, tuple):
         return tuple(map(_values, index))
     if isinstance(index, slice):

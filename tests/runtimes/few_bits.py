@@ -34,7 +34,7 @@ def widened(config: Any) -> Any:
 
 
 def load(name: str, bits: str, packed: bool = True) -> Any:
-    """A fresh model, as transformers quantises it while loading.
+    """A fresh model, as transformers quantizes it while loading.
 
     Parameters
     ----------
@@ -48,14 +48,14 @@ def load(name: str, bits: str, packed: bool = True) -> Any:
     model = _wide(name)
     with TemporaryDirectory() as folder:
         model.save_pretrained(folder)
-        quantised = transformers.AutoModelForImageTextToText.from_pretrained(
+        quantized = transformers.AutoModelForImageTextToText.from_pretrained(
             folder, quantization_config=BITS[bits], dtype=torch.float32, attn_implementation="eager"
         )
-    quantised.generation_config = model.generation_config
-    for module in quantised.modules():
+    quantized.generation_config = model.generation_config
+    for module in quantized.modules():
         if not packed and hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
-    return quantised.eval()
+    return quantized.eval()
 
 
 @cache

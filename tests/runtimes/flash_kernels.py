@@ -1,4 +1,4 @@
-"""What the functions of the flash-attn package compute, in plain PyTorch on the CPU, and how models come to use them.
+"""The functions of the flash-attn package in plain PyTorch on the CPU, and their installation into models.
 
 transformers' own code around them (masks, unpadding, packed sequences) runs as it is. Semantics are those that
 flash-attn documents: causality and windows count from the bottom right corner, and rows that see nothing give zeros.
@@ -79,7 +79,7 @@ def flash_attn_varlen_func(
 
 @contextmanager
 def installed(monkeypatch: Any):
-    """Let transformers find these kernels, whatever it looks for."""
+    """Let transformers find these kernels under any name that it looks up."""
     with monkeypatch.context() as patch:
         found = (flash_attn_func, flash_attn_varlen_func, None, utils._pad_input, utils._unpad_input)
         patch.setattr(utils, "_lazy_imports", lambda *args, **kwargs: found)

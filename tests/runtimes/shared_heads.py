@@ -31,7 +31,7 @@ METHODS = {
 
 
 def do(model: Any, name: str, method: str, mode: str) -> dict[str, Any]:
-    """Trim a model while it does something, and return what is to be compared."""
+    """Trim a model during a workload, and return the results to compare."""
     family = FAMILIES[name]
     samples = [family.sample(1, 9), family.sample(2, 14, seed=1), family.sample(0, 20, seed=2)]
     # Fewer than there are, so that the heads of one process may be chosen and those of the other not.

@@ -1,4 +1,4 @@
-"""Models with 8-bit and 4-bit weights: what is trimmed is the model as it was quantised."""
+"""Models with 8-bit and 4-bit weights are trimmed as they were quantized."""
 
 import pytest
 import torch
@@ -62,7 +62,7 @@ METHODS = {"layer ahead": PyramidDrop(layers=(2,), keep=(0.4,), positions="origi
 
 @pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("ranks_by", METHODS)
-def test_the_quantised_layer_ranks(bits, ranks_by):
+def test_the_quantized_layer_ranks(bits, ranks_by):
     """By the attention that transformers returns of layer 2."""
     model, family = shared("llava", bits, packed=False), FAMILIES["llava"]
     inputs = family.batch([family.sample(2, 9, seed=1)])
@@ -77,7 +77,7 @@ def test_the_quantised_layer_ranks(bits, ranks_by):
 
 
 @pytest.mark.parametrize("bits", BITS)
-def test_cuts_inside_quantised_layers_are_refused(bits):
+def test_cuts_inside_quantized_layers_are_refused(bits):
     heads = ((False, *[True] * 7),) * 4
     with pytest.raises(UnsupportedModelError, match=r"no plain q_proj.*heads=none"):
         trim(shared("llava", bits), YOPO(None, heads, None, 1.0))

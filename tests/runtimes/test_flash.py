@@ -93,7 +93,7 @@ def causal(family: Family, inputs):
 
 
 def both(name, method, work):
-    """What some work with the trimmed model gives with FlashAttention, and with SDPA."""
+    """Results of a workload on the trimmed model with FlashAttention, and with SDPA."""
     found = []
     for model in (flash(name), shared(name)):
         with torch.no_grad(), trim(model, method_called(method)) as run:
@@ -178,7 +178,7 @@ def test_right_padding_and_holes(method):
     both("llava", method, last)
 
 
-def test_the_kernel_gets_only_what_is_left():
+def test_the_kernel_gets_only_remaining_tokens():
     family, model = FAMILIES["llava"], flash("llava")
     one, other = family.sample(1, 9), family.sample(1, 12)
     flash_kernels.CALLS.clear()

@@ -1,4 +1,4 @@
-"""Adapters of PEFT: what is trimmed is the model with its adapter, and the adapter's methods go on working."""
+"""Adapters of PEFT: the model is trimmed with its adapter, and the methods of the adapter still work."""
 
 import copy
 
@@ -102,7 +102,7 @@ def test_keeping_everything_changes_no_bit(name, kind):
 
 @pytest.mark.parametrize("kind", ["lora", "causal-lm"])
 def test_a_bare_forward_pass(kind):
-    """With labels, which tell where the prompt ends."""
+    """With labels, which give the end of the prompt."""
     family, model = FAMILIES["llava"], adapted("llava", kind)
     inputs = family.batch([family.sample(1, 12)])
     labels = inputs["input_ids"].clone()
@@ -209,7 +209,7 @@ def test_an_adapter_that_is_put_in_while_the_model_is_trimmed():
     assert close(found, expected)
 
 
-def test_on_quantised_weights():
+def test_on_quantized_weights():
     """QLoRA."""
     base = few_bits.load("llava", "nf4")
     inputs = prompts(FAMILIES["llava"])
@@ -227,7 +227,7 @@ def test_on_quantised_weights():
 REFUSED = {
     "virtual tokens": lambda: peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4),
     "PREFIX_TUNING": lambda: peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4),
-    "counts from the end": lambda: peft.LoraConfig(
+    "counted from the end": lambda: peft.LoraConfig(
         task_type="CAUSAL_LM", target_modules=["q_proj"], alora_invocation_tokens=[5, 6]
     ),
 }
@@ -247,7 +247,7 @@ def test_adapters_that_do_more_are_refused(reason):
 def test_an_adapter_with_a_network_of_its_own_is_refused():
     model = adapted("llava")
     model.peft_config["default"].peft_type = peft.PeftType.XLORA
-    with pytest.raises(UnsupportedModelError, match=r"XLORA.*network of its own"):
+    with pytest.raises(UnsupportedModelError, match=r"XLORA.*separate network"):
         trim(model, FastV())
 
 

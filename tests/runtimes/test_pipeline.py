@@ -53,7 +53,7 @@ def conversations(pictures):
 
 @pytest.mark.parametrize("method", [ST3(), FastV(1, 0.1)], ids=["st3", "fastv"])
 @pytest.mark.parametrize("batch_size", [1, 2])
-def test_it_gives_what_the_trimmed_model_gives(method, batch_size, loaded, pictures, pipe):
+def test_it_equals_the_trimmed_model(method, batch_size, loaded, pictures, pipe):
     model, _ = loaded
     asked = conversations(pictures)
     with trim(model, method):

@@ -34,7 +34,7 @@ PROCESSES = 2
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
-    """What each process found."""
+    """Results of each process."""
     folder = tmp_path_factory.mktemp("sharded")
     for name in JOBS:
         shared(name).save_pretrained(folder / name)

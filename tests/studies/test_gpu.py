@@ -1,4 +1,4 @@
-"""The study for one CUDA device, tried out without one."""
+"""The study for one CUDA device, run without one."""
 
 import json
 from argparse import Namespace

@@ -1,4 +1,4 @@
-"""The scaling law: fits to the shipped data, and what follows from the law."""
+"""The scaling law: fits to the shipped data, and conclusions."""
 
 import pytest
 from hypothesis import given
@@ -68,7 +68,7 @@ def test_the_floor_is_not_determined_but_the_ratio_is():
     assert all(law.ratio == pytest.approx(4.7, abs=0.04) for law in fits)
 
 
-def test_a_law_is_fitted_exactly_to_what_it_predicts():
+def test_a_law_is_fitted_exactly_to_its_predictions():
     law = ScalingLaw(alpha=0.05, beta=0.03, amplitude=0.6, floor=0.1)
     points = [(n, t, law.error(n, t)) for n in (0.5, 2, 8) for t in (1, 30, 500)]
     found = fit(points, floor=0.1)

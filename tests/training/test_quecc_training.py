@@ -66,7 +66,7 @@ def test_an_interrupted_stage_ends_with_the_same_weights(stage, processor, expor
 
 @torch.no_grad()
 @pytest.mark.parametrize("tokens", [4, 16])
-def test_packed_questions_train_exactly_what_generation_under_quecc_computes(tokens, processor, exported, tmp_path):
+def test_packed_questions_train_as_generation_under_quecc_computes(tokens, processor, exported, tmp_path):
     """Loss of a packed row == loss of every question alone, on the exported model that `QueCC` trims."""
     learner = new_learner(exported, processor, tokens, 0)
     folder = tmp_path / "tiny-quecc"
@@ -111,7 +111,7 @@ def test_a_compressor_starts_as_the_mean_of_each_blocks_projected_features(proce
 
 
 @pytest.mark.slow
-def test_the_command_goes_on_and_exports_what_quecc_loads(exported, tmp_path, monkeypatch):
+def test_the_command_resumes_and_exports_a_model_that_quecc_loads(exported, tmp_path, monkeypatch):
     monkeypatch.setattr("training.reference.validation.MAX_NEW_TOKENS", 2)
     monkeypatch.setattr("training.reference.train_quecc.RECIPE", [replace(s, images=2, described=0.0) for s in RECIPE])
     folder = tmp_path / "export"

@@ -139,7 +139,7 @@ def test_batches_depend_on_the_step_alone(processor):
     assert not torch.equal(first.facts, other.facts)
 
 
-def test_patch_facts_name_what_lies_there():
+def test_patch_facts_name_the_objects_under_them():
     scene = generate_scene("train", 11, LEVELS["full"])
     facts = patch_facts(scene).reshape(GRID, GRID, len(PATCH_FACTS))
     for shape in scene.shapes:
@@ -161,7 +161,7 @@ def test_some_patches_keeps_all_shapes_in_order(processor):
 @pytest.mark.parametrize(
     "rearrange", [lambda model: deepen(model, 2), lambda model: raise_layers(model, 1)], ids=["deepen", "raise_layers"]
 )
-def test_silent_layers_leave_what_the_first_layers_computed(processor, rearrange):
+def test_silent_layers_keep_the_output_of_the_first_layers(processor, rearrange):
     learner = tiny_learner(processor)
     decoder = learner.model.model.language_model
     ids = torch.randint(7, 60, (1, 9), generator=torch.Generator().manual_seed(0))

@@ -1,1 +1,1 @@
-"""What every package may use: files, tables, units, labels and the environment."""
+"""Helpers for all packages: files, tables, units, labels, progress and the environment."""

@@ -1,4 +1,4 @@
-"""The stamp that every result carries."""
+"""Environment of a measurement, stored with every result."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ from vistrim._version import __version__
 
 
 def stamp() -> dict[str, Any]:
-    """Machine, versions and commit of a measurement."""
+    """Collect the machine, versions and commit of a measurement."""
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "processor": _processor(),
@@ -34,12 +34,12 @@ def stamp() -> dict[str, Any]:
 
 
 def command_line() -> str:
-    """The running ``vistrim`` command, as a shell takes it."""
+    """Return the current ``vistrim`` command line, quoted for a shell."""
     return shlex.join(["vistrim", *sys.argv[1:]])
 
 
 def _memory_gib() -> float | None:
-    # Windows has no sysconf.
+    # Not available on Windows.
     if not hasattr(os, "sysconf"):
         return None
     return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
@@ -57,7 +57,7 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    # An installed copy may lie inside a repository that is not its own.
+    # An installed package may be inside an unrelated repository.
     return _git("describe", "--always", "--dirty") if _git("ls-files", Path(__file__).name) else None
 
 

@@ -1,4 +1,4 @@
-"""Images from files, checked."""
+"""Reading and checking of image files."""
 
 import warnings
 from collections.abc import Sequence
@@ -9,10 +9,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from vistrim.errors import InputError
 
 MAX_ASPECT_RATIO = 100
-"""An image processor that scales the shorter side up would blow a longer strip up to billions of pixels."""
+"""Largest ratio of sides. Image processors that upscale the shorter side would make longer strips huge."""
 
 SIXTEEN_BITS = ("PNG", "PPM")
-"""Formats whose gray pixels have 16 bits where Pillow, some releases of it at least, unpacks them into 32."""
+"""Formats with 16-bit gray pixels, which some releases of Pillow read as 32-bit."""
 
 
 def read_images(paths: Sequence[Path]) -> list[Image.Image]:
@@ -21,13 +21,13 @@ def read_images(paths: Sequence[Path]) -> list[Image.Image]:
     Returns
     -------
     list of PIL.Image.Image
-        RGB, 8 bits per channel, turned upright; 16-bit gray is scaled down, and what is transparent shows white.
+        RGB with 8 bits per channel, in upright orientation. 16-bit gray is scaled down, and transparent areas are
+        white.
 
     Raises
     ------
     InputError
-        If a file does not exist, is no image, is damaged, too large or too narrow a strip, or has pixels of which it is
-        not known how bright they are.
+        If a file does not exist, is not an image, is damaged, too large or too narrow, or has no defined white value.
     """
     return [_read_image(path) for path in paths]
 
@@ -46,39 +46,39 @@ def _read_image(path: Path) -> Image.Image:
     except InputError:
         raise
     except PermissionError as error:
-        raise InputError(f"'{path}' may not be read: check its permissions") from error
+        raise InputError(f"'{path}' cannot be read: check its permissions") from error
     except UnidentifiedImageError as error:
         raise InputError(f"'{path}' is not an image: give a PNG, JPEG, WebP or other image file") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         limit = (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
         raise InputError(f"'{path}' has more than {limit} million pixels: scale it down first") from error
-    # Pillow's decoders raise nearly every type of exception for a damaged file.
+    # Pillow's decoders raise almost any exception type for damaged files.
     except Exception as error:
-        raise InputError(f"'{path}' is damaged or cut short ({error}): fetch or save it again") from error
+        raise InputError(f"'{path}' is damaged or incomplete ({error}): download or save it again") from error
     if max(image.size) > MAX_ASPECT_RATIO * min(image.size):
         raise InputError(
             f"'{path}' is a strip of {image.width} x {image.height} pixels: "
-            f"crop it until one side is at most {MAX_ASPECT_RATIO} times the other"
+            f"crop it so that one side is at most {MAX_ASPECT_RATIO} times the other"
         )
     return image
 
 
 def _check_depth(path: Path, file: Image.Image) -> None:
-    """Refuse pixels that have no fixed white: it may be 1.0, 255, 4095 or what is brightest."""
+    """Refuse pixel formats without a defined white value, which may be 1.0, 255, 4095 or the maximum."""
     if file.mode == "F" or (file.mode == "I" and file.format not in SIXTEEN_BITS):
         kind = "floating-point" if file.mode == "F" else "32-bit"
         raise InputError(
-            f"'{path}' has {kind} pixels, for which no value is known to be white: scale it to 8 or 16 bits per channel"
+            f"'{path}' has {kind} pixels, which have no defined white value: convert it to 8 or 16 bits per channel"
         )
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image of any mode of up to 16 bits to RGB, over a white ground where it is transparent.
+    """Convert an image of any mode with up to 16 bits to RGB, on a white background.
 
-    Pixels that are fully transparent have arbitrary colors, which are not to be seen.
+    Fully transparent pixels have arbitrary colors, which must not become visible.
     """
     if image.mode == "I" or image.mode.startswith("I;16"):
-        # Pillow itself clips at 255.
+        # Pillow itself clips values at 255.
         image = image.convert("I").point(lambda value: value * (1 / 257) + 0.5).convert("L")
     if not image.has_transparency_data:
         return image.convert("RGB")

@@ -1,4 +1,4 @@
-"""Labels of runs: of the untouched model, and shorter ones of methods, where there is no room for all parameters."""
+"""Labels of runs: for the untouched model, and short labels of methods where parameters do not fit."""
 
 import re
 from collections import Counter
@@ -9,14 +9,14 @@ from vistrim._utils.syntax import split_outside
 _PLUS = re.compile(r"\+")
 
 UNTOUCHED = "untouched"
-"""Stands where a method's notation stands otherwise."""
+"""Label of the untouched model, in place of the notation of a method."""
 
 
 def without_parameters(label: str) -> str:
-    """``fastervlm+vta`` for ``fastervlm:keep=0.5+vta``; that tokens keep their positions is still said."""
+    """Shorten ``fastervlm:keep=0.5+vta`` to ``fastervlm+vta``. Original positions are still mentioned."""
     try:
         parts = split_outside(label, _PLUS)
-    # A label need not be a notation.
+    # Labels are not always notations.
     except ValueError:
         parts = [label]
     name = "+".join(part.split(":")[0] for part in parts)
@@ -24,9 +24,9 @@ def without_parameters(label: str) -> str:
 
 
 def short_names(labels: Sequence[str], longest: int) -> dict[str, str]:
-    """A name of its own for each label: itself, or without parameters where it is longer than ``longest`` characters.
+    """Create a unique name for each label, without parameters if it is longer than ``longest`` characters.
 
-    Names that would be the same are numbered in the order of the labels.
+    Equal names are numbered in the order of the labels.
     """
     wanted = {label: label if len(label) <= longest else without_parameters(label) for label in labels}
     several = {name for name, count in Counter(wanted.values()).items() if count > 1}
@@ -34,6 +34,6 @@ def short_names(labels: Sequence[str], longest: int) -> dict[str, str]:
     names = {}
     for label, name in wanted.items():
         seen[name] += 1
-        # A label that is short enough is not renamed because a longer one was shortened to it.
+        # A short label is not renamed if a longer one was shortened to it.
         names[label] = f"{name} #{seen[name]}" if name in several and name != label else name
     return names

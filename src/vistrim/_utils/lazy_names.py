@@ -1,4 +1,4 @@
-"""Names of a package that are imported from its modules when they are first asked for."""
+"""Lazy imports of the public names of a package."""
 
 from collections.abc import Collection, Mapping
 from importlib import import_module
@@ -14,15 +14,15 @@ def find_lazily(
     Parameters
     ----------
     package : str
-        The package that is asked.
+        The package.
     name : str
-        What it is asked for.
+        The requested name.
     public : collection of str
-        The names that it has.
+        Public names of the package.
     homes : mapping of str to collection of str
-        Modules, and the names that come from each.
+        Names by the module that defines them.
     default : str
-        The module that all other names come from.
+        The module that defines all other names.
 
     Raises
     ------

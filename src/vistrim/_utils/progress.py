@@ -1,4 +1,4 @@
-"""How far a long piece of work is, on standard error and only where that is a terminal."""
+"""Progress display on standard error, if it is a terminal."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ if TYPE_CHECKING:
 
 
 class Advance(Protocol):
-    """To be told of progress: the bar's name, how much more is done, and optionally its new text."""
+    """Callback for progress: name of the bar, number of finished steps, and optionally a new text."""
 
     def __call__(self, name: str, by: float = 1, text: str | None = None) -> None:
-        """Move a bar."""
+        """Advance a bar."""
 
 
 @contextmanager
 def progress_bars(totals: Mapping[str, int], shown: bool = True) -> Iterator[Advance]:
-    """Show a bar for each part of the work.
+    """Show a progress bar for each part of the work.
 
     Parameters
     ----------
     totals : mapping
-        Steps of each bar, by its name.
+        Number of steps of each bar, by name.
     shown : bool
-        Whether to show them at all.
+        Whether to show the bars.
 
     Yields
     ------
@@ -53,17 +53,17 @@ def progress_bars(totals: Mapping[str, int], shown: bool = True) -> Iterator[Adv
 
 @contextmanager
 def live_view(shown: bool = True) -> Iterator[Callable[[Callable[[], RenderableType]], None]]:
-    """Show a view that is drawn anew when it is told to, and by no thread, which would take time from what is timed.
+    """Show a view that is redrawn only on request, not by a thread that would disturb timings.
 
     Parameters
     ----------
     shown : bool
-        Whether to show it at all.
+        Whether to show the view.
 
     Yields
     ------
     callable
-        To be given a function that makes the new view; it is called only where the view is shown.
+        Takes a function that creates the new view. The function is called only if the view is shown.
     """
     console = _terminal()
     if not (shown and console.is_terminal):
@@ -77,7 +77,7 @@ def live_view(shown: bool = True) -> Iterator[Callable[[Callable[[], RenderableT
 
 @contextmanager
 def spinner(text: str, shown: bool = True) -> Iterator[None]:
-    """Say what is being done, where it is not known how long it takes."""
+    """Show a text while work of unknown duration is running."""
     console = _terminal()
     if not (shown and console.is_terminal):
         yield

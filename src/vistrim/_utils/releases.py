@@ -1,4 +1,4 @@
-"""The transformers releases that vistrim supports, and the check that one of them is installed; neither imports it."""
+"""Supported releases of transformers, and the check of the installed one. Does not import transformers."""
 
 import re
 import sys
@@ -7,24 +7,24 @@ from importlib import metadata
 from vistrim.errors import UnsupportedReleaseError
 
 OLDEST, NEWEST = (5, 23), (5, 24)
-"""First and last minor release that the test suite runs with; pyproject.toml declares the same range."""
+"""First and last minor release that the test suite runs with. pyproject.toml declares the same range."""
 REQUIREMENT = f"transformers>={OLDEST[0]}.{OLDEST[1]},<{NEWEST[0]}.{NEWEST[1] + 1}"
 
 
 def release(version: str) -> tuple[int, int]:
-    """Major and minor number of a version; those of a development version are the ones that it leads to."""
+    """Return the major and minor number of a version. Development versions count as the release they precede."""
     found = re.match(r"(\d+)\.(\d+)", version)
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def installed() -> str:
-    """Version of transformers, asked of the module where it is imported, else of its distribution."""
+    """Return the version of transformers, from the module if it is imported, otherwise from its metadata."""
     module = sys.modules.get("transformers")
     if module is not None:
         return str(module.__version__)
     try:
         return metadata.version("transformers")
-    # A checkout on the path has no distribution.
+    # A source checkout on the path has no metadata.
     except metadata.PackageNotFoundError:
         import transformers
 
@@ -37,7 +37,7 @@ def check_release() -> None:
     Raises
     ------
     UnsupportedReleaseError
-        With the versions that were tested, and what to install.
+        If it was not tested. The message names the tested versions and the fix.
     """
     there = installed()
     if not OLDEST <= release(there) <= NEWEST:

@@ -1,4 +1,4 @@
-"""Results in a file that an interrupted run goes on with."""
+"""Resumable storage of results in a file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 from vistrim.errors import InUseError, ResumeError
 
 SETTINGS = "settings"
-"""The only key of the lines that say what the rows were made with; the first line is one of them."""
+"""The only key of lines with settings, such as the first line."""
 OTHERWISE = "give another --out, or delete it"
 
 T = TypeVar("T")
@@ -19,32 +19,33 @@ StoreT = TypeVar("StoreT", bound="Store[Any]")
 
 
 class Store(Generic[T]):
-    """Rows by key, one JSON object a line, which are only ever added to.
+    """Append-only file of rows by key, with one JSON object per line.
 
-    Once `put` returns, a kill no longer loses a row; a line that a kill cut short is dropped when the file is opened
-    again. As long as a store is open, no other process can open the same file.
+    After `put` returns, its rows survive a kill of the process. An incomplete last line is dropped when the file is
+    opened again. While a store is open, no other process can open the same file.
 
     Parameters
     ----------
     path : Path or None
-        The file; its folder is made where it is missing. None keeps the rows in memory only.
+        The file. Its folder is created if necessary. None: keep the rows in memory only.
     settings : mapping
-        What all rows of the file must share, as plain Python objects: model, versions, options. The file is made with
-        the first row.
+        Settings that all rows of the file share, as plain Python objects: model, versions, options. The file is created
+        with the first row.
     key : sequence of str
-        Names of the values that make up a row's key.
+        Names of the values that form the key of a row.
     decode : callable
-        Makes what is kept of a row, and raises TypeError or KeyError where it is none.
+        Converts a row to the stored value. Raises TypeError or KeyError for an invalid row.
 
     Attributes
     ----------
     rows : dict
-        Decoded rows by key; of several with the same key the last one.
+        Decoded rows by key. The last one if several have the same key.
 
     Raises
     ------
     ResumeError
-        If the file has rows with other settings (says which), is damaged, or another process has it open.
+        If the file has rows with different settings (the message names them), is damaged, or is open in another
+        process.
 
     Examples
     --------
@@ -58,7 +59,7 @@ class Store(Generic[T]):
     ) -> None:
         self.path, self.rows = path, dict[tuple[Any, ...], T]()
         self._names, self._decode, self._lock = tuple(key), decode, None
-        # JSON has no tuples: compare with what would be read again.
+        # Settings are compared as read from the file, and JSON has no tuples.
         self._settings: dict[str, Any] = json.loads(json.dumps(settings))
         self._written = False
         if path is None:
@@ -78,7 +79,7 @@ class Store(Generic[T]):
         self.close()
 
     def close(self) -> None:
-        """Let other processes open the file; the rows can still be read."""
+        """Release the file for other processes. The rows remain readable."""
         if self._lock is not None:
             self._lock.release()
 
@@ -88,7 +89,7 @@ class Store(Generic[T]):
         Raises
         ------
         ResumeError
-            If the file has rows for which one of them was another; says which.
+            If the file has rows with different values of them. The message names them.
         """
         new = {name: value for name, value in settings.items() if name not in self._settings}
         if differing := differences({**self._settings, **new}, settings):
@@ -99,7 +100,7 @@ class Store(Generic[T]):
 
     def put(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add rows, or replace those with the same key."""
-        # As they would be read again, tuples as lists.
+        # As read from the file, with lists instead of tuples.
         lines = [json.loads(json.dumps(row)) for row in rows]
         if lines:
             self._append(lines if self._written else [{SETTINGS: self._settings}, *lines])
@@ -137,19 +138,19 @@ class Store(Generic[T]):
 
 
 def check_settings(path: Path, settings: Mapping[str, Any]) -> None:
-    """Check settings against those of a file, if there is one, without opening it as a store.
+    """Compare settings with those of a file, if it exists, without opening it as a store.
 
     Parameters
     ----------
     path : Path
-        A store's file.
+        File of a store.
     settings : mapping
-        Some of its settings.
+        Some of the settings.
 
     Raises
     ------
     ResumeError
-        If one of them is not the file's; says which.
+        If one of them differs. The message names it.
     """
     if path.exists():
         with path.open("rb") as file:
@@ -159,7 +160,7 @@ def check_settings(path: Path, settings: Mapping[str, Any]) -> None:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Name the settings that are not as they were; empty if all are."""
+    """Describe the settings that have changed. Empty if none have."""
     return "; ".join(f"{key} {before.get(key)!r}, now {now[key]!r}" for key in now if before.get(key) != now[key])
 
 
@@ -168,7 +169,7 @@ def _damaged(path: Path, number: int) -> ResumeError:
 
 
 def _locked(path: Path) -> Any:
-    # Takes a while to import.
+    # Imported here because it is slow to import.
     from filelock import FileLock, Timeout
 
     lock = FileLock(path.with_name(f".{path.name}.lock"))
@@ -190,7 +191,7 @@ def _other_settings(path: Path | None, differing: str) -> ResumeError:
 
 
 def _whole_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """Read all lines, with their numbers, and cut off what a kill has left of the last one."""
+    """Read all lines with their numbers, and remove an incomplete last line."""
     if not path.exists():
         return []
     content = path.read_bytes()

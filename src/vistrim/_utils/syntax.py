@@ -1,4 +1,4 @@
-"""Text with quotes and square brackets: where to cut it, and how to quote a piece of it."""
+"""Splitting and quoting of text with double quotes and square brackets."""
 
 import re
 from re import Pattern
@@ -13,7 +13,7 @@ def split_outside(text: str, separator: Pattern[str]) -> list[str]:
     Raises
     ------
     ValueError
-        If a quote or bracket is not closed, or a bracket closes none.
+        If a quote or bracket is not closed, or a closing bracket has no opening one.
     """
     pieces, start, at, depth = [], 0, 0, 0
     while at < len(text):
@@ -37,12 +37,12 @@ def split_outside(text: str, separator: Pattern[str]) -> list[str]:
 
 
 def quote(text: str) -> str:
-    """Put text in double quotes; backslashes stand before quotes and backslashes in it."""
+    """Put text in double quotes, and escape quotes and backslashes in it."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 
 
 def unquote(text: str) -> str | None:
-    """Take the double quotes off a text that is all in them; None: it is not."""
+    """Remove the double quotes around a text. None: it is not fully quoted."""
     quoted = QUOTED.fullmatch(text)
     return None if quoted is None else _ESCAPED.sub(r"\1", quoted[1])

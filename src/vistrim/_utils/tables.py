@@ -1,4 +1,4 @@
-"""Tables of finished text, for the terminal and for Markdown."""
+"""Tables of formatted text for the terminal and Markdown."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of finished text.
+    """A table of formatted text.
 
     Attributes
     ----------
     title : str
     columns : tuple of str
-        Headings; the first column is text, the others are numbers.
+        Headings. The first column is text, the others are numbers.
     rows : list of tuple of str
         Cells.
     flagged : frozenset of (int, int)
-        Row and column of the cells that stand for bad news: bold in Markdown, red in the terminal.
+        Row and column of highlighted cells: bold in Markdown, red in the terminal.
     """
 
     title: str
@@ -31,13 +31,13 @@ class Table:
     flagged: frozenset[tuple[int, int]] = frozenset()
 
     def markdown(self) -> str:
-        """As Markdown."""
+        """Format as Markdown."""
         align = ["---", *["---:"] * (len(self.columns) - 1)]
-        lines = (_line(cells) for cells in (self.columns, align, *self._emphasised()))
+        lines = (_line(cells) for cells in (self.columns, align, *self._emphasized()))
         return "\n".join([f"### {self.title}", "", *lines])
 
     def text(self) -> str:
-        """As plain text, in columns."""
+        """Format as plain text in columns."""
         widths = [max(map(len, cells)) for cells in zip(self.columns, *self.rows, strict=True)]
         lines = [self.title]
         for first, *others in (self.columns, *self.rows):
@@ -46,7 +46,7 @@ class Table:
         return "\n".join(lines)
 
     def __rich__(self) -> RichTable:
-        """In the terminal: numbers to the right and never wrapped, flagged cells in red."""
+        """Format for rich: numbers right-aligned and not wrapped, flagged cells in red."""
         from rich.table import Table as RichTable
         from rich.text import Text
 
@@ -58,7 +58,7 @@ class Table:
             shown.add_row(*cells)
         return shown
 
-    def _emphasised(self) -> Iterator[list[str]]:
+    def _emphasized(self) -> Iterator[list[str]]:
         for i, row in enumerate(self.rows):
             yield [f"**{cell}**" if (i, j) in self.flagged else cell for j, cell in enumerate(row)]
 

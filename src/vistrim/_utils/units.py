@@ -1,8 +1,8 @@
-"""Bytes and seconds as text."""
+"""Formatting of bytes and seconds."""
 
 
 def bytes_text(n: float) -> str:
-    """As bytes, KiB, MiB or GiB."""
+    """Format as bytes, KiB, MiB or GiB."""
     for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
         if n >= size:
             return f"{n / size:.2f} {unit}"
@@ -10,10 +10,10 @@ def bytes_text(n: float) -> str:
 
 
 def seconds_text(seconds: float) -> str:
-    """To three digits, below a second in milliseconds."""
+    """Format with three digits, in milliseconds below one second."""
     if seconds == 0:
         return "0 ms"
-    # What would round to 1000 ms is a second.
+    # Values that round to 1000 ms are shown as 1 s.
     if abs(seconds) >= 0.9995:
         return f"{_three_digits(seconds)} s"
     return f"{_three_digits(1e3 * seconds)} ms"

@@ -1,4 +1,4 @@
-"""The trimmed model against the untouched one, on the same inputs and with the same clocks."""
+"""The trimmed model compared with the untouched model, on the same inputs and with the same timers."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -13,7 +13,7 @@ from vistrim.engine.wrappers import without_adapter
 from vistrim.methods import Method
 
 WARM_UP = -1
-"""Stands for the number of a round."""
+"""Round number of the warm-up."""
 
 Side = Literal["untouched", "trimmed"]
 
@@ -27,8 +27,8 @@ class Measured:
     tokens : list of int
         The generated tokens.
     prefill_seconds : float
-        From the encoded images to the first token, a method's own work and its guide's included. 0 if a method's guide
-        has answered alone.
+        From the encoded images to the first token, including the work of the method and its guide model. 0 if the guide
+        model answered alone.
     decode_seconds_per_token : float or None
         Mean wall time per decoding step; None if there was none.
     total_seconds : float
@@ -91,22 +91,22 @@ def compare(
     streamer: Callable[[Side], Any] | None = None,
     **generate: Any,
 ) -> Comparison:
-    """Generate with the untouched and with the trimmed model in turn, after one short untimed run of each.
+    """Generate with the untouched and the trimmed model in turn, after one short untimed run of each.
 
-    The order rotates: the trimmed model begins every second pair.
+    The order alternates: the trimmed model is first in every second pair.
 
     Parameters
     ----------
     model : PreTrainedModel
-        A model that `vistrim.trim` takes, not being trimmed now.
+        A model that `vistrim.trim` accepts, not being trimmed.
     inputs : Mapping
         One sample, as the processor returns it, on the model's device.
     method : Method
-        How to trim.
+        Method of the trimmed side.
     repeats : int
         Pairs of runs.
     streamer : callable, optional
-        Asked for a streamer for each side of the first pair; may return None.
+        Returns a streamer, or None, for each side of the first pair.
     **generate
         Further arguments of ``model.generate``, such as ``max_new_tokens``.
 
@@ -117,7 +117,7 @@ def compare(
     Raises
     ------
     UnsupportedModelError, UnsupportedGenerationError
-        If the model cannot be trimmed (this way).
+        If the model or the generation settings are not supported.
     ValueError
         If the method's parameters do not fit the model, the inputs hold several samples or ``repeats`` is
         below 1.
@@ -132,10 +132,10 @@ def compare(
     def run(label: str, number: int, **changed: Any) -> tuple[Measured, TrimReport | None]:
         side = cast(Side, label)
         shown = {"streamer": streamer(side)} if streamer is not None and number == 0 else {}
-        # The report tells what the trimmed model holds, and a guide that may answer alone returns no dictionary.
+        # The report has the KV bytes of the trimmed model, and a guide model that answers alone returns no dictionary.
         returns = {"return_dict_in_generate": side == "untouched"}
         timed = time_generation(model, spec, sides[side], inputs, **generate | shown | returns | changed)
-        # Not the output: its cache would take memory from the next run.
+        # The output is dropped: its cache would take memory from the next run.
         return _measured(timed, inputs), timed.report
 
     for side in sides:

@@ -1,4 +1,4 @@
-"""Pictures of the visual tokens that each stage kept."""
+"""Images that show the visual tokens that each stage kept."""
 
 import math
 from collections.abc import Sequence
@@ -10,10 +10,11 @@ from PIL import Image, ImageDraw, ImageFont, ImageStat
 from torch import Tensor
 
 from vistrim.core.layout import Grid
-from vistrim.engine.report.trace import TokenGroup, Trace
+from vistrim.engine.report.token_groups import TokenGroup
+from vistrim.engine.report.trace import Trace
 
 PANEL = 288
-"""Pixels that the longer side of a panel is brought near to; every patch gets a whole number of them."""
+"""Approximate longer side of a panel, in pixels; every patch gets a whole number of pixels."""
 MAX_COLUMNS = 5
 GAP = 14
 TITLE_SIZE = 17
@@ -26,7 +27,7 @@ GRID_OPACITY = 45
 
 
 def image_as_seen(pixels: Tensor, image_processor: Any) -> Image.Image:
-    """Undo the image processor's normalisation: the picture that the vision tower was given.
+    """Undo the image processor's normalization: the image as the vision tower received it.
 
     Parameters
     ----------
@@ -46,7 +47,7 @@ def image_as_seen(pixels: Tensor, image_processor: Any) -> Image.Image:
         If ``pixels`` has another shape.
     """
     if pixels.dim() != 3 or pixels.shape[0] != 3:
-        raise ValueError(f"pixels of shape {tuple(pixels.shape)} are no image: give [3, height, width]")
+        raise ValueError(f"pixels of shape {tuple(pixels.shape)} are not an image: give [3, height, width]")
     values = pixels.detach().to("cpu", torch.float32)
     if getattr(image_processor, "do_normalize", False):
         mean, std = (torch.tensor(v).view(3, 1, 1) for v in (image_processor.image_mean, image_processor.image_std))
@@ -59,7 +60,7 @@ def image_as_seen(pixels: Tensor, image_processor: Any) -> Image.Image:
 def draw_overlay(
     image: Image.Image, grid: Grid, stages: Sequence[tuple[str, Sequence[int]]], title: str = "original"
 ) -> Image.Image:
-    """Draw an image next to what each stage kept of it: kept patches as they are, the others grey and dark.
+    """Draw an image next to the patches that each stage kept of it; the other patches are gray and dark.
 
     Parameters
     ----------
@@ -99,18 +100,18 @@ def draw_overlay(
 
 @dataclass(frozen=True)
 class Region:
-    """A grid of visual tokens, and what it shows.
+    """A grid of visual tokens, and the image that it covers.
 
     Attributes
     ----------
     name : str
-        Which image, or which part of one.
+        Name of the image, or of the part of one.
     image : PIL.Image.Image
-        What the tokens lie over.
+        The image that the tokens cover.
     grid : tuple of int
         Rows and columns.
     tokens : sequence of int or None
-        The sample's visual token in each cell, in raster order; None where it is one that cannot be removed.
+        The sample's visual token in each cell, in raster order; None for a token that cannot be removed.
     """
 
     name: str
@@ -120,7 +121,7 @@ class Region:
 
 
 def draw_regions(trace: Trace, regions: Sequence[Region], sample: int = 0) -> Image.Image:
-    """Draw what each prefill stage of a generation kept, one region under the other.
+    """Draw the tokens that each prefill stage of a generation kept, one region below the other.
 
     Parameters
     ----------
@@ -154,7 +155,7 @@ def draw_regions(trace: Trace, regions: Sequence[Region], sample: int = 0) -> Im
 
 
 def draw_trace(trace: Trace, images: Sequence[Image.Image], sample: int = 0) -> Image.Image:
-    """Draw what each prefill stage of a generation kept of a sample's images, one image under the other.
+    """Draw the tokens that each prefill stage of a generation kept of a sample's images, one image below the other.
 
     Parameters
     ----------
@@ -173,7 +174,7 @@ def draw_trace(trace: Trace, images: Sequence[Image.Image], sample: int = 0) -> 
     Raises
     ------
     ValueError
-        If the sample's visual tokens are not one grid per image; `vistrim.analysis.regions_of` knows of tiles.
+        If the sample's visual tokens are not one grid per image; `vistrim.analysis.regions_of` handles tiles.
     """
     return draw_regions(trace, whole_images(trace, images, sample), sample)
 
@@ -191,22 +192,22 @@ def whole_images(trace: Trace, images: Sequence[Image.Image], sample: int = 0) -
 
 
 def region_of(name: str, image: Image.Image, group: TokenGroup) -> Region:
-    """The region of a group of tokens that has a grid, over what it shows."""
+    """The region of a group of tokens that has a grid, over its image."""
     assert group.grid is not None
     at = dict(zip(group.cells, group.tokens, strict=True))
     return Region(name, image, group.grid, [at.get(cell) for cell in range(group.grid[0] * group.grid[1])])
 
 
 def image_name(number: int, of: int) -> str:
-    """Which of several images, counted from 1; "image" if there is one."""
+    """Name of one of several images, counted from 1; "image" if there is only one."""
     return f"image {number + 1}" if of > 1 else "image"
 
 
 def _fogged(image: Image.Image) -> Image.Image:
-    """Grey, and nearly one tone: a dark one over bright images and a bright one over dark images."""
-    grey = image.convert("L")
-    tone = DARK_FOG if ImageStat.Stat(grey).mean[0] > 100 else BRIGHT_FOG
-    return Image.blend(grey.convert("RGB"), Image.new("RGB", image.size, tone), FOG)
+    """Gray with low contrast: dark for bright images and bright for dark images."""
+    gray = image.convert("L")
+    tone = DARK_FOG if ImageStat.Stat(gray).mean[0] > 100 else BRIGHT_FOG
+    return Image.blend(gray.convert("RGB"), Image.new("RGB", image.size, tone), FOG)
 
 
 def _kept_mask(grid: Grid, kept: Sequence[int]) -> Image.Image:
@@ -220,7 +221,7 @@ def _kept_mask(grid: Grid, kept: Sequence[int]) -> Image.Image:
 
 
 def _draw_grid(panel: Image.Image, mask: Image.Image, cell: int) -> None:
-    """Draw thin lines between patches, and the outline of what was kept."""
+    """Draw thin lines between patches, and the outline of the kept patches."""
     lines = Image.new("L", panel.size, 0)
     draw = ImageDraw.Draw(lines)
     for row in range(1, mask.height):

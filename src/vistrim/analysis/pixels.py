@@ -1,4 +1,4 @@
-"""The pictures among a model's inputs."""
+"""The images among a model's inputs."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 from torch import Tensor
 
 NAMES = ("pixel_values", "pixel_values_images")
-"""Video-LLaVA has the second."""
+"""Video-LLaVA uses the second name."""
 
 
 def pixels_of(inputs: Mapping[str, Any]) -> Tensor | None:
-    """Pictures ``[pictures, 3, height, width]`` of a single prompt; None if patches are all that there is."""
+    """Images ``[images, 3, height, width]`` of a single prompt; None if the inputs have only patches."""
     for name in NAMES:
         pixels = inputs.get(name)
         if isinstance(pixels, Tensor) and pixels.dim() >= 4 and pixels.shape[-3] == 3:

@@ -1,4 +1,4 @@
-"""Where the visual tokens of a prompt lie on its images, whole or cut into tiles."""
+"""Positions of a prompt's visual tokens on its images, whole or cut into tiles."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -14,29 +14,29 @@ from vistrim.engine.report.trace import Trace
 
 
 def regions_of(processor: Any, inputs: Mapping[str, Any], images: Sequence[Image.Image], trace: Trace) -> list[Region]:
-    """Find the grids of a prompt's visual tokens, and what each shows.
+    """Find the grids of a prompt's visual tokens, and the image that each covers.
 
     Parameters
     ----------
     processor
         As `vistrim.load` returns it.
     inputs : mapping
-        What the processor made of the prompt; of one sample.
+        Processor output for the prompt, one sample.
     images : sequence of PIL.Image.Image
         The prompt's images as they were given to the processor.
     trace : Trace
-        Trace of a generation from them: ``report.trace`` of `vistrim.trim` with ``trace=True``.
+        Trace of a generation from these inputs: ``report.trace`` of `vistrim.trim` with ``trace=True``.
 
     Returns
     -------
     list of Region
-        For each image: all of it, or its overview and its tiles put together. They are shown as the model saw them,
-        where the processor returns pictures; otherwise as they were given.
+        For each image: the whole image, or its overview and the mosaic of its tiles. They are shown as the model saw
+        them if the processor returns images, and otherwise as they were given.
 
     Raises
     ------
     ValueError
-        If visual tokens form no grids, or it is not known where they lie.
+        If visual tokens form no grids, or their positions are not known.
     """
     groups = trace.samples[0].groups
     tiled = {group.image for group in groups if group.part == "tiles"}
@@ -48,30 +48,28 @@ def regions_of(processor: Any, inputs: Mapping[str, Any], images: Sequence[Image
             for group in groups
             if group.image == number and group.part in ("overview", "tiles")
         ]
-    pictures = _as_seen(processor, inputs)
+    seen = _as_seen(processor, inputs)
     if len(groups) == len(images):
-        return whole_images(trace, pictures if len(pictures) == len(images) else images)
-    return _tiled(processor, pictures, images, trace)
+        return whole_images(trace, seen if len(seen) == len(images) else images)
+    return _tiled(processor, seen, images, trace)
 
 
 def _as_seen(processor: Any, inputs: Mapping[str, Any]) -> list[Image.Image]:
-    """The pictures that the vision tower was given, without what pads them to the largest."""
+    """The images that the vision tower received, without the padding to the largest one."""
     pixels, sizes = pixels_of(inputs), inputs.get("image_sizes")
     if pixels is None:
         return []
     found = list(pixels)
     if sizes is not None and len(sizes) == len(found):
-        found = [picture[:, :height, :width] for picture, (height, width) in zip(found, sizes.tolist(), strict=True)]
-    return [image_as_seen(picture, processor.image_processor) for picture in found]
+        found = [image[:, :height, :width] for image, (height, width) in zip(found, sizes.tolist(), strict=True)]
+    return [image_as_seen(image, processor.image_processor) for image in found]
 
 
-def _tiled(
-    processor: Any, pictures: Sequence[Image.Image], images: Sequence[Image.Image], trace: Trace
-) -> list[Region]:
-    parts = whole_images(trace, pictures)
+def _tiled(processor: Any, seen: Sequence[Image.Image], images: Sequence[Image.Image], trace: Trace) -> list[Region]:
+    parts = whole_images(trace, seen)
     tiles = find_tiles(processor, images)
     if len(tiles) != len(parts):
-        raise ValueError(f"{len(parts)} pictures were encoded, not the {len(tiles)} tiles of the images")
+        raise ValueError(f"{len(parts)} images were encoded, but the prompt's images have {len(tiles)} tiles")
     of_image = defaultdict(list)
     for number, tile in enumerate(tiles):
         of_image[tile.image].append(number)
@@ -95,7 +93,7 @@ def _tiled(
 
 
 def _joined(name: str, rows: Sequence[Sequence[Region]]) -> Region:
-    """Equally large regions as one."""
+    """Join regions of equal size into one."""
     high, wide = rows[0][0].grid
     width, height = rows[0][0].image.size
     image = Image.new("RGB", (width * len(rows[0]), height * len(rows)))

@@ -1,4 +1,4 @@
-"""Where the tiles that a processor cuts images into lie: found by giving it images whose colors are coordinates."""
+"""Positions of the tiles that a processor cuts images into, found with images whose colors encode coordinates."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,19 +12,19 @@ from vistrim.analysis.pixels import pixels_of
 from vistrim.prompting import format_prompts
 
 NEAR = 0.05
-"""Shares of a side that are taken for the same place: colors have 256 steps, and resizing blurs borders."""
+"""Tolerance for equal positions, as a share of a side: colors have 256 steps, and resizing blurs borders."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A part of an image that the vision tower sees by itself, or all of it.
+    """A part of an image, or the whole image, that the vision tower encodes separately.
 
     Attributes
     ----------
     image : int
         Number of the image.
     left, top, width, height : float
-        Shares of the image's width and height. What was padded lies outside.
+        Shares of the image's width and height. Padding lies outside of them.
     """
 
     image: int
@@ -35,7 +35,7 @@ class Tile:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it shows the whole image."""
+        """Whether the tile is the whole image."""
         edges = (self.left, self.top, 1 - self.width, 1 - self.height)
         return all(abs(edge) < NEAR for edge in edges)
 
@@ -46,7 +46,7 @@ def find_tiles(processor: Any, images: Sequence[Image.Image]) -> list[Tile]:
     Raises
     ------
     ValueError
-        If the processor does not return pictures, or one shows no image.
+        If the processor does not return images, or a tile belongs to no known image.
     """
     found: dict[int, Tile] = {}
     tiles = 0
@@ -54,19 +54,19 @@ def find_tiles(processor: Any, images: Sequence[Image.Image]) -> list[Tile]:
         shown = [_coordinates(image.size) if i == number else _black(image.size) for i, image in enumerate(images)]
         pixels = pixels_of(format_prompts(processor, [""], [shown]))
         if pixels is None:
-            raise ValueError("its processor does not return pictures")
+            raise ValueError("the model's processor does not return images")
         tiles = len(pixels)
         for place, tile in enumerate(pixels):
             box = _box(np.asarray(image_as_seen(tile, processor.image_processor)).astype(float) / 255)
             if box is not None:
                 found[place] = Tile(number, *box)
     if len(found) != tiles:
-        raise ValueError("it is not known which image each tile belongs to")
+        raise ValueError("the processor's tiles could not be assigned to images")
     return [found[place] for place in range(tiles)]
 
 
 def arrange(tiles: Sequence[Tile]) -> list[list[int]] | None:
-    """Rows of the numbers of equally large tiles that fill a rectangle; None if they do not."""
+    """Indices of equally large tiles, row by row, if they fill a rectangle; None otherwise."""
     left, top = min(tile.left for tile in tiles), min(tile.top for tile in tiles)
     width, height = (float(np.median([getattr(tile, side) for tile in tiles])) for side in ("width", "height"))
     places = {
@@ -80,7 +80,7 @@ def arrange(tiles: Sequence[Tile]) -> list[list[int]] | None:
 
 
 def _coordinates(size: tuple[int, int]) -> Image.Image:
-    """Red grows from left to right and green from top to bottom; blue tells it from padding."""
+    """Red grows from left to right and green from top to bottom; blue distinguishes the image from padding."""
     across, down = (255 * (np.arange(side) + 0.5) / side for side in size)
     pixels = np.full((size[1], size[0], 3), 255.0)
     pixels[..., 0], pixels[..., 1] = across[None, :], down[:, None]
@@ -92,7 +92,7 @@ def _black(size: tuple[int, int]) -> Image.Image:
 
 
 def _box(pixels: np.ndarray) -> tuple[float, float, float, float] | None:
-    """Left, top, width and height of what a picture of coordinates ``[height, width, 3]`` shows."""
+    """Left, top, width and height of the part that an image of coordinates ``[height, width, 3]`` shows."""
     shows = pixels[..., 2] > 0.9
     if shows.sum() < 4:
         return None
@@ -104,7 +104,7 @@ def _box(pixels: np.ndarray) -> tuple[float, float, float, float] | None:
 
 
 def _line(place: np.ndarray, value: np.ndarray, length: int) -> tuple[float, float]:
-    """Where a straight line through values at pixels begins, and how far it goes over all pixels."""
+    """Start and extent, over all pixels, of a straight line fitted to the values at some pixels."""
     if np.ptp(place) == 0:
         return float(value.mean()), 1e-9
     slope, start = np.polyfit(place + 0.5, value, 1)

@@ -1,1 +1,1 @@
-"""Speed and memory, untouched against trimmed, next to what is possible at most."""
+"""Speed and memory of the untouched and the trimmed model, with speed-up bounds."""

@@ -1,4 +1,4 @@
-"""``vistrim.bench``: what trimming gains in time and memory, next to what it could gain at most."""
+"""``vistrim.bench``: time and memory of the untouched and the trimmed model, with speed-up bounds."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class Benchmark:
     rows : list of Row
         Medians over the rounds, in seconds, of the untouched model and each method; speed-ups with their bounds.
     runs : list of Run
-        Every single run behind them.
+        All runs of all rounds.
     settings : dict
-        What was measured.
+        Model, prompt sizes, dtype, attention kernel, device and number of rounds.
     random_weights : bool
-        Whether the model was made with random weights, so that its answers mean nothing.
+        Whether the model has random weights, so that its answers are meaningless.
     """
 
     rows: list[Row]
@@ -47,7 +47,12 @@ class Benchmark:
     random_weights: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, with the machine and versions, as plain Python objects."""
+        """Return all rows and runs, with the machine and versions, as plain Python objects.
+
+        Returns
+        -------
+        dict
+        """
         return {
             "environment": stamp(),
             "settings": self.settings,
@@ -83,52 +88,57 @@ def bench(
     out: Path | str | None = None,
     progress: bool = True,
 ) -> Benchmark:
-    """Measure the untouched model against trimming methods, in turns: time of each phase, KV cache, memory.
+    """Measure trimming methods against the untouched model: time of each phase, KV cache and memory.
+
+    The untouched model and all methods take turns in every round.
 
     Parameters
     ----------
     model : PreTrainedModel or str
-        A model that `vistrim.trim` takes; or the name of a shape (a key of ``vistrim.benchmark.shapes.SHAPES``), which
-        is made with random weights, of a reference model, a local directory or a Hugging Face id.
-    methods : sequence of Method, or mapping of str to Method
-        A mapping gives them labels of its own. The untouched model is always measured, too.
+        A loaded model that `vistrim.trim` accepts; or the name of a shape (a key of
+        ``vistrim.benchmark.shapes.SHAPES``), which gets random weights, of a reference model, a local directory or a
+        Hugging Face id.
+    methods : sequence of Method or str, or mapping of str to Method or str
+        Methods, as objects or in the notation. The keys of a mapping are labels. The untouched model is always
+        measured, too.
     inputs : mapping, optional
-        Of a model that is given: a batch of samples that are alike, as the processor returns them, on its device.
+        For a loaded model only: a batch of similar samples as the processor returns them, on the model's device.
     layers, hidden : int, optional
-        Decoder layers and width of a named shape; by default the real model's.
+        Decoder layers and hidden size of a named shape; those of the real model by default.
     distinct_layers : int, optional
-        Decoder layers of a named shape with weights of their own; the others use the same again. By default all.
+        Decoder layers of a named shape that have their own weights; the others share these. All by default.
     batch : int
-        Samples of a named model.
+        Samples per batch of a named model.
     visual_tokens, text_tokens : int
-        Of each sample of a named model; by default the visual tokens of one usual image.
+        Tokens of each sample of a named model; the visual tokens of one typical image by default.
     new_tokens : int
         Tokens generated per sample.
     dtype, attn, device : str
-        Number type, attention kernel and device of a named model.
+        Dtype, attention kernel and device of a named model.
     repeat : int
-        Rounds, in each of which every method generates once, in an order that rotates.
+        Rounds. In each round, every method generates once, in an order that rotates.
     out : path, optional
-        Folder that keeps every complete round, in ``runs.jsonl``: a benchmark that was interrupted goes on from it. By
-        default runs are kept in memory only.
+        Folder in which every complete round is saved, in ``runs.jsonl``. An interrupted benchmark resumes from it. By
+        default, runs are kept in memory only.
     progress : bool
-        Whether to show what is known so far on standard error, where that is a terminal.
+        Whether to show preliminary tables on standard error, if that is a terminal.
 
     Returns
     -------
     Benchmark
-        Times, speed-ups next to the bounds that FLOPs and bytes set, KV bytes and peak memory.
+        Times, speed-ups with their bounds by FLOPs and bytes, KV bytes and peak memory.
 
     Raises
     ------
     TypeError
-        If a model is given without inputs, or a named one with inputs.
+        If a loaded model is given without inputs, or a named one with inputs.
     BenchmarkError
-        If there is no such shape, prompt or attention kernel, too little memory, or a generation cannot be measured.
+        If the shape, prompt or attention kernel is not available, memory is too small, or a generation cannot be
+        measured.
     UnsupportedModelError, UnsupportedGenerationError
-        If the model cannot be trimmed (this way).
+        If the model or the generation settings are not supported.
     LoadError
-        If a checkpoint, dtype or device is not to be had.
+        If a checkpoint, dtype or device is not available.
     ValueError
         If a method's parameters do not fit the model, or two methods are the same.
     ResumeError
@@ -143,7 +153,7 @@ def bench(
     folder = None if out is None else Path(out)
     if isinstance(model, str):
         if inputs is not None:
-            raise TypeError("inputs go with a loaded model: leave them out for one that is named")
+            raise TypeError("inputs are only for a loaded model: leave them out for a named one")
         wanted = Wanted(
             model, layers, hidden, distinct_layers, batch, visual_tokens, text_tokens, new_tokens, dtype, attn, device
         )
@@ -179,7 +189,7 @@ def _measured(
 
 @contextmanager
 def _generating_to_the_end(model: Any) -> Iterator[None]:
-    """Let a model of the caller's generate greedily and to the end for a while."""
+    """Make the caller's model generate greedily and to the full length, and restore its settings on exit."""
     own = model.generation_config
     pad = own.pad_token_id if own.pad_token_id is not None else 0
     generate_to_the_end(model, pad)

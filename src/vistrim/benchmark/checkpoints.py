@@ -1,4 +1,4 @@
-"""Checkpoints as subjects: their own weights, noise for pictures, and a text of exactly the length asked for."""
+"""Checkpoints as subjects: their own weights, images of noise, and a text of exactly the requested length."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,10 +8,10 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
+from vistrim.benchmark.images import impossible
 from vistrim.benchmark.inputs import visual_tokens
 from vistrim.benchmark.memory import Needs, needs
 from vistrim.benchmark.memory_limit import check_memory
-from vistrim.benchmark.pictures import impossible
 from vistrim.benchmark.subject import Wanted
 from vistrim.benchmark.weights import generate_to_the_end, use_kernel
 from vistrim.engine import describe
@@ -20,40 +20,40 @@ from vistrim.loading import building_error, fingerprint, load, load_config, load
 from vistrim.prompting import check_context, format_prompts, prompt_format
 
 WIDTH, HEIGHT = 1024, 768
-"""Pixels of a picture, before the processor takes it."""
+"""Pixels of an image, before the processor resizes it."""
 FILLERS = (" describe", " the", " picture", " a", ".")
-"""Words that make a text longer; between them, they reach any length with every tokenizer known."""
+"""Words that make a text longer; together, they reach any length with every known tokenizer."""
 
 
 def make_from_checkpoint(wanted: Wanted, device: torch.device) -> tuple[Any, dict[str, Tensor], dict[str, str]]:
-    """Load a checkpoint and make prompts for it, with its own processor.
+    """Load a checkpoint and make prompts for it with its own processor.
 
     Parameters
     ----------
     wanted : Wanted
-        ``model`` is what `vistrim.load` takes.
+        Request; its ``model`` is a name for `vistrim.load`.
     device : torch.device
-        Where it will be.
+        Device of the model.
 
     Returns
     -------
     model : PreTrainedModel
     inputs : dict of str to Tensor
     details : dict of str to str
-        What tells its weights from others, whose results must not be mixed with theirs; what each sample is shown; the
-        format of its prompts.
+        Fingerprint of the weights, so that results of different weights are not mixed; images of each sample; format of
+        the prompts.
 
     Raises
     ------
     BenchmarkError
-        If it is to be scaled, if its processor makes no such prompt, or if there is too little memory.
+        If scaling is requested, the processor cannot make such a prompt, or memory is too small.
     LoadError, UnsupportedModelError, PromptError
         If it cannot be loaded or trimmed, or the prompt outgrows its context.
     """
     scaled = [name for name in ("layers", "hidden", "distinct_layers") if getattr(wanted, name) is not None]
     if scaled:
         names = " and ".join(f"--{name.replace('_', '-')}" for name in scaled)
-        raise BenchmarkError(f"{wanted.model} is a checkpoint, which cannot be scaled: leave out {names}")
+        raise BenchmarkError(f"{wanted.model} is a checkpoint and cannot be scaled: leave out {names}")
     processor = load_processor(wanted.model)
     config = load_config(wanted.model)
     dtype = resolve_dtype(wanted.dtype)
@@ -61,16 +61,16 @@ def make_from_checkpoint(wanted: Wanted, device: torch.device) -> tuple[Any, dic
         dtype = config.dtype or config.get_text_config().dtype or torch.float32
     sized = _without_weights(config, dtype, wanted.attn)
 
-    inputs, pictures = _prompts(sized, processor, wanted)
+    inputs, images = _prompts(sized, processor, wanted)
     check_context(sized, inputs, wanted.new_tokens)
-    # What quantised weights take is not known before they are loaded.
+    # The size of quantized weights is not known before they are loaded.
     if getattr(config, "quantization_config", None) is None:
         check_memory(wanted, device, _needs_of(sized, inputs), {"batch": range(1, wanted.batch)})
     model, _ = load(wanted.model, dtype=wanted.dtype, device=str(device))
     use_kernel(model, wanted.attn)
     pad = processor.tokenizer.pad_token_id
     generate_to_the_end(model, processor.tokenizer.eos_token_id or 0 if pad is None else pad)
-    details = {"weights": fingerprint(model, processor), "pictures": pictures, "prompts": prompt_format(processor).name}
+    details = {"weights": fingerprint(model, processor), "images": images, "prompts": prompt_format(processor).name}
     return model, dict(inputs.to(device, dtype=model.dtype)), details
 
 
@@ -88,7 +88,7 @@ def _needs_of(sized: Any, inputs: Any) -> Callable[[Wanted], Needs]:
     batch = len(inputs["input_ids"])
 
     def needed(wanted: Wanted) -> Needs:
-        # All samples are alike, so that the tensors of fewer are as much smaller.
+        # All samples have the same size, so that tensors shrink with the number of samples.
         fewer = {name: tensor[: len(tensor) * wanted.batch // batch] for name, tensor in inputs.items()}
         return needs(sized, fewer, wanted.new_tokens)
 
@@ -107,7 +107,7 @@ def _prompts(sized: Any, processor: Any, wanted: Wanted) -> tuple[Any, str]:
     visual = wanted.visual_tokens or one
     if visual % one:
         below = visual // one * one
-        raise impossible(visual, {below, below + one}, f"{one} for each picture")
+        raise impossible(visual, {below, below + one}, f"{one} for each image")
     count = visual // one
     example = shown(count)
 
@@ -119,32 +119,32 @@ def _prompts(sized: Any, processor: Any, wanted: Wanted) -> tuple[Any, str]:
     inputs = format_prompts(processor, [text] * wanted.batch, [shown(count) for _ in range(wanted.batch)])
     if (made := visual_tokens(spec, inputs["input_ids"])) != visual:
         raise BenchmarkError(
-            f"{count} pictures make {made} visual tokens of {wanted.model}, not {visual}: use --visual-tokens {one}"
+            f"{count} images have {made} visual tokens in {wanted.model}, not {visual}: use --visual-tokens {one}"
         )
-    return inputs, f"{count} of {HEIGHT} x {WIDTH} pixels, as the processor takes them"
+    return inputs, f"{count} of {HEIGHT} x {WIDTH} pixels before the processor"
 
 
 def text_of(tokens: int, length: Callable[[str], int]) -> str:
-    """Make a text with which a prompt has exactly so many tokens beside its visual ones.
+    """Make a text with which a prompt has exactly the given number of tokens beside its visual ones.
 
     Parameters
     ----------
     tokens : int
-        Wanted.
+        Requested number of tokens.
     length : callable
-        Tokens of the prompt with a text, the visual ones not counted.
+        Returns the number of tokens of the prompt with a text, without visual tokens.
 
     Raises
     ------
     BenchmarkError
-        If the prompt has more without any text, or its tokenizer does not stop there.
+        If the prompt without any text is longer, or no text of this length was found.
     """
     text, have = "", length("")
     if have > tokens:
-        raise BenchmarkError(f"the prompt has {have} tokens without any question: use --text-tokens {have} or more")
+        raise BenchmarkError(f"the prompt has {have} tokens without any text: use --text-tokens {have} or more")
 
     for filler in FILLERS:
-        # As often as fits: at most once for each token that is missing.
+        # As often as fits: at most once for each missing token.
         low, high = 0, tokens - have
         while low < high:
             middle = (low + high + 1) // 2
@@ -156,4 +156,4 @@ def text_of(tokens: int, length: Callable[[str], int]) -> str:
         have = length(text)
         if have == tokens:
             return text
-    raise BenchmarkError(f"no text of exactly {tokens} tokens was found for this tokenizer: use --text-tokens {have}")
+    raise BenchmarkError(f"found no text of exactly {tokens} tokens for this tokenizer: use --text-tokens {have}")

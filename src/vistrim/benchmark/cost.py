@@ -1,4 +1,4 @@
-"""What a generation computes and holds, with and without a method."""
+"""FLOPs and KV bytes of a generation, with and without a method."""
 
 from vistrim._utils.labels import UNTOUCHED
 from vistrim.benchmark.results import Cost
@@ -16,9 +16,9 @@ def untouched_cost(subject: Subject, spec: ModelSpec, new_tokens: int) -> Cost:
     Parameters
     ----------
     subject : Subject
-        What is measured.
+        Model and prompts.
     spec : ModelSpec
-        What `vistrim.engine.describe` found in its model.
+        Description of the model by `vistrim.engine.describe`.
     new_tokens : int
         Tokens generated per sample; the last one is never stored.
     """
@@ -40,15 +40,15 @@ def trimmed_cost(report: TrimReport, method: Method, spec: ModelSpec, weight_byt
     Parameters
     ----------
     report : TrimReport
-        Of a generation on a batch of alike samples.
+        Report on a generation for a batch of similar samples.
     method : Method
-        What was trimmed.
+        Method of the run.
     spec : ModelSpec
-        What `vistrim.engine.describe` found in the model.
+        Description of the model by `vistrim.engine.describe`.
     weight_bytes : int
         See `vistrim.benchmark.subject.Subject`.
     """
-    # What a tower or a guide takes is no matter of cuts.
+    # The time of a vision tower or guide model does not depend on the number of cuts.
     elsewhere = method.reads_vision or method.ranks_by == "guide"
     layers = () if elsewhere else method.fitted(spec.facts).prefill_layers(spec.decoder_shape.layers)
     return Cost(

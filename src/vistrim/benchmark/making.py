@@ -15,25 +15,26 @@ from vistrim.loading import is_local, resolve_device
 
 
 def make_subject(wanted: Wanted) -> Subject:
-    """Make what a benchmark measures; memory is checked before any weight is made or read.
+    """Make the subject of a benchmark; memory is checked before any weights are made or read.
 
     Parameters
     ----------
     wanted : Wanted
         A named shape (``SHAPES``) gets random weights; its dtype "auto" is bfloat16 on an accelerator and float32 on
-        the CPU. Any other model is loaded with `vistrim.load`, and shown noise.
+        the CPU. Any other model is loaded with `vistrim.load`, and gets images of noise.
 
     Returns
     -------
     Subject
-        Its model generates greedily, and to the end.
+        Its model generates greedily and to the full length.
 
     Raises
     ------
     BenchmarkError
-        If there is no such shape, prompt or attention kernel, or too little memory; says what there is instead.
+        If the shape, prompt or attention kernel is not available, or memory is too small; the message names
+        alternatives.
     LoadError
-        If a checkpoint, dtype or device is not to be had.
+        If a checkpoint, dtype or device is not available.
     UnsupportedModelError
         If a checkpoint cannot be trimmed.
 
@@ -53,20 +54,20 @@ def make_subject(wanted: Wanted) -> Subject:
 def subject_of(
     name: str, model: Any, inputs: Mapping[str, Any], new_tokens: int, details: Mapping[str, Any]
 ) -> Subject:
-    """Describe a model and its prompts as what is measured.
+    """Make the subject of a benchmark from a model and its prompts.
 
     Parameters
     ----------
     name : str
         The model's name.
     model : PreTrainedModel
-        On its device.
+        The model, on its device.
     inputs : mapping
-        As the processor returns them, for a batch of samples that are alike, on the model's device.
+        Batch of similar samples as the processor returns them, on the model's device.
     new_tokens : int
         Tokens generated per sample.
     details : mapping
-        What else distinguishes this subject from others.
+        Further values that distinguish this subject from others.
     """
     spec = describe(model)
     visual = visual_tokens(spec, inputs["input_ids"])

@@ -1,4 +1,4 @@
-"""What a run needs in memory, and what there is."""
+"""Memory that a run needs, and memory that is free."""
 
 import re
 from collections.abc import Mapping
@@ -13,23 +13,23 @@ from vistrim.benchmark.weights import shared_parameters
 from vistrim.engine import ModelSpec, describe
 
 MARGIN = 1.1
-"""Factor for what is not counted."""
+"""Factor for memory that is not counted."""
 GIB = 1 << 30
 
 
 @dataclass(frozen=True)
 class Needs:
-    """Bytes that the untouched model takes at most; what methods need besides, such as a guide, is not among them.
+    """Upper bound of the untouched model's bytes; further needs of methods, such as a guide model, are not included.
 
     Attributes
     ----------
     weights : int
         All parameters; tensors that layers share count once.
     cache : int
-        Keys and values of prompts and answers, and one layer's again, which is copied while it grows.
+        Keys and values of prompts and answers, and those of one layer a second time, as it is copied while it grows.
     activations : int
-        The larger of what a decoder layer takes in prefill and what the vision tower takes for all pictures at once,
-        and what is held of the pictures.
+        Activations of a decoder layer in prefill or of the vision tower for all images at once, whichever is larger,
+        plus pixels and features of the images.
     """
 
     weights: int
@@ -38,13 +38,13 @@ class Needs:
 
     @property
     def total(self) -> int:
-        """All of it, with the margin."""
+        """Sum of all parts, with the margin."""
         return round(MARGIN * (self.weights + self.cache + self.activations))
 
     def __str__(self) -> str:
         parts = (("weights", self.weights), ("KV cache", self.cache), ("activations", self.activations))
         named = ", ".join(f"{name} {gib(size)}" for name, size in parts)
-        return f"{gib(self.total)} GiB ({named}, {MARGIN - 1:.0%} more to be safe)"
+        return f"{gib(self.total)} GiB ({named}, and a margin of {MARGIN - 1:.0%})"
 
 
 def gib(size: int) -> str:
@@ -53,18 +53,18 @@ def gib(size: int) -> str:
 
 
 def needs(model: Any, inputs: Mapping[str, Tensor], new_tokens: int, distinct_layers: int | None = None) -> Needs:
-    """Find out what generating with a model needs.
+    """Compute the memory that generating with a model needs.
 
     Parameters
     ----------
     model : PreTrainedModel
-        With or without storage.
+        The model, with or without storage.
     inputs : mapping of str to Tensor
-        Of ``generate``, with or without storage.
+        Arguments of ``generate``, with or without storage.
     new_tokens : int
         Tokens generated per sample.
     distinct_layers : int, optional
-        Layers and blocks that will have weights of their own.
+        Layers and blocks that will have their own weights.
 
     Raises
     ------
@@ -94,11 +94,11 @@ def _decoder(spec: ModelSpec, batch: int, prompt: int) -> int:
 
 
 def _tower(spec: ModelSpec, inputs: Mapping[str, Tensor]) -> tuple[int, int]:
-    """What the tower takes while it runs, and what is held behind it: pixels, and block outputs where asked for."""
+    """Bytes of the tower's activations, and of tensors held after it: pixels, and block outputs if they are needed."""
     config: Any = spec.base.config
     cost, vision = spec.images.cost, getattr(config, "vision_config", None)
     pixels = [tensor for name, tensor in inputs.items() if name.startswith("pixel_values")]
-    # Models make a copy, of their own number type or without empty pictures.
+    # Models make a copy, in their own dtype or without empty images.
     held = 2 * sum(tensor.nbytes for name, tensor in inputs.items() if name.startswith("pixel"))
     patch = getattr(vision, "patch_size", None)
     if cost is None or patch is None:
@@ -115,12 +115,12 @@ def _tower(spec: ModelSpec, inputs: Mapping[str, Tensor]) -> tuple[int, int]:
 
 
 def _scores(config: Any, pairs: int, size: int) -> int:
-    """Logits, softmax in float32 and its copy: only eager attention has them."""
+    """Bytes of logits, softmax in float32 and its copy, which only eager attention has."""
     return pairs * (2 * size + 4) if config._attn_implementation == "eager" else 0
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that a device, or the container that this process runs in, has left; None where nothing tells."""
+    """Free memory of a device, or of the container that this process runs in; None if it is unknown."""
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
@@ -134,7 +134,7 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def left_in_container(group: Path) -> list[int]:
-    """What control groups (version 2, else 1) leave of their limit; empty where there is none."""
+    """Free memory within the limit of control groups (version 2, else 1); empty if there is no limit."""
     found = []
     for limit, used, details in (
         ("memory.max", "memory.current", "memory.stat"),
@@ -145,7 +145,7 @@ def left_in_container(group: Path) -> list[int]:
             statistics = dict(line.split() for line in (group / details).read_text().splitlines())
         except (OSError, ValueError):
             continue
-        # Files that were read are in memory only until it is needed.
+        # The page cache of files is freed when memory is needed.
         if most.isdigit():
             found.append(int(most) - now + int(statistics.get("inactive_file", 0)))
     return found

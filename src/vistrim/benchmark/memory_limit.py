@@ -1,4 +1,4 @@
-"""What does not fit into memory is refused, with the largest scaled version that does."""
+"""Refuse subjects that do not fit into memory, and suggest the largest scaled versions that do."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -15,23 +15,23 @@ Choices = Mapping[str, Sequence[int]]
 
 
 def check_memory(wanted: Wanted, device: torch.device, needed: Callable[[Wanted], Needs], choices: Choices) -> None:
-    """Refuse what does not fit; where nothing tells how much is free, nothing is checked.
+    """Refuse a subject that does not fit; nothing is checked if the free memory is unknown.
 
     Parameters
     ----------
     wanted : Wanted
-        What is to be run.
+        The requested subject.
     device : torch.device
-        Where it is to run.
+        Its device.
     needed : callable
-        What a version of it needs.
+        Returns the needs of a version.
     choices : mapping of str to sequence of int
-        How it may be scaled; see `that_fit`.
+        Possible smaller values of its attributes; see `that_fit`.
 
     Raises
     ------
     BenchmarkError
-        Says what is needed, what is free, and which versions fit.
+        If the subject does not fit; the message has the needed and the free memory, and versions that fit.
     """
     free = memory.free_bytes(device)
     if free is None or (need := needed(wanted)).total <= free:
@@ -47,7 +47,7 @@ def that_fit(wanted: Wanted, choices: Choices, fits: Callable[[Wanted], bool]) -
     Parameters
     ----------
     wanted : Wanted
-        What does not fit.
+        The subject that does not fit.
     choices : mapping of str to sequence of int
         Values below the present one that an attribute of ``wanted`` may take, in ascending order.
     fits : callable
@@ -56,8 +56,8 @@ def that_fit(wanted: Wanted, choices: Choices, fits: Callable[[Wanted], bool]) -
     Returns
     -------
     list of Wanted
-        For each attribute by itself, the version with the largest value that fits. If none does, one version in which
-        several attributes are smaller; empty if not even the smallest of all fits.
+        For each attribute alone, the version with the largest value that fits. If there is none, one version in which
+        several attributes are smaller; empty if not even the smallest version fits.
     """
     alone = [found for name, values in choices.items() if (found := _largest(wanted, name, values, fits)) is not None]
     if alone:
@@ -73,7 +73,7 @@ def that_fit(wanted: Wanted, choices: Choices, fits: Callable[[Wanted], bool]) -
 
 
 def options(wanted: Wanted, scaled: Wanted) -> str:
-    """What differs between two versions, as options of the command line."""
+    """The differences between two versions, as options of the command line."""
     names = ("layers", "hidden", "distinct_layers", "batch")
     different = [name for name in names if getattr(wanted, name) != getattr(scaled, name)]
     return " ".join(f"--{name.replace('_', '-')} {getattr(scaled, name)}" for name in different)

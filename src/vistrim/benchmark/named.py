@@ -25,46 +25,46 @@ def make_named(wanted: Wanted, device: torch.device) -> tuple[Any, dict[str, Ten
     Parameters
     ----------
     wanted : Wanted
-        ``model`` is a name in ``SHAPES``.
+        Request; its ``model`` is a name in ``SHAPES``.
     device : torch.device
-        Where it will be.
+        Device of the model.
 
     Returns
     -------
     model : PreTrainedModel
     inputs : dict of str to Tensor
     details : dict of str to str
-        The checkpoint with these sizes, and what each sample is shown, in words.
+        The checkpoint with these sizes, and the images of each sample.
 
     Raises
     ------
     BenchmarkError
-        If there is no such prompt, size or attention kernel, or too little memory.
+        If the prompt, size or attention kernel is not available, or memory is too small.
     """
     shape = SHAPES[wanted.model]
     layers = wanted.layers or shape.layers
     if wanted.distinct_layers is not None and wanted.distinct_layers > layers:
-        raise BenchmarkError(f"there are {layers} layers: use at most that many distinct layers")
-    pictures = shape.pictures
-    count = pictures.count(wanted.visual_tokens)
+        raise BenchmarkError(f"the model has {layers} layers: use at most {layers} distinct layers")
+    images = shape.images
+    count = images.count(wanted.visual_tokens)
     dtype = resolve_dtype(wanted.dtype)
     if not isinstance(dtype, torch.dtype):
         dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
-    length = count * pictures.tokens + wanted.text_tokens + wanted.new_tokens
+    length = count * images.tokens + wanted.text_tokens + wanted.new_tokens
 
     check_memory(wanted, device, _needs_of(shape, dtype), _smaller(shape, wanted))
     config = shape.config(wanted.layers, wanted.hidden, length)
     model = empty_model(config, dtype, wanted.attn)
-    inputs = make_inputs(config, pictures, count, wanted.batch, wanted.text_tokens, device)
+    inputs = make_inputs(config, images, count, wanted.batch, wanted.text_tokens, device)
     fill(model, wanted.distinct_layers or layers, device)
     generate_to_the_end(model, PAD)
     cast = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in inputs.items()}
-    shown = f"{count} of {pictures.height} x {pictures.width} pixels"
-    return model, cast, {"shape_of": shape.source, "pictures": shown}
+    shown = f"{count} of {images.height} x {images.width} pixels"
+    return model, cast, {"shape_of": shape.source, "images": shown}
 
 
 def _needs_of(shape: Shape, dtype: torch.dtype) -> Any:
-    """The function that says what a version of a shape needs; its models have no storage at all."""
+    """A function that returns the needs of a version of a shape; its models have no storage."""
 
     @cache
     def sized(layers: int | None, hidden: int | None, length: int, attn: str | None) -> Any:
@@ -75,11 +75,11 @@ def _needs_of(shape: Shape, dtype: torch.dtype) -> Any:
         return model
 
     def needed(wanted: Wanted) -> Needs:
-        count = shape.pictures.count(wanted.visual_tokens)
-        length = count * shape.pictures.tokens + wanted.text_tokens + wanted.new_tokens
+        count = shape.images.count(wanted.visual_tokens)
+        length = count * shape.images.tokens + wanted.text_tokens + wanted.new_tokens
         model = sized(wanted.layers, wanted.hidden, length, wanted.attn)
         nowhere = torch.device("meta")
-        inputs = make_inputs(model.config, shape.pictures, count, wanted.batch, wanted.text_tokens, nowhere)
+        inputs = make_inputs(model.config, shape.images, count, wanted.batch, wanted.text_tokens, nowhere)
         return needs(model, inputs, wanted.new_tokens, wanted.distinct_layers or wanted.layers or shape.layers)
 
     return needed

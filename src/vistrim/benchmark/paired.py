@@ -1,4 +1,4 @@
-"""Paired timing: generations of several sides in turn, so that a machine that gets slower or faster favors none."""
+"""Paired timing: generations of several sides in turn, so that drift of the machine's speed affects all alike."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class Times:
     Attributes
     ----------
     encode : float
-        Vision tower and projector; 0 in a model that has no method of its own for them (``get_image_features``,
-        ``get_video_features``), whose encoding is then part of the prefill.
+        Vision tower and projector. 0 in a model without a separate method for them (``get_image_features``,
+        ``get_video_features``); encoding is then part of the prefill.
     first_token : float
         From the call of ``generate`` to its first token.
     steps : list of float
-        Each later token.
+        Time of each later token.
     total : float
         The whole call.
     """
@@ -52,7 +52,7 @@ class Times:
 
     @property
     def prefill(self) -> float:
-        """From the encoded images to the first token, the selection of tokens included."""
+        """From the encoded images to the first token, including the selection of tokens."""
         return self.first_token - self.encode
 
     @property
@@ -68,13 +68,13 @@ class Timed:
     Attributes
     ----------
     times : Times
-        How long it took.
+        Times of its phases.
     output : Tensor or ModelOutput
-        What ``generate`` returned.
+        Output of ``generate``.
     report : TrimReport or None
-        None of the untouched model.
+        Report of the trimmed run; None for the untouched model.
     peak_bytes : int or None
-        Most memory held beyond what was held before; None where the platform does not tell.
+        Peak memory beyond the memory held before; None if the platform does not report it.
     """
 
     times: Times
@@ -86,23 +86,23 @@ class Timed:
 def in_turn(run: Callable[[str, int], T], labels: Sequence[str], rounds: Iterable[int]) -> Iterator[tuple[int, str, T]]:
     """Run every side once in each round, in an order that rotates from round to round.
 
-    No side is always first, and so none always finds the machine as the pause between rounds has left it.
+    Rotation keeps one side from always being first, after the pause between rounds.
 
     Parameters
     ----------
     run : callable
-        Given a side's label and the number of the round.
+        Called with a side's label and the number of the round.
     labels : sequence of str
-        Of all sides.
+        Labels of all sides.
     rounds : iterable of int
-        Numbers of the rounds; the side with this number, counted around, begins.
+        Numbers of the rounds; the side with this number, modulo the number of sides, is first.
 
     Yields
     ------
     round : int
     label : str
     result
-        What ``run`` returned.
+        Return value of ``run``.
     """
     for number in rounds:
         first = number % len(labels)
@@ -111,12 +111,12 @@ def in_turn(run: Callable[[str, int], T], labels: Sequence[str], rounds: Iterabl
 
 
 def ratios(before: Sequence[float | None], after: Sequence[float | None]) -> tuple[float, ...]:
-    """Ratio of both times in each round; without rounds in which a side took none."""
+    """Ratio of both times in each round; rounds in which a side has no time are left out."""
     return tuple(a / b for a, b in zip(before, after, strict=True) if a and b)
 
 
 def median_or_none(values: Iterable[float | None]) -> float | None:
-    """Median of what is known; None if nothing is."""
+    """Median of the values that are not None; None if there are none."""
     known = [value for value in values if value is not None]
     return median(known) if known else None
 
@@ -124,33 +124,34 @@ def median_or_none(values: Iterable[float | None]) -> float | None:
 def time_generation(
     model: Any, spec: ModelSpec, method: Method | None, inputs: Mapping[str, Any], **generate: Any
 ) -> Timed:
-    """Generate once, and tell how long each phase took.
+    """Generate once, and time each phase.
 
     Parameters
     ----------
     model : PreTrainedModel
-        Not being trimmed now.
+        The model, not being trimmed.
     spec : ModelSpec
-        What `vistrim.engine.describe` found in it.
+        Its description by `vistrim.engine.describe`.
     method : Method or None
-        How to trim; None leaves the model alone.
+        Method to trim with; None for the untouched model.
     inputs : mapping
-        What the processor made.
+        Processor output.
     **generate
         Further arguments of ``generate``.
 
     Returns
     -------
     Timed
-        The marks: the call itself and its end; the encoding, from its begin to its end; and each forward pass of the
-        model, once its logits are there.
+        Times, taken at the start and end of the call, at the start and end of encoding, and after each forward pass of
+        the model.
 
     Notes
     -----
-    On a single CUDA device, marks are events on its stream. Anywhere else the devices are waited for at every mark.
+    On a single CUDA device, times are taken by events on its stream. Otherwise, the devices are synchronized at every
+    mark.
     """
     devices = tuple({parameter.device for parameter in model.parameters()})
-    # Model and engine refer to each other: what the last run held goes now, not at some moment of this run.
+    # Model and engine refer to each other: free the memory of the previous run now instead of during this run.
     gc.collect()
     with trim(model, method) if method is not None else nullcontext() as trimmed:
         peak = watch_peak(devices)
@@ -165,7 +166,7 @@ def _timed(
     marks, hooks = _Marks(Timer(devices)), Hooks()
     try:
         hooks.keep(without_adapter(model).register_forward_hook(marks.note_token))
-        # On top of what the engine has put there, whose work on the images counts as encoding.
+        # Wraps the engine's own replacement, whose work on the images counts as encoding.
         for modality in spec.visual_token_ids:
             name = f"get_{modality}_features"
             if hasattr(spec.base, name):
@@ -178,7 +179,7 @@ def _timed(
     seconds = marks.timer.seconds
     times = Times(
         encode=sum(seconds(*piece) for piece in marks.encodings),
-        # Where a guide has answered alone, the model has run for no token.
+        # If a guide model answered alone, the model has not run.
         first_token=seconds(began, marks.tokens[0] if marks.tokens else ended),
         steps=[seconds(earlier, later) for earlier, later in pairwise(marks.tokens)],
         total=seconds(began, ended),
@@ -187,7 +188,7 @@ def _timed(
 
 
 class _Marks:
-    """Moments of one generation."""
+    """Time marks of one generation."""
 
     def __init__(self, timer: Timer) -> None:
         self.timer, self._encoding = timer, False
@@ -195,13 +196,13 @@ class _Marks:
         self.encodings: list[tuple[Moment, Moment]] = []
 
     def note_token(self, *_: Any) -> None:
-        """Note that the model has run for a token: a hook behind it."""
+        """Forward hook of the model: note the time of a token."""
         self.tokens.append(self.timer.now())
 
     def around(self, encode: Callable[..., Any]) -> Callable[..., Any]:
-        """Note how long an encoder works."""
+        """Wrap an encoder so that its times are noted."""
 
-        # `generate` reads from the signature what to give to it.
+        # `generate` inspects the signature to choose the arguments.
         @functools.wraps(encode)
         def timed(*args: Any, **kwargs: Any) -> Any:
             # The encoder of videos may call that of images.

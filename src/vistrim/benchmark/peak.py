@@ -1,4 +1,4 @@
-"""The most memory that a piece of work holds at any moment."""
+"""Peak memory of a piece of work."""
 
 import ctypes
 from collections.abc import Callable, Sequence
@@ -8,31 +8,31 @@ import torch
 
 _PROCESS = Path("/proc/self")
 _RESET_PEAK = "5"
-"""What ``clear_refs`` takes to forget the largest resident size so far; see proc(5)."""
+"""Value for ``clear_refs`` that resets the peak resident size; see proc(5)."""
 
 _SLACK = 16 * 2**20
-"""Bytes by which the kernel's two figures may differ at the same moment: each core counts some pages by itself."""
+"""Bytes by which the kernel's two figures may differ at the same moment, as each core keeps its own count."""
 
 Peak = Callable[[], int | None]
-"""Bytes held at most since the watch began, beyond what was held then; None where the platform does not tell."""
+"""Peak bytes since the watch began, beyond the bytes held then; None if the platform does not report them."""
 
 
 def watch_peak(devices: Sequence[torch.device]) -> Peak:
     """Begin to watch the memory of the devices that a model is on.
 
-    On CUDA devices it is what tensors take, each device's peak added up. Without one it is the resident memory of the
-    whole process, as Linux counts it. A model that is partly on a CUDA device and partly on the processor has the peak
-    of the former alone.
+    On CUDA devices it is the memory of tensors, summed over the peaks of all devices. Otherwise it is the resident
+    memory of the whole process, as Linux counts it. For a model that is partly on a CUDA device and partly on the CPU,
+    it is the peak of the CUDA device alone.
 
     Parameters
     ----------
     devices : sequence of torch.device
-        Of the model's parameters.
+        Devices of the model's parameters.
 
     Returns
     -------
     callable
-        Tells the peak so far.
+        Returns the peak so far.
     """
     accelerators = [device for device in devices if device.type == "cuda"]
     if accelerators:
@@ -52,7 +52,7 @@ def _watch_cuda(devices: Sequence[torch.device]) -> Peak:
 def _watch_process() -> Peak:
     if not (_PROCESS / "clear_refs").exists():
         return lambda: None
-    # Freed memory that the allocator still holds would hide what is allocated anew.
+    # Freed memory that the allocator still holds would hide new allocations.
     give_back = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if give_back is not None:
         give_back(0)
@@ -61,7 +61,7 @@ def _watch_process() -> Peak:
     except OSError:
         return lambda: None
     before, highest = _resident("VmRSS"), _resident("VmHWM")
-    # Some sandboxes take the request and forget nothing.
+    # Some sandboxes accept the request and reset nothing.
     if before is None or highest is None or highest - before > _SLACK:
         return lambda: None
 
@@ -73,7 +73,7 @@ def _watch_process() -> Peak:
 
 
 def _resident(name: str) -> int | None:
-    """Bytes of a line in the process's status; None if there is no such line."""
+    """Bytes of an entry in the process's status; None if there is no such entry."""
     for line in (_PROCESS / "status").read_text().splitlines():
         label, _, value = line.partition(":")
         if label == name:

@@ -1,4 +1,4 @@
-"""How far a benchmark is."""
+"""Progress of a benchmark."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,23 +21,23 @@ def live_tables(labels: Collection[str], repeat: int, *, shown: bool = True) -> 
     Parameters
     ----------
     labels : collection of str
-        All that run in each round.
+        Labels of all sides of a round.
     repeat : int
-        Rounds.
+        Number of rounds.
     shown : bool
         Whether to show them at all.
 
     Yields
     ------
     callable
-        To be told all finished runs and all known costs, whenever there are more.
+        To be called with all finished runs and all known costs, whenever there are more.
     """
     with live_view(shown) as show:
 
         def advance(runs: Sequence[Run], costs: Mapping[str, Cost]) -> None:
             def view() -> Group:
                 rows = summarize(runs, costs)
-                # The line comes first: a low terminal cuts off what comes last.
+                # The line comes first, as a low terminal cuts off the end.
                 return Group(Text(progress_line(runs, labels, repeat)), *(tables(rows) if rows else []))
 
             show(view)
@@ -51,11 +51,11 @@ def progress_line(runs: Sequence[Run], labels: Collection[str], repeat: int) -> 
     Parameters
     ----------
     runs : sequence of Run
-        Finished ones.
+        Finished runs.
     labels : collection of str
-        All that run in each round, the untouched model included.
+        Labels of all sides of a round, including the untouched model.
     repeat : int
-        Rounds.
+        Number of rounds.
     """
     if not runs:
         return f"round 1 of {repeat}: warming up"
@@ -67,7 +67,7 @@ def progress_line(runs: Sequence[Run], labels: Collection[str], repeat: int) -> 
 
 
 def seconds_left(runs: Sequence[Run], labels: Collection[str], repeat: int) -> float:
-    """Seconds of the runs that are missing, each as long as its method's so far, or as all others if it has none."""
+    """Estimated seconds of the remaining runs: mean of the method's runs so far, or of all runs if it has none."""
     times = {label: [run.total_seconds for run in runs if run.method == label] for label in labels}
     usual = _mean([run.total_seconds for run in runs])
     return sum(max(0, repeat - len(known)) * (_mean(known) if known else usual) for known in times.values())

@@ -1,4 +1,4 @@
-"""What a benchmark finds."""
+"""Results of a benchmark."""
 
 from dataclasses import dataclass, field
 
@@ -12,17 +12,17 @@ class Run:
     method : str
         Label of the method, or `UNTOUCHED`.
     round : int
-        From 0; every method runs once in each round.
+        Number of the round, from 0; every method runs once in each round.
     encode_seconds : float
         Vision tower and projector.
     first_token_seconds : float
         From the call of ``generate`` to its first token: encoding, selection, prefill.
     select_seconds : float
-        The method's own work up to then (part of ``first_token_seconds``), its guide's included.
+        The method's own work up to the first token (part of ``first_token_seconds``), including its guide model.
     step_seconds : list of float
-        Each decoding step, in order.
+        Time of each decoding step, in order.
     peak_bytes : int or None
-        Most memory held during the run beyond what was held before it; None where the platform does not tell.
+        Peak memory during the run beyond the memory held before it; None if the platform does not report it.
     """
 
     method: str
@@ -35,7 +35,7 @@ class Run:
 
     @property
     def prefill_seconds(self) -> float:
-        """From the encoded images to the first token, selection included."""
+        """From the encoded images to the first token, including selection."""
         return self.first_token_seconds - self.encode_seconds
 
     @property
@@ -51,7 +51,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a method computes and holds, for the whole batch; the same in every round.
+    """FLOPs and bytes of a method, for the whole batch; the same in every round.
 
     Attributes
     ----------
@@ -60,14 +60,14 @@ class Cost:
     average_tokens : float
         Visual tokens per layer and sample in prefill, mean over layers.
     prefill_flops : float
-        Decoder FLOPs in prefill, and those of the method's own networks.
+        Decoder FLOPs in prefill, plus those of the method's own networks.
     kv_bytes : list of int
         Bytes that the KV cache holds after prefill and after each decoding step.
     weight_bytes : int
         Bytes of weights that a decoding step reads.
     stages : int
-        Times that the method is asked in prefill, before the decoder and before layers of it; 0 where it goes by a
-        vision tower or a guide, whose time is no matter of cuts.
+        Number of selections in prefill, before the decoder and before its layers; 0 for methods that rank by a vision
+        tower or a guide model, whose time does not depend on the number of cuts.
     """
 
     notation: str
@@ -79,21 +79,21 @@ class Cost:
 
     @property
     def step_bytes(self) -> float:
-        """Bytes that a decoding step has to read at least, mean over the steps: weights and KV cache."""
+        """Minimum of bytes that a decoding step reads, mean over the steps: weights and KV cache."""
         held = self.kv_bytes[1:] or self.kv_bytes
         return self.weight_bytes + sum(held) / len(held)
 
 
 @dataclass(frozen=True)
 class Speedup:
-    """Untouched over trimmed time of one phase.
+    """Speed-up of one phase: time of the untouched model divided by time of the trimmed model.
 
     Attributes
     ----------
     ratio : float
         Median of the ratios within each round.
     limit : float or None
-        What the ratio of FLOPs (prefill) or bytes (decoding) allows; None: no limit is stated for this phase.
+        Speed-up bound: ratio of FLOPs (prefill) or bytes read (decoding); None if the phase has no bound.
     rounds : tuple of float
         The ratio in each round.
     """
@@ -104,29 +104,29 @@ class Speedup:
 
     @property
     def share(self) -> float | None:
-        """Share of the limit reached."""
+        """Efficiency: speed-up divided by its bound; None if the phase has no bound."""
         return None if self.limit is None else self.ratio / self.limit
 
 
 @dataclass(frozen=True)
 class Row:
-    """One method against the untouched model; times are medians over the rounds, in seconds.
+    """Figures of one method; times are medians over the rounds, in seconds.
 
     Attributes
     ----------
     label : str
-        As the method was asked for, or `UNTOUCHED`.
+        Label of the method, or `UNTOUCHED`.
     cost : Cost
-        What it computes and holds.
+        FLOPs and bytes.
     rounds : int
-        Complete rounds behind the figures.
+        Number of complete rounds.
     encode, select, prefill, step, total : float
         Vision tower and projector; the method's own work (part of encoding and prefill); from encoded images to first
-        token; a decoding step (mean over a run's steps; None if there is none); everything.
+        token; a decoding step (mean over a run's steps; None if there is none); the whole generation.
     peak_bytes : int or None
-        Most memory beyond what was held before, largest of the rounds.
+        Peak memory beyond the memory held before, largest of the rounds.
     speedups : dict of str to Speedup
-        Of the phases "encode", "prefill", "first token", "step" and "total".
+        Speed-ups of the phases "encode", "prefill", "first token", "step" and "total".
     """
 
     label: str

@@ -1,4 +1,4 @@
-"""Rounds in which the untouched model and every method take turns, and going on where they were cut off."""
+"""Rounds in which the untouched model and every method take turns, and resuming them after an interruption."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -30,7 +30,7 @@ CONDITIONS = (
     "commit",
     "cpu_capability",
 )
-"""What of the environment has to be the same in all runs of a folder."""
+"""Entries of the environment that must be equal for all runs of a folder."""
 
 
 def measure(
@@ -42,7 +42,7 @@ def measure(
     new_tokens: int = 32,
     advance: Callable[[RunFile], None] = lambda records: None,
 ) -> RunFile:
-    """Run the untouched model and every method in rounds, as far as ``folder`` lacks them.
+    """Run the rounds that ``folder`` lacks, with the untouched model and every method.
 
     Parameters
     ----------
@@ -51,13 +51,13 @@ def measure(
     methods : mapping
         Methods by label.
     folder : Path or None
-        Keeps every complete round; only those that are missing are run. None keeps them in memory.
+        Folder in which every complete round is saved; only missing rounds are run. None keeps them in memory.
     repeat : int
-        Rounds.
+        Number of rounds.
     new_tokens : int
         Tokens generated per sample.
     advance : callable
-        Told of what is there: once before the first run, and after every run.
+        Called with the results so far, before the first run and after every run.
 
     Returns
     -------
@@ -67,7 +67,7 @@ def measure(
     Raises
     ------
     UnsupportedModelError, UnsupportedGenerationError
-        If the model cannot be trimmed (this way).
+        If the model or the generation settings are not supported.
     ParameterError, ValueError
         If a method's parameters do not fit the model, or ``repeat`` or ``new_tokens`` is less than 1.
     ResumeError
@@ -77,16 +77,15 @@ def measure(
 
     Notes
     -----
-    A method that ranks by a guide makes the guide generate as many tokens as the model. Weights of methods and guides
-    count as held before a run.
+    A guide model generates as many tokens as the model. Weights of methods and guide models count as held before a run.
     """
     for name, value in (("repeat", repeat), ("new_tokens", new_tokens)):
         if value < 1:
             raise ValueError(f"{name}={value}: must be at least 1")
     if UNTOUCHED in methods:
-        raise ValueError(f"{UNTOUCHED!r} is the label of the untouched model: give the method another")
+        raise ValueError(f"{UNTOUCHED!r} is the label of the untouched model: give the method another label")
     spec = describe(subject.model)
-    # Refuse what does not fit before the first run is waited for.
+    # Refuse unsupported methods before the first run.
     for label, method in methods.items():
         _check(subject, spec, label, method)
     sides: dict[str, Method | None] = {UNTOUCHED: None, **methods}
@@ -110,18 +109,18 @@ def measure(
 
 
 def _check(subject: Subject, spec: ModelSpec, label: str, method: Method) -> None:
-    """Refuse a method that the model cannot run, or whose tokens would not be the model's."""
+    """Refuse a method that the model cannot run, or whose guide model may answer instead of the model."""
     prepare_trim(subject.model, method)
     guidance = method.fitted(spec.facts).guidance if method.ranks_by == "guide" else None
     if guidance is not None and guidance.exit_threshold is not None:
         raise BenchmarkError(
-            f"{label} may let its guide answer alone, which generates no tokens of the model to be timed: choose no "
+            f"{label} lets its guide model answer some samples alone, so that the model cannot be timed: leave out "
             "exit_threshold"
         )
 
 
 def check_resumed(folder: Path, wanted: Wanted, methods: Mapping[str, Method]) -> None:
-    """Refuse a folder of another benchmark before a model is made, as far as that can be told.
+    """Refuse a folder of another benchmark before the model is made, as far as the settings show it.
 
     Raises
     ------
@@ -148,16 +147,16 @@ def _settings(subject: Subject, spec: ModelSpec, methods: Mapping[str, Method], 
         **subject.settings,
         "new_tokens": new_tokens,
         "methods": _notations(methods),
-        # Methods that are written alike may have other files or another guide.
+        # Methods with the same notation may differ in their files or guide model.
         "identities": {label: method_hash(method, spec.facts) for label, method in methods.items()},
     }
 
 
 def _warmed(subject: Subject, sides: Mapping[str, Method | None]) -> list[str]:
-    """Labels of those that run once before the first round, for what is only done once.
+    """Labels of the sides that run once before the first round, to warm up.
 
-    On an accelerator, kernels are chosen and compiled for the shapes of each method. On a processor it is the weights
-    that are read and the threads that are started, which every method shares; there, a generation may take minutes.
+    On an accelerator, kernels are chosen and compiled for the shapes of each method. On a CPU, weights are read and
+    threads are started, which is the same for every method; and a generation may take minutes there.
     """
     return list(sides) if subject.model.device.type != "cpu" else [UNTOUCHED]
 
@@ -167,8 +166,8 @@ def _timed(subject: Subject, spec: ModelSpec, method: Method | None, new_tokens:
     timed = time_generation(subject.model, spec, method, subject.inputs, do_sample=False, **length)
     if (made := 1 + len(timed.times.steps)) != new_tokens:
         raise BenchmarkError(
-            f"the model generated {made} tokens instead of {new_tokens}: its generation config ends answers "
-            "in another way, such as max_time or forced tokens; take that out of model.generation_config"
+            f"the model generated {made} tokens instead of {new_tokens}: its generation config ends answers early, for "
+            "example by max_time or forced tokens; remove that setting from model.generation_config"
         )
     return timed
 

@@ -1,4 +1,4 @@
-"""The file that keeps every run, in a folder that an interrupted benchmark goes on with."""
+"""The file of all runs, from which an interrupted benchmark resumes."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ RUNS = "runs.jsonl"
 
 
 class RunFile(Store["Cost | list[Run]"]):
-    """What each method costs, and the runs of each complete round: one JSON line each.
+    """The cost of each method, and the runs of each complete round: one JSON line each.
 
-    Methods are only compared within a round, while the machine is the same for all of them, so that a round that was
-    interrupted is made again.
+    Methods are compared within a round, under the same conditions of the machine. An interrupted round is therefore
+    repeated.
 
     Parameters
     ----------
     path : Path or None
-        None keeps the runs in memory only.
+        The file; None keeps the runs in memory only.
     settings : mapping
-        What all runs of the file must share, as plain Python objects.
+        Settings that all runs of the file must share, as plain Python objects.
     labels : sequence of str
-        Of the methods that run in each round, the untouched model's among them.
+        Labels of all sides of a round, including the untouched model.
 
     Attributes
     ----------
     runs : list of Run
-        In order, those of a round that is not complete yet included.
+        All runs in order, including those of an incomplete round.
     costs : dict of str to Cost
-        By label, as far as they are known.
+        The costs known so far, by label.
 
     Raises
     ------
@@ -51,27 +51,27 @@ class RunFile(Store["Cost | list[Run]"]):
         self.costs: dict[str, Cost] = {key[1]: found for key, found in self.rows.items() if isinstance(found, Cost)}
 
         if self.runs and set(labels) - self.costs.keys():
-            raise ResumeError(f"{path} lacks costs of methods that it has runs of: give another --out, or delete it")
+            raise ResumeError(f"{path} has runs of methods without their costs: give another --out, or delete it")
 
     @property
     def rounds(self) -> int:
-        """Complete rounds."""
+        """Number of complete rounds."""
         return len(complete_rounds(self.runs, self._labels))
 
     def missing(self, repeat: int) -> list[int]:
-        """Numbers of the rounds that are missing until there are so many."""
+        """Numbers of the rounds that are missing to reach ``repeat`` rounds."""
         there = {run.round for run in self.runs}
         return list(islice((number for number in count() if number not in there), max(0, repeat - self.rounds)))
 
     def append(self, run: Run) -> None:
-        """Add a run; once this returns for the last run of a round, a kill no longer loses the round."""
+        """Add a run; a round is on disk once this returns for its last run."""
         self.runs.append(run)
         current = [one for one in self.runs if one.round == run.round]
         if len(current) == len(self._labels):
             self.put([{"kind": "round", "of": run.round, "runs": [asdict(one) for one in current]}])
 
     def note_cost(self, label: str, cost: Cost) -> None:
-        """Note what a method costs, once."""
+        """Store the cost of a method, once."""
         if label not in self.costs:
             self.costs[label] = cost
             self.put([{"kind": "cost", "of": label, "cost": asdict(cost)}])

@@ -1,11 +1,11 @@
-"""Shapes of known models by name, with the sizes in the ``config.json`` of the checkpoint that each names."""
+"""Shapes of known models by name, with the sizes from the ``config.json`` of a checkpoint of each."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vistrim.benchmark.pictures import Pictures
+from vistrim.benchmark.images import Images
 from vistrim.errors import BenchmarkError
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ class Shape:
     ----------
     source : str
         Hugging Face id of the checkpoint with these sizes.
-    pictures : Pictures
-        What its prompts show.
+    images : Images
+        The images of its prompts.
     model_type : str
         transformers' name for its architecture.
     text, vision : dict
@@ -33,7 +33,7 @@ class Shape:
     """
 
     source: str
-    pictures: Pictures
+    images: Images
     model_type: str
     text: dict[str, Any]
     vision: dict[str, Any]
@@ -46,7 +46,7 @@ class Shape:
 
     @property
     def hidden(self) -> int:
-        """Width of the real model."""
+        """Hidden size of the real model."""
         return self.text["hidden_size"]
 
     @property
@@ -57,23 +57,23 @@ class Shape:
     def config(self, layers: int | None, hidden: int | None, length: int) -> PreTrainedConfig:
         """The model's config at real or scaled size.
 
-        The tower's depth goes down with the decoder's (at least 2 blocks), and its width with the decoder's width, so
-        that the phases keep their proportions. Heads keep their width: there are fewer. Embeddings and output head
-        keep the vocabulary.
+        Depth and width of the vision tower shrink with those of the decoder (to at least 2 blocks), so that the phases
+        keep their proportions. Heads keep their width, and their number shrinks. Embeddings and output head keep the
+        vocabulary.
 
         Parameters
         ----------
         layers, hidden : int or None
-            Depth and width of the decoder; None: real.
+            Depth and width of the decoder; None: those of the real model.
         length : int
-            Tokens of the prompt and its answer, which the decoder has to have room for.
+            Tokens of the prompt and its answer, for which the decoder needs positions.
 
         Raises
         ------
         BenchmarkError
-            If there is no decoder of this depth or width.
+            If a decoder of this width is not possible.
         """
-        # The names of shapes stand in a command's help.
+        # Imported late: the names of shapes are in a command's help.
         from transformers import AutoConfig
 
         layers, hidden = layers or self.layers, hidden or self.hidden
@@ -102,7 +102,7 @@ class Shape:
             raise BenchmarkError(f"a single head cannot be {hidden} wide: use a multiple of 16, such as {below}")
 
     def _narrowed_decoder(self, hidden: int) -> dict[str, Any]:
-        # Narrower than a head: one narrow head.
+        # A decoder narrower than a head has one narrow head.
         heads = max(1, hidden // self.head_dim)
         full_heads = self.text["num_attention_heads"]
         most = max(1, heads * self.text["num_key_value_heads"] // full_heads)
@@ -177,14 +177,14 @@ _LLAVA = {"image_token_index": 32000, "vision_feature_layer": -2, "vision_featur
 
 SHAPES: dict[str, Shape] = {
     "llava-1.5-7b": Shape(
-        "llava-hf/llava-1.5-7b-hf", Pictures(576, (3, 336, 336), 336, 336), "llava", _VICUNA_7B, _CLIP, _LLAVA
+        "llava-hf/llava-1.5-7b-hf", Images(576, (3, 336, 336), 336, 336), "llava", _VICUNA_7B, _CLIP, _LLAVA
     ),
     "llava-1.5-13b": Shape(
-        "llava-hf/llava-1.5-13b-hf", Pictures(576, (3, 336, 336), 336, 336), "llava", _VICUNA_13B, _CLIP, _LLAVA
+        "llava-hf/llava-1.5-13b-hf", Images(576, (3, 336, 336), 336, 336), "llava", _VICUNA_13B, _CLIP, _LLAVA
     ),
     "llava-next-7b": Shape(
         "llava-hf/llava-v1.6-vicuna-7b-hf",
-        Pictures(2880 + 48, (5, 3, 336, 336), 672, 672, beside={"image_sizes": (672, 672)}),
+        Images(2880 + 48, (5, 3, 336, 336), 672, 672, beside={"image_sizes": (672, 672)}),
         "llava_next",
         _VICUNA_7B,
         _CLIP,
@@ -192,7 +192,7 @@ SHAPES: dict[str, Shape] = {
     ),
     "qwen2.5-vl-7b": Shape(
         "Qwen/Qwen2.5-VL-7B-Instruct",
-        Pictures(27 * 37, (54 * 74, 1176), 54 * 14, 74 * 14, beside={"image_grid_thw": (1, 54, 74)}, packed=True),
+        Images(27 * 37, (54 * 74, 1176), 54 * 14, 74 * 14, beside={"image_grid_thw": (1, 54, 74)}, packed=True),
         "qwen2_5_vl",
         {
             **_QWEN_7B,
@@ -215,7 +215,7 @@ SHAPES: dict[str, Shape] = {
     ),
     "internvl3-8b": Shape(
         "OpenGVLab/InternVL3-8B-hf",
-        Pictures(256, (3, 448, 448), 448, 448, usual=4 * 3 + 1),
+        Images(256, (3, 448, 448), 448, 448, usual=4 * 3 + 1),
         "internvl",
         {
             **_QWEN_7B,
@@ -237,7 +237,7 @@ SHAPES: dict[str, Shape] = {
     ),
     "smolvlm-2b": Shape(
         "HuggingFaceTB/SmolVLM2-2.2B-Instruct",
-        Pictures(81, (3, 384, 384), 384, 384, usual=4 * 3 + 1, nested=True),
+        Images(81, (3, 384, 384), 384, 384, usual=4 * 3 + 1, nested=True),
         "smolvlm",
         {
             "model_type": "llama",
@@ -264,8 +264,8 @@ SHAPES: dict[str, Shape] = {
 }
 """Name to shape.
 
-The usual picture of the last three has 1024 x 768 pixels, as their processors take it: Qwen2.5-VL sees 27 x 37 tokens
-(sides rounded to 28 pixels); InternVL (at most 12 tiles) and SmolVLM (longest side 1536) cut it into 4 x 3 tiles and
-add the whole picture as one more. LLaVA-1.5 sees one square; LLaVA-NeXT is given 672 x 672 pixels, 5 tiles of 576
-patches each, and makes a further visual token behind each of the 48 rows of the mosaic.
+The default image of the last three has 1024 x 768 pixels. Their processors turn it into 27 x 37 tokens in Qwen2.5-VL
+(sides rounded to 28 pixels), and into 4 x 3 tiles and an overview in InternVL (at most 12 tiles) and SmolVLM (longest
+side 1536). LLaVA-1.5 resizes it to one square. LLaVA-NeXT gets 672 x 672 pixels, in 5 tiles of 576 patches each, and
+adds a visual token after each of the 48 rows of the mosaic.
 """

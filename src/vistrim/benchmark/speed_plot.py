@@ -1,4 +1,4 @@
-"""Speed-ups against their limits, KV bytes over decoding, and where the time goes, as a picture."""
+"""Plot of speed-ups with their bounds, KV bytes during decoding, and time by phase."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from vistrim._utils.labels import UNTOUCHED, short_names
 from vistrim.benchmark.results import Row
 
 LONGEST_LABEL = 32
-"""Characters of a method's label beyond which its parameters are left out."""
+"""Length of a method's label, in characters, above which its parameters are left out."""
 _PHASES = (("prefill", "prefill", "C0"), ("step", "decode, per token", "C1"))
 _PARTS = (("encode", "C2"), ("select", "C3"), ("rest of prefill", "C0"), ("decode", "C1"))
 _LINES = ("-", "--", "-.", ":")
@@ -23,7 +23,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     Parameters
     ----------
     rows : sequence of Row
-        With the untouched model's among them.
+        Rows of all methods and of the untouched model.
     path : Path
         PNG file.
     """
@@ -38,11 +38,11 @@ def plot(rows: Sequence[Row], path: Path) -> None:
 
 
 def time_parts(row: Row) -> dict[str, float]:
-    """Seconds of a whole generation, split into what is drawn on top of each other."""
+    """Seconds of a whole generation, split into the parts of a stacked bar."""
     rest = row.prefill - row.select
     steps = len(row.cost.kv_bytes) - 1
     return {
-        # A method that reads the vision tower selects while images are encoded: what prefill has no room for was there.
+        # A method that reads the vision tower selects during encoding: select beyond prefill is a part of that.
         "encode": row.encode + min(0.0, rest),
         "select": row.select,
         "rest of prefill": max(0.0, rest),
@@ -57,9 +57,9 @@ def _draw_speedups(axes: Any, rows: Sequence[Row], names: dict[str, str]) -> Non
         known = [(i, row.speedups[phase]) for i, row in enumerate(rows) if phase in row.speedups]
         places = [i + 0.4 * number - 0.2 for i, _ in known]
         axes.barh(places, [found.ratio for _, found in known], height=0.36, color=color, label=label)
-        limits = [(found.limit, place) for (_, found), place in zip(known, places, strict=True) if found.limit]
-        marked = {"label": "limit"} if number == 0 else {}
-        axes.plot([x for x, _ in limits], [y for _, y in limits], "k|", markersize=16, markeredgewidth=2, **marked)
+        bounds = [(found.limit, place) for (_, found), place in zip(known, places, strict=True) if found.limit]
+        marked = {"label": "bound"} if number == 0 else {}
+        axes.plot([x for x, _ in bounds], [y for _, y in bounds], "k|", markersize=16, markeredgewidth=2, **marked)
         for (_, found), place in zip(known, places, strict=True):
             ends.append(max(found.ratio, found.limit or 0.0))
             of = f" of {found.limit:.2f}x" if found.limit else ""
@@ -74,8 +74,8 @@ def _draw_speedups(axes: Any, rows: Sequence[Row], names: dict[str, str]) -> Non
             )
     axes.set_xlim(0, 1.25 * max(ends))
     _methods_axis(axes, rows, names)
-    axes.set_xlabel("times as fast as untouched")
-    axes.set_title("speed-up (bar) and what it could be at most (mark); red: slower")
+    axes.set_xlabel("speed-up over untouched")
+    axes.set_title("speed-up (bar) and its bound (mark); red: slower")
     axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
 
 
@@ -84,20 +84,20 @@ def _draw_kv(axes: Any, rows: Sequence[Row], names: dict[str, str]) -> None:
     size, unit = (_GIB, "GiB") if largest >= _GIB else (_MIB, "MiB")
     trimmed = [row for row in rows if row.label != UNTOUCHED]
     drawn = [
-        # Ever thinner, so that none hides another that holds the same.
+        # Each line is thinner than the previous one, so that equal lines stay visible.
         *((row, f"C{i % 10}", _LINES[i // 10 % len(_LINES)], 7 - 5 * i / len(rows)) for i, row in enumerate(trimmed)),
         *((row, "black", "--", 1) for row in rows if row.label == UNTOUCHED),
     ]
     for row, color, line, width in drawn:
         values = [n / size for n in row.cost.kv_bytes]
-        # A line of one point would not be seen.
+        # A line of one point is invisible without a marker.
         marker = "o" if len(values) == 1 else None
         axes.plot(values, color=color, linestyle=line, linewidth=width, marker=marker, label=names[row.label])
     axes.set_ylim(bottom=0)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("decoding steps after prefill")
     axes.set_ylabel(f"KV cache, {unit}")
-    axes.set_title("what the KV cache holds")
+    axes.set_title("KV cache")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
 
@@ -113,7 +113,7 @@ def _draw_times(axes: Any, rows: Sequence[Row], names: dict[str, str]) -> None:
         begun = [a + b for a, b in zip(begun, widths, strict=True)]
     _methods_axis(axes, rows, names)
     axes.set_xlabel(f"{unit}, medians")
-    axes.set_title("where the time goes")
+    axes.set_title("time by phase")
     axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
 
 

@@ -1,4 +1,4 @@
-"""The files that a benchmark leaves: results.json, results.md and results.png."""
+"""The files that a benchmark writes: results.json, results.md and results.png."""
 
 import json
 from collections.abc import Sequence
@@ -12,38 +12,39 @@ from vistrim.benchmark.speed_plot import plot
 from vistrim.benchmark.speed_tables import notes, tables
 
 DEFINITIONS = """\
-How it was measured: every method and the untouched model generate once in each round, in one process, in an order that
-rotates from round to round. Times are medians over the rounds; a speed-up is the median of the ratios of untouched over
-trimmed time within each round, so that a machine that gets slower or faster meanwhile does not distort it.
+Measurement: every method and the untouched model generate once in each round, in one process, in an order that rotates
+from round to round. Times are medians over the rounds. A speed-up is the median of the ratios of untouched to trimmed
+time within each round, so that drift of the machine's speed does not distort it.
 
 * tokens: visual tokens per layer and sample in prefill, mean over layers
-* encode: vision tower and projector; 0 ms in a model that encodes images inside its own forward pass, where it counts
-  as prefill
-* select: a method's own work up to the first token, that of its guide included; it is a part of encode and prefill
-* per cut: select over prefill, divided by the number of cuts, for methods that cut by the decoder's own attention
-* prefill: from the encoded images to the first token, select included
+* encode: vision tower and projector; 0 ms in a model that encodes images inside its own forward pass, where encoding
+  counts as prefill
+* select: a method's own work up to the first token, including its guide model; it is a part of encode and prefill
+* per cut: select divided by prefill and by the number of cuts, for methods that cut by the decoder's own attention
+* prefill: from the encoded images to the first token, including select
 * decode, per token: one decoding step of the whole batch, mean over the steps of a run
 * first token: encode and prefill
 * total: the whole generation
-* slower: a speed-up that is below 1 as it is printed; nothing is clamped. The ratio of each round is in results.json:
-  where they lie on both sides of 1, the difference is noise
-* limit of prefill: the untouched model's decoder FLOPs in prefill over the method's, those of its own networks included
-* limit of decode: the bytes that a step has to read at least, weights and KV cache, mean over the steps: the untouched
-  model's over the method's
-* share: speed-up over limit. In prefill it falls short of 100 % where matrix products of few rows have fixed costs. In
-  decode it may exceed 100 %, because transformers' own cache copies all that it holds at each step and that of a
-  trimmed model grows in place (what this alone gains, without any trimming, is the row keep-everything); it falls short
-  where the fixed costs of a step outweigh what it reads
-* KV peak, KV mean, KV end: bytes of keys and values over the untouched model's: the largest of each, the mean of the
-  ratios over the steps (prefill included), and after the last step
+* slower: a speed-up that is below 1 as printed; nothing is clamped. The ratio of each round is in results.json; if the
+  ratios are on both sides of 1, the difference is noise
+* bound of prefill: decoder FLOPs of the untouched model in prefill, divided by those of the method including its own
+  networks (`limit` in results.json)
+* bound of decode: minimum of bytes that a step of the untouched model reads (weights and KV cache, mean over the
+  steps), divided by that of the method
+* efficiency: speed-up divided by its bound (`share` in results.json). In prefill it is below 100 % if matrix products
+  of few rows have fixed costs. In decode it may exceed 100 %: the cache of transformers copies its content at each
+  step, and the cache of a trimmed model grows in place (the row keep-everything has this gain alone, without any
+  trimming). It is below 100 % if the fixed costs of a step outweigh the bytes read
+* KV peak, KV mean, KV end: bytes of keys and values divided by the untouched model's: the largest of each, the mean of
+  the ratios over the steps (including prefill), and after the last step
 * KV bytes, peak: the largest number of bytes held, for the whole batch
-* peak beyond the weights: most memory held during a run beyond what was held before it, largest of the rounds;
-  unknown where the platform does not tell
-* in the picture, long names lose their parameters; those that would be the same are numbered in the tables' order"""
+* peak beyond the weights: peak memory during a run beyond the memory held before it, largest of the rounds; unknown if
+  the platform does not report it
+* in the plot, long names lose their parameters; names that would be equal are numbered in the order of the tables"""
 
 RANDOM_WEIGHTS = (
-    "The weights are random: time and memory are those of a model of this shape, the answers mean nothing, and so do "
-    "the choices of methods that decide by what they see."
+    "The weights are random. Time and memory are those of a model of this shape. The answers are meaningless, and so "
+    "are the tokens that content-dependent methods keep."
 )
 
 
@@ -55,9 +56,9 @@ def write(folder: Path, found: Benchmark, command: str) -> dict[str, Any]:
     folder : Path
         An existing folder.
     found : Benchmark
-        What was measured.
+        The result.
     command : str
-        That repeats the benchmark.
+        Command that repeats the benchmark.
 
     Returns
     -------
@@ -86,7 +87,7 @@ def _markdown(rows: Sequence[Row], found: dict[str, Any]) -> str:
         where,
         RANDOM_WEIGHTS if found["random_weights"] else "",
         *(table.markdown() for table in tables(rows)),
-        "![speed-up against its limit, KV cache over steps, and where the time goes](results.png)",
+        "![speed-up with its bound, KV cache over steps, and time by phase](results.png)",
         DEFINITIONS,
         "\n".join(f"* {line}" for line in notes(rows)),
     ]

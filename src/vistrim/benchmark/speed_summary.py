@@ -1,4 +1,4 @@
-"""From runs to rows: medians, and speed-ups next to their limits."""
+"""From runs to rows: medians, and speed-ups with their bounds."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
@@ -15,25 +15,25 @@ PHASES: dict[str, Callable[[Run], float | None]] = {
     "step": lambda run: run.step_mean,
     "total": lambda run: run.total_seconds,
 }
-"""Seconds of a run that are compared; None: there was no such phase."""
+"""Seconds of each phase of a run; None if the run has no such phase."""
 
 
 def summarize(runs: Iterable[Run], costs: Mapping[str, Cost]) -> list[Row]:
-    """Sum up each method.
+    """Summarize each method.
 
     Parameters
     ----------
     runs : iterable of Run
-        Of any number of rounds; what belongs to an incomplete round does not count.
+        Runs of any number of rounds; those of an incomplete round are ignored.
     costs : mapping
-        By label, the untouched model's among them; a label without a cost is left out.
+        Costs by label, including the untouched model's; a label without a cost is left out.
 
     Returns
     -------
     list of Row
         In the order of ``costs``; empty without a complete round. Speed-ups are medians of the ratios within each
-        round: a machine that gets slower or faster from round to round does not distort them. The untouched model has
-        none, and a phase that takes no time has none.
+        round, so that drift of the machine's speed does not distort them. The untouched model and phases that take no
+        time have none.
     """
     rounds = complete_rounds(runs, costs)
     if not rounds:
@@ -60,10 +60,10 @@ def _row(label: str, rounds: Sequence[Mapping[str, Run]], costs: Mapping[str, Co
 
 def _speedups(label: str, rounds: Sequence[Mapping[str, Run]], costs: Mapping[str, Cost]) -> dict[str, Speedup]:
     full, own = costs[UNTOUCHED], costs[label]
-    limits = {"prefill": full.prefill_flops / own.prefill_flops, "step": full.step_bytes / own.step_bytes}
+    bounds = {"prefill": full.prefill_flops / own.prefill_flops, "step": full.step_bytes / own.step_bytes}
     speedups = {}
     for phase, seconds in PHASES.items():
         pairs = [(seconds(one[UNTOUCHED]), seconds(one[label])) for one in rounds]
         if found := ratios(*zip(*pairs, strict=True)):
-            speedups[phase] = Speedup(median(found), limits.get(phase), found)
+            speedups[phase] = Speedup(median(found), bounds.get(phase), found)
     return speedups

@@ -1,4 +1,4 @@
-"""The tables of a benchmark: time, speed-up against its limit, memory."""
+"""The tables of a benchmark: time, speed-up with its bound, memory."""
 
 from collections.abc import Sequence
 
@@ -9,32 +9,32 @@ from vistrim.benchmark.results import Row, Speedup
 
 NONE = "none"
 SLOWER = "slower"
-"""Stands behind a speed-up below 1, as printed."""
+"""Mark of a speed-up below 1, as printed."""
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
-    """What each method takes, what it gains of what it could gain at most, and what it holds.
+    """Times, speed-ups with their bounds, and memory of each method.
 
     Parameters
     ----------
     rows : sequence of Row
-        With the untouched model's among them.
+        Rows of all methods and of the untouched model.
 
     Returns
     -------
     list of Table
-        Narrow enough for 140 columns of a terminal; what is slower than the untouched model is flagged.
+        Narrow enough for a terminal of 140 columns; speed-ups below 1 are flagged.
     """
     return [_times(rows), _speedups(rows), _memory(rows)]
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
-    """What the labels stand for, one line each."""
+    """Full notation of each label, one line each."""
     return [f"{row.label} = {row.cost.notation}" for row in rows if row.label != row.cost.notation]
 
 
 def kv_shares(row: Row, untouched: Row) -> tuple[float, float, float]:
-    """KV bytes over the untouched model's: of the largest, mean over steps, of the last."""
+    """KV bytes divided by the untouched model's: the largest of each, the mean over steps, and after the last step."""
     pairs = list(zip(row.cost.kv_bytes, untouched.cost.kv_bytes, strict=False))
     own, full = zip(*pairs, strict=True)
     return max(own) / max(full), sum(a / b for a, b in pairs) / len(pairs), own[-1] / full[-1]
@@ -62,15 +62,26 @@ def _times(rows: Sequence[Row]) -> Table:
 
 
 def _speedups(rows: Sequence[Row]) -> Table:
-    columns = ("method", "encode", "prefill", "limit", "share", "decode", "limit", "share", "first token", "total")
+    columns = (
+        "method",
+        "encode",
+        "prefill",
+        "bound",
+        "efficiency",
+        "decode",
+        "bound",
+        "efficiency",
+        "first token",
+        "total",
+    )
     lines: list[tuple[str, ...]] = [
         (
             row.label,
             _ratio(row, "encode"),
             _ratio(row, "prefill"),
-            *_of_limit(row, "prefill"),
+            *_bound_and_efficiency(row, "prefill"),
             _ratio(row, "step"),
-            *_of_limit(row, "step"),
+            *_bound_and_efficiency(row, "step"),
             _ratio(row, "first token"),
             _ratio(row, "total"),
         )
@@ -79,7 +90,7 @@ def _speedups(rows: Sequence[Row]) -> Table:
     flagged = frozenset(
         (i, j) for i, line in enumerate(lines) for j, cell in enumerate(line) if j and cell.endswith(SLOWER)
     )
-    return Table("Speed-up, and what it could be at most", columns, lines, flagged)
+    return Table("Speed-up, its bound and efficiency", columns, lines, flagged)
 
 
 def _memory(rows: Sequence[Row]) -> Table:
@@ -100,7 +111,7 @@ def _memory(rows: Sequence[Row]) -> Table:
 
 
 def _speedup(row: Row, phase: str) -> Speedup | None:
-    # The untouched model is what the others are measured by.
+    # The untouched model is the baseline.
     return Speedup(1.0, 1.0) if row.label == UNTOUCHED else row.speedups.get(phase)
 
 
@@ -112,7 +123,7 @@ def _ratio(row: Row, phase: str) -> str:
     return f"{text} {SLOWER}" if float(text.rstrip("x")) < 1 else text
 
 
-def _of_limit(row: Row, phase: str) -> tuple[str, str]:
+def _bound_and_efficiency(row: Row, phase: str) -> tuple[str, str]:
     speedup = _speedup(row, phase)
     if speedup is None or speedup.limit is None or (phase == "step" and row.step is None):
         return NONE, NONE

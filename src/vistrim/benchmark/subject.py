@@ -1,4 +1,4 @@
-"""What is measured: a model, and the prompts that it is given."""
+"""The subject of a benchmark: a model and its prompts."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,29 +8,29 @@ from transformers import PreTrainedModel
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a benchmark is asked to measure.
+    """Request for the subject of a benchmark.
 
     Attributes
     ----------
     model : str
-        A named shape (made with random weights), a reference model, a local directory or a Hugging Face id.
+        A named shape (with random weights), a reference model, a local directory or a Hugging Face id.
     layers, hidden : int or None
-        Decoder layers and width of a named shape; None: those of the real model.
+        Decoder layers and hidden size of a named shape; None: those of the real model.
     distinct_layers : int or None
-        Decoder layers with weights of their own; the others use the same tensors again, in turn, so that a model
-        computes all of its layers in less memory. None: all of them.
+        Decoder layers with their own weights; the others share these tensors, in turn, so that a model computes all of
+        its layers in less memory. None: all of them.
     batch : int
-        Samples per generation, all alike.
+        Samples per generation, all of the same size.
     visual_tokens : int or None
-        Per sample; None: what one picture of usual size makes.
+        Visual tokens per sample; None: those of one image of default size.
     text_tokens : int
         All other tokens of each prompt.
     new_tokens : int
         Tokens generated per sample.
     dtype : str
-        Name of the number type of weights and activations, or "auto".
+        Name of the dtype of weights and activations, or "auto".
     attn : str or None
-        Attention kernel: sdpa, eager, flash_attention_2, ...; None: what transformers takes for this model.
+        Attention kernel: sdpa, eager, flash_attention_2, ...; None: the default of transformers for this model.
     device : str
         Name of the device, or "auto".
     """
@@ -55,17 +55,17 @@ class Subject:
     Attributes
     ----------
     model : PreTrainedModel
-        On its device.
+        The model, on its device.
     inputs : dict
-        Ids, pixels and what else ``generate`` needs for the whole batch, on the model's device.
+        Ids, pixels and other arguments of ``generate`` for the whole batch, on the model's device.
     visual_tokens, text_tokens : int
-        Per sample, as they really are.
+        Actual numbers of tokens per sample.
     weight_bytes : int
         Bytes of weights that a decoding step reads: decoder layers (those that share tensors count each time), final
-        norm and output head. All experts of a mixture count, of which a step at batch 1 reads a few: the limit of
-        decoding is then too low.
+        norm and output head. All experts of a mixture count, although a step at batch 1 reads only a few of them; the
+        speed-up bound of decoding is then too low.
     settings : dict
-        What distinguishes this subject from others, as plain Python objects for ``results.json``.
+        Values that distinguish this subject from others, as plain Python objects for ``results.json``.
     """
 
     model: PreTrainedModel

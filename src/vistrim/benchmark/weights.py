@@ -1,4 +1,4 @@
-"""Models with random weights, made in place: no initialisation that is overwritten, no copy."""
+"""Models with random weights, made in place: no initialization that is overwritten, no copy."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from vistrim.engine import describe
 from vistrim.errors import BenchmarkError
 
 BLOCK = 16_777_213
-"""Random numbers drawn; a prime, so that no matrix repeats a row. Weights are stretches of them."""
+"""Number of random numbers drawn; a prime, so that no matrix repeats a row. Weights are slices of them."""
 
 
 def empty_model(config: PreTrainedConfig, dtype: torch.dtype, attn: str | None) -> Any:
@@ -21,16 +21,16 @@ def empty_model(config: PreTrainedConfig, dtype: torch.dtype, attn: str | None) 
     Parameters
     ----------
     config : PreTrainedConfig
-        Its sizes.
+        Config with the sizes.
     dtype : torch.dtype
-        Of the parameters.
+        Dtype of the parameters.
     attn : str or None
         See `use_kernel`.
 
     Raises
     ------
     BenchmarkError
-        If there is no such kernel, or the model cannot use it.
+        If the kernel does not exist, or the model cannot use it.
     """
     with init_empty_weights(include_buffers=False):
         model = AutoModelForImageTextToText.from_config(config, dtype=dtype)
@@ -39,19 +39,19 @@ def empty_model(config: PreTrainedConfig, dtype: torch.dtype, attn: str | None) 
 
 
 def use_kernel(model: Any, attn: str | None) -> None:
-    """Set the attention kernel of the decoder, and of the vision tower where that has it.
+    """Set the attention kernel of the decoder, and of the vision tower if that supports it.
 
     Parameters
     ----------
     model : PreTrainedModel
         A supported model.
     attn : str or None
-        Name of the kernel; None: what transformers takes for this model.
+        Name of the kernel; None: the default of transformers for this model.
 
     Raises
     ------
     BenchmarkError
-        If there is no such kernel, or the model cannot use it; says what works.
+        If the kernel does not exist, or the model cannot use it; the message names kernels that work.
     """
     if attn is None or (problem := _refusal(model, attn)) is None:
         return
@@ -60,13 +60,13 @@ def use_kernel(model: Any, attn: str | None) -> None:
 
 
 def _refusal(model: Any, attn: str) -> str | None:
-    """Set the kernel; why that does not work."""
+    """Set the kernel; returns the reason if that fails, and None otherwise."""
     try:
         model.set_attn_implementation(attn)
     except (ValueError, ImportError) as error:
         return " ".join(str(error).split())
     if describe(model).decoder.config._attn_implementation != attn:  # type: ignore[union-attr]
-        return f"{type(model).__name__} does not have it"
+        return f"{type(model).__name__} does not support it"
     return None
 
 
@@ -79,12 +79,12 @@ def stacks(model: Any) -> list[Sequence[nn.Module]]:
 
 
 def shared_parameters(model: Any, distinct_layers: int) -> dict[int, nn.Parameter]:
-    """Which parameters are another's tensor, once only so many layers and blocks have weights of their own.
+    """The parameters that share another parameter's tensor if only some layers and blocks have their own weights.
 
     Returns
     -------
     dict of int to nn.Parameter
-        ``id`` of a parameter to the one in its place, of the layer that lends its weights.
+        ``id`` of a parameter to the parameter of another layer that replaces it.
     """
     return {
         id(parameter): stack[number % distinct_layers].get_parameter(name)
@@ -98,21 +98,21 @@ def shared_parameters(model: Any, distinct_layers: int) -> dict[int, nn.Paramete
 def fill(model: Any, distinct_layers: int, device: torch.device, seed: int = 0) -> None:
     """Give an empty model random weights on a device.
 
-    Matrices have a standard deviation of one over the root of their fan-in, norms and scales are one and biases zero,
-    so that hidden states neither vanish nor explode.
+    Matrices have a standard deviation of one over the square root of their fan-in, norms and scales are one and biases
+    zero, so that hidden states neither vanish nor explode.
 
     Parameters
     ----------
     model : PreTrainedModel
-        As `empty_model` makes it.
+        A model from `empty_model`.
     distinct_layers : int
-        Decoder layers, and blocks of the vision tower, with weights of their own; the others use the same tensors
-        again, in turn. Every layer still computes everything; only memory changes, as long as the distinct layers
-        together are larger than the processor's caches.
+        Decoder layers, and blocks of the vision tower, with their own weights; the others share these tensors, in turn.
+        Every layer still computes everything. Only memory changes, as long as the distinct layers together are larger
+        than the caches of the CPU.
     device : torch.device
-        Where the model will be.
+        Device of the model.
     seed : int
-        Of the random numbers.
+        Seed of the random numbers.
     """
     generator = torch.Generator().manual_seed(seed)
     block = torch.randn(BLOCK, generator=generator).to(device, model.dtype)
@@ -141,7 +141,7 @@ def _random(like: Tensor, name: str, block: Tensor, start: int) -> Tensor:
 
 
 def generate_to_the_end(model: Any, pad: int) -> None:
-    """Let ``generate`` be greedy and run to the length asked for, whatever the model says."""
+    """Make ``generate`` greedy and run to the requested length, regardless of the model's generation config."""
     model.generation_config = GenerationConfig(pad_token_id=pad, do_sample=False)
 
 

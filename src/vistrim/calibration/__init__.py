@@ -1,1 +1,1 @@
-"""Measuring on prompts what suits a model."""
+"""Calibration of methods to a model, measured on prompts."""

@@ -1,4 +1,4 @@
-"""How much each attention head of a model looks at images, compared with text."""
+"""Ratio of each attention head's attention to images and to text."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,14 +14,14 @@ from vistrim.engine.single_pass import read_rows
 
 
 def attention_ratios(model: Any, inputs: Mapping[str, Any]) -> Tensor:
-    """Attention of the text behind the images to visual tokens, over that to text.
+    """Attention of the text after the images to visual tokens, divided by its attention to text.
 
     Parameters
     ----------
     model : PreTrainedModel
         A supported model, not being trimmed.
     inputs : mapping
-        What a processor makes of one or more prompts.
+        Processor output for one or more prompts.
 
     Returns
     -------
@@ -31,7 +31,7 @@ def attention_ratios(model: Any, inputs: Mapping[str, Any]) -> Tensor:
     Raises
     ------
     ValueError
-        If a prompt has no image, no text behind it, or no token ids.
+        If a prompt has no image, no text after it, or no token ids.
     UnsupportedModelError
         If the model is not supported, or is being trimmed.
     """
@@ -42,10 +42,10 @@ def attention_ratios(model: Any, inputs: Mapping[str, Any]) -> Tensor:
         nonlocal visual
         tokens, image = prompt.tokens, prompt.inputs.visual
         visual = torch.zeros_like(tokens.valid) if image is None else image & tokens.valid
-        behind = text_behind_images(visual, tokens.valid)
-        if not visual.any(1).all() or not behind.any(1).all():
-            raise ValueError("every prompt needs an image and text behind it: leave the others out")
-        return QueryRows.of(behind, tokens, prompt)
+        question = text_behind_images(visual, tokens.valid)
+        if not visual.any(1).all() or not question.any(1).all():
+            raise ValueError("every prompt needs an image and text after it: leave out other prompts")
+        return QueryRows.of(question, tokens, prompt)
 
     def read(layer: int, rows: AttentionRows, value: Tensor) -> None:
         on_image = visual.to(value.device)[:, None, None]

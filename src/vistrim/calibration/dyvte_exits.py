@@ -1,4 +1,4 @@
-"""What DyVTE's routers learn from: the question behind every layer, and whether the image was still needed there."""
+"""Training data of DyVTE's routers: the question after every layer, and whether the image was still needed there."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,17 +20,17 @@ IGNORED = -100
 
 @torch.no_grad()
 def exits(model: Any, processor: Any, items: Sequence[Item]) -> dict[str, Tensor]:
-    """Look at every possible exit of a batch of questions with known answers.
+    """Measure every possible exit of a batch of questions with known answers.
 
-    The right answer is read in one pass with all visual tokens; behind every layer but the last one, its text then
-    also goes on alone.
+    The correct answer is read in one pass with all visual tokens. From every layer but the last one, the pass is then
+    also continued with the text alone.
 
     Parameters
     ----------
     model, processor
         As `vistrim.load` returns them; not being trimmed.
     items : sequence of Item
-        Questions with their images and right answers.
+        Questions with their images and correct answers.
 
     Returns
     -------
@@ -63,29 +63,29 @@ def exits(model: Any, processor: Any, items: Sequence[Item]) -> dict[str, Tensor
 
 
 def agreement(measured: dict[str, Tensor]) -> Agreement:
-    """What `exits` has measured, for the rules in `vistrim.core.routing`: ``[items, layers - 1]``."""
+    """The measurements of `exits`, for the rules in `vistrim.core.routing`: ``[items, layers - 1]``."""
     return Agreement(measured["alike"], measured["entropy_full"][:, None], measured["entropy_without"])
 
 
 def check_ends(tokenizer: Any) -> None:
-    """Refuse a tokenizer with which no answer ends.
+    """Refuse a tokenizer without an end-of-sequence token.
 
     Raises
     ------
     ValueError
-        Says what is missing.
+        If there is none.
     """
     if tokenizer.eos_token is None:
-        raise ValueError("the model's tokenizer has no end-of-sequence token, with which answers end: set one")
+        raise ValueError("the model's tokenizer has no end-of-sequence token: set tokenizer.eos_token")
 
 
 def teacher_forced(model: Any, processor: Any, items: Sequence[Item]) -> tuple[Any, Tensor]:
-    """Prompts with their right answers behind them.
+    """Prompts followed by their correct answers.
 
     Returns
     -------
     inputs : BatchFeature
-        Of the model's forward pass: padded on both sides.
+        Arguments of the model's forward pass, padded on both sides.
     labels : Tensor
         ``[batch, tokens]`` long: the answers and their end-of-sequence tokens, -100 elsewhere.
     """
@@ -103,13 +103,13 @@ def teacher_forced(model: Any, processor: Any, items: Sequence[Item]) -> tuple[A
 
 
 def _answer(found: TextAlone, labels: Tensor) -> Tensor:
-    """``[batch, text]``: the right next token of each row of the text, or -100."""
+    """``[batch, text]``: the correct next token of each row of the text, or -100."""
     following = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
     return following.gather(1, found.text.slots).masked_fill(~found.text.valid, IGNORED)
 
 
 def _question(found: TextAlone) -> Tensor:
-    """``[batch, text]`` bool: the prompt's text behind its last image."""
+    """``[batch, text]`` bool: the prompt's text after its last image."""
     tokens, text = found.prompt.tokens, found.text
     in_prompt = tokens.valid & (tokens.slots <= found.prompt.ranking[:, None])
     return text_behind_images(tokens.visual, in_prompt).gather(1, text.slots) & text.valid

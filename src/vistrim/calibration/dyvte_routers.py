@@ -1,9 +1,9 @@
-"""Training of DyVTE's routers on a model that stays as it is.
+"""Training of DyVTE's routers on a frozen model.
 
-The authors draw one layer for each training step, run the batch on from there with and without the image, and train
-that layer's router on the outcome (1 % of LLaVA-665k, one epoch, learning rate 6e-5, batches of 128). Here every
-layer's outcome is measured for every sample once (`vistrim.calibration.dyvte_exits`), which costs about half a forward
-pass more, and all routers learn from the same measurements over several epochs. The loss is theirs: plain cross entropy
+The authors draw one layer for each training step, continue the batch from there with and without the image, and train
+the router of that layer on the result (1 % of LLaVA-665k, one epoch, learning rate 6e-5, batches of 128). Here, every
+layer is measured once for every sample (`vistrim.calibration.dyvte_exits`), which costs about half a forward pass more,
+and all routers are trained on the same measurements over several epochs. The loss is the authors': plain cross entropy
 on the two logits.
 """
 
@@ -27,7 +27,7 @@ from vistrim.evaluation.items import Item
 
 ITEMS_PER_FILE = 256
 HELD_OUT = 0.1
-"""Share of the samples that routers are judged by."""
+"""Share of the samples on which routers are evaluated."""
 LEAST_SAMPLES = 10
 
 
@@ -40,22 +40,22 @@ def collect(
     batch_size: int,
     advance: Callable[[int], None] = lambda items: None,
 ) -> dict[str, Tensor]:
-    """Measure the exits of many items, in files that an interrupted collection goes on from.
+    """Measure the exits of many items, in files from which an interrupted collection resumes.
 
     Parameters
     ----------
     model, processor
         As `vistrim.load` returns them.
     items : sequence of Item
-        Neighbours share a batch: best sorted by task.
+        Items; adjacent ones share a batch, so sort them by task.
     folder : Path
-        Of the files; made where it is missing.
+        Folder of the files; created if it does not exist.
     made_for : str
-        What tells the model apart from others, such as `vistrim.loading.fingerprint`.
+        Identifier of the model, such as `vistrim.loading.fingerprint`.
     batch_size : int
         Items per forward pass.
     advance : callable
-        Told how many items were measured, also for those in files.
+        Called with the number of items just measured, including those read from files.
 
     Returns
     -------
@@ -96,7 +96,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise ResumeError(f"{path} is damaged: delete it, and it is measured again") from error
+        raise ResumeError(f"{path} is damaged: delete it to measure its questions again") from error
 
 
 def _joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -105,18 +105,18 @@ def _joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Trained:
-    """Routers, and how they do on samples that they have not seen.
+    """Routers, and their results on held-out samples.
 
     Attributes
     ----------
     w1, w2 : Tensor
         ``[layers - 1, width, 2 * hidden]`` and ``[layers - 1, 2, width]`` float32.
     right_exits : float or None
-        Share of the exits taken (at the first layer that votes for it) that the rule allows; None if none was taken.
+        Share of the exits taken (at the first layer that votes for one) that the rule allows; None if none was taken.
     exit_depth : float
-        Mean number of layers with visual tokens; a sample that never exits counts with all of them.
+        Mean number of layers with visual tokens; a sample that never exits counts with all layers.
     allowed_depth : float
-        The same if every sample exited behind the first layer that the rule allows.
+        The same if every sample exited after the first layer that the rule allows.
     """
 
     w1: Tensor
@@ -127,15 +127,15 @@ class Trained:
 
 
 def check_samples(count: int) -> None:
-    """Refuse too few samples to learn from and to be judged by.
+    """Refuse too few samples for training and evaluation.
 
     Raises
     ------
     ValueError
-        Says how many are enough.
+        If there are fewer than `LEAST_SAMPLES`.
     """
     if count < LEAST_SAMPLES:
-        raise ValueError(f"{count} questions are too few to train routers on: give at least {LEAST_SAMPLES}")
+        raise ValueError(f"{count} questions are too few to train routers: give {LEAST_SAMPLES} or more")
 
 
 def train_routers(
@@ -148,31 +148,31 @@ def train_routers(
     seed: int = 0,
     advance: Callable[[], None] = lambda: None,
 ) -> Trained:
-    """Train one router per layer, all side by side.
+    """Train one router per layer, all in parallel.
 
     Parameters
     ----------
     summary : Tensor
-        ``[samples, layers - 1, 2 * hidden]`` float32: the question behind each layer.
+        ``[samples, layers - 1, 2 * hidden]`` float32: the question after each layer.
     may_exit : Tensor
-        ``[samples, layers - 1]`` bool.
+        ``[samples, layers - 1]`` bool: whether the rule allows an exit there.
     width : int
-        Hidden units; the authors' 2048 are half of a hidden size of 4096.
+        Hidden units; the authors use 2048, half of a hidden size of 4096.
     epochs, lr, batch_size
-        Of AdamW with a cosine schedule. A tenth of the samples is held out.
+        Settings of AdamW with a cosine schedule. A tenth of the samples is held out.
     seed : int
-        Of the initial weights (Xavier uniform, as the authors'), the split and the order.
+        Seed of the initial weights (Xavier uniform, as the authors'), the split and the order.
     advance : callable
         Called after every epoch.
 
     Raises
     ------
     ValueError
-        If there are too few samples to learn from and to be judged by.
+        If there are too few samples.
 
     Notes
     -----
-    Everything is in memory: about ``8 * hidden * layers`` bytes for each sample, and the routers with the state of
+    All data is in memory: about ``8 * hidden * layers`` bytes for each sample, and the routers with the state of
     AdamW, 16 bytes for each of their ``layers * width * 2 * hidden`` weights.
     """
     check_samples(len(summary))
@@ -180,13 +180,13 @@ def train_routers(
     samples, layers, features = summary.shape
     order = torch.randperm(samples, generator=generator)
     held_out = max(1, round(HELD_OUT * samples))
-    judged, learnt = order[:held_out], order[held_out:]
+    evaluated, trained = order[:held_out], order[held_out:]
     w1, w2 = _xavier(layers, width, features, generator), _xavier(layers, 2, width, generator)
     optimizer = torch.optim.AdamW([w1, w2], lr=lr, weight_decay=0.0)
-    steps = epochs * -(-len(learnt) // batch_size)
+    steps = epochs * -(-len(trained) // batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
     for _ in range(epochs):
-        for batch in learnt[torch.randperm(len(learnt), generator=generator)].split(batch_size):
+        for batch in trained[torch.randperm(len(trained), generator=generator)].split(batch_size):
             logits = router_logits(summary[batch].transpose(0, 1), w1, w2)
             loss = cross_entropy(logits.flatten(0, 1), may_exit[batch].T.flatten().long())
             optimizer.zero_grad()
@@ -195,7 +195,7 @@ def train_routers(
             schedule.step()
         advance()
     w1, w2 = w1.detach(), w2.detach()
-    return Trained(w1, w2, *_judge(summary[judged], may_exit[judged], w1, w2))
+    return Trained(w1, w2, *_judge(summary[evaluated], may_exit[evaluated], w1, w2))
 
 
 def _xavier(layers: int, outputs: int, inputs: int, generator: torch.Generator) -> Tensor:
@@ -208,7 +208,7 @@ def _judge(summary: Tensor, may_exit: Tensor, w1: Tensor, w2: Tensor) -> tuple[f
     votes = (logits[..., 1] > logits[..., 0]).T
     exits, first = votes.any(1), votes.to(torch.uint8).argmax(1)
     right = may_exit.gather(1, first[:, None])[:, 0] & exits
-    # Behind layer l means that layers 0 to l had visual tokens.
+    # An exit after layer l means that layers 0 to l had visual tokens.
     depth = torch.where(exits, first + 1, may_exit.shape[1] + 1)
     allowed = torch.where(may_exit.any(1), may_exit.to(torch.uint8).argmax(1) + 1, may_exit.shape[1] + 1)
     share = (right.sum() / exits.sum()).item() if exits.any() else None

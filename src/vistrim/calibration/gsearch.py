@@ -1,24 +1,24 @@
-"""G-Search: layer by layer, the smallest keep rate that still answers well enough."""
+"""G-Search: the smallest keep rate of each layer that retains enough performance."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 STEPS = 32
-"""Rates are multiples of one part in so many."""
+"""Rates are multiples of ``1 / STEPS``."""
 
 Rates = tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class RateSearch:
-    """What G-Search found.
+    """Result of G-Search.
 
     Attributes
     ----------
     rates : tuple of float
-        One for each layer.
+        Keep rate of each layer.
     performance : float
-        With these rates.
+        Performance with these rates.
     """
 
     rates: Rates
@@ -41,31 +41,31 @@ def search_rates(
 
     .. math:: Perf(r_1, \dots, r_l, r_l, \dots, r_l) \ge (1 - \varepsilon l / L) \, Perf_{full}.
 
-    As a token that is gone does not come back, a rate caps those of all deeper layers while it is tried. The error that
-    is allowed grows with depth, so that no layer uses up what the next ones need.
+    Removed tokens are not restored, so a rate that is tried is an upper bound for all deeper layers. The allowed error
+    grows with depth, which leaves a part of it for each deeper layer.
 
     Parameters
     ----------
     evaluate : callable
-        Performance of keep rates, one for each layer; called at most once with the same ones.
+        Returns the performance of keep rates, one for each layer; called at most once with the same rates.
     layers : int
         :math:`L`, at least 2.
     full : float
         Performance of the untouched model, above 0.
     error : float
-        :math:`\varepsilon` in [0, 1): share of it that may be lost in all.
+        :math:`\varepsilon` in [0, 1): share of the performance that may be lost in total.
     group : int
-        Neighbouring layers that get the same rate: the search takes so many times less. The allowed error of a group is
-        that of its last layer.
+        Number of adjacent layers that get the same rate, which shortens the search by this factor. The allowed error of
+        a group is that of its last layer.
     steps : int
         Rates are multiples of ``1 / steps``.
     advance : callable
-        Told after each evaluation the best that is known to suffice.
+        Called after each evaluation with the smallest sufficient rates so far.
 
     Returns
     -------
     RateSearch
-        What was found last to suffice; at worst rates of 1, with ``full``.
+        The smallest sufficient rates found; in the worst case, rates of 1 with performance ``full``.
 
     Raises
     ------
@@ -74,17 +74,17 @@ def search_rates(
 
     Notes
     -----
-    Source: arXiv 2412.00556 (G-Search), which searches each rate with Bayesian optimisation of a mixture of performance
-    and efficiency; mixture, number of trials, grid and calibration set were not available. Here performance is a
-    condition, and each rate is found by bisection, which needs ``log2(steps)`` evaluations and is exact where a higher
-    rate never performs worse. Where it does, what is found still suffices, but need not be the smallest.
+    Source: arXiv 2412.00556 (G-Search), which searches each rate by Bayesian optimization of a mixture of performance
+    and efficiency; the mixture, number of trials, grid and calibration set are not available. Here performance is a
+    constraint, and each rate is found by bisection, which needs ``log2(steps)`` evaluations and is exact if a higher
+    rate never performs worse. Otherwise, the rates found still satisfy the constraint, but may not be the smallest.
     """
     if layers < 2:
-        raise ValueError(f"layers={layers}: must be at least 2, as layer 0 keeps everything")
+        raise ValueError(f"layers={layers}: must be at least 2, as layer 0 keeps all tokens")
     if not full > 0:
-        raise ValueError("the untouched model's performance is 0: nothing can be lost, so nothing can be searched")
+        raise ValueError("the untouched model's performance is 0: use questions that it can answer")
     if not 0 <= error < 1:
-        raise ValueError(f"error={error}: must be a share of the performance, from 0 to below 1")
+        raise ValueError(f"error={error}: must be a share of the performance in [0, 1)")
     if group < 1 or steps < 1:
         raise ValueError(f"group={group}, steps={steps}: must be at least 1")
     best = RateSearch((1.0,) * layers, full)
@@ -104,10 +104,10 @@ def search_rates(
 
 
 def groups(layers: int, size: int) -> list[tuple[int, int]]:
-    """First and last layer of each group of ``size`` neighbours, from layer 1 on; the last one may be smaller."""
+    """First and last layer of each group of ``size`` adjacent layers, from layer 1 on; the last one may be smaller."""
     return [(first, min(first + size, layers) - 1) for first in range(1, layers, size)]
 
 
 def most_evaluations(layers: int, group: int, steps: int = STEPS) -> int:
-    """Evaluations that a search takes at most."""
+    """Largest number of evaluations of a search."""
     return len(groups(layers, group)) * (steps - 1).bit_length()

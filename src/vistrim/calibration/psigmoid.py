@@ -1,13 +1,13 @@
-"""The steepness of P-Sigmoid that answers best, by Bayesian optimisation."""
+"""The steepness of P-Sigmoid with the best performance, by Bayesian optimization."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from vistrim.errors import MissingPackageError
 
-MISSING = "P-Sigmoid is tuned with optuna; run `pip install 'vistrim[calibration]'`"
+MISSING = "P-Sigmoid is tuned with optuna: run `pip install 'vistrim[calibration]'`"
 STARTUP_TRIALS = 6
-"""Random trials before the first model of them."""
+"""Random trials before the estimator is fitted."""
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,9 @@ class KappaSearch:
     Attributes
     ----------
     kappa : float
-        Per layer.
+        Steepness per layer.
     performance : float
-        With it.
+        Performance with it.
     """
 
     kappa: float
@@ -27,7 +27,7 @@ class KappaSearch:
 
 
 def kappa_range(layers: int) -> tuple[float, float]:
-    """Steepness from nearly flat to a step: 0.05 to 3 for 32 layers, scaled to equal shapes over the depth."""
+    """Range from nearly flat to a step: 0.05 to 3 for 32 layers, scaled with depth to keep the same shapes."""
     return 0.05 * 32 / layers, 3 * 32 / layers
 
 
@@ -43,33 +43,33 @@ def search_kappa(
     Parameters
     ----------
     evaluate : callable
-        Performance of a steepness.
+        Returns the performance of a steepness.
     layers : int
         Number of decoder layers, which sets the `kappa_range`.
     trials : int
         Evaluations, at least 1.
     seed : int
-        The same seed proposes the same steepness as long as performances are the same: with an ``evaluate`` that
-        remembers, a search that was cut off goes on where it was, and one with more trials only adds to it.
+        The same seed proposes the same steepness as long as performances are equal. With an ``evaluate`` that caches
+        its results, an interrupted search therefore resumes, and more trials extend an earlier search.
     advance : callable
-        Told after each trial the best so far.
+        Called after each trial with the best result so far.
 
     Returns
     -------
     KappaSearch
-        The first of the best.
+        The best result; the first one if several are equal.
 
     Raises
     ------
     ValueError
-        If there is no trial.
+        If ``trials`` is below 1.
     MissingPackageError
         If optuna is not installed.
 
     Notes
     -----
-    Source: arXiv 2412.00556 (P-Sigmoid), which tunes the steepness with Bayesian optimisation; its optimiser, range and
-    number of trials were not available.
+    Source: arXiv 2412.00556 (P-Sigmoid), which tunes the steepness by Bayesian optimization; its optimizer, range and
+    number of trials are not available.
     """
     if trials < 1:
         raise ValueError(f"trials={trials}: must be at least 1")

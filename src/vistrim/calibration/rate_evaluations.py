@@ -1,4 +1,4 @@
-"""Performance of keep rates: every evaluation is kept in a file, so that a search that was cut off goes on."""
+"""Performance of keep rates; every evaluation is saved in a file, from which an interrupted search resumes."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -16,32 +16,32 @@ from vistrim.methods import Method
 from vistrim.methods.base.keep_rates import KeepRates, Rows
 
 Objective = Literal["accuracy", "agreement"]
-"""accuracy: mean score of the answers; agreement: share of answers that are the untouched model's, word for word.
-Both are means over tasks, so that a task with more questions weighs no more."""
+"""accuracy: mean score of the answers; agreement: share of answers that equal the untouched model's, word for word.
+Both are means over tasks, so that all tasks have the same weight."""
 
 
 def check_objective(objective: str, items: Sequence[Item]) -> None:
-    """Refuse anything but an objective that the items allow.
+    """Refuse an unknown objective, or one that the items do not support.
 
     Raises
     ------
     ValueError
-        If there is no such objective, no item, or an answer is missing that would be scored.
+        If the objective is unknown, there is no item, or the objective needs a correct answer that is missing.
     """
     if objective not in get_args(Objective):
         raise ValueError(f"objective={objective!r}: must be {' or '.join(get_args(Objective))}")
     if not items:
-        raise ValueError("there is no question to calibrate on: give at least one")
+        raise ValueError("there are no questions to calibrate on: give one or more")
     missing = [item.id for item in items if not item.answer.strip()]
     if objective == "accuracy" and missing:
         raise ValueError(
-            f"{len(missing)} questions have no right answer (first {missing[0]}): add it, or use agreement with the "
-            "untouched model, which needs none"
+            f"{len(missing)} questions have no correct answer (first {missing[0]}): add it, or use the objective "
+            "agreement, which needs none"
         )
 
 
 def performance(objective: Objective, items: Sequence[Item], given: Sequence[str], untouched: Sequence[str]) -> float:
-    """Performance in [0, 1] of the answers ``given``, next to those of the untouched model."""
+    """Performance in [0, 1] of the answers ``given``, with those of the untouched model for comparison."""
     by_task: dict[str, list[float]] = defaultdict(list)
     for item, text, before in zip(items, given, untouched, strict=True):
         value = item.score(text) if objective == "accuracy" else float(text == before)
@@ -51,16 +51,16 @@ def performance(objective: Objective, items: Sequence[Item], given: Sequence[str
 
 @dataclass(frozen=True)
 class Untouched:
-    """What the untouched model does with the questions.
+    """Results of the untouched model on the questions.
 
     Attributes
     ----------
     answers : list of str
-        One for each question.
+        Answer to each question.
     performance : float
-        Of these answers.
+        Performance of these answers.
     text_tokens, visual_tokens : float
-        In a prompt, mean over the questions.
+        Tokens of a prompt, mean over the questions.
     """
 
     answers: list[str]
@@ -78,11 +78,11 @@ class Asking:
     model, processor
         As `vistrim.load` returns them.
     items : sequence of Item
-        The questions; neighbours of one task are answered together.
+        The questions; adjacent ones of the same task share a batch.
     batch_size : int
-        How many at once.
+        Questions per batch.
     max_new_tokens : int
-        Longest answer.
+        Longest answer, in tokens.
     """
 
     model: Any
@@ -101,7 +101,7 @@ class Asking:
 
 
 class Evaluations(Store[Untouched | float]):
-    """Performance of keep rates on calibration questions; the same rates are evaluated once, also over several runs.
+    """Performance of keep rates on calibration questions; the same rates are evaluated once, also across runs.
 
     Parameters
     ----------
@@ -110,16 +110,16 @@ class Evaluations(Store[Untouched | float]):
     objective : {"accuracy", "agreement"}
         See `Objective`.
     rows : {"last", "prompt"}
-        What ranks; see `KeepRates`.
+        Rows whose attention ranks; see `KeepRates`.
     path : Path or None
-        JSON lines: the settings, the untouched model's answers, and an evaluation each. None keeps them in memory.
+        JSON lines: the settings, the untouched model's answers, and one line per evaluation. None keeps them in memory.
     settings : mapping
-        What all evaluations of the file must share; plain JSON values.
+        Settings that all evaluations of the file must share, as plain JSON values.
 
     Raises
     ------
     ValueError
-        If the questions do not allow the objective.
+        If the questions do not support the objective.
     ResumeError
         See `vistrim._utils.store.Store`.
     """
@@ -133,7 +133,7 @@ class Evaluations(Store[Untouched | float]):
 
     @property
     def untouched(self) -> Untouched:
-        """The untouched model's side, measured when it is first asked for."""
+        """Results of the untouched model, measured on first access."""
         if (None,) not in self.rows:
             found = self._asking.answers(None)
             texts = [one.answer for one in found]
@@ -160,7 +160,7 @@ class Evaluations(Store[Untouched | float]):
         return known
 
     def __len__(self) -> int:
-        """Evaluations of keep rates that are known."""
+        """Number of known evaluations of keep rates."""
         return sum(isinstance(found, float) for found in self.rows.values())
 
 

@@ -1,7 +1,7 @@
-"""What a model computes when all visual tokens leave before a layer: one full forward pass, then the text alone.
+"""Hidden states of a model when all visual tokens are withdrawn before a layer: one full pass, then the text alone.
 
-This is exact: what happens before the withdrawal does not depend on it, so that the text can go on alone from every
-layer of the same pass.
+This is exact. Layers before the withdrawal do not depend on it, so that the text can continue alone from every layer of
+the same pass.
 """
 
 from collections.abc import Mapping
@@ -30,24 +30,24 @@ from vistrim.methods.base.method import Positions
 
 @dataclass
 class TextAlone:
-    """One forward pass of the untouched model, and its text going on alone.
+    """One forward pass of the untouched model, and continuations with its text alone.
 
     Attributes
     ----------
     spec : ModelSpec
         The model.
     positions : {"original", "renumber"}
-        RoPE positions of the text that goes on alone.
+        RoPE positions of the text in the continuations.
     first_layer : int
         First layer before which visual tokens may be withdrawn.
     labels : Tensor or None
-        ``[batch, tokens]`` long: as the model takes them; the prompt ends before the first one.
+        ``[batch, tokens]`` long: labels of the model's forward pass; the prompt ends before the first one.
     prompt : Prompt
-        The tokens.
+        All tokens.
     text : TokenMap
-        Those that are text.
+        The tokens that are text.
     last : Tensor
-        ``[batch, text, hidden]``: what the untouched model's head gets of the text.
+        ``[batch, text, hidden]``: input of the untouched model's output head for the text.
     """
 
     spec: ModelSpec
@@ -62,11 +62,11 @@ class TextAlone:
     _calls: list[tuple[nn.Module, Call]] = field(default_factory=list)
 
     def entering(self, layer: int) -> Tensor:
-        """The text's hidden states ``[batch, text, hidden]`` at the input of a layer of the untouched model."""
+        """Hidden states of the text ``[batch, text, hidden]`` at the input of a layer of the untouched model."""
         return self._hidden[layer - self.first_layer]
 
     def without_image_from(self, layer: int) -> Tensor:
-        """What the head gets ``[batch, text, hidden]`` of the text that goes on alone from a layer on."""
+        """Input of the output head ``[batch, text, hidden]`` for the text that continues alone from a layer on."""
         hidden = self.entering(layer)
         for module, kwargs in self._calls[layer - self.first_layer :]:
             output = module(hidden, **kwargs)
@@ -78,7 +78,7 @@ class TextAlone:
         """Hook of the base model: read the prompt."""
         self.prompt = read_call(self.spec, call, Border(labels=self.labels))
         if not all(self.prompt.tokens.n_visual):
-            raise ValueError("a prompt without an image tells nothing about visual tokens: leave it out")
+            raise ValueError("every prompt needs an image: leave out prompts without one")
         self._index, self.text = self.prompt.tokens.keep(self._withdrawal)
 
     def note_call(self, layer: nn.Module, call: Call) -> None:
@@ -88,7 +88,7 @@ class TextAlone:
         self._calls.append((layer, others | self._arguments(call["hidden_states"], others)))
 
     def note_output(self, hidden: Tensor) -> None:
-        """Keep the text of the untouched model's last hidden states."""
+        """Keep the rows of the text in the untouched model's last hidden states."""
         self.last = compact_hidden(hidden, self._index, None)
 
     @property
@@ -123,25 +123,25 @@ def text_alone(
     model : PreTrainedModel
         A supported model, not being trimmed.
     inputs : mapping
-        What a processor makes of one or more prompts.
+        Processor output for one or more prompts.
     first_layer : int
-        First layer to withdraw before, from 1 to the last.
+        First layer before which visual tokens may be withdrawn, from 1 to the last.
     positions : {"original", "renumber"}
         RoPE positions of the text from there on.
     labels : Tensor, optional
-        ``[batch, tokens]`` long: right answers behind the prompts, -100 elsewhere.
+        ``[batch, tokens]`` long: correct answers after the prompts, -100 elsewhere.
 
     Raises
     ------
     ValueError
-        If ``first_layer`` is out of range, a prompt has no image or no token ids, or positions have several axes
-        (M-RoPE) and are to be consecutive.
+        If ``first_layer`` is out of range, a prompt has no image or no token ids, or positions with several axes
+        (M-RoPE) are to be renumbered.
     UnsupportedModelError
         If the model is not supported, or is being trimmed.
     """
     spec = untrimmed(model)
     if spec.norm is None:
-        raise UnsupportedModelError(f"{spec.name}: vistrim does not know the normalisation behind its last layer")
+        raise UnsupportedModelError(f"{spec.name}: vistrim does not know the final norm of its decoder")
     depth = len(spec.layers)
     if not 1 <= first_layer < depth:
         raise ValueError(f"first_layer={first_layer}: must be between 1 and {depth - 1}, the model's last layer")

@@ -1,4 +1,4 @@
-"""The layer from which on a model can do without its visual tokens, for VTW."""
+"""The layer from which on a model no longer needs its visual tokens, for VTW."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ from vistrim.methods.base.method import Positions, check_positions
 
 @dataclass(frozen=True)
 class LayerSearch:
-    """Where visual tokens can be withdrawn, and what it costs at each layer.
+    """The layer of the withdrawal, and the divergence at each layer.
 
     Attributes
     ----------
     layer : int
         The layer found.
     divergences : dict of int to float
-        For each layer tried: mean divergence of the next-token distribution, in nats.
+        Mean divergence of the next-token distribution at each layer tried, in nats.
     """
 
     layer: int
@@ -38,7 +38,7 @@ def search_layer(
 ) -> LayerSearch:
     r"""Find the first layer from which on a model no longer needs its visual tokens.
 
-    For each layer :math:`k \ge` ``first_layer`` let :math:`P_k` be the next-token distribution behind a prompt when all
+    For each layer :math:`k \ge` ``first_layer`` let :math:`P_k` be the next-token distribution after a prompt when all
     visual tokens are withdrawn before layer :math:`k`, and :math:`P` that of the untouched model. The layer found is
     the first one at which :math:`KL(P_k \| P)`, the mean over prompts, is at most ``threshold``.
 
@@ -48,14 +48,14 @@ def search_layer(
         A supported multimodal model, not being trimmed.
     prompts : iterable of mapping
         Processor outputs (``input_ids``, ``pixel_values``, ...), each with one or more prompts; the authors use 20
-        samples of the task. Wrap it in ``rich.progress.track(...)`` to see how far the search is.
+        samples of the task. Wrap it in ``rich.progress.track(...)`` to see progress.
     threshold : float
         Largest mean divergence, in nats. The authors use 0.003 for LLaVA-1.5-7B, 0.0005 for LLaVA-1.5-13B and 0.0001
         for LLaVA-1.6-7B.
     first_layer : int
         First layer to try.
     positions : {"original", "renumber"}
-        As `vistrim.VTW` is going to have them.
+        RoPE positions, as in the `vistrim.VTW` that will use the layer.
 
     Returns
     -------
@@ -65,7 +65,7 @@ def search_layer(
     Raises
     ------
     ValueError
-        If no layer stays below the threshold (the divergences are in the message), there is no prompt, one has no
+        If no layer stays below the threshold (the message has the divergences), there is no prompt, a prompt has no
         image, or ``first_layer`` is out of range.
     TypeError
         If ``prompts`` is a single mapping.
@@ -74,18 +74,18 @@ def search_layer(
 
     Notes
     -----
-    The rule is that of github.com/lzhxmu/VTW at a3d8cfc (``VTW.py``), whose code runs the whole model once for each
-    layer and takes the softmax in half precision, close to whose rounding the smallest threshold lies. Here one full
-    forward pass is followed by text-only continuations from every layer, which is exact, as layers before the
-    withdrawal do not change; and the softmax is taken in float32. There a search that finds no layer ends in an
-    IndexError.
+    The rule is that of github.com/lzhxmu/VTW at a3d8cfc (``VTW.py``). That code runs the whole model once for each
+    layer and computes the softmax in half precision, whose rounding error is close to the smallest threshold. Here, one
+    full forward pass is followed by text-only continuations from every layer, which is exact, as layers before the
+    withdrawal do not change, and the softmax is computed in float32. In the authors' code, a search that finds no layer
+    ends in an IndexError.
     """
     check_positions(positions)
     if isinstance(prompts, Mapping):
         raise TypeError("prompts must be several processor outputs: write [inputs] for a single one")
     per_prompt = [withdrawal_divergences(model, inputs, first_layer, positions) for inputs in prompts]
     if not per_prompt:
-        raise ValueError("no prompts: give at least one processor output")
+        raise ValueError("there are no prompts: give one or more processor outputs")
     means = torch.cat(per_prompt).mean(0).tolist()
     divergences = dict(enumerate(means, start=first_layer))
     for layer, divergence in divergences.items():
@@ -106,7 +106,7 @@ def withdrawal_divergences(
     Parameters
     ----------
     model, inputs, first_layer, positions
-        As `vistrim.calibration.text_alone.text_alone` takes them; it also says what is refused.
+        See `vistrim.calibration.text_alone.text_alone`, which also raises the errors.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Which attention heads of a model look at images: measured on prompts."""
+"""The attention heads of a model that attend to images, measured on prompts."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -15,23 +15,23 @@ from vistrim.methods.base.artifacts import save_part
 from vistrim.methods.yopo import HEADS, YOPO
 
 WHOLE_LAYERS = 2
-"""The first layers, all of whose heads stay active."""
+"""Number of first layers in which all heads stay active."""
 VOTES = 0.4
-"""Share of the prompts that has to be exceeded."""
+"""A head is active if more than this share of the prompts votes for it."""
 
 
 @dataclass(frozen=True)
 class HeadCalibration:
-    """Heads that look at images.
+    """Heads that attend to images.
 
     Attributes
     ----------
     active : Tensor
         ``[layers, heads]`` bool.
     threshold : float
-        What a head's ratio has to exceed for a prompt to vote for it.
+        A prompt votes for a head if the head's ratio exceeds it.
     ratios : Tensor
-        ``[prompts, layers, heads]`` float32: attention of the question to visual tokens over that to text.
+        ``[prompts, layers, heads]`` float32: attention of the question to visual tokens, divided by that to text.
     """
 
     active: Tensor
@@ -40,11 +40,11 @@ class HeadCalibration:
 
     @property
     def share(self) -> float:
-        """Share of all heads that is active."""
+        """Share of active heads."""
         return self.active.float().mean().item()
 
     def save(self, path: Path, model: Any) -> None:
-        """Write the file that `vistrim.YOPO` takes as ``heads``, for the model that it was measured on."""
+        """Write the file for the parameter ``heads`` of `vistrim.YOPO`, valid for the model that was measured."""
         notes = {"threshold": self.threshold, "prompts": len(self.ratios)}
         save_part(path, YOPO.name, describe(model).facts, {HEADS: self.active}, notes)
 
@@ -52,12 +52,12 @@ class HeadCalibration:
 def calibrate_heads(
     model: Any, prompts: Iterable[Mapping[str, Any]], *, threshold: float | None = None, keep: float | None = None
 ) -> HeadCalibration:
-    r"""Find the heads that look at images.
+    r"""Find the heads that attend to images.
 
-    For each prompt, :math:`\rho_{l,h}` is the attention that the question pays to visual tokens in head :math:`h` of
-    layer :math:`l`, over the attention that it pays to text. The prompt votes for the head if that exceeds the
-    threshold, which is the same for all heads. A head is active if more than 40 % of the prompts vote for it. In the
-    first two layers all heads are active.
+    For each prompt, :math:`\rho_{l,h}` is the attention of the question to visual tokens in head :math:`h` of layer
+    :math:`l`, divided by its attention to text. The prompt votes for the head if this ratio exceeds the threshold,
+    which is the same for all heads. A head is active if more than 40 % of the prompts vote for it. In the first two
+    layers, all heads are active.
 
     Parameters
     ----------
@@ -65,11 +65,11 @@ def calibrate_heads(
         A supported multimodal model, not being trimmed.
     prompts : iterable of mapping
         Processor outputs (``input_ids``, ``pixel_values``, ...), each with one or more prompts; the authors use 100
-        prompts. Wrap it in ``rich.progress.track(...)`` to see how far it is.
+        prompts. Wrap it in ``rich.progress.track(...)`` to see progress.
     threshold : float, optional
         The authors use 0.035, 0.077 and 0.2 for LLaVA-1.5-13B.
     keep : float, optional
-        Instead of a threshold, the share of all heads that shall be active, in (0, 1]: a threshold is chosen for it.
+        Share of all heads to be active, in (0, 1]; the threshold is then chosen accordingly.
 
     Returns
     -------
@@ -80,7 +80,7 @@ def calibrate_heads(
     ------
     ValueError
         If not exactly one of ``threshold`` and ``keep`` is given, ``keep`` cannot be reached, there is no prompt, or
-        one has no image or no text behind it.
+        one has no image or no text after it.
     TypeError
         If ``prompts`` is a single mapping.
     UnsupportedModelError
@@ -88,12 +88,12 @@ def calibrate_heads(
 
     Notes
     -----
-    Source: YOPO, arXiv 2410.06169 and ``gen_mask_llava.py`` at f0783f4. Which tokens' attention counts is not said for
-    LLaVA; here it is that of all text behind the last image, the question and what the chat template adds. The
-    authors' code sums attention maps; here only these rows are computed, in float32, and no map exists.
+    Source: YOPO, arXiv 2410.06169 and ``gen_mask_llava.py`` at f0783f4. The paper does not define the query tokens for
+    LLaVA; here they are all text after the last image: the question and the end of the chat template. The authors' code
+    sums attention maps; here only these rows are computed, in float32.
     """
     if (threshold is None) == (keep is None):
-        raise ValueError("give either a threshold or the share of heads to keep")
+        raise ValueError("give either threshold or keep, the share of heads to keep")
     if threshold is not None and not math.isfinite(threshold):
         raise ValueError(f"threshold={threshold}: must be a finite number")
     if keep is not None:
@@ -103,7 +103,7 @@ def calibrate_heads(
         raise TypeError("prompts must be several processor outputs: write [inputs] for a single one")
     found = [attention_ratios(model, inputs) for inputs in prompts]
     if not found:
-        raise ValueError("no prompts: give at least one processor output")
+        raise ValueError("there are no prompts: give one or more processor outputs")
     ratios = torch.cat(found)
     if keep is not None:
         threshold = threshold_for(ratios, keep)
@@ -122,12 +122,12 @@ def threshold_for(ratios: Tensor, keep: float) -> float:
     Raises
     ------
     ValueError
-        If the share is out of range, or less than the first layers have, all of whose heads are active.
+        If the share is out of range, or below the share of the heads of the first layers, which are all active.
     """
     decisive = _decisive(ratios)
     wanted = _heads_beyond(keep, decisive.numel(), decisive[:WHOLE_LAYERS].numel())
     ranked = decisive[WHOLE_LAYERS:].flatten().sort(descending=True).values
-    # The best head that is not to be active; no ratio is below zero.
+    # The best head that is inactive; no ratio is below zero.
     return ranked[wanted].item() if wanted < len(ranked) else -1.0
 
 
@@ -136,8 +136,8 @@ def _heads_beyond(keep: float, heads: int, always: int) -> int:
     wanted = int(heads * keep + 0.5) - always if 0 < keep <= 1 else -1
     if wanted < 0:
         raise ValueError(
-            f"keep={keep}: must be between {always / heads:.2f}, the share of the heads of the first {WHOLE_LAYERS} "
-            "layers, which are all active, and 1"
+            f"keep={keep}: must be between {always / heads:.2f} (the heads of the first {WHOLE_LAYERS} layers, which "
+            "are always active) and 1"
         )
     return wanted
 

@@ -1,4 +1,4 @@
-"""How far two tensors are apart, and how far rounding alone may bring them."""
+"""The difference of two tensors, and the difference that rounding explains."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import torch
 from torch import Tensor
 
 ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 2e-2}
-"""Share of the largest logit that rounding may add up to between two ways to compute the same, however little of it the
-untouched model shows."""
+"""Smallest tolerance for rounding between two ways to compute the same, as a share of the largest logit, even if the
+untouched model's own noise is lower."""
 MARGIN = 5
-"""A trimmed run may differ by so many times what the untouched model differs from itself."""
+"""Factor by which the difference of a trimmed run may exceed the untouched model's difference from itself."""
 BLIND = 0.25
-"""A tolerance beyond this share of the largest logit would let real faults through."""
+"""Largest useful tolerance, as a share of the largest logit; a larger one would hide real errors."""
 
 
 def difference(found: Tensor, expected: Tensor) -> float:
     """Largest difference between two tensors as a share of the largest expected magnitude.
 
-    Places where the expected value is infinite or the lowest number of its type, by which models mask logits, have to
-    be the same in both and are no magnitudes. NaN is infinitely far from everything.
+    Entries whose expected value is infinite or the lowest number of its dtype, by which models mask logits, must be
+    equal in both, and do not count as magnitudes. The difference from NaN is infinite.
     """
     lowest = torch.finfo(expected.dtype).min
     found, expected = found.double(), expected.double()
@@ -35,12 +35,12 @@ def difference(found: Tensor, expected: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What counts as equal on a model.
+    """Tolerance for equality on a model.
 
     Attributes
     ----------
     dtype : torch.dtype
-        Number type of the model.
+        Dtype of the model.
     noise : float
         `difference` of the untouched model from itself, computed in the two ways that are compared.
     """
@@ -55,5 +55,5 @@ class Tolerance:
 
     @property
     def is_blind(self) -> bool:
-        """Whether the model's own noise is so large that nothing can be told."""
+        """Whether the model's own noise is too large for a conclusion."""
         return not self.allowed <= BLIND

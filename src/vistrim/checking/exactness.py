@@ -1,4 +1,4 @@
-"""The checks whose answer is right or wrong."""
+"""The checks that pass or fail."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from vistrim.engine.report.trim_report import TrimReport
 from vistrim.methods import Method
 
 Found = tuple[Status, str, dict[str, Any]]
-"""How a check ended, what it found, and the numbers behind that."""
+"""Status of a check, description of the result, and its figures."""
 
 SAME_TOKENS = {torch.float64: 0.98, torch.float32: 0.98, torch.float16: 0.8, torch.bfloat16: 0.8}
-"""Share of the kept tokens that a sample must have in common with itself in a batch, whose scores are rounded
-differently: tokens of nearly equal scores may change places."""
+"""Smallest share of kept tokens that a sample must have in common alone and in a batch. Rounding differs between the
+two, so that tokens with nearly equal scores may change ranks."""
 
 
 def check_keep_everything(subject: Subject, again: Generated) -> Found:
-    """A method that keeps everything against the untouched model, which is ``again`` run a second time."""
+    """Compare a method that keeps everything with the untouched model; ``again`` is a second run of the latter."""
     stock = subject.untouched
     if not stock.equals(again):
         raise NotPossibleError(
@@ -50,7 +50,7 @@ def check_keep_everything(subject: Subject, again: Generated) -> Found:
 
 
 def check_removal(subject: Subject, method: Method) -> Found:
-    """A method against the untouched model at full length, in which what it has removed is hidden."""
+    """Compare a method with the masked reference, the untouched model in which removed tokens are hidden by a mask."""
     tolerance = subject.tolerance
     _refuse_blind(tolerance)
     generated, report = subject.trimmed(method)
@@ -77,7 +77,7 @@ def check_removal(subject: Subject, method: Method) -> Found:
 
 
 def check_batch(subject: Subject, method: Method) -> Found:
-    """Two prompts of different lengths in a batch, against each alone: the tokens kept, and what they make of them."""
+    """Compare two prompts of different lengths in a batch with each prompt alone: the kept tokens, and the logits."""
     batch, alone = subject.pair
     width = batch["input_ids"].shape[1]
     stock = subject.generate(batch)
@@ -103,13 +103,13 @@ def check_batch(subject: Subject, method: Method) -> Found:
         "kept_in_common": same,
         "padding": padding,
     }
-    told = f"{method.name}: {_against(worst, tolerance)}; {100 * same:.1f} % of the kept tokens in common"
+    detail = f"{method.name}: {_against(worst, tolerance)}; {100 * same:.1f} % of the kept tokens in common"
     right = worst <= tolerance.allowed and same >= SAME_TOKENS[subject.model.dtype]
-    return "passed" if right else "failed", f"{told} ({max(padding)} tokens of padding)", figures
+    return "passed" if right else "failed", f"{detail} ({max(padding)} tokens of padding)", figures
 
 
 def check_bytes(subject: Subject, methods: Sequence[Method]) -> Found:
-    """Bytes of keys and values after every forward pass against the plans of the methods that are possible."""
+    """Compare bytes of keys and values after every forward pass with the plans of the methods that are possible."""
     stock = subject.untouched.caches
     full = sum(layer.nbytes for layer in stock[-1])
     figures: dict[str, Any] = {"untouched": full}
@@ -130,30 +130,34 @@ def check_bytes(subject: Subject, methods: Sequence[Method]) -> Found:
             )
             return (
                 "failed",
-                f"{method.name} holds {held[step]} bytes after pass {step}, the plan is {planned[step]}, "
-                f"and the report says {report.kv_bytes_per_step[step]}",
+                f"{method.name} holds {held[step]} bytes after pass {step}, but the plan is {planned[step]} and the "
+                f"report has {report.kv_bytes_per_step[step]}",
                 figures,
             )
     least = min(figures.values())
-    return "passed", f"after every step; at the end {bytes_text(least)} at least, {bytes_text(full)} untouched", figures
+    return (
+        "passed",
+        f"equal after every step; at the end {bytes_text(least)} for the smallest, {bytes_text(full)} untouched",
+        figures,
+    )
 
 
 def check_restored(subject: Subject, before: State) -> Found:
-    """Nothing is left on the model, and it answers as it did before."""
+    """Check that nothing is left on the model, and that its answer is the same as before."""
     after = state_of(subject.model)
-    # What the untouched model changes on itself was not noted.
+    # State that the untouched model itself changes is not in `before`.
     left = changes(before, {key: value for key, value in after.items() if key in before or "hooks" in key[1]})
     figures: dict[str, Any] = {"changed": left}
     if left:
         more = f" and {len(left) - 3} more" if len(left) > 3 else ""
-        return "failed", f"not as before: {', '.join(left[:3])}{more}", figures
+        return "failed", f"changed: {', '.join(left[:3])}{more}", figures
     stock, now = subject.untouched, subject.generate(subject.inputs)
     worst = difference(now.logits, stock.logits)
     figures |= {"difference": worst}
     if not now.equals(stock) and worst > subject.tolerance.allowed:
         return "failed", f"its logits differ by {worst:.1e} of the largest one", figures
-    same = "answers bit by bit as before" if now.equals(stock) else f"answers as before but for {worst:.1e}"
-    return "passed", f"hooks, methods, kernels and weights are the same; it {same}", figures
+    same = "its answer is bit-identical" if now.equals(stock) else f"its logits differ by {worst:.1e}, within rounding"
+    return "passed", f"hooks, methods, kernels and weights are unchanged; {same}", figures
 
 
 def _report_alone(subject: Subject, inputs: Any, run: Any) -> TrimReport:
@@ -172,5 +176,5 @@ def _refuse_blind(tolerance: Tolerance) -> None:
     if tolerance.is_blind:
         raise NotPossibleError(
             f"the untouched model differs from itself by {tolerance.noise:.1e} of the largest logit between decoding "
-            "with a cache and one pass without: nothing can be told apart"
+            "with a cache and one pass without: too much noise for a comparison"
         )

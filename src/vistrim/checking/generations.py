@@ -1,4 +1,4 @@
-"""Greedy generations, with the logits of every step and what the cache held after each forward pass."""
+"""Greedy generations, with the logits of every step and the content of the cache after each forward pass."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from vistrim.engine.releases import CACHE
 
 @dataclass(frozen=True)
 class LayerCache:
-    """What a layer's cache held after a forward pass.
+    """Content of a layer's cache after a forward pass.
 
     Attributes
     ----------
     columns : int
-        Columns of its tensors, fillers included.
+        Columns of its tensors, including fillers.
     nbytes : int
         Bytes of its keys and values.
     slides : bool
-        Whether it forgets tokens behind a sliding window by itself.
+        Whether it has a sliding window, which removes old tokens by itself.
     slots : tuple of frozenset of int
-        Per sample: places in the padded, untrimmed sequence of the tokens that it held; empty for an untouched cache.
+        Positions of its tokens in the padded, untrimmed sequence, per sample; empty for an untouched cache.
     """
 
     columns: int
@@ -46,7 +46,7 @@ class Generated:
     logits : Tensor
         ``[batch, steps, vocabulary]``, before any processing.
     caches : list of list of LayerCache
-        For each forward pass, the layers; the first pass is the prefill.
+        Caches of all layers after each forward pass; the first pass is the prefill.
     """
 
     tokens: Tensor
@@ -59,7 +59,7 @@ class Generated:
 
 
 def settings(new_tokens: int, suppressed: Sequence[int]) -> dict[str, Any]:
-    """Arguments of ``generate`` for a greedy answer of that length, without tokens that stand for images."""
+    """Arguments of ``generate`` for a greedy answer of this length, without the suppressed tokens."""
     return {
         "do_sample": False,
         "num_beams": 1,
@@ -71,14 +71,14 @@ def settings(new_tokens: int, suppressed: Sequence[int]) -> dict[str, Any]:
 
 
 def generate(model: Any, spec: ModelSpec, inputs: Mapping[str, Any], **options: Any) -> Generated:
-    """Generate, whether the model is being trimmed or not.
+    """Generate with the model as it is, trimmed or untouched.
 
     Parameters
     ----------
     model : PreTrainedModel
         The model.
     spec : ModelSpec
-        What `vistrim.engine.describe` found in it.
+        Its description by `vistrim.engine.describe`.
     inputs : mapping
         A left-padded batch on the model's device.
     **options

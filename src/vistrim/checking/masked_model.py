@@ -1,8 +1,8 @@
-"""The untouched model at full length, with tokens hidden layer by layer by the attention mask.
+"""The masked reference: the untouched model at full length, with tokens hidden in each layer by the attention mask.
 
-An implementation of trimming that has nothing in common with the engine's: all tokens run through all layers of the
-stock model, in one pass over the prompt and its answer without a cache, and a mask hides a removed token from every
-query that came after its removal. Positions, masks and whatever else a family does are transformers' own.
+It shares no code with the engine. All tokens run through all layers of the stock model, in one pass over the prompt and
+its answer without a cache, and a mask hides a removed token from every query after its removal. Positions, masks and
+other details of a family are those of transformers.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from torch import Tensor
 from vistrim.engine import ModelSpec
 
 Hidden = Sequence[Sequence[frozenset[int]]]
-"""For each forward pass of a generation (the first is the prefill) and each layer: the places that were hidden."""
+"""Hidden positions for each forward pass of a generation (the first is the prefill) and each layer."""
 
 MASKED_KERNELS = ("eager", "sdpa")
 """Attention kernels that take any mask."""
 
 
 def hide_nothing(steps: int, depth: int) -> Hidden:
-    """What the untouched model hides."""
+    """No hidden positions, as for the untouched model."""
     return [[frozenset[int]()] * depth] * steps
 
 
@@ -36,15 +36,15 @@ def masked_logits(model: Any, spec: ModelSpec, inputs: Mapping[str, Any], answer
     Parameters
     ----------
     model : PreTrainedModel
-        Not being trimmed.
+        The model, not being trimmed.
     spec : ModelSpec
-        What `vistrim.engine.describe` found in it.
+        Its description by `vistrim.engine.describe`.
     inputs : mapping
         One sample without padding.
     answer : Tensor
-        ``[steps]`` long: the generated tokens; the last one is not read any more.
+        ``[steps]`` long: the generated tokens; the last one is not an input.
     hidden : Hidden
-        What is hidden from the prompt's rows, and from the row of each token that is read.
+        Positions that are hidden from the prompt's rows, and from the row of each later token.
 
     Returns
     -------
@@ -57,7 +57,7 @@ def masked_logits(model: Any, spec: ModelSpec, inputs: Mapping[str, Any], answer
     if "logits_to_keep" in inspect.signature(type(model).forward).parameters:
         options["logits_to_keep"] = steps
     with _left_as_it_was(spec):
-        # What prompt rows see is asked without the answer: some families look ahead within a prompt.
+        # Masks of prompt rows are read without the answer: in some families, prompt tokens attend to later ones.
         stock = _Masks(prompt)
         with _before_layers(spec, stock.note):
             model(**inputs, **options)
@@ -74,7 +74,7 @@ def masked_logits(model: Any, spec: ModelSpec, inputs: Mapping[str, Any], answer
 
 
 class _Masks:
-    """Which token sees which, by the stock model's own masks and by what is hidden."""
+    """Attention masks, from the stock model's own masks and the hidden positions."""
 
     def __init__(self, length: int) -> None:
         self.length = length
@@ -83,19 +83,19 @@ class _Masks:
         self._made: dict[Any, Tensor] = {}
 
     def note(self, layer: int, arguments: Mapping[str, Any], states: Tensor) -> Tensor:
-        """Read off a layer's arguments what each row sees, ``[tokens, tokens]`` bool."""
+        """Read the visible tokens of each row from a layer's arguments, ``[tokens, tokens]`` bool."""
         mask = arguments.get("attention_mask")
         key = None if mask is None else id(mask)
         if key not in self._seen:
             causal = torch.ones(self.length, self.length, dtype=torch.bool, device=states.device).tril()
-            # The mask is kept along: another one in its memory would have its id.
+            # The mask is kept alive: a new tensor could otherwise reuse its id.
             self._seen[key] = mask, causal if mask is None else _visible(mask)[0, 0].to(states.device)
         seen = self._seen[key][1]
         self.of_layer.append(seen)
         return seen
 
     def additive(self, prompt: Tensor, rows: Tensor, passes: tuple[frozenset[int], ...], states: Tensor) -> Tensor:
-        """Mask of a layer; layers that see the same share it."""
+        """Mask of a layer; layers with equal masks share it."""
         key = id(prompt), id(rows), passes, states.device
         if key not in self._made:
             length = len(prompt)
@@ -104,7 +104,7 @@ class _Masks:
             seen[:length, list(passes[0])] = False
             for step, gone in enumerate(passes[1:]):
                 seen[length + step, list(gone)] = False
-            # A removed token computes on for nobody; its row must only be finite.
+            # The row of a removed token is never used, but must be finite.
             seen.fill_diagonal_(True)
             lowest = torch.finfo(states.dtype).min
             mask = torch.zeros(seen.shape, dtype=states.dtype, device=states.device)
@@ -117,7 +117,7 @@ def _visible(mask: Tensor) -> Tensor:
 
 
 def _with_answer(inputs: Mapping[str, Any], tokens: Tensor) -> dict[str, Any]:
-    """Inputs with text behind the prompt, in everything that has an entry for each token."""
+    """Inputs with text appended to the prompt, in all tensors with an entry for each token."""
     shape, whole = inputs["input_ids"].shape, dict(inputs)
     for name, value in inputs.items():
         if isinstance(value, Tensor) and value.shape == shape:
@@ -129,7 +129,7 @@ def _with_answer(inputs: Mapping[str, Any], tokens: Tensor) -> dict[str, Any]:
 
 @contextmanager
 def _before_layers(spec: ModelSpec, note: Callable[[int, dict[str, Any], Tensor], Any]) -> Iterator[None]:
-    """Show each layer's arguments to a function, which may change them."""
+    """Pass each layer's arguments to a function, which may change them."""
 
     def hook(layer: int) -> Callable[..., Any]:
         def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
@@ -151,7 +151,7 @@ def _before_layers(spec: ModelSpec, note: Callable[[int, dict[str, Any], Tensor]
 
 @contextmanager
 def _left_as_it_was(spec: ModelSpec) -> Iterator[None]:
-    """Take a kernel that masks can tell what to see, and keep what models with M-RoPE note of their last prompt."""
+    """Use a kernel that takes any mask, and restore the state that models with M-RoPE keep of their last prompt."""
     config: Any = spec.decoder.config
     base: Any = spec.base
     kernel, deltas = config._attn_implementation, getattr(base, "rope_deltas", None)

@@ -1,4 +1,4 @@
-"""The results in a terminal of rich."""
+"""The results, rendered with rich for the terminal."""
 
 from collections.abc import Iterator, Sequence
 

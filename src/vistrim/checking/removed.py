@@ -1,4 +1,4 @@
-"""What a trimmed generation has removed, and what its method's plan says that it should hold."""
+"""Tokens that a trimmed generation removed, and the tokens that it should hold by its method's plan."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from vistrim.methods.base.attention_schedule import AttentionSchedule
 
 @dataclass(frozen=True)
 class Sample:
-    """Where the tokens of one sample are in its batch.
+    """Positions of the tokens of one sample in its batch.
 
     Attributes
     ----------
     number : int
-        Which sample it is.
+        Index of the sample in the batch.
     padding : int
-        Places in front of its first token.
+        Number of padding tokens before its first token.
     prompt : int
-        Its tokens.
+        Number of its tokens.
     visual : tuple of int
-        Places of its visual tokens, counted without padding; those that are never removed are left out.
+        Positions of its visual tokens, without padding; tokens that are never removed are left out.
     """
 
     number: int
@@ -35,9 +35,9 @@ class Sample:
 
 
 def hidden_from(generated: Generated, report: TrimReport, sample: Sample) -> Hidden:
-    """Read off the cache what each layer had lost when each token was read.
+    """Tokens missing from the cache of each layer when each token was processed.
 
-    Where a sliding window forgets by itself, what was cut from the prompt is read off the report.
+    In layers with a sliding window, which removes tokens by itself, the tokens cut in prefill are read from the report.
     """
     found: list[list[frozenset[int]]] = []
     for step, layers in enumerate(generated.caches):
@@ -51,7 +51,7 @@ def hidden_from(generated: Generated, report: TrimReport, sample: Sample) -> Hid
                 kept = {sample.visual[i] for i in kept_at(report, at, sample)}
                 gone = frozenset(sample.visual) - kept
             else:
-                # What lies before the first one was pushed out by the window, which the stock mask knows.
+                # Tokens before the first one were removed by the window, which the stock mask covers.
                 since = min(held)
                 gone = found[-1][at] | {place for place in sample.visual if place > since and place not in held}
             now.append(gone)
@@ -60,7 +60,7 @@ def hidden_from(generated: Generated, report: TrimReport, sample: Sample) -> Hid
 
 
 def kept_at(report: TrimReport, layer: int, sample: Sample) -> Collection[int]:
-    """Numbers of the visual tokens that a layer ran on in prefill, by the report."""
+    """Indices of the visual tokens that a layer processed in prefill, by the report."""
     kept: Collection[int] = range(len(sample.visual))
     for stage in report.stages:
         if stage.layer <= layer:
@@ -69,7 +69,7 @@ def kept_at(report: TrimReport, layer: int, sample: Sample) -> Collection[int]:
 
 
 def agreement(one: TrimReport, sample: int, other: TrimReport) -> float:
-    """Share of the tokens kept by a sample of a batch that were also kept by the sample alone, over all cuts."""
+    """Share of the tokens kept for a sample in a batch that were also kept for the sample alone, over all cuts."""
     common = total = 0
     for ours, alone in zip(one.stages, other.stages, strict=True):
         kept = set(ours.kept[sample])
@@ -86,13 +86,13 @@ def planned_columns(
     Parameters
     ----------
     method : Method
-        An `AttentionSchedule`, or one that acts before the decoder alone.
+        An `AttentionSchedule`, or a method that acts only before the decoder.
     report : TrimReport
-        Says how many tokens a method chose before the decoder, whose budget goes by the size of each image.
+        Source of the number of tokens kept before the decoder, which depends on the size of each image.
     sample : Sample
         The sample, alone in its batch.
     stock : sequence of sequence of LayerCache
-        What the untouched model held; a layer that slides holds no more.
+        Caches of the untouched model; a layer with a sliding window holds no more than these.
     """
     depth, n = len(stock[0]), len(sample.visual)
     text = sample.prompt - n
@@ -105,7 +105,7 @@ def planned_columns(
     for step, layers in enumerate(stock):
         if step and isinstance(method, AttentionSchedule) and method.acts_in_decode and method.is_due(step):
             for at, cached in enumerate(layers):
-                # A window that is full forgets by itself, and annealing ends.
+                # Once a window is full, it removes tokens by itself, and annealing ends.
                 if not cached.slides or cached.columns == sample.prompt + step:
                     kept[at] = min(kept[at], method.tokens_kept(n, at, step, depth))
         planned.append([min(text + step + k, layer.columns) for k, layer in zip(kept, layers, strict=True)])

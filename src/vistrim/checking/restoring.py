@@ -1,4 +1,4 @@
-"""What a model carries beside its weights, and the weights as they lie in memory: to see that nothing has changed."""
+"""State of a model, including the location of its weights in memory, to verify that nothing has changed."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 from torch import Tensor, nn
 
 State = dict[tuple[str, str], Any]
-"""For a module and what it has: something that is equal as long as that is the same."""
+"""For a module and an attribute: a value that is equal as long as the attribute is unchanged."""
 
 _HELD_ELSEWHERE = ("_parameters", "_buffers", "_modules")
 
 
 def state_of(model: nn.Module) -> State:
-    """Everything that trimming could leave behind: hooks, shadowed methods, classes, configs, kernels, weights."""
+    """All state that trimming could change: hooks, shadowed methods, classes, configs, kernels, weights."""
     found: State = {}
     for name, module in model.named_modules():
         found[name, "class"] = type(module)
@@ -30,7 +30,7 @@ def state_of(model: nn.Module) -> State:
 
 
 def changes(before: State, after: State) -> list[str]:
-    """Names of what is no longer the same."""
+    """Names of the entries that changed."""
     keys = [*before, *(key for key in after if key not in before)]
     return [f"{name or 'model'}: {what}" for name, what in keys if not _same(before, after, (name, what))]
 
@@ -40,6 +40,6 @@ def _same(before: State, after: State, key: tuple[str, str]) -> bool:
 
 
 def _values(tensor: Tensor) -> tuple[int, int, int]:
-    """Which tensor it is, where its values lie, and how often they have been written to."""
-    # Tensors of inference mode do not count.
+    """Identity of a tensor, address of its values, and number of writes to them."""
+    # Tensors made in inference mode have no version counter.
     return id(tensor), tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version

@@ -1,4 +1,4 @@
-"""What `vistrim.check` found."""
+"""Results of `vistrim.check`."""
 
 import json
 from collections.abc import Iterator
@@ -8,26 +8,27 @@ from typing import Any, Literal
 from vistrim._utils.tables import Table
 
 Status = Literal["passed", "failed", "not possible", "measured"]
-"""How a check ended. "not possible": the model refuses what it needs, or rounding hides the answer. "measured": a
-figure that is neither right nor wrong."""
+"""Status of a check. "not possible": the model does not support it, or rounding hides the result. "measured": a figure
+that cannot pass or fail."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one check ended.
+    """Result of one check.
 
     Attributes
     ----------
     name : str
-        For programs.
+        Identifier, for programs.
     title : str
-        What was checked.
+        Title, for readers.
     status : {"passed", "failed", "not possible", "measured"}
-        How it ended.
+        "not possible" if the model does not support the check, or rounding hides the result. "measured" for a figure
+        that cannot pass or fail.
     detail : str
-        What was found, or the reason.
+        The result in words, or the reason why the check is not possible.
     figures : dict
-        The numbers behind it, as plain Python objects.
+        Figures of the result, as plain Python objects.
     """
 
     name: str
@@ -39,18 +40,18 @@ class Outcome:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """All checks on one model.
+    """Result of `check`: all checks on one model; prints as a page.
 
     Attributes
     ----------
     model, model_type : str
-        Class and checkpoint, and transformers' name for the family.
+        Class and checkpoint, and the name of the family in transformers.
     dtype, device, attention : str
-        Number type of the weights, where the model takes its inputs, and its attention kernel.
+        Dtype of the weights, device of the inputs, and attention kernel.
     prompt_tokens, visual_tokens : int
-        Of the prompt that was used.
+        Number of all tokens and of visual tokens in the prompt.
     new_tokens : int
-        Tokens that were generated in each run.
+        Tokens generated in each run.
     outcomes : tuple of Outcome
         The checks, in the order in which they ran.
     environment : dict
@@ -70,25 +71,35 @@ class CheckReport:
 
     @property
     def passed(self) -> bool:
-        """Whether no check has failed."""
+        """Whether no check failed."""
         return all(outcome.status != "failed" for outcome in self.outcomes)
 
     @property
     def verdict(self) -> str:
-        """All of it in one line."""
+        """Summary in one line."""
         counts = {status: sum(o.status == status for o in self.outcomes) for status in ("passed", "failed")}
         not_possible = sum(o.status == "not possible" for o in self.outcomes)
         found = f"{counts['passed']} passed, {counts['failed']} failed, {not_possible} not possible here"
-        return f"{found}: {'trimming is right on this model' if self.passed else 'please report this'}"
+        return f"{found}: {'trimming is correct on this model' if self.passed else 'please report this'}"
 
     def table(self) -> Table:
-        """One row for each check."""
+        """Return a table with one row for each check.
+
+        Returns
+        -------
+        Table
+        """
         rows: list[tuple[str, ...]] = [(outcome.title, outcome.status, outcome.detail) for outcome in self.outcomes]
         failed = frozenset((i, 1) for i, outcome in enumerate(self.outcomes) if outcome.status == "failed")
         return Table(f"vistrim check: {self.model}", ("check", "result", "found"), rows, failed)
 
     def settings(self) -> str:
-        """Model, number type, kernel and versions in one line."""
+        """Return model, dtype, kernel and versions in one line.
+
+        Returns
+        -------
+        str
+        """
         env = self.environment
         where = env.get("accelerator") if not self.device.startswith("cpu") else env.get("processor")
         return (
@@ -98,15 +109,35 @@ class CheckReport:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain Python objects."""
+        """Return all results as plain Python objects.
+
+        Returns
+        -------
+        dict
+        """
         return {"passed": self.passed} | asdict(self)
 
     def to_json(self, indent: int | None = 2) -> str:
-        """Everything as JSON text."""
+        """Return all results as JSON text.
+
+        Parameters
+        ----------
+        indent : int or None
+            Spaces of indentation; None for one line.
+
+        Returns
+        -------
+        str
+        """
         return json.dumps(self.to_dict(), indent=indent)
 
     def markdown(self) -> str:
-        """The page as Markdown, for a bug report."""
+        """Return the page as Markdown, for a bug report.
+
+        Returns
+        -------
+        str
+        """
         return "\n\n".join([self.table().markdown(), self.settings(), self.verdict]) + "\n"
 
     def __str__(self) -> str:
@@ -114,7 +145,7 @@ class CheckReport:
         return "\n".join([self.settings(), *lines, self.verdict])
 
     def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
-        # Only a terminal of rich asks for this.
+        # Called only by rich.
         from vistrim.checking.page import page
 
         table = self.table()

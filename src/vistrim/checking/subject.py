@@ -1,4 +1,4 @@
-"""What is checked: a model, its prompts, and the runs that several checks look at."""
+"""The subject of the checks: a model, its prompts, and runs that several checks share."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from vistrim.prompting import check_context, format_prompts
 from vistrim.trimming import Trim, trim
 
 OTHER_PROMPTS = ("What color is the star?", "What can be seen in this image, and where in it is it?")
-"""One of them differs in length from any prompt, so that a batch of both has padding."""
+"""At least one of them differs in length from any given prompt, so that a batch of the two has padding."""
 
 
 class NotPossibleError(Exception):
-    """A check cannot be made on this model; the message is the reason."""
+    """A check is not possible on this model; the message is the reason."""
 
 
 @dataclass
@@ -37,17 +37,17 @@ class Subject:
     Attributes
     ----------
     model : PreTrainedModel
-        Not being trimmed.
+        The model, not being trimmed.
     spec : ModelSpec
-        What `vistrim.engine.describe` found in it.
+        Its description by `vistrim.engine.describe`.
     processor : ProcessorMixin
         Its processor.
     image : PIL.Image.Image
-        What is asked about.
+        Image of the prompt.
     prompt : str
-        What is asked.
+        Question about the image.
     new_tokens : int
-        Length of each answer.
+        Length of each answer, in tokens.
     """
 
     model: Any
@@ -60,7 +60,7 @@ class Subject:
 
     @cached_property
     def options(self) -> dict[str, Any]:
-        """Arguments of ``generate``; text alone is answered."""
+        """Arguments of ``generate``; special tokens are suppressed."""
         special = {*self.spec.visual_token_ids.values(), *self.processor.tokenizer.all_special_ids}
         return settings(self.new_tokens, sorted(special))
 
@@ -73,7 +73,7 @@ class Subject:
 
     @cached_property
     def sample(self) -> Sample:
-        """Where its tokens are."""
+        """Positions of the prompt's tokens."""
         return self.sample_of(self.inputs)
 
     @cached_property
@@ -83,7 +83,7 @@ class Subject:
 
     @cached_property
     def tolerance(self) -> Tolerance:
-        """What counts as equal to the masked model: the untouched model against itself."""
+        """Tolerance for comparisons with the masked reference, from the untouched model's difference from itself."""
         plain = self.masked(self.inputs, self.untouched.tokens[0])
         return Tolerance(self.model.dtype, difference(self.untouched.logits[0], plain))
 
@@ -94,7 +94,7 @@ class Subject:
         Raises
         ------
         NotPossibleError
-            If the processor writes a prompt differently in a batch.
+            If the processor formats a prompt differently in a batch.
         """
         images = [self.image, ImageOps.mirror(self.image)]
         for other in OTHER_PROMPTS:
@@ -104,36 +104,36 @@ class Subject:
         try:
             batch = self._inputs([self.prompt, other], images)
         except ValueError as error:
-            raise NotPossibleError(f"the processor makes no batch of them: {error}") from error
+            raise NotPossibleError(f"the processor cannot make a batch of two prompts: {error}") from error
         for row, own in zip(batch["input_ids"], alone, strict=True):
             if not torch.equal(row[len(row) - own["input_ids"].shape[1] :], own["input_ids"][0]):
-                raise NotPossibleError("the processor writes a prompt differently in a batch")
+                raise NotPossibleError("the processor formats a prompt differently in a batch")
         return batch, alone
 
     def sample_of(self, inputs: Mapping[str, Any], number: int = 0, width: int | None = None) -> Sample:
-        """Where the tokens of a sample alone are, as number ``number`` in a batch of ``width`` columns."""
+        """Positions of the tokens of a sample, as number ``number`` in a batch of ``width`` columns."""
         ids = inputs["input_ids"][0]
         places = torch.isin(ids, ids.new_tensor(list(self.spec.visual_token_ids.values()))).nonzero()[:, 0].tolist()
-        # The last token of a prompt gives the answer.
+        # The last token of a prompt is never removed, as it yields the answer.
         visual = tuple(place for place in places if place < len(ids) - 1)
         return Sample(number, 0 if width is None else width - len(ids), len(ids), visual)
 
     def generate(self, inputs: Mapping[str, Any]) -> Generated:
-        """Let the model answer, as it is now."""
+        """Generate an answer with the model as it is, trimmed or untouched."""
         return generate(self.model, self.spec, inputs, **self.options)
 
     def masked(self, inputs: Mapping[str, Any], answer: torch.Tensor, hidden: Hidden | None = None) -> torch.Tensor:
-        """Logits of an answer by the masked model, which hides nothing by default."""
+        """Logits of an answer by the masked reference, which hides nothing by default."""
         nothing = hide_nothing(len(answer), len(self.spec.layers))
         return masked_logits(self.model, self.spec, inputs, answer, nothing if hidden is None else hidden)
 
     def trimmed(self, method: Method) -> tuple[Generated, TrimReport]:
-        """Answer to the prompt under a method, and the report.
+        """Answer to the prompt with a method, and the report.
 
         Raises
         ------
         NotPossibleError
-            If the model cannot be trimmed so.
+            If the model does not support the method.
         """
         if method not in self._runs:
             with self.under(method) as run:
@@ -148,7 +148,7 @@ class Subject:
         Raises
         ------
         NotPossibleError
-            If the model cannot be trimmed so.
+            If the model does not support the method.
         """
         try:
             run = trim(self.model, method)

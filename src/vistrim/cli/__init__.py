@@ -1,4 +1,4 @@
-"""The ``vistrim`` command: parses and prints, does nothing else."""
+"""The ``vistrim`` command: parsing of options and printing of results."""
 
 from vistrim.cli.app import main
 

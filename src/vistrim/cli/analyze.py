@@ -1,4 +1,4 @@
-"""``vistrim analyze``: what a model attends to, and what its layers' rankings of visual tokens are worth."""
+"""``vistrim analyze``: attention of a model, and the quality of its layers' rankings of visual tokens."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOTHING = "nothing"
 
 def analyze_command(
     out: Annotated[
-        Path, typer.Option("--out", help="Folder of the results; an interrupted analysis goes on.", metavar="DIR")
+        Path, typer.Option("--out", help="Folder of results; an interrupted analysis resumes from it.", metavar="DIR")
     ],
     model: options.Model = "reference",
     data: options.Data = None,
@@ -38,17 +38,17 @@ def analyze_command(
     ] = None,
     split: options.Split = "validation",
     seed: options.Seed = 0,
-    keep: Annotated[float, typer.Option(help="Share of the visual tokens that stays where rankings are tried.")] = 0.25,
+    keep: Annotated[float, typer.Option(help="Share of the visual tokens that stays when rankings are tried.")] = 0.25,
     layers: Annotated[
         str | None,
         typer.Option(
-            help="Layers whose rankings are tried: 1/4/8, say.  [default: all, or 12 evenly spaced ones]",
+            help="Layers whose rankings are tried, such as 1/4/8.  [default: all, or 12 evenly spaced ones]",
             metavar="N/N/...",
         ),
     ] = None,
     rankings: Annotated[
         str,
-        typer.Option(help=f"Comma-separated, of {', '.join(RANKINGS)}; '{NOTHING}' to look at attention alone."),
+        typer.Option(help=f"Comma-separated, of {', '.join(RANKINGS)}; '{NOTHING}' for attention alone."),
     ] = ",".join(RANKINGS),
     batch_size: options.BatchSize = 8,
     max_new_tokens: options.MaxNewTokens = 160,
@@ -56,26 +56,26 @@ def analyze_command(
     device: options.Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print analysis.json instead of the tables.")] = False,
 ) -> None:
-    """Look at what the untouched model attends to, layer by layer, and try what each layer's ranking is worth.
+    """Analyze the attention of the untouched model, and test the rankings of visual tokens by its layers.
 
-    Writes analysis.json, analysis.md and plots. Right answers are not needed: everything is compared with the untouched
-    model's own answers.
+    Writes analysis.json, analysis.md and plots. Correct answers are not needed: everything is compared with the
+    untouched model's own answers.
 
     Example: vistrim analyze --model reference --tasks color,description --questions 20 --out attention
     """
-    # torch and transformers take seconds to import: not for --help.
+    # Imported late: torch and transformers take seconds, and --help needs neither.
     from vistrim._utils.environment import command_line
     from vistrim.cli.calibrate.questions import calibration_items
     from vistrim.cli.models import check_loading, load_model
     from vistrim.cli.terminal_tables import print_tables
     from vistrim.engine import describe
 
-    # Everything cheap is checked before the model is loaded.
+    # Cheap checks come before the model is loaded.
     tried = _layers(layers)
     named = [] if rankings == NOTHING else [name.strip() for name in rankings.split(",") if name.strip()]
     check_loading(dtype, device)
     if importlib.util.find_spec("matplotlib") is None:
-        raise MissingPackageError("the plots need matplotlib; run `pip install 'vistrim[eval]'`")
+        raise MissingPackageError("the plots need matplotlib: run `pip install 'vistrim[eval]'`")
     asked = calibration_items(model, data, tasks, split, questions, seed, "agreement", default_limit=DEFAULT_QUESTIONS)
 
     loaded, processor = load_model(model, dtype, device)
@@ -116,4 +116,4 @@ def _layers(text: str | None) -> tuple[int, ...] | None:
     try:
         return tuple(int(part) for part in text.split("/"))
     except ValueError as error:
-        raise WrongUsageError(f"--layers {text}: write layer numbers with slashes between them, as in 1/4/8") from error
+        raise WrongUsageError(f"--layers {text}: separate layer numbers by slashes, as in 1/4/8") from error

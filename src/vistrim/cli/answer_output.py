@@ -1,4 +1,4 @@
-"""How answers look: in a terminal, in a pipe and as JSON."""
+"""Output of answers: in a terminal, in a pipe and as JSON."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -19,12 +19,12 @@ MIB = 1 << 20
 
 
 def print_heading(console: Console, prompt: str) -> None:
-    """Print the prompt that is answered next."""
+    """Print the prompt above its answer."""
     console.print(Text(f"> {prompt}", style="bold"))
 
 
 def terminal_streamer(console: Console, processor: Any) -> Callable[[Side | None], TextStreamer]:
-    """Make streamers that print an answer while it is generated, under its side's name if there are two."""
+    """Make streamers that print an answer during generation, with a heading if there are two answers."""
 
     def start(side: Side | None) -> TextStreamer:
         if side:
@@ -35,7 +35,7 @@ def terminal_streamer(console: Console, processor: Any) -> Callable[[Side | None
 
 
 def print_text(console: Console, answer: Answer, streamed: bool, overlay: Path | None) -> None:
-    """Print the answers, unless they were streamed, then comparison, report and the overlay's path."""
+    """Print the answers, unless they were streamed, then comparison, report and path of the overlay."""
     if not streamed:
         if answer.untouched is not None:
             console.print(f"untouched: {answer.untouched}", soft_wrap=True)
@@ -66,15 +66,15 @@ def print_json(answer: Answer, images: Sequence[Path], overlay: Path | None) -> 
 
 
 def _comparison_table(result: Comparison) -> Table:
-    same = "the same answer" if result.same_answer else "different answers"
+    same = "same answer" if result.same_answer else "different answers"
     table = Table(
         title=f"untouched and trimmed: {same}",
         title_justify="left",
-        caption=f"times and gains: medians over {result.repeats} interleaved pair{'s' * (result.repeats > 1)} of runs",
+        caption=f"times and ratios: medians over {result.repeats} interleaved pair{'s' * (result.repeats > 1)} of runs",
         caption_justify="left",
     )
     table.add_column("")
-    for column in ("untouched", "trimmed", "gain"):
+    for column in ("untouched", "trimmed", "ratio"):
         table.add_column(column, justify="right")
     for label, value, ratio in (
         ("prefill", lambda m: _milliseconds(m.prefill_seconds), result.prefill_speedup),

@@ -1,4 +1,4 @@
-"""The command line application: its commands, and what they have in common."""
+"""The command line application: its commands and global options."""
 
 import io
 import sys
@@ -50,9 +50,9 @@ def vistrim(
 
 def main() -> None:
     """Run the command line; the console entry point."""
-    # A process started without standard output has None there.
+    # In a process started without standard output, it is None.
     sys.stdout = sys.stdout or io.StringIO()
-    # An answer may hold characters that the terminal's encoding lacks.
+    # An answer may have characters that the terminal's encoding lacks.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     app(prog_name="vistrim")

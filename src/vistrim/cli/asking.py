@@ -1,4 +1,4 @@
-"""Asking a model: trimmed alone, or next to the untouched one."""
+"""Answers of a trimmed model, alone or compared with the untouched model."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from vistrim.cli.prompts import build_inputs
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back for one prompt.
+    """The answer to one prompt.
 
     Attributes
     ----------
@@ -24,11 +24,11 @@ class Answer:
     report : TrimReport
         Report of the trimmed run, or of one of several.
     inputs : BatchFeature
-        What the model was given.
+        Inputs of the model.
     untouched : str or None
-        Answer of the untouched model, if it was asked.
+        Answer of the untouched model; None without a comparison.
     comparison : Comparison or None
-        Measurements of both, if both were asked.
+        Measurements of both models; None without a comparison.
     """
 
     prompt: str
@@ -41,25 +41,25 @@ class Answer:
 
 @dataclass(frozen=True)
 class Asker:
-    """A model to be asked about always the same images.
+    """A model that answers prompts about a fixed set of images.
 
     Attributes
     ----------
     model, processor
         As `vistrim.load` returns them.
     trim : Trim
-        The model under its method, detached.
+        The prepared trim of the model, detached.
     images : sequence of PIL.Image.Image
-        All go into each prompt.
+        Images of every prompt.
     max_new_tokens : int
-        Longest answer.
+        Longest answer, in tokens.
     repeats : int
-        Pairs of runs with the untouched and the trimmed model; 0: the trimmed model alone is asked, once.
+        Pairs of runs with the untouched and the trimmed model; 0 for one run of the trimmed model alone.
     streamer : callable or None
-        Makes the streamer that shows an answer while it is generated: a side's, or, for None, the only one.
+        Makes a streamer that shows an answer during generation, given the side, or None if there is only one.
     trace : bool
-        Whether reports are to have a trace: ``trim`` is then made with one. Beside the untouched model it is of a run
-        of its own, which ends with the first token, so that the timed runs have none.
+        Whether reports have a trace, for which ``trim`` must be prepared. In a comparison, the trace is from a separate
+        run that ends with the first token, so that timed runs are without tracing.
     """
 
     model: Any
@@ -77,14 +77,14 @@ class Asker:
         Raises
         ------
         WrongUsageError, CommandError
-            If the prompt cannot be given to the model.
+            If the model cannot process the prompt.
         UnsupportedGenerationError
-            If the model cannot be trimmed this way.
+            If the method does not support the generation settings.
         """
         inputs = build_inputs(self.model, self.processor, self.images, prompt, self.max_new_tokens)
         try:
             return self._compared(prompt, inputs) if self.repeats else self._alone(prompt, inputs)
-        # transformers' way of saying that processor, configuration and weights do not belong together.
+        # transformers raises it if processor, config and weights do not match.
         except ValueError as error:
             raise CommandError(f"the model cannot process these inputs ({error})") from error
 

@@ -1,4 +1,4 @@
-"""``vistrim bench``: what trimming gains in time and memory, next to what it could gain at most."""
+"""``vistrim bench``: time and memory of the untouched and the trimmed model, with speed-up bounds."""
 
 import importlib.util
 import json
@@ -21,16 +21,16 @@ def bench(
     model: Annotated[
         str,
         typer.Option(
-            help=f"Named shape with random weights, made on the fly ({', '.join(SHAPES)}), reference model, local "
-            "directory or Hugging Face id.",
+            help=f"Named shape with random weights ({', '.join(SHAPES)}), reference model, local directory or Hugging "
+            "Face id.",
             metavar="NAME",
         ),
     ] = "reference",
     method: Annotated[
         list[str] | None,
         typer.Option(
-            help="Trimming method, see `vistrim methods`; repeatable. keep-everything (the engine ranks and drops "
-            "nothing: what it takes and gains by itself) and st3 by default; 'untouched' for none.",
+            help="Trimming method, see `vistrim methods`; repeatable. keep-everything (overhead and gain of the engine "
+            "without trimming) and st3 by default; 'untouched' for none.",
             metavar="NAME[:KEY=VALUE,...][+...]",
         ),
     ] = None,
@@ -38,26 +38,26 @@ def bench(
         int | None, typer.Option(min=1, help="Decoder layers of a named shape; the real model's by default.")
     ] = None,
     hidden: Annotated[
-        int | None, typer.Option(min=1, help="Width of a named shape's decoder; the real model's by default.")
+        int | None, typer.Option(min=1, help="Hidden size of a named shape's decoder; the real model's by default.")
     ] = None,
     distinct_layers: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Decoder layers of a named shape (and blocks of its tower) with weights of their own; the others use "
-            "the same again, which saves memory. Together they should exceed the processor's caches. All by default.",
+            help="Decoder layers of a named shape (and blocks of its tower) with their own weights; the others share "
+            "these, which saves memory. Together they should exceed the caches of the CPU. All by default.",
         ),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Samples generated at once.")] = 1,
     visual_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Visual tokens per sample; those of one usual picture by default.")
+        int | None, typer.Option(min=1, help="Visual tokens per sample; those of one typical image by default.")
     ] = None,
     text_tokens: Annotated[int, typer.Option(min=1, help="All other tokens of each prompt.")] = 64,
     new_tokens: Annotated[int, typer.Option(min=1, help="Tokens generated per sample.")] = 32,
     dtype: Annotated[
         str,
         typer.Option(
-            help="auto (a checkpoint's own; of a named shape float32 on the CPU and bfloat16 elsewhere), float32, "
+            help="auto (the checkpoint's own; for a named shape float32 on the CPU and bfloat16 elsewhere), float32, "
             "bfloat16 or float16.",
             metavar="NAME",
         ),
@@ -65,27 +65,27 @@ def bench(
     attn: Annotated[
         str | None,
         typer.Option(
-            help="Attention kernel: sdpa, eager, flash_attention_2, ...; what transformers takes by default.",
+            help="Attention kernel: sdpa, eager, flash_attention_2, ...; the default of transformers by default.",
             metavar="NAME",
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...", metavar="NAME")] = "auto",
     repeat: Annotated[int, typer.Option(min=1, help="Rounds, in each of which every method runs once.")] = 5,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads of torch; all that it takes by itself by default.")
+        int | None, typer.Option(min=1, help="CPU threads of torch; its own default if not given.")
     ] = None,
     out: Annotated[
-        Path, typer.Option(help="Folder of runs and results; an interrupted benchmark goes on from it.")
+        Path, typer.Option(help="Folder of runs and results; an interrupted benchmark resumes from it.")
     ] = Path("vistrim-bench"),
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead of the tables.")] = False,
 ) -> None:
-    """Measure the untouched model against trimming methods, in turns: time of each phase, KV cache, memory.
+    """Measure trimming methods against the untouched model: time of each phase, KV cache and memory.
 
-    Speed-ups of prefill and decoding stand next to what FLOPs and bytes allow at most.
+    Speed-ups of prefill and decoding are shown with their bounds by FLOPs and bytes.
 
     Example: vistrim bench --model llava-1.5-7b --layers 8 --method st3 --method st3:preset=compact --out results
     """
-    # torch and transformers take seconds to import: not for --help.
+    # Imported late: torch and transformers take seconds, and --help needs neither.
     import torch
 
     from vistrim._utils.environment import command_line
@@ -95,12 +95,12 @@ def bench(
     from vistrim.cli.parsing import parse_methods
     from vistrim.cli.terminal_tables import print_tables
 
-    # Everything cheap is checked before the model is made.
+    # Cheap checks come before the model is made.
     methods = parse_methods(method or [KEEP_EVERYTHING, "st3"], {UNTOUCHED: None, KEEP_EVERYTHING: KeepEverything()})
     check_loading(dtype, device)
     _check_folder(out)
     if importlib.util.find_spec("matplotlib") is None:
-        raise MissingPackageError("the picture needs matplotlib; run `pip install 'vistrim[eval]'`")
+        raise MissingPackageError("the plot needs matplotlib: run `pip install 'vistrim[eval]'`")
     if threads is not None:
         torch.set_num_threads(threads)
 
@@ -123,7 +123,7 @@ def bench(
             out=out,
         )
     note_format(found.settings.get("prompts", ""))
-    # matplotlib takes a while to import: not for commands that draw nothing.
+    # Imported late: matplotlib is slow to import.
     from vistrim.benchmark.speed_report import write
 
     content = write(out, found, command_line())
@@ -138,6 +138,6 @@ def bench(
 def _check_folder(out: Path) -> None:
     place = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not place.is_dir():
-        raise WrongUsageError(f"--out {out}: {place} is a file; give a folder")
+        raise WrongUsageError(f"--out {out}: {place} is a file: give a folder")
     if not os.access(place, os.W_OK):
-        raise WrongUsageError(f"--out {out}: {place} cannot be written to; give another folder")
+        raise WrongUsageError(f"--out {out}: {place} is not writable: give another folder")

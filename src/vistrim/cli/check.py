@@ -1,4 +1,4 @@
-"""``vistrim check``: proof on the user's own checkpoint and hardware."""
+"""``vistrim check``: verify trimming on the user's own checkpoint and hardware."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,12 +18,12 @@ def check_command(
         str, typer.Argument(help="Reference model, local directory or Hugging Face id.", metavar="MODEL")
     ] = "reference",
     image: Annotated[
-        Path | None, typer.Option(help="Image to ask about; a drawn example by default.", metavar="FILE")
+        Path | None, typer.Option(help="Image of the prompt; a drawn example by default.", metavar="FILE")
     ] = None,
-    prompt: Annotated[str, typer.Option("--prompt", "-p", help="Question about it.")] = PROMPT,
+    prompt: Annotated[str, typer.Option("--prompt", "-p", help="Question about the image.")] = PROMPT,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the page.")] = False,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for check.json and check.md, to go with a bug report.", metavar="DIR")
+        Path | None, typer.Option(help="Folder for check.json and check.md, to attach to a bug report.", metavar="DIR")
     ] = None,
     dtype: Annotated[
         str, typer.Option(help="auto (the checkpoint's own), float32, bfloat16 or float16.", metavar="NAME")
@@ -31,24 +31,24 @@ def check_command(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...", metavar="NAME")] = "auto",
     new_tokens: Annotated[int, typer.Option(min=2, help="Tokens of each answer.")] = NEW_TOKENS,
 ) -> None:
-    """Prove that trimming computes what it should, on your own model and hardware.
+    """Verify on your own model and hardware that trimming is computed correctly.
 
-    Compares trimmed runs with the untouched model, in which the removed tokens are hidden by the attention mask; checks
-    the bytes of the KV cache and padded batches; measures the speed-up. Ends with exit code 1 if a check fails.
+    Compares trimmed runs with the untouched model, in which the removed tokens are hidden by the attention mask. Checks
+    the bytes of the KV cache and padded batches. Measures the speed-up. The exit code is 1 if a check fails.
 
     Example: vistrim check llava-hf/llava-1.5-7b-hf --out check
     """
-    # torch and transformers take seconds to import: not for --help.
+    # Imported late: torch and transformers take seconds, and --help needs neither.
     from vistrim._utils.files import write_whole
     from vistrim.checking import check
     from vistrim.cli.models import check_loading, load_model
     from vistrim.cli.prompts import read_prompts
     from vistrim.cli.terminal_tables import table_console
 
-    # Everything cheap is checked before the model is loaded.
+    # Cheap checks come before the model is loaded.
     check_loading(dtype, device)
     [asked] = read_prompts(prompt)
-    picture = None if image is None else read_images([image])[0]
+    shown = None if image is None else read_images([image])[0]
     if out is not None:
         _make_folder(out)
 
@@ -61,7 +61,7 @@ def check_command(
         memory_advice("use a smaller --image, --dtype bfloat16 or a smaller model"),
         Console(stderr=True, highlight=False, markup=False).status("the untouched model") as status,
     ):
-        report = check(loaded, processor, image=picture, prompt=asked, new_tokens=new_tokens, progress=status.update)
+        report = check(loaded, processor, image=shown, prompt=asked, new_tokens=new_tokens, progress=status.update)
     if out is not None:
         write_whole(out / "check.json", report.to_json() + "\n")
         write_whole(out / "check.md", report.markdown())
@@ -80,4 +80,4 @@ def _make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise WrongUsageError(f"--out {out}: cannot make this folder ({error.strerror}); give another one") from error
+        raise WrongUsageError(f"--out {out}: cannot create this folder ({error.strerror}): give another one") from error

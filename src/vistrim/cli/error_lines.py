@@ -1,4 +1,4 @@
-"""How commands fail: one line on standard error and an exit code, never a traceback for what a user did."""
+"""Errors of commands: one line on standard error and an exit code, without a traceback for errors of use."""
 
 import os
 import sys
@@ -16,9 +16,9 @@ FAILED = 1
 WRONG_USAGE = 2
 INTERRUPTED = 130
 LONGEST = 300
-"""Characters of what another library says."""
+"""Longest message of another library, in characters."""
 
-# Typer exports only this one of the errors that its parser raises; they share its base class.
+# Typer exports only one of the errors that its parser raises; they share its base class.
 ParserError: type[Exception] = typer.BadParameter.__bases__[0]
 
 
@@ -29,19 +29,19 @@ class CommandError(Exception):
 
 
 class WrongUsageError(CommandError):
-    """The command cannot be carried out as it was given."""
+    """The command's arguments are invalid."""
 
     exit_code = WRONG_USAGE
 
 
 @contextmanager
 def memory_advice(advice: str) -> Iterator[None]:
-    """Say what helps a command whose options are not those of ``run`` where memory runs out.
+    """Give advice for the command's own options if memory runs out; the default advice is for ``run``.
 
     Raises
     ------
     CommandError
-        In place of what Python or torch raises then.
+        Instead of the out-of-memory error of Python or torch.
     """
     try:
         yield
@@ -53,16 +53,16 @@ def memory_advice(advice: str) -> Iterator[None]:
 
 @contextmanager
 def resumable() -> Iterator[None]:
-    """Say how to go on where work that keeps its results is interrupted."""
+    """Print how to resume if work that saves its results is interrupted."""
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo("stopped: the same command goes on from here", err=True)
+        typer.echo("stopped: repeat the command to resume", err=True)
         raise
 
 
 class OneLineErrors(TyperGroup):
-    """A group of commands whose errors end in one line."""
+    """A group of commands that print errors in one line."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run a command and exit."""
@@ -70,7 +70,7 @@ class OneLineErrors(TyperGroup):
             code = super().main(*args, **extra | {"standalone_mode": False})
             sys.stdout.flush()
         except OSError as error:
-            # Nothing more can be written, and Python would complain again when it flushes at exit.
+            # Standard output is closed, and Python would raise again when it flushes at exit.
             with suppress(OSError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = FAILED if isinstance(error, BrokenPipeError) else _complain(error, FAILED)
@@ -97,14 +97,14 @@ class OneLineErrors(TyperGroup):
             reason = " ".join(str(error).split())[:LONGEST]
             code = _complain(
                 f"the model or its processor fails on these inputs ({type(error).__name__}: {reason}): use "
-                "other images, or another model",
+                "other images or another model",
                 FAILED,
             )
         sys.exit(code or 0)
 
 
 def _is_of_the_model(error: Exception) -> bool:
-    """Whether an error was raised beyond transformers' code, and not in this package: then it is no fault of ours."""
+    """Whether an error was raised in or below transformers, and not in vistrim."""
     trace, modules = error.__traceback__, []
     while trace is not None:
         modules.append(str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0])

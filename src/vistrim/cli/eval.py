@@ -36,19 +36,19 @@ def evaluate_command(
     limit: Annotated[
         int | None, typer.Option(min=1, help=f"Questions per task ({DEFAULT_LIMIT} by default), or of --data (all).")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Questions answered at once.")] = 8,
+    batch_size: Annotated[int, typer.Option(min=1, help="Questions per batch.")] = 8,
     budget: Annotated[
         str | None,
         typer.Option(help="Set each method to a budget: tokens (share or number), flops or kv.", metavar="KIND=VALUE"),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Which questions, and which bootstrap draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the choice of questions and of the bootstrap.")] = 0,
     out: Annotated[
-        Path, typer.Option(help="Folder of samples and results; an interrupted evaluation goes on from it.")
+        Path, typer.Option(help="Folder of samples and results; an interrupted evaluation resumes from it.")
     ] = Path("vistrim-eval"),
     level: Annotated[str, typer.Option(help=f"Difficulty of the scenes: {', '.join(LEVELS)}.")] = "full",
     split: Annotated[str, typer.Option(help=f"{', '.join(SPLITS)}; easy-vqa has no validation.")] = "test",
     images: Annotated[
-        str, typer.Option(help="own, or to see that the image matters: black, or wrong (another question's).")
+        str, typer.Option(help="own; or black or wrong (another question's), to measure the influence of the image.")
     ] = "own",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 160,
     dtype: Annotated[
@@ -57,11 +57,11 @@ def evaluate_command(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...", metavar="NAME")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead of the tables.")] = False,
 ) -> None:
-    """Ask the untouched model and trimming methods the same questions, and report the accuracy retained.
+    """Ask the untouched model and trimming methods the same questions, and report the retained accuracy.
 
     Example: vistrim eval --method st3 --method st3:preset=compact --method random:keep=0.4 --out results
     """
-    # torch and transformers take seconds to import: not for --help.
+    # Imported late: torch and transformers take seconds, and --help needs neither.
     from vistrim._utils.environment import command_line
     from vistrim.cli.models import check_loading, load_model
     from vistrim.cli.parsing import check_budget, parse_methods, set_budget
@@ -69,7 +69,7 @@ def evaluate_command(
     from vistrim.evaluation import evaluate
     from vistrim.evaluation.accuracy_tables import notes, tables
 
-    # Everything cheap is checked before the model is loaded.
+    # Cheap checks come before the model is loaded.
     methods = parse_methods(method or ["st3"], {UNTOUCHED: None})
     asked = read_items(
         model,
@@ -86,7 +86,7 @@ def evaluate_command(
     check_budget(budget)
     check_loading(dtype, device)
     if importlib.util.find_spec("matplotlib") is None:
-        raise MissingPackageError("the plot needs matplotlib; run `pip install 'vistrim[eval]'`")
+        raise MissingPackageError("the plot needs matplotlib: run `pip install 'vistrim[eval]'`")
 
     loaded, processor = load_model(model, dtype, device)
     if budget is not None:
@@ -102,7 +102,7 @@ def evaluate_command(
         source, remark = {"data": str(data)}, ""
     limits = {"limit": limit or DEFAULT_LIMIT} if data is None else {} if limit is None else {"limit": limit}
     found = replace(found, settings={"model": model, **found.settings, **source, **limits})
-    # matplotlib takes a while to import: not for commands that draw nothing.
+    # Imported late: matplotlib is slow to import.
     from vistrim.evaluation.accuracy_report import write
 
     content = write(out, found, command_line(), remark)
@@ -115,5 +115,5 @@ def evaluate_command(
         first = found.failures[0]
         raise CommandError(
             f"{len(found.failures)} items failed and are left out of the figures, first {first.item} with "
-            f"{first.method} ({first.error}): see {out / 'results.md'}; the same command tries them again"
+            f"{first.method} ({first.error}): see {out / 'results.md'}, and repeat the command to retry them"
         )

@@ -1,4 +1,4 @@
-"""``vistrim methods``: the capability table, or what one model supports."""
+"""``vistrim methods``: the table of methods, or the support for one model."""
 
 import json
 from collections.abc import Mapping
@@ -11,9 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 
 NOTE = (
-    "ST³ has no official code: the formulas of st3, pvtp and vta are this project's reading of the paper, "
-    "and their default values and presets (balanced, compact) are this project's own choice. G-Search and P-Sigmoid "
-    "have none either: what is searched, and how, is this project's reading."
+    "ST³ has no official code: the formulas of st3, pvtp and vta are this project's reading of the paper, and their "
+    "default values and presets (balanced, compact) are this project's own choice. G-Search and P-Sigmoid have no "
+    "official code either: their objectives and searches are this project's reading."
 )
 
 
@@ -21,18 +21,18 @@ def methods(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Say which methods run on this reference model, local directory or Hugging Face id; "
-            "only its config is read.",
+            help="Show the methods that run on this reference model, local directory or Hugging Face id; only the "
+            "config is read.",
             metavar="NAME",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
 ) -> None:
-    """List the trimming methods: where they act, their parameters, what they need, where they come from."""
+    """List the trimming methods with their stages, parameters, requirements and sources."""
     if model is not None:
         _show_support(model, as_json)
         return
-    # Needs torch; a list of methods needs no transformers.
+    # Imports torch, but not transformers.
     from vistrim.methods import list_methods
     from vistrim.methods.base.parameter_text import write_value
 
@@ -41,7 +41,7 @@ def methods(
         rows = [asdict(info) | {"parameters": _plain(info.parameters)} for info in found]
         typer.echo(json.dumps({"methods": rows, "note": NOTE}))
         return
-    table = Table("method", "what it does", "parameters", show_lines=True)
+    table = Table("method", "summary", "parameters", show_lines=True)
     for info in found:
         facts = {
             "acts in": ", ".join(info.stages),
@@ -49,7 +49,7 @@ def methods(
             "KV cache": info.kv_cache,
             "source": info.source,
         }
-        # Another distribution's method may leave some of it out.
+        # A method of another package may leave some of it empty.
         lines = [f"[dim]{label}:[/] {escape(fact)}" for label, fact in facts.items() if fact]
         parameters = "\n".join(f"{name}={write_value(value)}" for name, value in info.parameters.items())
         table.add_row(
@@ -61,7 +61,7 @@ def methods(
 
 
 def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters as JSON has them, or in the notation: methods and files."""
+    """Parameters as JSON values; methods and files in the notation."""
     from vistrim.methods.base.parameter_text import write_value
 
     plain = (bool, int, float, str, tuple, type(None))
@@ -69,7 +69,7 @@ def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _show_support(model: str, as_json: bool) -> None:
-    """What a model supports."""
+    """Print the support for a model."""
     from vistrim.cli.models import describe_model
     from vistrim.cli.support_tables import facts_table, methods_table
 

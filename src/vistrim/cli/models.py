@@ -1,4 +1,4 @@
-"""Loading a model for a command, and preparing it to be trimmed."""
+"""Loading models for commands."""
 
 from contextlib import nullcontext
 from typing import Any
@@ -16,12 +16,12 @@ from vistrim.prompting import UNKNOWN, prompt_format
 
 
 def check_loading(dtype: str, device: str) -> None:
-    """Refuse a dtype or device that is not to be had.
+    """Refuse a dtype or device that is not available.
 
     Raises
     ------
     WrongUsageError
-        With the choices.
+        If so; the message names the choices.
     """
     try:
         resolve_dtype(dtype)
@@ -33,7 +33,7 @@ def check_loading(dtype: str, device: str) -> None:
 def load_model(name: str, dtype: str, device: str) -> tuple[Any, Any]:
     """Load a model and its processor, with a spinner on standard error if that is a terminal.
 
-    If the format of its prompts is not known, standard error says which one is used.
+    If the format of its prompts is not known, a note on standard error names the format used.
 
     Raises
     ------
@@ -52,13 +52,13 @@ def load_model(name: str, dtype: str, device: str) -> tuple[Any, Any]:
 
 
 def note_format(name: str) -> None:
-    """Say on standard error how prompts are formed, by a format's name, if that is a guess."""
+    """Print a note on standard error if the format of prompts, given by its name, is a guess."""
     if name == UNKNOWN.name:
         typer.echo(f"note: prompts are {name}: compare with the model's documentation", err=True)
 
 
 def describe_model(name: str) -> vistrim.ModelSupport:
-    """Find out what a model supports, from its config alone.
+    """Describe the support for a model, from its config alone.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def describe_model(name: str) -> vistrim.ModelSupport:
 
 
 def silence_libraries() -> None:
-    """Keep libraries quiet: their notes and warnings would surround the one line that says what went wrong."""
+    """Silence libraries, whose notes and warnings would hide the error line."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     huggingface_hub.logging.set_verbosity_error()

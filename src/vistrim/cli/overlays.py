@@ -14,7 +14,7 @@ from vistrim.cli.error_lines import CommandError, WrongUsageError
 
 
 def check_overlay(path: Path | None, images: Sequence[Path], total: int) -> None:
-    """Refuse a file that could not be written.
+    """Refuse an overlay file that cannot be written.
 
     Parameters
     ----------
@@ -28,12 +28,12 @@ def check_overlay(path: Path | None, images: Sequence[Path], total: int) -> None
     Raises
     ------
     WrongUsageError
-        If it is no .png file, would overwrite an image, or its directory does not exist or may not be written to.
+        If it is not a .png file, would overwrite an image, or its directory does not exist or is not writable.
     """
     if path is None:
         return
     if path.suffix.lower() != ".png":
-        raise WrongUsageError(f"the overlay '{path}' must be a .png file: write --overlay kept.png, for example")
+        raise WrongUsageError(f"the overlay '{path}' must be a .png file: for example --overlay kept.png")
     written = {numbered(path, number, total).resolve() for number in range(1, total + 1)}
     for image in images:
         if image.resolve() in written:
@@ -41,7 +41,7 @@ def check_overlay(path: Path | None, images: Sequence[Path], total: int) -> None
     if not path.parent.is_dir():
         raise WrongUsageError(f"there is no directory '{path.parent}' for the overlay: create it first")
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise WrongUsageError(f"the overlay '{path}' cannot be written: choose another file")
+        raise WrongUsageError(f"the overlay '{path}' is not writable: choose another file")
 
 
 def numbered(path: Path, number: int, total: int) -> Path:
@@ -51,16 +51,16 @@ def numbered(path: Path, number: int, total: int) -> Path:
 
 @dataclass(frozen=True)
 class Overlay:
-    """What became of an overlay.
+    """Result of drawing an overlay.
 
     Attributes
     ----------
     path : Path or None
         Its file, if it was written.
     note : str
-        Why nothing was drawn, or that nothing was dropped; empty if there is nothing to say.
+        Reason why nothing was drawn, or a note that no token was removed; empty otherwise.
     failure : CommandError or None
-        Why the file could not be written: to be raised once the answer has been printed.
+        Error of writing the file, to be raised after the answer is printed.
     """
 
     path: Path | None = None
@@ -69,7 +69,7 @@ class Overlay:
 
 
 def save_overlay(path: Path, answer: Answer, images: Sequence[Image.Image], processor: Any) -> Overlay:
-    """Draw what each stage kept of the answer's images and write it; nothing is raised, as the answer is there."""
+    """Draw the tokens that each stage kept and write the file. Errors are returned, so that the answer is printed."""
     trace = answer.report.trace
     assert trace is not None
     try:
@@ -85,5 +85,5 @@ def save_overlay(path: Path, answer: Answer, images: Sequence[Image.Image], proc
         return Overlay(failure=CommandError(reason))
     return Overlay(
         path,
-        "" if trace.samples[0].trims_prefill else "nothing was dropped in prefill: the overlay shows the image alone",
+        "" if trace.samples[0].trims_prefill else "no token was removed in prefill: the overlay shows only the image",
     )

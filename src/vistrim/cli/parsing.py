@@ -18,14 +18,14 @@ def parse_method(spec: str, settings: Sequence[str] = (), preset: str | None = N
     spec : str
         In the notation; see `vistrim.methods.base.notation`.
     settings : sequence of str
-        Further parameters as ``"name=value"``; they win over those in ``spec``.
+        Further parameters as ``"name=value"``; they override those in ``spec``.
     preset : str, optional
         Start from this preset of the method instead of its default values.
 
     Raises
     ------
     WrongUsageError
-        If there is no such method, preset or parameter, or a value is of the wrong type or out of range.
+        If the method, preset or parameter does not exist, or a value has the wrong type or is out of range.
     """
     try:
         return notation.parse_method(spec, dict(map(notation.read_setting, settings)), preset)
@@ -68,19 +68,19 @@ def check_budget(budget: str | None) -> None:
 
 
 def parse_methods(specs: Sequence[str], named: Mapping[str, Method | None]) -> dict[str, Method]:
-    """Build several methods, by the label under which each was asked for.
+    """Build several methods, by label.
 
     Parameters
     ----------
     specs : sequence of str
-        As `parse_method` takes them, or a name in ``named``.
+        Methods in the notation, or names in ``named``.
     named : Mapping
-        What some labels stand for; those of None are left out.
+        Methods of special names; names with None are left out.
 
     Raises
     ------
     WrongUsageError
-        See `parse_method`; and if two are the same method.
+        See `parse_method`; also if two are the same method.
     """
     labels = [spec.strip() for spec in specs]
     found = {label: named[label] if label in named else parse_method(label) for label in labels}

@@ -16,7 +16,7 @@ STDIN = "-"
 
 
 def read_prompts(prompt: str | None) -> list[str]:
-    """Take the prompt that was given, or every non-empty line of standard input.
+    """Return the given prompt, or every non-empty line of standard input.
 
     Raises
     ------
@@ -25,32 +25,32 @@ def read_prompts(prompt: str | None) -> list[str]:
     """
     if prompt is not None and prompt != STDIN:
         if not prompt.strip():
-            raise WrongUsageError("the prompt is empty: say what you want to know about the image")
+            raise WrongUsageError("the prompt is empty: write a question about the image")
         return [_checked(prompt.strip(), "the prompt", sys.getfilesystemencoding())]
-    # A process started without standard input has None there.
+    # In a process started without standard input, it is None.
     if sys.stdin is None or (prompt is None and sys.stdin.isatty()):
         raise WrongUsageError("there is no prompt: give one with -p, or pipe prompts in, one per line")
     try:
         lines = sys.stdin.read().splitlines()
     except UnicodeDecodeError as error:
         raise WrongUsageError(
-            f"standard input is no text in {error.encoding}: pipe prompts in, one per line, in that encoding"
+            f"standard input is not valid {error.encoding}: pipe prompts in, one per line, in that encoding"
         ) from error
     encoding = getattr(sys.stdin, "encoding", None) or "utf-8"
     prompts = [_checked(line.strip(), "a prompt on standard input", encoding) for line in lines if line.strip()]
     if not prompts:
-        raise WrongUsageError("standard input holds no prompt: give one with -p, or pipe prompts in, one per line")
+        raise WrongUsageError("standard input has no prompt: give one with -p, or pipe prompts in, one per line")
     return prompts
 
 
 def _checked(prompt: str, which: str, encoding: str) -> str:
     if not is_unicode(prompt):
-        raise WrongUsageError(f"{which} is no text in {encoding}: give it in that encoding")
+        raise WrongUsageError(f"{which} is not valid {encoding}: give it in that encoding")
     return prompt
 
 
 def unknown_words(processor: Any, prompt: str) -> list[str]:
-    """Words of the prompt that a model with a small vocabulary cannot read."""
+    """Words of the prompt that are not in the vocabulary of a small model."""
     tokenizer = processor.tokenizer
     if tokenizer.unk_token_id is None:
         return []

@@ -1,4 +1,4 @@
-"""Questions as the command line names them: those of the reference models, or a file of the user's own."""
+"""Questions of a command: those of the reference models, or from the user's own file."""
 
 from pathlib import Path
 from random import Random
@@ -44,26 +44,26 @@ def read_items(
     Parameters
     ----------
     model : str
-        Whose tasks, without a file.
+        Name of the model, which decides on the available tasks; ignored with a file.
     data : Path or None
-        See `vistrim.evaluation.questions.read_questions`.
+        File of questions; see `vistrim.evaluation.questions.read_questions`.
     tasks, split, level, images
-        See `vistrim.reference.suites.questions`; without a file.
+        See `vistrim.reference.suites.questions`; ignored with a file.
     limit : int or None
         Questions per task, or of the file (None: all).
     default_tasks, default_limit
-        Of tasks, where they are None.
+        Values for tasks if ``tasks`` and ``limit`` are None.
     seed : int
-        Which ones.
+        Seed of the choice of questions.
     answered : bool
         Whether the file's questions need answers.
 
     Raises
     ------
     WrongUsageError
-        If there are no such questions, or the options do not go together.
+        If there are no such questions, or the options exclude each other.
     InputError
-        If the file is wrong; names the line.
+        If the file is invalid; the message names the line.
     """
     from vistrim.reference.suites import questions
 
@@ -76,9 +76,9 @@ def read_items(
         except ValueError as error:
             raise WrongUsageError(str(error)) from error
     if tasks is not None:
-        raise WrongUsageError("--data and --tasks are two sources of questions: leave one of them out")
+        raise WrongUsageError("--data and --tasks exclude each other: leave one out")
     if images != "own":
-        raise WrongUsageError(f"--images {images} is for --tasks: leave it out, or give --data with other images")
+        raise WrongUsageError(f"--images {images} is only for --tasks: leave it out, or change the images of --data")
     own = read_questions(data, answered=answered)
     if limit is None or limit >= len(own):
         return list(own)

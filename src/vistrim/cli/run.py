@@ -12,11 +12,11 @@ from vistrim._utils.image_files import read_images
 def run(
     images: Annotated[
         list[Path],
-        typer.Argument(metavar="IMAGE", help="Image files; all go into one prompt. What is transparent is white."),
+        typer.Argument(metavar="IMAGE", help="Image files, all for one prompt. Transparent pixels become white."),
     ],
     prompt: Annotated[
         str | None,
-        typer.Option("--prompt", "-p", help="The question. Without it, or with '-': one per line of standard input."),
+        typer.Option("--prompt", "-p", help="The question. By default or with '-': one per line of standard input."),
     ] = None,
     model: Annotated[
         str, typer.Option(help="Reference model, local directory or Hugging Face id.", metavar="NAME")
@@ -34,24 +34,24 @@ def run(
         typer.Option(help="Set the method to a budget: tokens (share or number), flops or kv.", metavar="KIND=VALUE"),
     ] = None,
     compare: Annotated[
-        bool, typer.Option("--compare", help="Answer with the untouched model too, and show what was gained.")
+        bool, typer.Option("--compare", help="Also answer with the untouched model, and show the speed-up.")
     ] = False,
-    repeats: Annotated[int, typer.Option(min=1, help="Pairs of runs that --compare takes the median of.")] = 3,
+    repeats: Annotated[int, typer.Option(min=1, help="Pairs of runs of --compare, which shows medians.")] = 3,
     overlay: Annotated[
         Path | None, typer.Option(help="Draw the visual tokens that each stage kept.", metavar="FILE.png")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per prompt, nothing else.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print only one JSON object per prompt.")] = False,
     dtype: Annotated[
         str, typer.Option(help="auto (the checkpoint's own), float32, bfloat16 or float16.", metavar="NAME")
     ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...", metavar="NAME")] = "auto",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 64,
 ) -> None:
-    """Answer a question about one or more images with a trimmed model, and report what trimming saved.
+    """Answer a question about one or more images with a trimmed model, and report the savings.
 
     Example: vistrim run photo.jpg -p "What is this?" --compare --overlay kept.png
     """
-    # torch and transformers take seconds to import: not for --help.
+    # Imported late: torch and transformers take seconds, and --help needs neither.
     from vistrim.cli.answer_output import print_heading, print_json, print_text, terminal_streamer
     from vistrim.cli.asking import Asker
     from vistrim.cli.models import check_loading, load_model
@@ -60,17 +60,17 @@ def run(
     from vistrim.cli.prompts import build_inputs, read_prompts, unknown_words
     from vistrim.trimming import prepare_trim
 
-    # Everything cheap is checked before the model is loaded.
+    # Cheap checks come before the model is loaded.
     chosen = parse_method(method, settings or (), preset)
     check_budget(budget)
     check_loading(dtype, device)
     prompts = read_prompts(prompt)
     check_overlay(overlay, images, len(prompts))
-    pictures = read_images(images)
+    shown = read_images(images)
 
     loaded, processor = load_model(model, dtype, device)
     if budget is not None:
-        inputs = build_inputs(loaded, processor, pictures, prompts[0], max_new_tokens)
+        inputs = build_inputs(loaded, processor, shown, prompts[0], max_new_tokens)
         chosen = set_budget(chosen, loaded, budget, inputs)
     console = Console(highlight=False, markup=False)
     streams = console.is_terminal and not as_json
@@ -79,7 +79,7 @@ def run(
         processor=processor,
         trim=prepare_trim(loaded, chosen, trace=overlay is not None),
         trace=overlay is not None,
-        images=pictures,
+        images=shown,
         max_new_tokens=max_new_tokens,
         repeats=repeats if compare else 0,
         streamer=terminal_streamer(console, processor) if streams else None,
@@ -92,7 +92,7 @@ def run(
             typer.echo(f"note: the model does not know the words {', '.join(unknown)}", err=True)
         drawn = Overlay()
         if overlay:
-            drawn = save_overlay(numbered(overlay, number, len(prompts)), answer, pictures, processor)
+            drawn = save_overlay(numbered(overlay, number, len(prompts)), answer, shown, processor)
         if drawn.note:
             typer.echo(f"note: {drawn.note}", err=True)
         if as_json:

@@ -1,4 +1,4 @@
-"""What a model supports, as tables for the terminal."""
+"""Support for a model, as tables for the terminal."""
 
 from rich.table import Table
 from rich.text import Text
@@ -21,10 +21,10 @@ def facts_table(found: ModelSupport) -> Table:
         "RoPE": "one axis" if found.rope_axes == 1 else f"{found.rope_axes} axes (M-RoPE)",
         "sliding windows": _windows(found),
         "visual tokens": ", ".join(found.modalities),
-        "grid of a picture": grid,
+        "grid of an image": grid,
         "vision tower": "can be read"
         if found.reads_tower
-        else "cannot be read: how it makes visual tokens is not known",
+        else "cannot be read: its mapping to visual tokens is not known",
     }
     if found.missing_packages:
         lines["processor"] = f"needs {' and '.join(found.missing_packages)}: {INSTALL}"
@@ -37,8 +37,8 @@ def facts_table(found: ModelSupport) -> Table:
 
 
 def methods_table(found: ModelSupport) -> Table:
-    """Which methods run with their default parameters, and why the others do not."""
-    table = Table("method", "acts in", "runs", "why not, or what it needs")
+    """The methods that run with their default parameters, and the reasons why others do not."""
+    table = Table("method", "acts in", "runs", "reason or requirement")
     for method in found.methods:
         runs = Text(method.runs, style=COLORS[method.runs])
         table.add_row(Text(method.name), ", ".join(method.stages), runs, Text(method.reason))

@@ -1,4 +1,4 @@
-"""Tables in the terminal, or in what takes its place."""
+"""Tables in the terminal, or in a pipe or file."""
 
 import sys
 from collections.abc import Iterable
@@ -11,13 +11,13 @@ PIPE_WIDTH = 140
 
 
 def table_console() -> Console:
-    """Standard output, as wide as tables need where it is no terminal."""
-    # A pipe has no width of its own.
+    """Standard output, wide enough for the tables if it is not a terminal."""
+    # A pipe has no width.
     return Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
 def print_tables(tables: Iterable[Table], lines: Iterable[str]) -> None:
-    """Print tables, and lines of text below them as they are."""
+    """Print tables, and lines of text below them without wrapping."""
     console = table_console()
     for table in tables:
         console.print(table)

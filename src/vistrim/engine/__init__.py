@@ -1,4 +1,4 @@
-"""The only code that knows transformers' internals: hooks, attention, masks, compaction, cache layers, report."""
+"""The only package that uses internals of transformers: hooks, attention, masks, cache layers and reports."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ __all__ = ["ModelSpec", "describe"]
 
 
 def describe(model: Any) -> ModelSpec:
-    """Tell where a model keeps its parts and what becomes of its images, or refuse it.
+    """Find the parts of a model and the layout of its images.
 
     Parameters
     ----------
@@ -22,6 +22,6 @@ def describe(model: Any) -> ModelSpec:
     Raises
     ------
     UnsupportedModelError
-        If tokens cannot be removed inside the model; the message gives the reason and the way out.
+        If tokens cannot be removed inside the model. The message names the reason and the fix.
     """
     return discover(model)

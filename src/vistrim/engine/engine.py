@@ -1,4 +1,4 @@
-"""Hooks on a model: they follow each forward pass from the prompt to the logits and let the method cut on the way."""
+"""Hooks that follow each forward pass of a model from the prompt to the logits and apply the cuts of a method."""
 
 import functools
 from collections import deque
@@ -58,11 +58,11 @@ class Engine(NotCopied):
     model : PreTrainedModel or PeftModel
         A multimodal model for generation, or an adapter around one.
     method : Method
-        What to trim.
+        The method.
     reports : int or None
-        Recorders to keep: those of the last calls; None: all.
+        Number of recorders to keep, for the last calls. None: all.
     trace : bool
-        Whether reports are to have a trace.
+        Whether reports have a trace.
 
     Raises
     ------
@@ -71,7 +71,7 @@ class Engine(NotCopied):
     ValueError
         If the method's parameters do not fit the model.
     MethodError
-        If the method is not written as a method has to be.
+        If the method does not follow the interface of `Method`.
     """
 
     def __init__(self, model: nn.Module, method: Method, reports: int | None = None, trace: bool = False) -> None:
@@ -108,12 +108,12 @@ class Engine(NotCopied):
         Raises
         ------
         UnsupportedModelError
-            If the model is already being trimmed, or a generation of then is still running.
+            If the model is already being trimmed, or a generation that began in an earlier context is still running.
         """
         if interception.is_installed(self.spec.attentions[0]):
             raise UnsupportedModelError(
                 "this model is already being trimmed: leave that context (or detach that handle) first, and let "
-                "generations that began there end"
+                "generations that began in it end"
             )
         hooks = self._hooks
         hooks.around(self.model, self._note_head_call, self._forget_head_call)
@@ -143,7 +143,7 @@ class Engine(NotCopied):
         return self._running.is_open
 
     def remember(self, recorder: Recorder) -> None:
-        """Keep the recorder of a generation or bare forward pass, and count it."""
+        """Store the recorder of a generation or bare forward pass, and count it."""
         self.recorders.append(recorder)
         self.seen += 1
 
@@ -162,9 +162,9 @@ class Engine(NotCopied):
         return Encodings(vision=vision, shrinking=self.shrinking)
 
     def detach(self) -> None:
-        """Trim no further calls, and remove what `attach` installed: now, or when the last running call ends."""
+        """Stop trimming new calls. The hooks are removed now, or when the last running call ends."""
         if self._thread.inside is not None and self._thread.inside != GENERATE:
-            # A forward pass of this thread that a key press has ended.
+            # A forward pass of this thread that was interrupted from the keyboard.
             self._leave(self._thread.inside)
         self._running.close()
 
@@ -173,7 +173,9 @@ class Engine(NotCopied):
         """See `vistrim.trimming.Trim.answer_from`."""
         outer, places = self._thread.answer_from, torch.as_tensor(first).reshape(-1)
         if places.is_floating_point() or places.dtype == torch.bool:
-            raise TypeError("answer_from takes places as whole numbers: of a mask of answers, mask.int().argmax(1)")
+            raise TypeError(
+                "answer_from takes integer positions: for a mask of answer tokens, pass mask.int().argmax(1)"
+            )
         self._thread.answer_from = places
         try:
             yield
@@ -181,13 +183,13 @@ class Engine(NotCopied):
             self._thread.answer_from = outer
 
     def _enter(self, call: str) -> bool:
-        """Whether this thread is being trimmed in a call that begins now."""
+        """Begin a call. Returns whether this thread is being trimmed."""
         if self._thread.inside is None and self._running.admit():
             self._thread.inside = call
         return self._thread.inside is not None
 
     def _leave(self, call: str) -> None:
-        """Note the end of a call; it counts if it was the outermost."""
+        """End a call. Only the outermost call counts."""
         if self._thread.inside == call:
             self._thread.inside = None
             self._running.leave()
@@ -211,7 +213,7 @@ class Engine(NotCopied):
         return checked
 
     def _run(self, call: GenerateCall, generation: Generation, generate: functools.partial[Any]) -> Any:
-        """Carry out a call of ``generate`` that was checked."""
+        """Run a call of ``generate`` after its checks."""
         if self.method.reads_vision:
             check_features(self.tower, call.arguments, self.method.name)
         generation.encodings = self._encodings()
@@ -220,7 +222,7 @@ class Engine(NotCopied):
         try:
             output = generate()
         finally:
-            # Hooks that clean up do not run when a key press interrupts a forward pass.
+            # A keyboard interrupt in a forward pass skips the hooks that clean up.
             vars(self._thread).clear()
             vars(self._thread).update(outer)
         generation.end(output)
@@ -230,7 +232,7 @@ class Engine(NotCopied):
         if not self._enter("model"):
             return
         if self._thread.generation is None:
-            # Of a call of `generate` it is known already.
+            # A call of `generate` has been checked already.
             check_eager(self.model, self.spec)
         check_router_logits(call, self.spec.decoder.config)
         self._thread.head_call = call
@@ -243,7 +245,7 @@ class Engine(NotCopied):
         if not self._enter("base"):
             return
         if self._thread.head_call is None and self._thread.generation is None:
-            # Called without the head, which has been asked to check.
+            # Called without the head, whose hook checks otherwise.
             check_eager(self.model, self.spec)
         check_kernel(self.spec.decoder.config)
         if has_images(call):
@@ -256,7 +258,7 @@ class Engine(NotCopied):
             self._thread.inputs = read_inputs(self.spec, call, border, generation.ids)
         if self.method.reads_vision:
             check_features(self.tower, call, self.method.name)
-        # `generate` has encoded its images before; any other pass does it on its way.
+        # `generate` usually encodes the images first. Any other pass encodes them itself.
         encodes = generation is None or call.get("mm_encoder_outputs") is None
         self._thread.encodings = self._encodings() if encodes else None
         if (notes := self._thread.find_encodings()) is not None:
@@ -293,12 +295,12 @@ class Engine(NotCopied):
             self._thread.forward = Forward(*common)
         if is_new:
             encodings = self._thread.find_encodings()
-            encoded = encodings.pictures if encodings is not None else ()
+            encoded = encodings.images if encodings is not None else ()
             recorder.begin_prefill(batch, length, past, cache, prompt, encoded)
             recorder.unseen = self._thread.inputs is not None and self._thread.inputs.unseen
 
     def _cache(self, call: Call) -> Cache | None:
-        """Return the cache that the decoder is to use, with layers that can forget tokens."""
+        """Return the cache that the decoder will use, with layers that can evict tokens."""
         decoder: Any = self.spec.decoder
         cache = call.get(CACHE)
         use_cache = call["use_cache"] if call.get("use_cache") is not None else decoder.config.use_cache
@@ -313,7 +315,7 @@ class Engine(NotCopied):
         return cache
 
     def _prompt(self, embeddings: Tensor, cache: Cache | None, past: int) -> Prompt | None:
-        """Sort the tokens of a prefill; None if there is and was nothing visual."""
+        """Read the prompt of a prefill. None if neither the prompt nor the cache has visual tokens."""
         batch, length = embeddings.shape[:2]
         inputs, generation = self._thread.inputs, self._thread.generation_of(cache)
         layers = cache.layers if cache is not None else []
@@ -326,7 +328,7 @@ class Engine(NotCopied):
         if inputs.padding_mask is not None:
             for cached in layers:
                 cached.note_padding(inputs.padding_mask[:, :past].to(embeddings.device))
-        # Without a cache, the later passes repeat the prefill and have to choose as it did.
+        # Without a cache, later passes repeat the prefill and must select the same tokens.
         repeats = generation is not None and cache is None
         ranking = generation.ranking if generation is not None and repeats else None
         prompt = read_prompt(inputs, batch, past, length, embeddings.device, ranking)
@@ -337,12 +339,12 @@ class Engine(NotCopied):
         return prompt
 
     def _question(self, prompt: Prompt, embeddings: Tensor, recorder: Recorder) -> Tensor | None:
-        """Let the decoder read the questions, if the method asks for them and there are images."""
+        """Run the decoder on the questions alone, if the method reads them and there are images."""
         if not self.method.reads_question or not any(prompt.tokens.n_visual):
             return None
         with recorder.selecting():
             question, lengths = read_question(self.spec.decoder, prompt, embeddings)
-        # A sample without images reads its question only for company.
+        # A sample without images has a question only because of the batch.
         recorder.read_question(tuple(n if v else 0 for n, v in zip(lengths, prompt.tokens.n_visual, strict=True)))
         return question
 
@@ -352,7 +354,7 @@ class Engine(NotCopied):
         forward = self._thread.forward
         if forward is None:
             return None
-        # A look ahead at this layer must not go by the plan of the last.
+        # Looking ahead at this layer must not use the plan of the previous one.
         forward.plan = None
         changed = forward.before_layer(i, args[0] if args else kwargs["hidden_states"], kwargs)
         if self.layer_cuts[i] is not None:
@@ -365,7 +367,7 @@ class Engine(NotCopied):
         return (hidden, *args[1:]), kwargs | arguments
 
     def _left_of_pass(self) -> tuple[Tensor | None, Sequence[Merge]]:
-        """What is left of this pass's tokens: see `vistrim.engine.passes.deepstack.FindLeft`."""
+        """Return the remaining tokens of this pass; see `vistrim.engine.passes.deepstack.FindLeft`."""
         forward = self._thread.forward
         return forward.left if forward is not None else (None, ())
 
@@ -380,7 +382,7 @@ class Engine(NotCopied):
         forward, self._thread.forward = self._thread.forward, None
         self._leave("decoder")
         if forward is not None:
-            # It refers back to the pass, whose tensors would be held until garbage is collected.
+            # The plan refers back to the pass. The cycle would keep its tensors until garbage collection.
             forward.plan = None
         if forward is None or output is None:
             return output

@@ -1,4 +1,4 @@
-"""The border of one call of ``generate``: what is refused before it starts, and what belongs to it."""
+"""One call of ``generate``: its arguments, its state, and the checks before it starts."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from vistrim.errors import UnsupportedGenerationError
 ATTENTION_KERNELS = ("sdpa", "eager")
 
 _NO_SETTINGS = frozenset(inspect.signature(GenerationMixin.generate).parameters)
-"""Arguments of ``generate`` that are no settings."""
+"""Arguments of ``generate`` that are not generation settings."""
 
 _LOOPS = {
-    # These loops live outside transformers and handle the cache in their own ways.
+    # These loops are not part of transformers and handle the cache differently.
     GenerationMode.CONTRASTIVE_SEARCH: ("contrastive search", "`penalty_alpha`"),
     GenerationMode.DOLA_GENERATION: ("DoLa decoding", "`dola_layers`"),
     GenerationMode.CONSTRAINED_BEAM_SEARCH: ("constrained beam search", "`constraints` and `force_words_ids`"),
@@ -46,12 +46,12 @@ class GenerateCall:
     Attributes
     ----------
     arguments : dict
-        By name.
+        Arguments by name.
     config : GenerationConfig
-        The settings as ``generate`` resolves them: keyword arguments, then the generation config that was given,
-        then the model's, less what transformers ignores there.
+        The settings in the order in which ``generate`` resolves them: keyword arguments, the given generation config,
+        then that of the model, without the settings that transformers ignores there.
     limits_length : bool
-        Whether somebody has set ``max_length``, so that it is no default, which counts new tokens only.
+        Whether ``max_length`` was set explicitly. The default counts only new tokens.
     text_config : object
         The config of the model's decoder.
     """
@@ -65,7 +65,7 @@ class GenerateCall:
     def of(
         model: PreTrainedModel, generate: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> GenerateCall:
-        """Sort the arguments of a call of the model's ``generate``, and resolve its settings."""
+        """Bind the arguments of a call of the model's ``generate``, and resolve its settings."""
         bound = inspect.signature(generate).bind(*args, **kwargs).arguments
         arguments = bound | bound.pop("kwargs", {})
         given: GenerationConfig | None = arguments.get("generation_config")
@@ -78,24 +78,24 @@ class GenerateCall:
 
     @property
     def input_ids(self) -> Tensor | None:
-        """``[batch, tokens]`` long."""
+        """Token ids of the prompt, ``[batch, tokens]`` long."""
         return self.arguments.get("input_ids", self.arguments.get("inputs"))
 
     @property
     def cache(self) -> Any:
-        """The cache that was given; None: ``generate`` makes one."""
+        """The given cache. None: ``generate`` creates one."""
         return self.arguments.get(CACHE)
 
     @property
     def prompt_length(self) -> int:
-        """Tokens of the prompt, padding included."""
+        """Number of prompt tokens, including padding."""
         prompt = self.arguments.get("inputs_embeds")
         prompt = self.input_ids if prompt is None else prompt
         return 0 if prompt is None else prompt.shape[1]
 
     @property
     def most_new_tokens(self) -> int:
-        """Longest answer that the settings allow."""
+        """Maximum number of new tokens that the settings allow."""
         most: int | None = self.config.max_new_tokens
         if most is not None:
             return most
@@ -103,11 +103,11 @@ class GenerateCall:
 
     @property
     def caches(self) -> bool:
-        """Whether a KV cache is used: always with embeddings, whatever is asked for."""
+        """Whether a KV cache is used. With ``inputs_embeds`` it is, even if ``use_cache=False``."""
         return self.arguments.get("inputs_embeds") is not None or self.setting("use_cache") is not False
 
     def setting(self, name: str) -> Any:
-        """A generation setting; None if it has no value."""
+        """Return a generation setting. None if it has no value."""
         return getattr(self.config, name, None)
 
 
@@ -118,13 +118,13 @@ class Generation:
     Attributes
     ----------
     prompt_length : int
-        Tokens of the given ids that the output repeats.
+        Number of given token ids, which the output repeats.
     ids : Tensor or None
-        ``[samples, tokens]`` long: the given ids, in a call with embeddings those that they stand for.
+        ``[samples, tokens]`` long: the given token ids. In a call with embeddings, the ids that they represent.
     drafts : bool
-        Whether forward passes carry drafted candidates behind the sequence.
+        Whether forward passes have draft tokens after the sequence.
     caches : bool
-        Whether it has a KV cache.
+        Whether a KV cache is used.
     recorder : Recorder or None
         Set by the prefill.
     cache : Cache or None
@@ -132,11 +132,11 @@ class Generation:
     ranking : Tensor or None
         ``[batch]`` long: slot of the last prompt token, set by the prefill.
     encodings : Encodings or None
-        What became of the images before the first forward pass.
+        Images encoded before the first forward pass.
     guidance : Tensor or None
-        ``[samples, prompt tokens]`` float32: scores from a guide, for a method that ranks by one.
+        ``[samples, prompt tokens]`` float32: scores from the guide model, for a method that uses one.
     guided : GuideRecord or None
-        What the guide did.
+        Measurements of the guide model.
     """
 
     prompt_length: int
@@ -151,28 +151,28 @@ class Generation:
     guided: GuideRecord | None = None
 
     def end(self, output: Any) -> None:
-        """Note what was generated."""
+        """Record the generated tokens."""
         if self.recorder is not None:
             sequences = output if isinstance(output, Tensor) else output.sequences
             self.recorder.end_generation(sequences.shape[1] - self.prompt_length, self.cache)
 
 
 def begin_generation(call: GenerateCall, acts_in_decode: bool, longest: int | None = None) -> Generation:
-    """Check a call of ``generate``, and refuse it before any work is done if it cannot be trimmed correctly.
+    """Check a call of ``generate``. A call that cannot be trimmed correctly is refused before any computation.
 
     Parameters
     ----------
     call : GenerateCall
         The call.
     acts_in_decode : bool
-        Whether the method trims the cache while decoding.
+        Whether the method trims the cache in decode.
     longest : int, optional
-        Tokens of the longest sequence that can be trimmed.
+        Number of tokens of the longest sequence that can be trimmed.
 
     Raises
     ------
     UnsupportedGenerationError
-        With the reason and the way out.
+        If the call is not supported. The message names the reason and the fix.
     """
     check_kernel(call.text_config)
     _check_cache_settings(call, acts_in_decode)
@@ -190,21 +190,21 @@ def begin_generation(call: GenerateCall, acts_in_decode: bool, longest: int | No
 
 
 def check_router_logits(call: Mapping[str, Any], config: Any) -> None:
-    """Refuse the balancing loss of experts, which is made with a mask of all tokens.
+    """Refuse the load-balancing loss of a mixture of experts, which needs the mask of all tokens.
 
     Raises
     ------
     UnsupportedGenerationError
-        With the way out.
+        If router logits are requested together with labels. The message names the fix.
     """
     asked = call.get("output_router_logits")
     asked = getattr(config, "output_router_logits", False) if asked is None else asked
     if asked and call.get("labels") is not None:
-        refuse("the balancing loss of experts", "leave out `output_router_logits`, or `labels`")
+        refuse("the load-balancing loss of a mixture of experts", "leave out `output_router_logits`, or `labels`")
 
 
 def check_layer_cuts(call: dict[str, Any], config: Any, recomputes: bool) -> None:
-    """Refuse what layers that leave something out cannot give.
+    """Refuse options that are not available if layers have structural cuts.
 
     Raises
     ------
@@ -214,32 +214,32 @@ def check_layer_cuts(call: dict[str, Any], config: Any, recomputes: bool) -> Non
     asked = call.get("output_attentions")
     if config.output_attentions if asked is None else asked:
         raise UnsupportedGenerationError(
-            "there are no attention maps where a method cuts inside the layers: leave out `output_attentions`"
+            "there are no attention maps if a method cuts inside the layers: leave out `output_attentions`"
         )
     if recomputes:
         raise UnsupportedGenerationError(
-            "layers cannot be recomputed for the gradient where a method cuts inside them: "
+            "vistrim does not support activation checkpointing with a method that cuts inside the layers: "
             "call model.activation_checkpointing_disable()"
         )
 
 
 def check_length(tokens: int, longest: int | None) -> None:
-    """Refuse a sequence that is too long for a model whose attention then depends on where rows are.
+    """Refuse a sequence longer than ``longest``, from which on attention depends on row indices.
 
     Raises
     ------
     UnsupportedGenerationError
-        With the way out.
+        If the sequence is longer. The message names the fix.
     """
     if longest is not None and tokens > longest:
         refuse(
-            f"this model beyond {longest} tokens, from where its attention goes by rows instead of positions",
+            f"sequences of more than {longest} tokens in this model, whose attention then depends on row indices",
             f"keep prompt and answer within {longest} tokens (max_new_tokens)",
         )
 
 
 def refuse_continuous_batching(*args: Any, **kwargs: Any) -> None:
-    """Refuse what the methods of a model that batch continuously would do.
+    """Refuse the methods of a model for continuous batching.
 
     Raises
     ------
@@ -250,12 +250,12 @@ def refuse_continuous_batching(*args: Any, **kwargs: Any) -> None:
 
 
 def check_kernel(config: Any) -> None:
-    """Refuse an attention kernel that the engine cannot feed with fewer tokens.
+    """Refuse an attention kernel that is not known to work with fewer tokens.
 
     Raises
     ------
     UnsupportedGenerationError
-        For anything but SDPA, eager attention and FlashAttention.
+        If it is not SDPA, eager attention or FlashAttention.
     """
     kernel = config._attn_implementation or "eager"
     if kernel not in ATTENTION_KERNELS and not is_flash(kernel):
@@ -288,7 +288,9 @@ def _check_loop(call: GenerateCall, acts_in_decode: bool) -> None:
     processors = given.get("logits_processor") or []
     guided = any(isinstance(p, UnbatchedClassifierFreeGuidanceLogitsProcessor) for p in processors)
     if guided or setting("guidance_scale") not in (None, 1, 1.0):
-        refuse("classifier-free guidance, which runs a second sequence inside the first", "leave out `guidance_scale`")
+        refuse(
+            "classifier-free guidance, which runs a second sequence within the generation", "leave out `guidance_scale`"
+        )
     if mode in _LOOPS:
         loop, names = _LOOPS[mode]
         refuse(loop, f"leave out {names} and use greedy search, sampling or beam search")
@@ -302,13 +304,13 @@ def _check_drafts(call: GenerateCall, acts_in_decode: bool) -> None:
         refuse("multi-token prediction", "leave out `use_mtp`")
     if acts_in_decode:
         refuse(
-            "prompt-lookup decoding together with decode-time trimming, whose tokens may be taken back",
+            "prompt-lookup decoding with decode-time trimming, because drafts may be rejected after an eviction",
             "use a method that trims in prefill only, such as vistrim.PVTP()",
         )
     if any(sliding_windows(call.text_config)):
         refuse("prompt-lookup decoding with a sliding window", "leave out `prompt_lookup_num_tokens`")
 
 
-def refuse(reason: str, way_out: str) -> None:
-    """Raise the error that names what is not supported, and the way out."""
-    raise UnsupportedGenerationError(f"vistrim does not support {reason}: {way_out}")
+def refuse(reason: str, fix: str) -> None:
+    """Raise the error that names the unsupported feature and the fix."""
+    raise UnsupportedGenerationError(f"vistrim does not support {reason}: {fix}")

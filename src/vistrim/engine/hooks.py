@@ -1,4 +1,4 @@
-"""Hooks and shadowed methods on a model's modules, all of which can be taken off again."""
+"""Hooks and replaced methods on the modules of a model, all of which can be removed."""
 
 import functools
 import inspect
@@ -16,7 +16,7 @@ Call = dict[str, Any]
 
 
 class NotCopied:
-    """Base class of what is put on a model and does not go along into a copy or a file."""
+    """Base class of objects installed on a model that must not be copied or saved with it."""
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise UnsupportedModelError(
@@ -25,7 +25,7 @@ class NotCopied:
 
 
 class Installed(NotCopied):
-    """A function that is put on a model."""
+    """A function installed on a model."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         functools.update_wrapper(self, function)
@@ -36,7 +36,7 @@ class Installed(NotCopied):
 
 
 def before(module: nn.Module, hook: Callable[[Call], Any]) -> RemovableHandle:
-    """Run a hook before a module, with the arguments of the call by name; what it changes in them counts."""
+    """Run a hook before a module, with the arguments by name. Its changes to them take effect."""
     # The class's own signature: wrappers around an instance's forward may hide it.
     signature = inspect.signature(type(module).forward)
 
@@ -53,7 +53,7 @@ def before(module: nn.Module, hook: Callable[[Call], Any]) -> RemovableHandle:
 
 
 def after(module: nn.Module, hook: Callable[[Any], Any]) -> RemovableHandle:
-    """Run a hook on a module's output, or on None where it has failed; what the hook returns replaces the output."""
+    """Run a hook on the output of a module, or on None if it failed. A returned value replaces the output."""
 
     def post_hook(module: nn.Module, args: tuple[Any, ...], kwargs: Call, output: Any) -> Any:
         return hook(output)
@@ -62,31 +62,31 @@ def after(module: nn.Module, hook: Callable[[Any], Any]) -> RemovableHandle:
 
 
 class Hooks:
-    """What was put on a model, and how it comes off."""
+    """Hooks and methods installed on a model, and their removal."""
 
     def __init__(self) -> None:
         self._undo: list[Callable[[], None]] = []
 
     def remove(self) -> None:
-        """Take everything off, the last thing first."""
+        """Remove everything, in reverse order."""
         while self._undo:
             self._undo.pop()()
 
     def undo_with(self, function: Callable[[], None]) -> None:
-        """Note how something comes off."""
+        """Register a function that undoes an installation."""
         self._undo.append(function)
 
     def keep(self, handle: RemovableHandle) -> None:
-        """Note the handle of a hook."""
+        """Register the handle of a hook."""
         self._undo.append(handle.remove)
 
     def around(self, module: nn.Module, first: Callable[[Call], Any], last: Callable[[Any], Any]) -> None:
-        """Run a hook before and, whatever happens, one after a module; see `before` and `after`."""
+        """Run one hook before a module, and one after it even if it fails; see `before` and `after`."""
         self.keep(before(module, first))
         self.keep(after(module, last))
 
     def shadow(self, module: nn.Module, name: str, function: Callable[..., Any]) -> None:
-        """Shadow a method of a module on the instance."""
+        """Replace a method of a module on the instance."""
         own = vars(module)
         if name in own:
             self._undo.append(functools.partial(own.__setitem__, name, own[name]))

@@ -1,7 +1,7 @@
-"""What differs between the transformers releases that vistrim supports.
+"""Differences between the supported releases of transformers.
 
-No other file asks for the version, but for the check of the range (`vistrim._utils.releases`), or knows more than one
-of the names that a thing has had. CONTRIBUTING.md says how the range is moved.
+Apart from the check of the range (`vistrim._utils.releases`), no other file reads the version or knows renamed
+arguments. CONTRIBUTING.md explains how to change the range.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vistrim.errors import UnsupportedModelError
 FAULTS = {
     ("5.24.0", "llama4"): "each forward pass ends in an AttributeError (image_outputs)",
 }
-"""Release and model type to why transformers itself cannot run the model, trimmed or not."""
+"""Reasons why a release of transformers cannot run a model type, trimmed or not."""
 
 
 def check_runs(model_type: str) -> None:
@@ -32,7 +32,7 @@ def check_runs(model_type: str) -> None:
     Raises
     ------
     UnsupportedModelError
-        With the reason and the way out.
+        If it cannot run the model. The message names the reason and the fix.
     """
     if (fault := FAULTS.get((transformers.__version__, model_type))) is not None:
         raise UnsupportedModelError(
@@ -44,15 +44,15 @@ def check_runs(model_type: str) -> None:
 _SINCE_5_24 = release(transformers.__version__) >= (5, 24)
 
 CACHE = "cache" if _SINCE_5_24 else "past_key_values"
-"""Name of the KV cache among the arguments of models and ``generate``, and in their outputs."""
+"""Name of the KV cache in the arguments and outputs of models and ``generate``."""
 _FORMER_NAMES = ("past_key_values", "cache_params") if _SINCE_5_24 else ()
-"""Names that transformers still takes in place of ``CACHE``."""
+"""Deprecated names that transformers still accepts for ``CACHE``."""
 
 
 def with_cache_renamed(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of a call by name, among them the cache by no other than ``CACHE``.
+    """Rename the cache in the arguments of a call to ``CACHE``.
 
-    As in transformers, a former name does not count beside the present one.
+    As in transformers, a deprecated name is ignored if the current one is given.
     """
     renamed = {name: value for name, value in arguments.items() if name not in _FORMER_NAMES}
     for name in _FORMER_NAMES:
@@ -62,7 +62,7 @@ def with_cache_renamed(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def recomputes_layers(decoder: Any) -> bool:
-    """Whether a forward pass recomputes its layers for the gradient, for which transformers does without a cache."""
+    """Whether activation checkpointing recomputes the layers of a forward pass, which then has no cache."""
     recomputes: bool = decoder.training and decoder.is_activation_checkpointing
-    # Until 5.23 also in a pass without a gradient.
+    # Up to 5.23, also in a pass without gradients.
     return recomputes and (torch.is_grad_enabled() or not _SINCE_5_24)

@@ -1,4 +1,4 @@
-"""What a method asks of a model, checked before anything is installed."""
+"""Requirements of a method, checked against the model before any hook is installed."""
 
 from vistrim.architectures import ModelSpec
 from vistrim.architectures.image_layouts import unknown
@@ -14,12 +14,12 @@ INSTEAD = "use a method that ranks inside the language model, such as fastv"
 
 
 def vision_reads(method: Method, spec: ModelSpec) -> VisionReads:
-    """Find out what of the vision tower a fitted method asks for.
+    """Find the parts of the vision tower that a fitted method reads.
 
     Raises
     ------
     UnsupportedModelError
-        If the model cannot give them; with another method to use.
+        If the model does not have them. The message names another method.
     ValueError
         If the method's parameters do not fit the tower.
     """
@@ -48,12 +48,12 @@ def vision_reads(method: Method, spec: ModelSpec) -> VisionReads:
 
 
 def shrinking(method: Method, spec: ModelSpec) -> Shrinking | None:
-    """Find out how a method has images shrunk before the vision tower; None: it has not, or is not fitted.
+    """Describe how a method downsamples images before the vision tower. None: it does not, or is not fitted.
 
     Raises
     ------
     UnsupportedModelError
-        If the model's images cannot be shrunk behind its processor; with what to do instead.
+        If the images of the model cannot be downsampled after its processor. The message names an alternative.
     """
     name = _acting(method, "input").name
     if not method.shrinks_images:
@@ -61,8 +61,8 @@ def shrinking(method: Method, spec: ModelSpec) -> Shrinking | None:
     images = spec.images
     if not images.interpolates:
         raise UnsupportedModelError(
-            f"{name} shrinks images that all have one grid of patches, each of which becomes a visual token, "
-            f"and this model's do not: ask its processor for smaller images ({images.smaller})"
+            f"{name} needs images with a common grid of patches and one visual token per patch, which this model "
+            f"does not have: ask its processor for smaller images ({images.smaller})"
         )
     grid, pixels, tokens = images.grid, images.pixels, images.tokens
     assert grid is not None
@@ -75,64 +75,64 @@ def shrinking(method: Method, spec: ModelSpec) -> Shrinking | None:
 
 
 def check_norm(method: Method, spec: ModelSpec) -> None:
-    """Refuse a method that ranks by features where the final normalisation is not known.
+    """Refuse a method that ranks by features if the final normalization is not known.
 
     Raises
     ------
     UnsupportedModelError
-        With another method to use.
+        If it is not known. The message names another method.
     """
     name = _acting(method, "prefill").name
     if method.reads_features and spec.norm is None:
         raise UnsupportedModelError(
-            f"{name} needs the normalisation behind the decoder's last layer, and vistrim does not find this "
-            "model's: use fastv instead"
+            f"{name} needs the normalization after the last decoder layer, which vistrim does not find in this "
+            "model: use fastv instead"
         )
 
 
 def layer_cuts(method: Method, spec: ModelSpec) -> LayerCuts:
-    """Ask a fitted method what the layers leave out, and check that this can be left out of these layers.
+    """Get the structural cuts of a fitted method, and check that the layers support them.
 
     Raises
     ------
     UnsupportedModelError
-        If a layer is not made of the parts that are known.
+        If a layer does not have the known structure.
     """
     found = method.structure(spec.facts)
     check_structure(found, method, spec)
     if found is None:
         return (None,) * len(spec.layers)
-    # Few methods cut inside the layers.
+    # Imported here because few methods cut inside the layers.
     from vistrim.engine.structured.cuts import find_cuts
 
     return find_cuts(found, method.name, spec)
 
 
 def check_grid(method: Method, spec: ModelSpec) -> None:
-    """Refuse a method that needs a grid of visual tokens, if this model's never form one, or it is not known.
+    """Refuse a method that needs a grid of visual tokens if the model has none, or it is not known.
 
     Raises
     ------
     UnsupportedModelError
-        With other methods to use.
+        If there is no known grid. The message names other methods.
     """
     name = _acting(method, "input").name
     images = spec.images
     formless = images.grid is None and (images.tokens is not None or images.shapes is unknown)
     if method.needs_grid and formless:
         raise UnsupportedModelError(
-            f"{name} needs a grid of visual tokens, and this model's form none that vistrim knows: "
+            f"{name} needs a grid of visual tokens, and vistrim knows none for this model: "
             "use uniform or random instead"
         )
 
 
 def check_positions(method: Method, spec: ModelSpec) -> None:
-    """Refuse methods that give consecutive positions to a model whose positions have several axes.
+    """Refuse methods that renumber tokens in a model with M-RoPE.
 
     Raises
     ------
     ValueError
-        With the fix.
+        If positions have several axes. The message names the fix.
     """
     for part in method.parts if isinstance(method, Composition) else (method,):
         if part.renumbers:
@@ -140,21 +140,21 @@ def check_positions(method: Method, spec: ModelSpec) -> None:
 
 
 def check_axes(name: str, spec: ModelSpec) -> None:
-    """Refuse consecutive positions where positions have several axes; ``name`` is that of the method that wants them.
+    """Refuse renumbering by the method ``name`` in a model with M-RoPE.
 
     Raises
     ------
     ValueError
-        With the fix.
+        If positions have several axes. The message names the fix.
     """
     if spec.rope_axes > 1:
         raise ValueError(
-            f"{name} would give the tokens that are left consecutive positions, and in this model a position is a "
-            f'time, a row and a column (M-RoPE): pass positions="original" (on the command line: '
+            f"{name} would renumber the remaining tokens, but in this model a position is a time, a row and a "
+            f'column (M-RoPE): pass positions="original" (on the command line: '
             f"{name}:positions=original)"
         )
 
 
 def _acting(method: Method, stage: str) -> Method:
-    """Return the part of a composition that acts in a stage, or the method itself."""
+    """Return the part of a composition that acts at a stage, or the method itself."""
     return method.part(stage) if isinstance(method, Composition) else method

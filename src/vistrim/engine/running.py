@@ -1,4 +1,4 @@
-"""What is running on a trimmed model: calls in all threads, each thread's state, and the recorders of generations."""
+"""State of a trimmed model: running calls, the state of each thread, and recorders of running generations."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from vistrim.engine.report.recorder import Recorder
 
 
 class RunningCalls:
-    """Calls that are running, in any thread.
+    """Counts the running calls of all threads.
 
     Parameters
     ----------
     clear : callable
-        Called once no call is running and none will be admitted.
+        Called when no call is running and no further calls are admitted.
     """
 
     def __init__(self, clear: Callable[[], None]) -> None:
         self._clear = clear
-        # Of the kind that a signal handler may take again, which detaches in the middle of a call.
+        # Reentrant, because a signal handler may detach in the middle of a call.
         self._lock = threading.RLock()
         self._open = False
         self._running = 0
@@ -52,13 +52,13 @@ class RunningCalls:
             self._clear_if_over()
 
     def admit(self) -> bool:
-        """Whether a call that begins is to be trimmed; then it has to `leave`."""
+        """Begin a call. Returns whether it is trimmed. If so, it must `leave`."""
         with self._lock:
             self._running += self._open
             return self._open
 
     def leave(self) -> None:
-        """Note the end of a call that was admitted."""
+        """End an admitted call."""
         with self._lock:
             self._running -= 1
             self._clear_if_over()
@@ -69,12 +69,12 @@ class RunningCalls:
 
 
 class ThreadState(NotCopied, threading.local):
-    """Set by the hooks of a forward pass and of ``generate``; another thread sees its own.
+    """State of one thread, set by the hooks of forward passes and of ``generate``.
 
     Attributes
     ----------
     inside : str or None
-        What this thread is running of the trimmed model: the outermost call that was admitted.
+        The outermost admitted call of this thread. None: no call is running.
     """
 
     inside: str | None = None
@@ -86,7 +86,7 @@ class ThreadState(NotCopied, threading.local):
     answer_from: Tensor | None = None
 
     def generation_of(self, cache: Cache | None) -> Generation | None:
-        """Return the running generation, unless a forward pass with this cache is none of its own."""
+        """Return the running generation if a forward pass with this cache belongs to it."""
         generation = self.generation
         if generation is None or (cache is not None and not generation.caches):
             return None
@@ -95,22 +95,22 @@ class ThreadState(NotCopied, threading.local):
         return generation
 
     def find_encodings(self) -> Encodings | None:
-        """Where to note what becomes of images in this thread, or to look it up."""
+        """Return the record of the images encoded in this thread."""
         return self.encodings or (self.generation.encodings if self.generation is not None else None)
 
     def find_vision(self) -> TowerRecord | None:
-        """The same for what the vision tower does."""
+        """Return the record of the vision tower in this thread."""
         found = self.find_encodings()
         return found.vision if found is not None else None
 
 
 class RunningRecorders:
-    """The recorders of generations that are running.
+    """Recorders of running generations.
 
     Parameters
     ----------
     make : callable
-        Makes a recorder for a device.
+        Creates a recorder for a device.
     """
 
     def __init__(self, make: Callable[[torch.device], Recorder]) -> None:
@@ -118,14 +118,14 @@ class RunningRecorders:
         self._by_cache: weakref.WeakKeyDictionary[Cache, Recorder] = weakref.WeakKeyDictionary()
 
     def of(self, generation: Generation | None, embeddings: Tensor, cache: Cache | None) -> tuple[Recorder, bool]:
-        """Return the recorder of the generation that a forward pass belongs to, and whether it has just begun.
+        """Return the recorder of the generation that a forward pass belongs to, and whether it is new.
 
         Parameters
         ----------
         generation : Generation or None
-            The call of ``generate``, if it is one.
+            The call of ``generate``. None: a forward pass outside of it.
         embeddings : Tensor
-            ``[batch, tokens, hidden]``, or ids: what enters the decoder.
+            Inputs of the decoder: ``[batch, tokens, hidden]``, or token ids ``[batch, tokens]``.
         cache : Cache or None
             The cache of the pass.
         """
@@ -133,7 +133,7 @@ class RunningRecorders:
             generation.cache = cache
             found = generation.recorder
         else:
-            # A loop written by hand: its cache tells which one.
+            # A generation loop of the user is identified by its cache.
             found = self._by_cache.get(cache) if cache is not None and embeddings.shape[1] == 1 else None
         if found is not None:
             return found, False

@@ -1,4 +1,4 @@
-"""A single forward pass of an untouched model, watched: its prompts, and the attention of a few rows in every layer."""
+"""A forward pass of an untouched model that reads its prompts and a few attention rows of every layer."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -23,13 +23,13 @@ from vistrim.engine.wrappers import without_adapter
 from vistrim.errors import UnsupportedModelError
 
 ChooseRows = Callable[[Prompt], QueryRows]
-"""Says which rows of the prompts are read."""
+"""Selects the rows of the prompts to read."""
 ReadLayer = Callable[[int, AttentionRows, Tensor], None]
-"""Receives, layer by layer, its number, the rows, and its values ``[batch, kv_heads, tokens, head_dim]``."""
+"""Receives the number of each layer, its attention rows, and its values ``[batch, kv_heads, tokens, head_dim]``."""
 
 
 def untrimmed(model: Any) -> ModelSpec:
-    """Take a model apart that is not being trimmed.
+    """Describe a model that is not being trimmed.
 
     Raises
     ------
@@ -43,12 +43,12 @@ def untrimmed(model: Any) -> ModelSpec:
 
 
 def without_labels(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of a forward pass, without the labels that some processors make for trainers."""
+    """Remove the labels that some processors add for training."""
     return {name: value for name, value in inputs.items() if name != "labels"}
 
 
 def read_call(spec: ModelSpec, call: Call, border: Border) -> Prompt:
-    """Read the prompts off a call of the base model.
+    """Read the prompts from a call of the base model.
 
     Parameters
     ----------
@@ -57,16 +57,16 @@ def read_call(spec: ModelSpec, call: Call, border: Border) -> Prompt:
     call : dict
         Arguments of the base model's forward pass by name, without earlier turns.
     border : Border
-        What tells where prompts end.
+        Information on the ends of the prompts.
 
     Raises
     ------
     ValueError
-        If there are no token ids.
+        If the call has no token ids.
     """
     ids = call.get("input_ids")
     if ids is None:
-        raise ValueError("the prompts have no `input_ids`: give what the processor returns")
+        raise ValueError("the prompts have no `input_ids`: pass the output of the processor")
     found = read_inputs(spec, call, border)
     return read_prompt(found, ids.shape[0], past=0, length=ids.shape[1], device=ids.device)
 
@@ -75,39 +75,39 @@ def read_call(spec: ModelSpec, call: Call, border: Border) -> Prompt:
 def read_rows(
     model: Any, inputs: Mapping[str, Any], choose: ChooseRows, read: ReadLayer, logits_to_keep: int = 1
 ) -> Any:
-    """Run a model once, and read some rows of its attention layer by layer; no attention map exists.
+    """Run a model once and read some attention rows of each layer, without computing attention maps.
 
     Parameters
     ----------
     model : PreTrainedModel
         A supported model, not being trimmed.
     inputs : mapping
-        What a processor makes of one or more prompts; answers may stand behind them.
+        Output of the processor for one or more prompts, which may be followed by answers.
     choose : callable
-        Asked once, before the first layer.
+        Called once, before the first layer.
     read : callable
-        Told of each layer when it has run.
+        Called after each layer.
     logits_to_keep : int
-        Logits at so many places at the end. The first of several is that of the last prompt token.
+        Number of logits at the end of the sequence. If it is above 1, the first belongs to the last prompt token.
 
     Returns
     -------
     ModelOutput
-        Of the model.
+        Output of the model.
 
     Raises
     ------
     ValueError
         If a prompt has no token ids.
     UnsupportedModelError
-        If the model is not supported, is being trimmed, or shares its heads with other processes.
+        If the model is not supported, is being trimmed, or has its heads distributed over processes.
     UnsupportedGenerationError
-        If its FlashAttention knows more than its masks tell.
+        If its FlashAttention is not determined by its masks.
     """
     spec = untrimmed(model)
     if find_group(without_adapter(model)) is not None:
         raise UnsupportedModelError(
-            "the attention of a model whose heads are spread over several processes cannot be read as a whole: load it "
+            "vistrim cannot read the attention of a model whose heads are distributed over several processes: load it "
             "without tensor parallelism"
         )
     check_readable(spec.decoder)
@@ -125,7 +125,7 @@ def read_rows(
 
 @dataclass
 class _Watcher:
-    """Follows one forward pass."""
+    """Hooks of one forward pass."""
 
     spec: ModelSpec
     choose: ChooseRows

@@ -1,6 +1,6 @@
-"""What users put around a model: adapters of PEFT, which are taken off, and torch.compile, which is refused.
+"""Wrappers around a model: PEFT adapters, which are unwrapped, and torch.compile, which is refused.
 
-Compiled graphs remember which hooks there were, and so follow neither trimming nor its end.
+Compiled graphs contain the hooks present at compilation, so they ignore the start and the end of trimming.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from vistrim.architectures.discovery import is_compiled
 from vistrim.errors import UnsupportedGenerationError, UnsupportedModelError
 
 BESIDE = ("XLORA", "SHADOW")
-"""Types of adapters that run a network beside the layers, over tokens that trimming removes."""
+"""Types of adapters that run a separate network over all tokens, including those that trimming removes."""
 
 
 def without_adapter(model: nn.Module) -> Any:
-    """The model of transformers whose modules an adapter has changed; any other model as it is.
+    """Return the transformers model inside a PEFT adapter, or the model itself if it has no adapter.
 
     Raises
     ------
     UnsupportedModelError
-        If the adapter does more than change modules.
+        If the adapter does more than modify modules.
     """
     peft = sys.modules.get("peft")
     if peft is None or not isinstance(model, (peft.PeftModel, peft.PeftMixedModel)):
@@ -34,11 +34,11 @@ def without_adapter(model: nn.Module) -> Any:
     for name, config in model.peft_config.items():
         kind = str(getattr(config.peft_type, "value", config.peft_type))
         if config.is_prompt_learning:
-            reason = "puts virtual tokens in front of the prompt, which are none of its tokens"
+            reason = "adds virtual tokens in front of the prompt"
         elif kind in BESIDE:
-            reason = "runs a network of its own over all tokens"
+            reason = "runs a separate network over all tokens"
         elif getattr(config, "alora_invocation_tokens", None) is not None:
-            reason = "begins at a token that it counts from the end of the prompt"
+            reason = "begins at a token counted from the end of the prompt"
         else:
             continue
         raise UnsupportedModelError(
@@ -49,24 +49,24 @@ def without_adapter(model: nn.Module) -> Any:
 
 
 def check_eager(model: nn.Module, spec: ModelSpec) -> None:
-    """Refuse a pass through a model of which parts were compiled, or that is being compiled.
+    """Refuse a forward pass if the model or a part of it is compiled or being compiled.
 
     Raises
     ------
     UnsupportedGenerationError
-        With the way out.
+        If it is compiled. The message names the fix.
     """
-    # Another module may have taken the place of a layer.
+    # A layer may have been replaced by another module.
     layers = spec.decoder.get_submodule("layers").children()
     modules = chain((model, spec.base, spec.decoder), layers, spec.attentions)
     if torch.compiler.is_compiling() or any(map(is_compiled, modules)):
         _refuse()
 
 
-# Called, not traced: an error that is raised in a trace would become one of the compiler.
+# Not traced, because the compiler would replace an error raised in a trace by its own.
 @torch.compiler.disable
 def _refuse() -> None:
     raise UnsupportedGenerationError(
         "vistrim does not support torch.compile, whose graphs cannot follow changing token counts: run the model as it "
-        "was before compiling (parts inside a layer, such as its mlp, may be compiled)"
+        "was before compiling (modules inside a layer, such as its mlp, may be compiled)"
     )

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from vistrim._utils.lazy_names import find_lazily
 
-# Items and questions are read by commands before anything needs torch.
+# Commands read items and questions before they import torch.
 if TYPE_CHECKING:
     from vistrim.evaluation.accuracy_summary import Figures, Row, summarize
     from vistrim.evaluation.evaluating import Evaluation, evaluate

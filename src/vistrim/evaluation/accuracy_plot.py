@@ -1,4 +1,4 @@
-"""Accuracy against what it costs, as a picture."""
+"""Plot of accuracy against cost."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from vistrim.evaluation.accuracy_summary import Row, groups_of
 
 _MARKERS = "os^Dv<>ph8XP*d"
 MOST_ENTRIES = 24
-"""Rows beyond which the legend names methods without their parameters."""
+"""Number of rows above which the legend names methods without their parameters."""
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
@@ -21,7 +21,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     rows : sequence of Row
         The untouched model is drawn as a line.
     path : Path
-        PNG file; not written where there is nothing to draw.
+        PNG file; not written if there is nothing to draw.
     """
     groups = groups_of(rows)
     if not groups:
@@ -33,7 +33,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     for column, group in enumerate(groups):
         for axes, name, label, scale in (
             (panels[0][column], "average_tokens", "visual tokens per layer in prefill, mean", 1),
-            (panels[1][column], "flops_share", "prefill FLOPs and all that the method adds, % of untouched", 100),
+            (panels[1][column], "flops_share", "prefill FLOPs with the method's own, % of untouched", 100),
             (panels[2][column], "kv_mean", "KV cache, mean over steps, % of untouched", 100),
         ):
             for row in rows:
@@ -67,7 +67,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
 
 
 def legend_names(rows: Sequence[Row]) -> dict[str, str]:
-    """Name of each row in the legend: its label, or where there are too many its method and positions alone."""
+    """Name of each row in the legend: its label, or only method and positions if there are too many rows."""
     if len(rows) <= MOST_ENTRIES:
         return {row.label: row.label for row in rows}
     return {row.label: without_parameters(row.label) for row in rows}

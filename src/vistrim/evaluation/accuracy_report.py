@@ -1,4 +1,4 @@
-"""The files that an evaluation leaves: results.json, results.md and results.png."""
+"""The files that an evaluation writes: results.json, results.md and results.png."""
 
 import json
 from pathlib import Path
@@ -13,16 +13,16 @@ from vistrim.evaluation.evaluating import Evaluation
 SHOWN_FAILURES = 20
 
 DEFINITIONS = f"""\
-* accuracy: exact match, or the score that the task names; over several tasks the mean of the tasks
-* retained: accuracy over the untouched model's on the same items, with the 95 % bootstrap interval ({RESAMPLES} draws);
-  an interval without width means that no difference was seen in these items, not that there is none
-* agree: share of the answers that are the untouched model's, word for word
+* accuracy: exact match, or the score that the task defines; mean of the tasks if there are several
+* retained: accuracy divided by that of the untouched model on the same items, with the 95 % bootstrap interval
+  ({RESAMPLES} draws); an interval of zero width shows only that no difference occurred on these items
+* agree: share of the answers that equal the untouched model's, word for word
 * tokens: visual tokens per layer in prefill, mean over layers
-* FLOPs: decoder FLOPs in prefill and all FLOPs of a method's own networks, such as a guide, as a part of the untouched
-  model's decoder FLOPs in prefill, without the vision tower
-* KV mean: bytes over the untouched model's at the same step, mean over steps
-* KV peak: largest number of bytes over the untouched model's largest for an answer of the same length
-* exited: share of the items that a method's guide answered alone; to the others' costs they add the guide's FLOPs only
+* FLOPs: decoder FLOPs in prefill plus all FLOPs of the method's own networks, such as a guide model, as a share of the
+  untouched model's decoder FLOPs in prefill; without the vision tower
+* KV mean: bytes divided by the untouched model's at the same step, mean over steps
+* KV peak: largest number of bytes divided by the untouched model's largest for an answer of the same length
+* exited: share of the items that the guide model answered alone; their cost is only the FLOPs of the guide model
 * costs are those of each sample alone, without the padding of its batch"""
 
 
@@ -34,11 +34,11 @@ def write(folder: Path, found: Evaluation, command: str, remark: str = "") -> di
     folder : Path
         An existing folder.
     found : Evaluation
-        Its settings name the model.
+        The result; its settings must include the model's name.
     command : str
-        That repeats the evaluation.
+        Command that repeats the evaluation.
     remark : str
-        What to know of the model's figures, for ``results.md``.
+        Note about the model's figures, for ``results.md``.
 
     Returns
     -------

@@ -25,49 +25,49 @@ AVERAGED = (
     "kv_bytes_peak",
     "exited",
 )
-"""What figures take over from samples as it is."""
+"""Attributes of samples that figures have as plain means."""
 
 Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Means over the items that the untouched model and the method both answered; of several tasks, means of tasks.
+    """Means over the items that both the untouched model and the method answered; means of tasks for groups.
 
     Attributes
     ----------
     items, errors : int
-        Items compared, and items left out because a side failed.
+        Items compared, and items left out because one of the two runs failed.
     accuracy : float
         Mean score.
     accuracy_interval : (float, float)
-        95 % bootstrap interval: items are drawn with replacement within each task.
+        95 % bootstrap interval; items are drawn with replacement within each task.
     retained : float or None
-        Accuracy over the untouched model's on the same items; None where that is 0.
+        Accuracy divided by that of the untouched model on the same items; None if that is 0.
     retained_interval : (float, float) or None
-        Its 95 % bootstrap interval; both sides are drawn together.
+        Its 95 % bootstrap interval; the same items are drawn for both.
     agreement : float
         Share of the items with the untouched model's answer, word for word.
     ended : float
-        Share of the answers that the model ended itself; the others were cut off.
+        Share of the answers that ended with an end-of-sequence token; the others were cut off.
     new_tokens, average_tokens : float
         Generated tokens; visual tokens per layer in prefill.
     prefill_flops, prefill_flops_full, method_flops : float
-        FLOPs per item: decoder in prefill as run and untrimmed, and what the method computes beside it.
+        FLOPs per item: decoder in prefill as run and untrimmed, and the method's own networks.
     vision_flops : float or None
-        The same of the vision tower; None: not known.
+        FLOPs of the vision tower per item; None if not known.
     flops_ratio : float
-        Untrimmed over trimmed FLOPs (prefill and what the method adds), without the vision tower.
+        Untrimmed FLOPs divided by trimmed ones (prefill and the method's own), without the vision tower.
     flops_ratio_with_vision : float or None
-        The same with it; None: not known.
+        The same with the vision tower; None if not known.
     kv_mean : float
-        KV bytes over the untrimmed model's at the same step, mean over steps.
+        KV bytes divided by the untrimmed model's at the same step, mean over steps.
     kv_peak : float
-        Largest KV bytes over the untrimmed model's largest for an answer of the same length.
+        Largest KV bytes divided by the untrimmed model's largest for an answer of the same length.
     kv_bytes_peak : float
         Largest KV bytes per item.
     exited : float
-        Share of the items that a guide answered alone.
+        Share of the items that the guide model answered alone.
     """
 
     items: int
@@ -93,7 +93,7 @@ class Figures:
 
     @property
     def flops_share(self) -> float:
-        """FLOPs in prefill, with all that the method adds (a guide's whole answer, too), over the untouched model's."""
+        """FLOPs in prefill and of the method's own networks, as a share of the untouched model's FLOPs in prefill."""
         return 1 / self.flops_ratio
 
 
@@ -104,13 +104,13 @@ class Row:
     Attributes
     ----------
     label : str
-        As the method was called.
+        Label of the method.
     method : str
         The method's full notation, or "untouched".
     groups, tasks : dict
-        Figures per group of tasks and per task; without groups and tasks in which a task has no answer at all.
+        Figures per group of tasks and per task; groups in which a task has no answer at all are left out.
     errors : dict
-        Per group of tasks: items that the untouched model or the method failed on.
+        Items on which the untouched model or the method failed, per group of tasks.
     failures : list of Failure
         Items without an answer.
     """
@@ -125,7 +125,7 @@ class Row:
 
 @dataclass(frozen=True)
 class _Pairs:
-    """Items of one task that both sides answered."""
+    """Items of one task that both the untouched model and the method answered."""
 
     untouched: list[Sample]
     trimmed: list[Sample]
@@ -143,18 +143,32 @@ def summarize(records: Records, items: Sequence[Item], methods: Mapping[str, Met
     records : Records
         The answers.
     items : sequence of Item
-        What was asked.
+        The questions.
     methods : Mapping
         Methods by label.
     seed : int
-        Of the bootstrap.
+        Seed of the bootstrap.
+
+    Returns
+    -------
+    list of Row
     """
     names = {UNTOUCHED: UNTOUCHED} | {label: str(method) for label, method in methods.items()}
     return [_row(records, items, label, name, seed) for label, name in names.items()]
 
 
 def groups_of(rows: Sequence[Row]) -> list[str]:
-    """Groups of tasks of which a row has figures, in the order in which they were asked."""
+    """Return the groups of tasks for which a row has figures, in the order of the questions.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+        Rows of an evaluation.
+
+    Returns
+    -------
+    list of str
+    """
     asked = dict.fromkeys(group for row in rows for group in row.errors)
     return [group for group in asked if any(group in row.groups for row in rows)]
 
@@ -192,7 +206,7 @@ def _figures(tasks: Sequence[_Pairs], seed: int) -> Figures:
     trimmed = [np.array([sample.score for sample in pairs.trimmed]) for pairs in tasks]
     drawn_untouched, drawn_trimmed = bootstrap(untouched, trimmed, seed)
     accuracy, base = _mean_of_means(trimmed), _mean_of_means(untouched)
-    # A draw in which the untouched model scores nothing says nothing about what was retained.
+    # The ratio is undefined for draws in which the untouched model scores 0.
     usable = drawn_untouched > 0
     averages = {name: average(name) for name in AVERAGED}
     # The untrimmed model sees every image.
@@ -220,7 +234,7 @@ def _figures(tasks: Sequence[_Pairs], seed: int) -> Figures:
 
 
 def _vision_flops(tasks: Sequence[Sequence[Sample]]) -> float | None:
-    """FLOPs of the vision tower per item, mean over tasks; None if it is not known for one of them."""
+    # FLOPs of the vision tower per item, mean over tasks; None if they are not known for all items.
     known = [[sample.vision_flops for sample in task if sample.vision_flops is not None] for task in tasks]
     if sum(map(len, known)) < sum(map(len, tasks)):
         return None
@@ -241,7 +255,9 @@ def bootstrap(
     first, second : sequence of numpy.ndarray
         Scores ``(items,)`` of both sides, per stratum; the n-th scores of a stratum belong to the same item.
     seed : int
+        Seed of the draws.
     resamples : int
+        Number of draws.
 
     Returns
     -------

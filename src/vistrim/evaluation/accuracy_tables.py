@@ -7,7 +7,7 @@ from vistrim.evaluation.accuracy_summary import Figures, Interval, Row, groups_o
 
 COLUMNS = ("method", "accuracy", "retained [95 %]", "agree", "tokens", "FLOPs", "KV mean", "KV peak")
 ALL_COLUMNS = (*COLUMNS, "exited", "items", "errors")
-"""With those that are shown where some method's guide answered alone, and where some item failed."""
+"""With the columns that are shown only if a guide model answered alone, or if an item failed."""
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
@@ -21,7 +21,7 @@ def tables(rows: Sequence[Row]) -> list[Table]:
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
-    """What the labels stand for, and what to know before trusting the figures; one line each."""
+    """Full notation of each label, and warnings about the figures; one line each."""
     cut = [
         f"{row.label}, {group}: {100 * (1 - figures.ended):.1f} % of the answers were cut off; raise --max-new-tokens"
         for row in rows
@@ -35,7 +35,7 @@ def _group_table(group: str, rows: Sequence[Row]) -> Table:
     known = [row.groups[group] for row in rows if group in row.groups]
     title = f"{group}: {known[0].items} items, answers of {known[0].new_tokens:.1f} tokens"
     exits = any(figures.exited for figures in known)
-    # Where a side failed, rows stand for different items.
+    # After failures, rows may cover different items.
     failed = any(row.errors[group] for row in rows)
     columns = COLUMNS + ("exited",) * exits + ("items", "errors") * failed
     lines = [dict(zip(ALL_COLUMNS, _line(row, group), strict=True)) for row in rows]

@@ -1,4 +1,4 @@
-"""Greedy answers to a batch of items, untouched or trimmed, and what they cost."""
+"""Greedy answers to a batch of items, untouched or trimmed, and their costs."""
 
 from collections.abc import Mapping, Sequence
 from statistics import mean
@@ -28,16 +28,21 @@ def answer(
     model, processor
         As `vistrim.load` returns them.
     items : sequence of Item
-        Answered in one batch.
+        Items, answered in one batch.
     method : Method or None
-        How to trim; None leaves the model alone.
+        Method to trim with; None for the untouched model.
     max_new_tokens : int
-        Longest answer.
+        Longest answer, in tokens.
+
+    Returns
+    -------
+    list of Answer
+        In the order of ``items``.
 
     Raises
     ------
     UnsupportedModelError, UnsupportedGenerationError
-        If the model cannot be trimmed (this way).
+        If the model or the generation settings are not supported.
     PromptError
         If prompt and answer do not fit into the model's context.
     """
@@ -90,7 +95,7 @@ def answer(
 
 
 def _vision_flops(spec: ModelSpec, inputs: Mapping[str, Any], samples: int) -> int | None:
-    """FLOPs of encoding the image of a sample; None where images may differ in size, or be cut into tiles."""
+    """FLOPs of encoding the image of a sample; None if images may differ in size, or be cut into tiles."""
     grid, cost, pixels = spec.images.grid, spec.images.cost, inputs.get("pixel_values")
     if grid is None or cost is None or pixels is None or pixels.dim() != 4 or len(pixels) != samples:
         return None
@@ -105,14 +110,14 @@ def _cache_costs(held: Sequence[int], prompt: int, untrimmed: UntrimmedCache) ->
     full = [untrimmed.tokens(prompt + step) for step in range(len(held))]
     return {
         "kv_mean": mean(a / b for a, b in zip(held, full, strict=True)),
-        # Where layers differ in size, a token counts as much as it does on average.
+        # If layers differ in size, a token counts with its average size.
         "kv_bytes_peak": max(held) * untrimmed.nbytes(prompt + len(held) - 1) / full[-1],
         "kv_bytes_full": untrimmed.nbytes(prompt + len(held) - 1),
     }
 
 
 def _ends(tokens: torch.Tensor, end: int | list[int] | None) -> list[tuple[int, bool]]:
-    """Generated tokens of each sample up to its end-of-sequence token (which may be padding's too); is there one?"""
+    """Generated tokens of each sample up to its end-of-sequence token, and whether there is one."""
     ends = torch.tensor([] if end is None else end, dtype=tokens.dtype, device=tokens.device).reshape(-1)
     found = torch.isin(tokens, ends)
     before = (found.cumsum(1) == 0).sum(1)

@@ -22,7 +22,7 @@ from vistrim.methods.base.labelled import by_label
 from vistrim.trimming import prepare_trim
 
 SAMPLES = "samples.jsonl"
-"""Name of the file of samples in its folder."""
+"""Name of the file of samples in the output folder."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -32,9 +32,9 @@ class Evaluation:
     Attributes
     ----------
     rows : list of Row
-        The untouched model's figures, then those of each method, by group of tasks and by task.
+        Figures of the untouched model, then of each method, by group of tasks and by task.
     settings : dict
-        What was asked, how.
+        Model, answer length, batch size, number of questions and seed.
     """
 
     rows: list[Row]
@@ -46,7 +46,12 @@ class Evaluation:
         return [failure for row in self.rows for failure in row.failures]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, with the machine and versions, as plain Python objects."""
+        """Return all figures, with the machine and versions, as plain Python objects.
+
+        Returns
+        -------
+        dict
+        """
         return {"environment": stamp(), "settings": self.settings, "methods": [asdict(row) for row in self.rows]}
 
     def __repr__(self) -> str:
@@ -71,23 +76,24 @@ def evaluate(
     ----------
     model, processor
         As `vistrim.load` returns them.
-    methods : sequence of Method, or mapping of str to Method
-        A mapping gives them labels of its own. The untouched model is always asked, too.
+    methods : sequence of Method or str, or mapping of str to Method or str
+        Methods, as objects or in the notation. The keys of a mapping are labels. The untouched model is always
+        evaluated, too.
     questions : path, or sequence of Item
         A file of JSON lines such as ``{"image": "photo.png", "prompt": "What is this?", "answer": "a cat"}``, see
         `vistrim.evaluation.read_questions`; or questions made in Python, such as those of
         `vistrim.reference.suites.questions`.
     out : path, optional
-        Folder that keeps every answer, in ``samples.jsonl``: an evaluation that was interrupted goes on from it, and
-        more methods or questions only add to it. By default answers are kept in memory only.
+        Folder in which every answer is saved, in ``samples.jsonl``. An interrupted evaluation resumes from it, and more
+        methods or questions only add to it. By default, answers are kept in memory only.
     batch_size : int
-        Questions answered at once. Figures are those of each question alone, without the padding of its batch.
+        Questions per batch. Costs are those of each question alone, without the padding of its batch.
     max_new_tokens : int
         Longest answer, in tokens. Answers are greedy.
     seed : int
-        Of the bootstrap behind the intervals.
+        Seed of the bootstrap intervals.
     progress : bool
-        Whether to show progress on standard error, where that is a terminal.
+        Whether to show progress on standard error, if that is a terminal.
 
     Returns
     -------
@@ -97,11 +103,11 @@ def evaluate(
     Raises
     ------
     InputError
-        If the file of questions is wrong; names the line.
+        If the file of questions is invalid; the message names the line.
     UnsupportedModelError, UnsupportedGenerationError
-        If the model cannot be trimmed (this way).
+        If the model or the generation settings are not supported.
     ValueError
-        If a method's parameters do not fit the model, or two methods are the same.
+        If there is no question, a method's parameters do not fit the model, or two methods are the same.
     ResumeError
         If ``out`` holds answers of another model or with other settings, or another run writes to it.
     EvaluationError
@@ -117,7 +123,7 @@ def evaluate(
     named = by_label(methods, reserved=UNTOUCHED)
     items = questions if not isinstance(questions, (str, Path)) else read_questions(Path(questions))
     if not items:
-        raise ValueError("there is no question: give at least one")
+        raise ValueError("there are no questions: pass one or more")
     check_placeholders(items, processor)
     for method in named.values():
         prepare_trim(model, method)

@@ -1,4 +1,4 @@
-"""Questions to evaluate a model on, each with its image and its right answer, and how answers are scored."""
+"""Questions to evaluate a model on, each with its image and correct answer, and the scores of answers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ IMAGE_KINDS = ("own", "black", "wrong")
 
 
 def exact_match(given: str, right: str) -> float:
-    """1 for the right answer, else 0; what `plain` takes away makes no difference."""
+    """1 for the correct answer, else 0; texts are compared after `plain`."""
     return float(plain(given) == plain(right))
 
 
 def plain(text: str) -> str:
-    """The text in lower case, without surrounding space and a final full stop."""
+    """The text in lower case, without surrounding space and a final period."""
     return text.strip().removesuffix(".").strip().lower()
 
 
@@ -27,12 +27,11 @@ class Task:
     Attributes
     ----------
     name : str
-        In records and tables.
+        Name in records and tables.
     group : str
-        Title of the table of the tasks that are reported together: their answers are alike, and so is what trimming
-        does to them.
+        Title of the table that reports these tasks together. Tasks of a group have similar answers.
     score : callable
-        Scores a given answer against the right one, in [0, 1].
+        Scores a given answer against the correct one, in [0, 1].
     """
 
     name: str
@@ -47,11 +46,11 @@ class Item:
     Attributes
     ----------
     id : str
-        The same for the same image and question, always; those about one image differ behind the last slash only.
+        Stable identifier of image and question. Items about the same image differ only after the last slash.
     task : Task
-        Of which kind it is.
+        Its task.
     prompt, answer : str
-        The question and its only right answer.
+        The question and its only correct answer.
     image : callable
         Draws or reads the image.
     """
@@ -64,7 +63,7 @@ class Item:
 
     @property
     def right(self) -> str:
-        """All that is right, as one text for records."""
+        """All correct answers, as one text for records."""
         return self.answer
 
     def images(self) -> list[Image.Image]:
@@ -72,8 +71,8 @@ class Item:
         return [self.image()]
 
     @property
-    def picture(self) -> str:
-        """The same for items about the same image."""
+    def image_id(self) -> str:
+        """Identifier of the image, equal for items about the same image."""
         return self.id.rpartition("/")[0]
 
     def score(self, given: str) -> float:
@@ -82,15 +81,15 @@ class Item:
 
 
 def with_images(own: Sequence[Item], kind: str) -> list[Item]:
-    """The same questions about their own images, black ones, or wrong ones: each the image of an item before it.
+    """The same questions about their own images, black ones, or wrong ones (the image of a preceding item).
 
     Raises
     ------
     ValueError
-        If there is no such kind, or no wrong image to be had.
+        If there is no such kind, or all items are about the same image.
     """
     if kind not in IMAGE_KINDS:
-        raise ValueError(f"no images {kind!r}: choose {', '.join(IMAGE_KINDS)}")
+        raise ValueError(f"no images of kind {kind!r}: choose {', '.join(IMAGE_KINDS)}")
     if kind == "own":
         return list(own)
     if kind == "black":
@@ -107,8 +106,8 @@ def _black(image: Callable[[], Image.Image]) -> Callable[[], Image.Image]:
 
 
 def _item_with_another_image(own: Sequence[Item], place: int) -> Item:
-    """The nearest item in front of the one at ``place`` (going round) that is about another image."""
+    """The nearest item before the one at ``place`` (cyclically) that is about another image."""
     for back in range(1, len(own)):
-        if own[place - back].picture != own[place].picture:
+        if own[place - back].image_id != own[place].image_id:
             return own[place - back]
-    raise ValueError("wrong images are those of other questions: ask at least two")
+    raise ValueError("wrong images are those of other questions: use questions about two or more images")

@@ -1,4 +1,4 @@
-"""Questions from a file: one JSON object a line."""
+"""Questions from a file of JSON lines."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from vistrim.evaluation.items import Item, Task
 from vistrim.prompting import check_text
 
 TASK = "data"
-"""Of questions that name none."""
+"""Task of questions that name none."""
 EXAMPLE = '{"image": "photo.png", "prompt": "What is this?", "answer": "a cat"}'
 
 
 @dataclass(frozen=True)
 class Question(Item):
-    """A question of a user's own.
+    """A question from a user's file.
 
     Attributes
     ----------
     files : tuple of Path
         Its images, in the order of the prompt.
     answers : tuple of str
-        All right answers; ``answer`` is the first of them, or empty.
+        All correct answers; ``answer`` is the first of them, or empty.
     """
 
     files: tuple[Path, ...]
@@ -39,7 +39,7 @@ class Question(Item):
 
     @property
     def right(self) -> str:
-        """All answers."""
+        """All correct answers, as one text for records."""
         return " | ".join(self.answers)
 
     def images(self) -> list[Image.Image]:
@@ -47,18 +47,18 @@ class Question(Item):
         return read_images(self.files)
 
     def score(self, given: str) -> float:
-        """Score an answer by the right answer that is closest, in [0, 1]."""
+        """Score an answer against the closest correct answer, in [0, 1]."""
         return max((self.task.score(given, right) for right in self.answers), default=0.0)
 
 
 def read_questions(path: Path, *, answered: bool = True) -> list[Question]:
-    """Read a file of questions, and check all of it.
+    """Read and validate a file of questions.
 
     Each line is an object with these keys; empty lines are skipped.
 
     * ``image``, or ``images`` for several: paths, relative to the file
     * ``prompt``: the question
-    * ``answer``, or ``answers`` for several that are all right
+    * ``answer``, or ``answers`` for several correct ones
     * ``task`` (optional): groups questions in tables
 
     Parameters
@@ -71,28 +71,28 @@ def read_questions(path: Path, *, answered: bool = True) -> list[Question]:
     Returns
     -------
     list of Question
-        In order. The id of a question depends on its images' contents and its line.
+        In the order of the file. The id of a question depends on the contents of its images and on its line number.
 
     Raises
     ------
     InputError
-        If the file or an image cannot be read, or a line is no question; names the line.
+        If the file or an image cannot be read, or a line is not a valid question; the message names the line.
     """
     try:
-        # Other line separators may stand inside of a JSON string.
+        # Not `splitlines`: a JSON string may contain other line separators.
         lines = path.read_text(encoding="utf-8").split("\n")
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): check the path") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no UTF-8 text: give JSON lines") from error
+        raise InputError(f"{path} is not UTF-8 text: give a file of JSON lines") from error
     found = [_question(path, number, line, answered) for number, line in enumerate(lines, 1) if line.strip()]
     if not found:
-        raise InputError(f"there is no question in {path}: write lines such as {EXAMPLE}")
+        raise InputError(f"{path} has no questions: write lines such as {EXAMPLE}")
     return found
 
 
 def digest(items: Sequence[Item]) -> str:
-    """Tell sets of questions apart; the ids of a user's own stand for the contents of their images."""
+    """Hash of a set of questions; ids of questions from a file depend on the contents of their images."""
     content = [(item.id, item.prompt, item.right) for item in items]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
@@ -103,7 +103,7 @@ def check_placeholders(items: Sequence[Item], processor: Any) -> None:
     Raises
     ------
     InputError
-        Names the question.
+        If a question has one; the message names the question.
     """
     for item in items:
         try:
@@ -113,7 +113,7 @@ def check_placeholders(items: Sequence[Item], processor: Any) -> None:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text has whole characters only: Python stands in for bytes that it cannot decode with half ones."""
+    """Whether a text has no lone surrogates, by which Python represents bytes that it cannot decode."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
@@ -122,9 +122,9 @@ def _question(path: Path, number: int, line: str, answered: bool) -> Question:
     try:
         values: Any = json.loads(line)
     except ValueError as error:
-        raise InputError(f"{where} is no JSON ({error})") from error
+        raise InputError(f"{where} is not valid JSON ({error}): write {EXAMPLE}") from error
     if not isinstance(values, dict):
-        raise InputError(f"{where} is no JSON object: write {EXAMPLE}")
+        raise InputError(f"{where} is not a JSON object: write {EXAMPLE}")
     images = _texts(where, values, "image", "images")
     answers = _texts(where, values, "answer", "answers")
     prompt, task = values.get("prompt"), values.get("task", TASK)
@@ -136,11 +136,11 @@ def _question(path: Path, number: int, line: str, answered: bool) -> Question:
         raise InputError(f'{where}: "task" must be text')
     if answered and not answers:
         raise InputError(
-            f'{where} has no "answer": add the right one, or use what needs none, such as calibrate\'s '
-            "--objective agreement"
+            f'{where} has no "answer": add the correct one, or use an objective that needs none, such as '
+            "`vistrim calibrate --objective agreement`"
         )
     if not is_unicode("".join((prompt, task, *answers))):
-        raise InputError(f"{where} has half a character (an escaped surrogate without its other half): mend it")
+        raise InputError(f"{where} has a lone surrogate (half of an escaped character): write the whole character")
     files = tuple(path.parent / image for image in images)
     try:
         read_images(files)
@@ -159,7 +159,7 @@ def _question(path: Path, number: int, line: str, answered: bool) -> Question:
 
 
 def _texts(where: str, values: Mapping[str, Any], one: str, several: str) -> tuple[str, ...]:
-    """The texts under a key, or under that for several; those that are empty do not count."""
+    """The non-empty texts under a key, or under the key for several."""
     if one in values and several in values:
         raise InputError(f'{where} has both "{one}" and "{several}": leave one out')
     given = values.get(several, [values.get(one)])

@@ -1,4 +1,4 @@
-"""What is known about each item, and the file that keeps it."""
+"""Answers to items with their costs, and the file that stores them."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from vistrim._utils.store import Store
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer and what it cost: what it would have cost alone, whatever else was in its batch.
+    """One answer and its costs, as if it had been generated alone instead of in a batch.
 
     Attributes
     ----------
     answer : str
-        Without special tokens.
+        The text, without special tokens.
     new_tokens : int
-        Generated tokens, the end-of-sequence token included.
+        Generated tokens, including the end-of-sequence token.
     ended : bool
-        Whether the model ended the answer; else it was cut off.
+        Whether the answer has an end-of-sequence token; otherwise it was cut off.
     prompt_tokens : int
-        Tokens of the prompt, visual ones included.
+        Tokens of the prompt, including visual ones.
     visual_tokens : int
         Visual tokens in the prompt.
     average_tokens : float
@@ -31,16 +31,16 @@ class Answer:
     prefill_flops, prefill_flops_full : float
         Decoder FLOPs in prefill, as run and untrimmed.
     method_flops : float
-        FLOPs of what the method computes beside the decoder.
+        FLOPs of the method's own networks, beside the decoder.
     vision_flops : float or None
-        FLOPs of vision tower and projector; None: not known, as images differ in size.
+        FLOPs of vision tower and projector; None if not known because images differ in size.
     kv_mean : float
-        KV bytes over those of the untrimmed model at the same step, mean over steps.
+        KV bytes divided by those of the untrimmed model at the same step, mean over steps.
     kv_bytes_peak, kv_bytes_full : float
-        Largest number of KV bytes held, and what the untrimmed model would hold at the end of the same answer.
+        Largest number of KV bytes held, and the bytes that the untrimmed model holds at the end of the same answer.
     exited : bool
-        Whether a method's guide gave the answer alone. The model then has no FLOPs (its vision tower included), tokens
-        or KV bytes; what the guide computes is in ``method_flops``, its own KV cache is not counted.
+        Whether the guide model answered alone. The model then has no FLOPs (including its vision tower), tokens or KV
+        bytes. The FLOPs of the guide model are in ``method_flops``; its own KV cache is not counted.
     """
 
     answer: str
@@ -61,14 +61,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class Sample(Answer):
-    """The answer of one side to one item.
+    """The answer of one method, or of the untouched model, to one item.
 
     Attributes
     ----------
     method, item, task, prompt, right : str
-        Who was asked what; ``right`` is the right answer.
+        Method and question; ``right`` is the correct answer.
     score : float
-        In [0, 1]; see `vistrim.evaluation.items.Task`.
+        Score in [0, 1]; see `vistrim.evaluation.items.Task`.
     """
 
     method: str
@@ -90,14 +90,14 @@ class Failure:
 
 
 class Records(Store[Sample | Failure]):
-    """The samples of an evaluation, in a file that an interrupted evaluation goes on with.
+    """The samples of an evaluation, in a file from which an interrupted evaluation resumes.
 
     Parameters
     ----------
     path : Path or None
         JSON lines; None keeps the samples in memory only.
     settings : mapping
-        What all samples of the file must share.
+        Settings that all samples of the file must share.
 
     Raises
     ------
@@ -114,12 +114,12 @@ class Records(Store[Sample | Failure]):
         return found if isinstance(found, Sample) else None
 
     def failure(self, method: str, item: str) -> Failure | None:
-        """Why an item has no answer, if it was tried."""
+        """The reason why an item has no answer, if it was tried and failed."""
         found = self.rows.get((method, item))
         return found if isinstance(found, Failure) else None
 
     def append(self, records: Sequence[Sample | Failure]) -> None:
-        """Add records, except for failures that are known."""
+        """Add records, except for failures that are already stored."""
         self.put(asdict(one) for one in records if one != self.failure(one.method, one.item))
 
 

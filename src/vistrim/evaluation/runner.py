@@ -1,4 +1,4 @@
-"""Ask the untouched model and every method the same questions, item by item, and go on where a run was cut off."""
+"""Answer the same questions with the untouched model and every method, and resume an interrupted run."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -19,11 +19,11 @@ from vistrim.methods.base.method_hash import method_hash
 from vistrim.trimming import trim
 
 FAILURES_IN_A_ROW = 20
-"""Items that may fail one after the other before the reason is taken not to be theirs."""
+"""Number of consecutive failures after which the evaluation stops: the items are unlikely to be the cause."""
 
 
 class EvaluationError(VistrimError):
-    """The evaluation cannot go on."""
+    """The evaluation cannot continue."""
 
 
 def answer_all(
@@ -37,43 +37,43 @@ def answer_all(
     max_new_tokens: int = 160,
     advance: Callable[[str, int], None] = lambda label, answered: None,
 ) -> None:
-    """Answer all items untouched and with every method, as far as ``records`` lacks them.
+    """Answer all items that ``records`` lacks, with the untouched model and with every method.
 
     Parameters
     ----------
     model, processor
         As `vistrim.load` returns them.
     methods : Mapping
-        Methods by the label that ``advance`` is told.
+        Methods by label.
     items : sequence of Item
-        Items of one task are answered together, in batches.
+        Items; adjacent ones of the same task are answered in batches.
     records : Records
-        Takes every answer at once. Items that failed in an earlier run are tried again.
+        Receives every answer immediately. Items that failed in an earlier run are tried again.
     batch_size : int
         Samples per batch, at least 1.
     max_new_tokens : int
-        Longest answer.
+        Longest answer, in tokens.
     advance : callable
-        Told the label and how many items were answered, also for those that ``records`` had.
+        Called with a label and the number of items just answered, including those already in ``records``.
 
     Raises
     ------
     UnsupportedModelError, UnsupportedGenerationError
-        If the model cannot be trimmed (this way).
+        If the model or the generation settings are not supported.
     ValueError
         If a method's parameters do not fit the model.
     ResumeError
-        If ``records`` has answers to other questions of the same name.
+        If ``records`` has answers to other questions with the same id.
     EvaluationError
-        If too many items fail one after the other.
+        If too many consecutive items fail.
     """
     sides: dict[str, Method | None] = {UNTOUCHED: None, **methods}
     facts = describe(model).facts
     for method in methods.values():
-        # Methods that are written alike may have other files or another guide.
+        # Methods with the same notation may differ in their files or guide model.
         records.claim({f"files and guide of {method}": method_hash(method, facts)})
     todo = {label: [item for item in items if not _known(records, side, item)] for label, side in sides.items()}
-    # Refuse what does not fit before the first answer is waited for.
+    # Refuse unsupported combinations before the first answers are generated.
     for label, side in sides.items():
         if todo[label]:
             _try(model, processor, todo[label][0], side)
@@ -87,14 +87,14 @@ def answer_all(
                 failures = [record for record in answered if isinstance(record, Failure)]
                 failed = failed + len(failures) if len(failures) == len(answered) else 0
                 if failed >= FAILURES_IN_A_ROW:
-                    raise EvaluationError(f"{failed} items in a row failed with {label}: {failures[-1].error}")
+                    raise EvaluationError(f"{failed} consecutive items failed with {label}: {failures[-1].error}")
             advance(label, len(batch))
 
 
 def _known(records: Records, method: Method | None, item: Item) -> bool:
     sample = records.sample(_name(method), item.id)
     if sample is not None and (sample.prompt, sample.right) != (item.prompt, item.right):
-        raise ResumeError(f"the question {item.id} is not the one that was answered before: give another folder")
+        raise ResumeError(f"the folder has an answer to another question with the id {item.id}: give another folder")
     return sample is not None
 
 
@@ -103,14 +103,14 @@ def _name(method: Method | None) -> str:
 
 
 def batches(items: Sequence[Item], size: int) -> Iterator[list[Item]]:
-    """Batches of up to ``size`` neighbours of the same task, whose answers are about as long."""
+    """Batches of up to ``size`` adjacent items of the same task, whose answers have similar lengths."""
     for _, group in groupby(items, key=lambda item: item.task):
         same_task = list(group)
         yield from (same_task[i : i + size] for i in range(0, len(same_task), size))
 
 
 def _try(model: Any, processor: Any, item: Item, method: Method | None) -> None:
-    """Let what does not fit be refused; what is wrong with the item itself is no matter here."""
+    """Raise if the method is not supported; errors of the item itself are ignored here."""
     if method is not None:
         trim(model, method)
     try:
@@ -124,7 +124,7 @@ def _try(model: Any, processor: Any, item: Item, method: Method | None) -> None:
 def _answered(
     model: Any, processor: Any, items: list[Item], method: Method | None, max_new_tokens: int
 ) -> list[Sample | Failure]:
-    """Answers of a batch; where it fails, of its halves, so that one bad item spoils no other."""
+    """Answers of a batch. If it fails, its halves are tried, so that a bad item affects no other item."""
     try:
         answers = answer(model, processor, items, method, max_new_tokens)
     except VistrimError:
@@ -146,7 +146,7 @@ def _answered(
             )
             for item, given in zip(items, answers, strict=True)
         ]
-    # Outside of the handler, where the error no longer holds the failed batch in memory.
+    # Outside of the handler, because the error keeps the failed batch in memory.
     if len(items) == 1:
         return [Failure(_name(method), items[0].id, items[0].task.name, reason)]
     torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""The interception reads what eager attention would have computed."""
+"""Intercepted scores equal eager attention."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Cache layers with room hold what transformers' own do, bit for bit, and write without copying."""
+"""Cache layers with spare room are bit-identical to transformers' own, and write without copying."""
 
 import copy
 import pickle
@@ -46,7 +46,7 @@ ACTIONS = {
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.sampled_from(sorted(ACTIONS)), max_size=40), st.integers(3, 60))
-def test_holds_what_the_stock_layer_holds(names, length):
+def test_equals_the_stock_layer(names, length):
     stock, layer = DynamicLayer(), GrowingLayer()
     with torch.no_grad():
         for one in (stock, layer):
@@ -116,7 +116,7 @@ def test_copies_and_their_original_go_on_apart(copied):
 
 @pytest.mark.parametrize("action", ["reorder", "repeat", "select"])
 @torch.no_grad()
-def test_what_was_replaced_is_not_held_on_to(action):
+def test_replaced_tensors_are_released(action):
     layer = filled()
     keys, values = (weakref.ref(room.buffer) for room in layer.room)
     ACTIONS[action](layer, 0)
@@ -138,7 +138,7 @@ def test_other_number_types_and_batches_go_as_in_the_stock_layer():
     assert torch.equal(layer.keys, stock.keys)
 
 
-def test_what_autograd_has_saved_is_not_written_to():
+def test_tensors_saved_by_autograd_are_not_written_to():
     layer = filled()
     keys = layer.keys
     query = torch.randn(BATCH, HEADS, 1, WIDTH, requires_grad=True)

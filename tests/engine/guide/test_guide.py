@@ -1,4 +1,4 @@
-"""The guide's answer, what it looked at and how sure it is, against brute force."""
+"""The guide model's answer, attention and confidence, against brute force."""
 
 import math
 import threading
@@ -307,7 +307,7 @@ def test_a_guide_that_cannot_be_listened_to_is_refused():
     guide.set_attn_implementation("flex_attention")
     with pytest.raises(UnsupportedGenerationError, match="set_attn_implementation"):
         ask(guide, samples)
-    with trim(guide, PVTP()), pytest.raises(UnsupportedModelError, match="guide is being trimmed"):
+    with trim(guide, PVTP()), pytest.raises(UnsupportedModelError, match="guide model is being trimmed"):
         ask(guide, samples)
 
 
@@ -331,7 +331,7 @@ def test_scores_from_probabilities(probabilities):
 
 @pytest.mark.parametrize("name", ["qwen2_5_vl", "llava_next"])
 def test_guides_of_other_families(name):
-    """Their images differ in size, and what a guide's vision tower computes is counted with it."""
+    """Their images differ in size, and the FLOPs of the guide model's vision tower are included."""
     family = FAMILIES[name]
     model, guide = family.build(), family.build(seed=1)
     inputs = family.batch([family.sample(1, 9), family.sample(2, 14, seed=1)])

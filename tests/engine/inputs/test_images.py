@@ -5,7 +5,7 @@ import torch
 
 from vistrim import UnsupportedGenerationError
 from vistrim.core.layout import ImageShape, Picture
-from vistrim.engine.inputs.images import find_pictures
+from vistrim.engine.inputs.images import find_images
 
 CPU = torch.device("cpu")
 
@@ -13,7 +13,7 @@ CPU = torch.device("cpu")
 def find(prompts: list[str], images: list[ImageShape]):
     """Prompts are written with an x for each placeholder."""
     places = torch.tensor([[character == "x" for character in prompt] for prompt in prompts])
-    return find_pictures({"image": places}, {"image": images}, CPU)
+    return find_images({"image": places}, {"image": images}, CPU)
 
 
 def of(*grids):

@@ -1,4 +1,4 @@
-"""The trace says what the caches hold, and changes nothing."""
+"""The trace agrees with the caches, and changes no output."""
 
 import json
 
@@ -61,7 +61,7 @@ def places(inputs, token=tiny.IMAGE):
     return [(row == token).nonzero().flatten().tolist() for row in inputs["input_ids"]]
 
 
-def test_the_trace_is_what_the_caches_hold_and_changes_no_answer():
+def test_the_trace_equals_the_caches_and_changes_no_answer():
     model, inputs = tiny.shared(), tiny.batch(BATCH)
     for method in METHODS:
         with trim(model, method) as plain:
@@ -103,7 +103,7 @@ def test_frames_of_videos():
 
 
 def test_evicted_keys_are_those_that_the_trace_names():
-    """While decoding alone: what is stored of the prompt are the untouched model's keys of the tokens that are held."""
+    """In decode alone: the cache has the untouched model's keys of the prompt tokens that are held."""
     model, sample = tiny.shared(), tiny.sample(2, 9)
     inputs, new = tiny.batch([sample]), torch.tensor([[5]])
     visual = places(inputs)[0]

@@ -1,4 +1,4 @@
-"""The report tells what the tensors say."""
+"""The report agrees with the tensors."""
 
 import json
 
@@ -84,7 +84,7 @@ def test_visual_fraction_counts_the_images_of_all_turns_and_samples():
     assert run.report.kv_fraction_mean is run.report.kv_fraction_peak is None
 
 
-def test_a_handle_says_what_it_is():
+def test_the_repr_of_a_handle():
     run = trim(tiny.shared(), Uniform(4), reports=1)
     assert "LlavaForConditionalGeneration by uniform:keep=4: detached, 0 generations seen" in repr(run)
     with run:
@@ -145,7 +145,7 @@ def test_stages_name_the_tokens_kept():
             assert len(kept) == run.report.visual_tokens_per_layer[later.layer][b]
 
 
-def test_uniform_stage_is_before_the_llm():
+def test_uniform_stage_is_before_the_decoder():
     _, _, report = run_one(Uniform(keep=4), tiny.sample(2, 9))
     assert [stage.layer for stage in report.stages] == [0]
     assert report.stages[0].kept == [[2, 6, 10, 14, 18, 22, 26, 30]]
@@ -193,7 +193,7 @@ def test_text_turn_on_an_annealed_cache_does_not_claim_that_nothing_was_saved():
     assert run.report.warnings == []
 
 
-def test_sliding_window_without_trimming_holds_what_the_model_would():
+def test_sliding_window_without_trimming_equals_the_model():
     model = tiny.build("mistral", sliding_window=12)
     with trim(model, PVTP(drop_per_cut=0.0)) as run:
         first = tiny.generate(model, inputs := tiny.batch([tiny.sample(1, 9)]))
@@ -248,6 +248,6 @@ def test_exit_layers():
         tiny.generate(model, inputs)
     assert run.report.exit_layers == [3, 3, 3, None]
     assert run.report.to_dict()["exit_layers"] == [3, 3, 3, None]
-    assert ("  withdrawn before layer", "3, 3, 3") in run.report.rows()
+    assert ("  no visual tokens from layer", "3, 3, 3") in run.report.rows()
     assert half.report.exit_layers == [None] * 4
-    assert not any("withdrawn" in label for label, _ in half.report.rows())
+    assert not any("no visual tokens from" in label for label, _ in half.report.rows())

@@ -7,7 +7,7 @@ from tests.families.refused.encoders import VISION
 from tests.families.zoo.family import DEPTH, END, IMAGE, START, TEXT, VIDEO
 
 LINEAR = "some layers sum up all tokens in a running state, from which none can be removed"
-CONVOLUTION = "some layers mix each token with its neighbours by a convolution, so that what is removed changes them"
+CONVOLUTION = "some layers mix each token with its neighbors by a convolution, so that what is removed changes them"
 
 TYPES = ["linear_attention"] * (DEPTH - 1) + ["full_attention"]
 MROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2], "partial_rotary_factor": 1.0}

@@ -1,4 +1,4 @@
-"""What a stock model's vision tower computes for a batch, read off transformers' own eager attention."""
+"""Outputs of a stock model's vision tower for a batch, from transformers' own eager attention."""
 
 import inspect
 from collections.abc import Callable, Mapping

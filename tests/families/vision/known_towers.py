@@ -1,4 +1,4 @@
-"""What is known by hand of the towers of families whose pictures have one grid of patches each."""
+"""Facts, entered by hand, about the towers of families whose pictures have one grid of patches each."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What packed towers do with images and videos, found out on the untouched models. No code of the package is used.
+"""Packed towers on images and videos, measured on the untouched models. No code of the package is used.
 
 Which patches a visual token is made of is seen by its gradient with respect to the tower's output. Attention is what
 transformers' eager kernels return, written into one matrix for the whole sequence.
@@ -77,7 +77,7 @@ PAIRED = ("ernie4_5_vl_moe",)
 
 @dataclass(frozen=True)
 class Encoded:
-    """What the tower made of images, or of videos.
+    """Outputs of the tower for images, or for videos.
 
     Attributes
     ----------
@@ -111,12 +111,12 @@ def batches(name: str) -> list[list[Sample]]:
 
 @cache
 def encoded(name: str, batch: int) -> dict[str, Encoded]:
-    """What becomes of the images and videos of a batch of `batches`."""
+    """Tower outputs for the images and videos of a batch of `batches`."""
     return encode(name, batches(name)[batch])
 
 
 def encode(name: str, samples: Sequence[Sample]) -> dict[str, Encoded]:
-    """What becomes of the images and videos of a batch."""
+    """Tower outputs for the images and videos of a batch."""
     inputs, found = FAMILIES[name].batch(samples), {}
     if "pixel_values" in inputs:
         found["image"] = _encode(name, "image", inputs)
@@ -126,7 +126,7 @@ def encode(name: str, samples: Sequence[Sample]) -> dict[str, Encoded]:
 
 
 def visual_tokens(name: str, samples: Sequence[Sample]) -> list[list[Visual]]:
-    """Of each sample, what its placeholders stand for."""
+    """The images that the placeholders of each sample stand for."""
     counts, found = {"image": 0, "video": 0}, []
     for sample in samples:
         own = []
@@ -162,7 +162,7 @@ def patch_grids(modality: str, inputs: Mapping[str, Tensor]) -> list[tuple[int, 
 
 
 def features_of(name: str, modality: str, inputs: Mapping[str, Tensor]) -> Tensor:
-    """``[visual tokens, hidden]``: what the untouched model puts into the prompt."""
+    """``[visual tokens, hidden]``: the embeddings that the untouched model puts into the prompt."""
     base = shared(name, "eager").base_model
     pixels = {"image": "pixel_values", "video": "pixel_values_videos"}[modality]
     wanted = (pixels, "image_sizes", f"{modality}_grid_thw", f"{modality}_merge_sizes")

@@ -85,17 +85,17 @@ def shrinking(patches: int, tokens: int) -> Tensor:
     """``[tokens, patches]``: each token lies between two patches, and takes more of the nearer one."""
     weights = torch.zeros(tokens, patches)
     for token in range(tokens):
-        centre = (token + 0.5) * patches / tokens - 0.5
-        left = math.floor(centre)
-        weights[token, max(left, 0)] += 1 - (centre - left)
-        weights[token, min(left + 1, patches - 1)] += centre - left
+        center = (token + 0.5) * patches / tokens - 0.5
+        left = math.floor(center)
+        weights[token, max(left, 0)] += 1 - (center - left)
+        weights[token, min(left + 1, patches - 1)] += center - left
     return weights
 
 
 def mosaic(tiles: Grid, rows: range, columns: range, side: int, before: int = 0, shrunk: Grid | None = None) -> Shown:
     """An overview, and tiles of which some rows and columns of patches are left, perhaps shrunk; then newlines.
 
-    A token belongs to the tile in which its centre is, to the upper and left one on a border.
+    A token belongs to the tile in which its center is, to the upper and left one on a border.
     """
     overview, per_tile = square(side, before=before), before + side**2
     height, width = shrunk or (len(rows), len(columns))

@@ -27,7 +27,7 @@ ORIGINAL = {"positions": "original"}
 
 @dataclass
 class Picture:
-    """What a rule knows of a picture: scores and features of its tokens, NaN for newlines."""
+    """Inputs of a rule for a picture: scores and features of its tokens, NaN for newlines."""
 
     place: Place
     scores: list[Tensor]
@@ -86,7 +86,7 @@ def spaced(keep: float) -> Rule:
     return rule
 
 
-def centres(keep: float) -> Rule:
+def centers(keep: float) -> Rule:
     """The middle of each cell, to the upper left; as many cells as there may be, shaped most like the picture."""
 
     def rule(picture: Picture) -> list[int]:
@@ -110,7 +110,7 @@ METHODS: dict[str, tuple[Method, Rule]] = {
     "vtc-cls": (VTCCLS(0.4, first_layer=0, **ORIGINAL), best(0.4, 0)),
     "vispruner": (VisPruner(0.6, 0.5, **ORIGINAL), diverse(0.6, 0.5)),
     "uniform": (Uniform(0.3), spaced(0.3)),
-    "pool": (Pool(0.3), centres(0.3)),
+    "pool": (Pool(0.3), centers(0.3)),
 }
 
 
@@ -155,7 +155,7 @@ def check(name: str, plan: str, attention: str, compare_logits: bool) -> None:
 @covering(1)
 @some_in_every_run
 @pytest.mark.parametrize("plan", METHODS)
-def test_each_picture_keeps_what_the_rule_says(name, plan):
+def test_each_picture_keeps_the_tokens_of_the_rule(name, plan):
     check(name, plan, "sdpa", compare_logits=False)
 
 

@@ -1,4 +1,4 @@
-"""What is said of such towers without running them, their cost, other sizes of pictures, and what is refused."""
+"""Such towers from their configs, their cost, other sizes of pictures, and errors."""
 
 from dataclasses import replace
 
@@ -77,7 +77,7 @@ def test_flops_equal_a_count_of_the_matrix_products(name):
 
 @pytest.mark.parametrize("name", ["internvl", "idefics3", "smolvlm"])
 def test_pictures_of_another_size_than_the_config_s(name):
-    """8 x 8 patches where the config says 6 x 6: 16 tokens each."""
+    """8 x 8 patches with 6 x 6 in the config: 16 tokens each."""
     hand, tiles, side = HANDS[name], 3, 32
     ids = torch.tensor([[1, 3, 4, *[IMAGE] * (16 * tiles), 5, 6, 7]])
     pixels = torch.randn(tiles, 3, side, side, generator=torch.Generator().manual_seed(0))
@@ -97,7 +97,7 @@ def test_pictures_of_another_size_than_the_config_s(name):
 
 
 @pytest.mark.parametrize("name", ["idefics3", "smolvlm"])
-def test_padding_of_a_picture_asks_for_nothing(name):
+def test_padding_of_a_picture_gives_no_queries(name):
     """Rows of the attention at patches that are only padding do not count, and such patches receive nothing."""
     of, stock = family(name), model(name, "eager")
     inputs = of.batch([of.sample(2, 9, seed=1), of.sample(1, 6)])
@@ -140,7 +140,7 @@ def test_an_image_of_which_only_newlines_are_left():
 
 
 @pytest.mark.parametrize(("most", "shrunk"), [(1, (2, 4)), (2, None), (9, None)])
-def test_onevision_shrinks_by_what_the_call_says(most, shrunk):
+def test_onevision_shrinks_by_the_arguments_of_the_call(most, shrunk):
     """3 x 6 patches are twice the 9 of one tile: then both sides are divided by the root of 2, and rounded down."""
     inputs = {"pixel_values": torch.randn(1, 3, 3, 12, 12), "image_sizes": torch.tensor([[12, 24]])}
     inputs |= {"vision_aspect_ratio": f"anyres_max_{most}", "batch_num_images": torch.tensor([1])}

@@ -1,4 +1,4 @@
-"""Towers that see each picture on one grid of patches: what becomes of a patch, and which scores methods get to see."""
+"""Towers with one grid of patches per picture: the mapping from patches to tokens, and the scores for methods."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -98,7 +98,7 @@ def test_each_visual_token_is_made_of_the_patches_that_it_depends_on(name):
 
 @dataclass(frozen=True)
 class Spy(Method):
-    """Keeps everything, and what it was shown."""
+    """Keeps everything, and records its inputs."""
 
     name = "spy"
     stages = ("input",)
@@ -119,7 +119,7 @@ class Spy(Method):
 @covering(1)
 @some_in_every_run
 @pytest.mark.parametrize(("attention", "beams"), [("sdpa", 1), ("eager", 1), ("sdpa", 3)])
-def test_methods_see_what_the_tower_computed(name, attention, beams):
+def test_methods_see_the_outputs_of_the_tower(name, attention, beams):
     hand, inputs = HANDS[name], family(name).batch(samples(name))
     seen = observe(hand, model(name, "eager"), inputs)
     Spy.saw.clear()

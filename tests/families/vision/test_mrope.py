@@ -82,7 +82,7 @@ def test_equals_the_stock_model_with_the_same_tokens(method, attention, name):
 
 @both_models
 @pytest.mark.parametrize("method", ["fastv", "pyramiddrop"])
-def test_what_ranks_is_attention_with_these_positions(method, name):
+def test_rankings_use_attention_with_these_positions(method, name):
     family, model, asked = FAMILIES[name], shared(name), METHODS[method]
     for samples in batches(name):
         with trim(model, asked) as run:
@@ -103,7 +103,7 @@ def test_what_ranks_is_attention_with_these_positions(method, name):
 
 @both_models
 def test_merged_tokens_behind_the_image(name):
-    """SparseVLM's clusters keep their centres' positions and run on."""
+    """SparseVLM's clusters keep their centers' positions and run on."""
     family, model = FAMILIES[name], shared(name)
     method = SparseVLM(layers=(0, 2), counts=(0.5, 0.3), positions="original")
     for samples in batches(name):
@@ -145,7 +145,7 @@ def averaged(name, batch, visual):
 
 
 @pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl", "qwen3_omni_moe_thinker"])
-def test_a_pooled_token_is_the_mean_also_of_what_is_added_between_layers(name):
+def test_a_pooled_token_is_also_the_mean_of_deepstack_features(name):
     family, model = FAMILIES[name], shared(name)
     for at, samples in enumerate(batches(name)):
         inputs = family.batch(samples)
@@ -182,7 +182,7 @@ def test_consecutive_positions_are_refused_with_the_fix(method, culprit):
 
 
 @both_models
-def test_a_search_measures_what_a_withdrawal_does(name):
+def test_a_search_measures_the_effect_of_a_removal(name):
     family, model = FAMILIES[name], shared(name)
     inputs = family.batch([family.sample(2, 9, seed=1), family.sample(1, 5, videos=1)])
     found = search_layer(model, [inputs], threshold=99.0, first_layer=1).divergences

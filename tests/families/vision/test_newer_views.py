@@ -1,4 +1,4 @@
-"""What the newer selectors see of a family's tower fits what enters its decoder, and their budgets are kept."""
+"""Tower data for the newer selectors agree with the decoder's inputs in each family, and budgets are kept."""
 
 import pytest
 import torch

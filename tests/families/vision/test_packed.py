@@ -1,4 +1,4 @@
-"""Packed towers: what becomes of patches, what methods get to see of them, and what they keep."""
+"""Packed towers: the mapping from patches to tokens, the views of methods, and kept tokens."""
 
 from dataclasses import dataclass, field
 
@@ -29,7 +29,7 @@ some_in_every_run = pytest.mark.parametrize("name", slow_beside(WHOLE, TOWERS))
 
 @dataclass(frozen=True)
 class Look(PerImage):
-    """Keeps all, and what it was shown."""
+    """Keeps everything, and records its inputs."""
 
     name, summary, source = "look", "", ""
     reads_vision = True
@@ -46,7 +46,7 @@ class Look(PerImage):
 
 
 def looked(name, samples, attention, **options):
-    """What a method is shown."""
+    """Inputs of a method."""
     method, family = Look(), FAMILIES[name]
     with trim(shared(name, attention), method):
         generate(shared(name, attention), family.batch(samples), 1, **options)
@@ -60,7 +60,7 @@ def equal(a, b):
 @covering(1)
 @some_in_every_run
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_methods_see_what_the_untouched_tower_computes(name, attention):
+def test_methods_see_the_outputs_of_the_untouched_tower(name, attention):
     for at, samples in enumerate(batches(name)):
         found, tokens = encoded(name, at), looked(name, samples, attention)
         for b, visual in enumerate(visual_tokens(name, samples)):
@@ -91,7 +91,7 @@ def test_pictures_are_images_and_frames_with_their_grids(name):
 
 
 def kernel_for_packed_sequences(module, query, key, value, attention_mask, scaling, **kwargs):
-    """As flash attention does it: without a mask, told where the pictures end (or, for one picture, nothing)."""
+    """As in flash attention: without a mask, with the ends of the pictures (or, for one picture, nothing)."""
     assert attention_mask is None
     ends = kwargs.get("cu_seq_lens_q")
     sizes = [query.shape[2]] if ends is None else ends.diff().tolist()
@@ -133,7 +133,7 @@ def test_beams_see_the_images_of_their_sample(name):
 
 @dataclass
 class OnePicture:
-    """What the rules want to know of an image."""
+    """Inputs of the rules for an image."""
 
     n: int
     block: int
@@ -219,7 +219,7 @@ def _among(rule, received, features, shows, n):
         WHOLE, [(name, method) for name in TOWERS for method in METHODS if method == "fastervlm" or name in DIFFERENT]
     ),
 )
-def test_methods_keep_what_their_rule_says_of_each_picture(name, method):
+def test_methods_keep_the_tokens_of_their_rule_in_each_picture(name, method):
     """And the answer is that of the stock model in which the others are hidden."""
     family, model, (trimmer, rule) = FAMILIES[name], shared(name), METHODS[method]
     for at, samples in enumerate(batches(name)):

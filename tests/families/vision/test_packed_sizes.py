@@ -68,7 +68,7 @@ def test_left_of_a_compressed_video():
 
 
 PIXELS = ("patch_embed", "patch_embedding", "patch_conv")
-"""What turns pixels into patches, which does not count."""
+"""Modules that turn pixels into patches; they are not counted."""
 
 
 @pytest.mark.parametrize("name", slow_beside(WHOLE, TOWERS))
@@ -105,7 +105,7 @@ def test_windows_that_are_cut_off():
 
 @pytest.mark.parametrize("name", ["qwen2_5_vl", "mistral3", "video_llama_3"])
 def test_pool_averages_each_picture_over_a_grid(name):
-    """Its tokens are those nearest the centres of the grid's cells."""
+    """Its tokens are those nearest the centers of the grid's cells."""
     family, model = FAMILIES[name], shared(name)
     samples = [family.sample(2, 9, seed=1), family.sample(1, 5)]
     with trim(model, Pool(0.001)) as run:

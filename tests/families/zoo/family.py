@@ -1,4 +1,4 @@
-"""What a family of models brings to the tests: a tiny model from a config, and prompts for it."""
+"""A family of models in the tests: a tiny model from a config, and prompts for it."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def choose(options: Sequence[Option], generator: torch.Generator) -> Option:
 
 
 def lay_out(words: list[int], blocks: list[list[int]]) -> list[int]:
-    """Three words, the blocks with a word behind every second, and the other words; so two neighbours touch."""
+    """Three words, the blocks with a word behind every second, and the other words; so two neighbors touch."""
     ids = [BOS, *words[:3]]
     for i, block in enumerate(blocks):
         ids += block

@@ -85,7 +85,7 @@ def _collate(media: Sequence[Media]) -> dict[str, torch.Tensor]:
 def _sample_padded(family: Family, images: int, videos: int, text: int, generator: torch.Generator) -> Sample:
     words = draw_words(text, generator)
     ids = lay_out(words, [[AROUND, *[IMAGE] * LATENTS, AROUND]] * images)
-    # Of two such tokens between neighbours, the processor leaves one.
+    # Of two such tokens between neighbors, the processor leaves one.
     ids = [ids[0], *(token for before, token in pairwise(ids) if not before == token == AROUND)]
     sizes = [choose(SIZES, generator) for _ in range(images)]
     return Sample(ids, _media([torch.randn(3, *size, generator=generator) for size in sizes]))

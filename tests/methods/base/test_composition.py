@@ -56,7 +56,7 @@ def test_three_stages_equal_the_reference(samples, attention, whole):
     schedule = st3_schedule(2, 2, 0.5, "linear", 8) if whole else None
 
     def halves(n, layer, t):
-        """Annealing counts from what the cuts have left in the layer."""
+        """Annealing counts from the tokens that the cuts left in the layer."""
         left = st3_schedule(2, 2, 0.5)(n, layer, 0)
         return left if t == 0 else st3_schedule(9, 1, 0.0, "linear", 8)(left, layer, t)
 
@@ -87,7 +87,7 @@ def test_three_stages_equal_the_reference(samples, attention, whole):
     ids=str,
 )
 def test_stages_with_different_positions(method):
-    """What follows the prompt continues its positions: a cache gives what repeating the prompt gives."""
+    """Tokens after the prompt continue its positions: a cache equals repeating the prompt."""
     model, inputs = tiny.shared(), tiny.batch(tiny.RAGGED)
     with trim(model, method):
         cached = tiny.generate(model, inputs)

@@ -1,4 +1,4 @@
-"""Keep rates, from a sigmoid or a file: what they keep, and what is refused."""
+"""Keep rates, from a sigmoid or a file: kept tokens, and errors."""
 
 import json
 from pathlib import Path
@@ -157,7 +157,7 @@ def test_rates_out_of_range(rates, rows, says):
         (KeepRates((1, 0.5)), "2 rates, but the model has 5 decoder layers"),
     ],
 )
-def test_what_does_not_fit_the_model_is_refused(method, says):
+def test_rates_that_do_not_fit_the_model_are_refused(method, says):
     with pytest.raises(ValueError, match=says):
         trim(tiny.shared(), method)
 

@@ -1,4 +1,4 @@
-"""Methods as text and plain data: what is written is read back as the same."""
+"""Methods as text and plain data: round trips."""
 
 import json
 import re
@@ -160,7 +160,7 @@ def test_methods_nest_in_brackets(restore):
         ({"method": 'gsearch:schedule="a'}, "quote is not closed"),
     ],
 )
-def test_what_is_no_method_is_refused(values, says):
+def test_invalid_notation_is_refused(values, says):
     with pytest.raises(ValueError, match=re.escape(says)):
         vistrim.method_from_dict(values)
 
@@ -172,7 +172,7 @@ def test_trim_and_compose_take_the_notation():
         vistrim.trim(tiny.shared(), "uniforn")
 
 
-def test_what_cannot_be_written_prints_and_says_so():
+def test_methods_without_a_notation_print_and_say_so():
     method = SGL(guides.shared())
     assert str(method).startswith("sgl:guide=")
     for unwritten in (method, vistrim.compose(method, VTA())):
@@ -184,7 +184,7 @@ def test_what_cannot_be_written_prints_and_says_so():
         Restore().to_dict()
 
 
-def test_a_method_lies_beside_a_checkpoint(tmp_path):
+def test_a_method_is_saved_beside_a_checkpoint(tmp_path):
     folder = tmp_path / "my checkpoint"
     method = vistrim.compose(FasterVLM(0.1 + 0.2), ST3(stride=2))
     method.save(folder)

@@ -33,7 +33,7 @@ def _aria():
 
 
 def _of_large_patches(config):
-    """Its processor makes images of 980 pixels, whatever it is told."""
+    """Its processor always makes images of 980 pixels."""
     config.vision_config.image_size, config.vision_config.patch_size = 980, 140
     config.projector_patch_to_query_dict = {49: aria.TOKENS}
 

@@ -1,4 +1,4 @@
-"""What a model attends to, layer by layer, and what its rankings of visual tokens are worth."""
+"""Attention of a model, layer by layer, and the quality of its rankings of visual tokens."""
 
 from typing import TYPE_CHECKING, Any
 

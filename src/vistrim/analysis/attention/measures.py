@@ -1,4 +1,4 @@
-"""Measures on attention, as pure functions of tensors."""
+"""Measures of attention, as pure functions of tensors."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from vistrim.core.selection import keep_top
 
 SINK_FACTOR = 10
-"""A visual token is a sink where it receives at least so many times what the mean visual token does."""
+"""A visual token is a sink if it receives at least this many times the mean attention per visual token."""
 
 
 def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ def between_layers(rows: Tensor) -> Tensor:
 
 
 def normalized(rows: Tensor, among: Tensor) -> Tensor:
-    """Attention as a distribution over some tokens alone; NaN where they receive none."""
+    """Attention as a distribution over a subset of the tokens; NaN where the subset receives none."""
     some = rows * among
     return some / some.sum(-1, keepdim=True)
 
@@ -45,7 +45,7 @@ def top(scores: Tensor, candidates: Tensor, counts: Sequence[int]) -> Tensor:
     candidates : Tensor
         ``[batch, tokens]`` bool.
     counts : sequence of int
-        One per sample.
+        Number of tokens to choose, per sample.
 
     Returns
     -------
@@ -60,7 +60,7 @@ def top(scores: Tensor, candidates: Tensor, counts: Sequence[int]) -> Tensor:
 
 
 def overlap(first: Tensor, second: Tensor) -> Tensor:
-    """Share of the tokens in one set ``[..., tokens]`` bool that are in another of the same size, too."""
+    """Share of the tokens in one set ``[..., tokens]`` bool that are also in another set of the same size."""
     return (first & second).sum(-1) / first.sum(-1)
 
 

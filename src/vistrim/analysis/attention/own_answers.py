@@ -1,4 +1,4 @@
-"""The untouched model's own answers, read again in one forward pass, and what else is predicted in their place."""
+"""The untouched model's own answers, read again in one forward pass, and divergence from its predictions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,19 +16,19 @@ PIXELS = ("pixel_values", "pixel_values_images", "pixel_values_videos")
 
 @dataclass(frozen=True)
 class OwnAnswers:
-    """Prompts with the untouched model's greedy answers behind them.
+    """Prompts followed by the untouched model's greedy answers.
 
     Attributes
     ----------
     inputs : dict
-        Arguments of one forward pass over prompts and answers. Answers lack their last token, behind which nothing is
+        Arguments of one forward pass over prompts and answers. Answers lack their last token, after which nothing is
         predicted.
     prompt : int
-        Tokens of a row in front of its answer, padding on the left included.
+        Tokens of a row before its answer, including padding on the left.
     tokens : Tensor
-        ``[batch, n]`` long: the answers, end-of-sequence tokens included.
+        ``[batch, n]`` long: the answers, including end-of-sequence tokens.
     counted : Tensor
-        ``[batch, n]`` bool: False behind the end of a shorter answer.
+        ``[batch, n]`` bool: False after the end of a shorter answer.
     """
 
     inputs: dict[str, Any]
@@ -57,14 +57,14 @@ def own_answers(model: Any, inputs: Mapping[str, Any], max_new_tokens: int) -> O
     model : PreTrainedModel
         A supported model, not being trimmed.
     inputs : mapping
-        What a processor makes of prompts, padded on the left.
+        Processor output for prompts, padded on the left.
     max_new_tokens : int
         Longest answer.
 
     Returns
     -------
     OwnAnswers
-        Images are encoded once: its inputs hold what the vision tower made of them, where the model takes that.
+        Images are encoded once: its inputs hold the output of the vision tower, where the model accepts it.
 
     Raises
     ------
@@ -109,7 +109,7 @@ def _counted(tokens: Tensor, end: int | list[int] | None) -> Tensor:
 
 
 def next_token_divergence(untouched: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Compare predictions with the untouched model's.
+    r"""Compare predictions with those of the untouched model.
 
     Parameters
     ----------
@@ -121,13 +121,13 @@ def next_token_divergence(untouched: Tensor, other: Tensor) -> tuple[Tensor, Ten
     divergence : Tensor
         ``[batch, n]`` float32: :math:`KL(untouched \| other)` in nats.
     same : Tensor
-        ``[batch, n]`` bool: whether the likeliest token is the same.
+        ``[batch, n]`` bool: whether the most likely token is the same.
     """
     divergences, same = [], []
-    # Step by step: vocabularies are large, and these are in float32.
+    # One step at a time: float32 logits over a vocabulary are large.
     for own, given in zip(untouched.unbind(1), other.unbind(1), strict=True):
         p, q = own.float().log_softmax(-1), given.float().log_softmax(-1)
-        # Models may rule tokens out: 0 log 0 is 0.
+        # Models may exclude tokens with infinite logits: 0 log 0 is 0.
         gap = torch.where(p > -torch.inf, p - q, 0.0)
         divergences.append((p.exp() * gap).sum(-1).clamp(min=0))
         same.append(own.argmax(-1) == given.argmax(-1))

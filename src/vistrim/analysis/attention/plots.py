@@ -1,4 +1,4 @@
-"""The figures of an analysis as pictures that can be read in black and white."""
+"""Plots of an analysis, readable in black and white."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vistrim.analysis.attention.summary import ALL
 _DPI = 100
 _GRAYS = "Greys"
 LEAST_KL = 1e-5
-"""In nats: what is smaller is drawn as that, on a logarithmic axis."""
+"""In nats: lower end of the logarithmic axis. Smaller values are drawn there."""
 _STYLES: Mapping[str, tuple[str, str, str]] = {
     "last": ("o", "-", "black"),
     "question": ("s", "-", "black"),
@@ -35,18 +35,23 @@ _STYLES: Mapping[str, tuple[str, str, str]] = {
 def draw(
     groups: Mapping[str, Any], settings: Mapping[str, Any], folder: Path, grid: tuple[int, int] | None
 ) -> dict[str, str]:
-    """Draw all plots, and say what each shows.
+    """Draw all plots.
 
     Parameters
     ----------
     groups : mapping
         Figures by group of tasks.
     settings : mapping
-        Of the analysis.
+        Settings of the analysis.
     folder : Path
-        Of the PNG files.
+        Folder of the PNG files.
     grid : tuple of int or None
-        Rows and columns of the visual tokens, where all prompts have the same.
+        Rows and columns of the visual tokens, if they are the same in all prompts.
+
+    Returns
+    -------
+    dict of str to str
+        Description of each plot, by file name.
     """
     figures = {
         "attention.png": (_attention(groups), "attention on visual tokens by layer, and over the answer"),
@@ -54,7 +59,7 @@ def draw(
         "sinks.png": (_sinks(groups[ALL], grid), "attention sinks among the visual tokens"),
     }
     if groups[ALL]["rankings"]:
-        figures["rankings.png"] = (_rankings(groups, settings), "what the ranking of each layer is worth")
+        figures["rankings.png"] = (_rankings(groups, settings), "answers kept with the ranking of each layer")
     for name, (figure, _) in figures.items():
         figure.savefig(folder / name, dpi=_DPI)
     return {name: text for name, (_, text) in figures.items()}
@@ -99,19 +104,19 @@ def _layers(group: Mapping[str, Any], keep: float) -> Figure:
     for name in ("last", "question"):
         after = [group["overlap"][name][layer - 1][layer] for layer in range(1, depth)]
         _line(axes, name, range(1, depth), _percent(after))
-    for name, label in (("kept_from_layer", "answer, layer before"), ("kept_from_step", "answer, step before")):
+    for name, label in (("kept_from_layer", "answer, previous layer"), ("kept_from_step", "answer, previous step")):
         if (values := group["steps"][name]) is not None:
             first = 1 if name == "kept_from_layer" else 0
             style = _STYLES["answer"] if first else ("v", ":", "0.35")
             _line(axes, label, range(first, depth), _percent(values[first:]), style)
     _chance(axes, keep)
-    _finish(axes, "top shared with the layer (or step) before", "layer", "%")
+    _finish(axes, "top shared with the previous layer (or step)", "layer", "%")
     axes = panels[1][2]
     if group["other_question"] is not None:
         for name in ("last", "question"):
             _line(axes, name, range(depth), _percent(group["other_question"][name]))
     _chance(axes, keep)
-    _finish(axes, "top shared with that under another question", "layer", "%")
+    _finish(axes, "top shared with another question", "layer", "%")
     for axes in panels[:, 2]:
         axes.set_ylim(0, 102)
         axes.legend(fontsize="small")
@@ -126,7 +131,7 @@ def _sinks(group: Mapping[str, Any], grid: tuple[int, int] | None) -> Figure:
     panels[0].bar(layers, sinks["count"], color="0.4")
     _finish(panels[0], "sinks", "layer", "visual tokens, mean over questions")
     panels[1].bar(layers, _percent(sinks["draws"]), color="0.4")
-    _finish(panels[1], "attention that they draw", "layer", "% of that on visual tokens")
+    _finish(panels[1], "attention on sinks", "layer", "% of that on visual tokens")
     places = sinks["places"]
     if not sinks["lasting"]:
         panels[2].axis("off")
@@ -162,7 +167,7 @@ def _rankings(groups: Mapping[str, Any], settings: Mapping[str, Any]) -> Figure:
 
 
 def _without_all(groups: Mapping[str, Any]) -> dict[str, Any]:
-    """The groups of tasks; all questions together only where there is one."""
+    """The groups of tasks, without the group of all questions if there are others."""
     return {name: group for name, group in groups.items() if name != ALL or len(groups) == 1}
 
 

@@ -1,4 +1,4 @@
-"""Rankings of visual tokens that one layer of the untouched model yields, and a cut by any of them."""
+"""Rankings of visual tokens by one layer of the untouched model, and a method that cuts by any of them."""
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -33,9 +33,9 @@ class GivenRanking(Method):
     layer : int
         First layer that runs on fewer tokens, at least 1.
     share : float
-        Of each sample's visual tokens, at least one; 0: none.
+        Share of each sample's visual tokens that stays, at least one token; 0: none.
     scores : Tensor
-        ``[batch, tokens]`` float32, of the prompts as they are given to the model, padding included.
+        ``[batch, tokens]`` float32, for the prompts as they are given to the model, including padding.
     """
 
     name = "given-ranking"
@@ -70,16 +70,16 @@ def scores_of(ranking: str, layer: int, read: Reading, names: Sequence[str], see
     ranking : str
         One of `RANKINGS`.
     layer : int
-        Whose attention ranks.
+        Layer whose attention ranks.
     read : Reading
-        Of the batch.
+        Attention of the batch.
     names : sequence of str
-        Of the samples: random scores depend on a sample's name and the seed alone, so that they are the same at every
-        layer.
+        Names of the samples. Random scores depend only on a sample's name and the seed, so that they are the same at
+        every layer.
     seed : int
-        See ``names``.
+        Seed of random scores.
     share : float
-        Of the visual tokens that are to stay; even spacing depends on it.
+        Share of the visual tokens that stays; even spacing depends on it.
     """
     if ranking in _OF_LAYER:
         return _OF_LAYER[ranking](read, layer)

@@ -1,4 +1,4 @@
-"""What the untouched model attends to, layer by layer, in one forward pass over prompts and answers."""
+"""Attention of the untouched model, layer by layer, in one forward pass over prompts and answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,22 +17,22 @@ from vistrim.engine.inputs.query_rows import QueryRows
 from vistrim.engine.single_pass import read_rows
 
 ROWS = ("last", "question")
-"""Query rows that rank: the last prompt token; all text of the prompt behind the last image, that token included."""
+"""Query rows that rank: the last prompt token, or all text of the prompt after the last image (that token included)."""
 
 
 @dataclass
 class Reading:
-    """Attention of the untouched model, mean over heads; layers in order, everything float32 and on the CPU.
+    """Attention of the untouched model, mean over heads; layers in order, all float32 and on the CPU.
 
-    A step is a query row: 0 is the last prompt token, t the t-th token of the answer. Where an answer has no such step,
-    values are of no account.
+    A step is a query row: 0 is the last prompt token, t the t-th token of the answer. Values of steps beyond the end of
+    an answer are undefined.
 
     Attributes
     ----------
     visual : Tensor
         ``[batch, tokens]`` bool.
     top_tokens : tuple of int
-        Per sample: how many visual tokens the top has.
+        Number of visual tokens in the top, per sample.
     question_on_visual : list of Tensor
         ``[batch]``: attention of the question on visual tokens, mean over its rows.
     steps_on_visual : list of Tensor
@@ -42,9 +42,9 @@ class Reading:
     contributed : dict of str to list of Tensor
         The same with each weight times the norm of the head's value.
     kept_from_step, kept_from_prompt : list of Tensor
-        ``[batch, steps]``: share of the top visual tokens that are those of the step before, and of step 0.
+        ``[batch, steps]``: share of the top visual tokens that were in the top at the previous step, and at step 0.
     kept_from_layer : list of Tensor
-        ``[batch, steps]``: share that are those of the layer before; NaN in layer 0.
+        ``[batch, steps]``: share that were in the top of the previous layer; NaN in layer 0.
     """
 
     visual: Tensor = field(init=False)
@@ -65,7 +65,7 @@ class Reading:
 def read_attention(model: Any, own: OwnAnswers, share: float) -> tuple[Reading, Tensor]:
     """Read the attention of the question's rows and of every step.
 
-    Of one layer at a time, these rows exist, over all tokens; never a map of all rows.
+    Only these rows exist, for one layer at a time; the attention map of all rows is never computed.
 
     Parameters
     ----------
@@ -74,13 +74,13 @@ def read_attention(model: Any, own: OwnAnswers, share: float) -> tuple[Reading, 
     own : OwnAnswers
         Prompts and answers.
     share : float
-        Of the visual tokens: the top.
+        Share of the visual tokens that is called the top.
 
     Returns
     -------
     reading : Reading
     logits : Tensor
-        ``[batch, n, vocabulary]``: what the untouched model predicts for the answers.
+        ``[batch, n, vocabulary]``: the untouched model's predictions for the answers.
 
     Raises
     ------
@@ -107,7 +107,7 @@ class _Reader:
     def choose(self, prompt: Prompt) -> QueryRows:
         tokens, own = prompt.tokens, self.own
         if not all(tokens.n_visual):
-            raise ValueError("a prompt without an image tells nothing about visual tokens: leave it out")
+            raise ValueError("every prompt needs an image: leave out prompts without one")
         place = torch.arange(tokens.width, device=tokens.visual.device)
         self.found.visual = tokens.visual.cpu()
         self.found.top_tokens = tuple(budget(self.share, n) for n in tokens.n_visual)
@@ -126,7 +126,7 @@ class _Reader:
     def _note(self, weights: Tensor, contributions: Tensor, rows: AttentionRows) -> None:
         found, lengths = self.found, self.own.lengths.cpu()
         samples, n = torch.arange(len(lengths))[:, None], self.own.tokens.shape[1]
-        # Rows lie to the right: those of the question, the last of which is step 0, and the other steps.
+        # Rows are right-aligned: those of the question, the last of which is step 0, then the other steps.
         first = (weights.shape[1] - lengths)[:, None]
         steps = (first + torch.arange(n)).clamp(max=weights.shape[1] - 1)
         question = torch.arange(weights.shape[1]) <= first

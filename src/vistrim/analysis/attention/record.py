@@ -1,4 +1,4 @@
-"""What is kept of one question: plain numbers, of which the summary is made."""
+"""The record of one question: plain numbers, from which the summary is computed."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from vistrim.analysis.attention.measures import between_layers, normalized, over
 from vistrim.analysis.attention.reading import ROWS, Reading
 
 DIGITS = 4
-"""Significant digits that are kept."""
+"""Significant digits of the numbers in a record."""
 
 
 def record(read: Reading, sample: int, steps: int, other: Reading | None) -> dict[str, Any]:
-    """Sum up what one sample attends to.
+    """Summarize the attention of one sample.
 
     Parameters
     ----------
     read : Reading
-        Of its batch.
+        Attention of its batch.
     sample : int
-        Which one.
+        Number of the sample in the batch.
     steps : int
         Query rows of its answer: one per token.
     other : Reading or None
-        Of the same images under other questions.
+        Attention with the same images and other questions.
 
     Returns
     -------
     dict
-        For JSON. Lists are by layer, then by step or by the other layer.
+        Plain values for JSON. Lists are by layer, then by step or by the other layer.
     """
     visual, count = read.visual[sample], read.top_tokens[sample]
     rows = torch.stack(read.received["last"])[:, sample]

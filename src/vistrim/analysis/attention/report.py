@@ -1,4 +1,4 @@
-"""An analysis: its figures, and the files made of them."""
+"""The result of an analysis: its figures, and the files written from them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vistrim.analysis.attention.tables import DEFINITIONS, tables
 
 @dataclass(frozen=True)
 class Analysis:
-    """What a model attends to, and what its rankings are worth.
+    """Result of `analyze`: attention of a model, and the quality of its rankings of visual tokens.
 
     Attributes
     ----------
@@ -25,7 +25,7 @@ class Analysis:
         ``groups``: for "all" questions, and for each group of tasks if there are several, the figures that
         ``analysis.md`` defines. Lists are by layer.
     settings : dict
-        What was analyzed, how.
+        Model, layers, rankings and other settings of the analysis.
     """
 
     figures: dict[str, Any]
@@ -33,12 +33,29 @@ class Analysis:
 
     @staticmethod
     def of(records: Sequence[dict[str, Any]], settings: Mapping[str, Any]) -> Analysis:
-        """Sum up the records of questions."""
+        """Summarize the records of questions.
+
+        Parameters
+        ----------
+        records : sequence of dict
+            One per question; see `vistrim.analysis.attention.record.record`.
+        settings : mapping
+            Settings of the analysis.
+
+        Returns
+        -------
+        Analysis
+        """
         groups = {name: summarize(some) for name, some in groups_of(records).items()}
         return Analysis({"groups": groups}, dict(settings))
 
     def tables(self) -> list[Table]:
-        """For the terminal and for Markdown."""
+        """Return the figures as tables for the terminal and for Markdown.
+
+        Returns
+        -------
+        list of Table
+        """
         return tables(self.figures, self.settings)
 
     def write(
@@ -49,13 +66,13 @@ class Analysis:
         Parameters
         ----------
         folder : str or Path
-            Made where it is missing.
+            Folder of the files; created if it does not exist.
         command : str
-            That repeats the analysis.
+            Command that repeats the analysis.
         title : str
-            Whose attention it is.
+            Name of the model.
         grid : tuple of int, optional
-            Rows and columns of the visual tokens, where each prompt has one image of one size.
+            Rows and columns of the visual tokens, if each prompt has one image of the same size.
 
         Returns
         -------
@@ -67,7 +84,7 @@ class Analysis:
         MissingPackageError
             If matplotlib is not installed.
         """
-        # matplotlib takes a while to import: not for those who only look at the figures.
+        # Importing matplotlib is slow, and reading the figures does not need it.
         from vistrim.analysis.attention.plots import draw
 
         folder = Path(folder)

@@ -1,4 +1,4 @@
-"""Analyze a model's attention, question by question, and go on where a run was cut off."""
+"""``vistrim.analyze``: analyze a model's attention question by question, and resume an interrupted run."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from vistrim.prompting import check_context, format_prompts
 from vistrim.trimming import trim
 
 SAMPLES = "samples.jsonl"
-"""Name of the file of records in its folder."""
+"""Name of the file of records in the output folder."""
 MOST_LAYERS = 12
-"""Layers whose rankings are tried where it is not said which."""
+"""Largest number of layers whose rankings are tried by default."""
 
 
 def analyze(
@@ -45,36 +45,39 @@ def analyze(
     seed: int = 0,
     advance: Callable[[float], None] = lambda questions: None,
 ) -> Analysis:
-    """Analyze what the untouched model attends to, and what its layers' rankings of visual tokens are worth.
+    """Analyze the attention of the untouched model, and the quality of its layers' rankings of visual tokens.
+
+    Every ranking is tested by really cutting: its best visual tokens stay, and the model's predictions are compared
+    with its predictions on all tokens.
 
     Parameters
     ----------
     model, processor
-        As `vistrim.load` returns them; not being trimmed.
+        As `vistrim.load` returns them. The model must not be trimmed at the time.
     items : sequence of Item
-        Questions about images; right answers are not needed. Neighbours of one task share a batch.
+        Questions about images; correct answers are not needed. Adjacent questions of one task share a batch.
     out : str or Path, optional
-        Folder in which every question is noted, so that an interrupted analysis goes on from there.
+        Folder in which the results of every question are saved. An interrupted analysis resumes from it.
     keep : float
-        Share of the visual tokens that is called the top, and that stays where rankings are tried, in (0, 1).
+        Share of the visual tokens that is called the top, and that stays when rankings are tried, in (0, 1).
     layers : sequence of int, optional
-        Layers whose rankings are tried, from 0 to the last but one: a cut is made before the layer that follows. By
+        Layers whose rankings are tried, from 0 to the last but one. The cut is made before the following layer. By
         default all, or `MOST_LAYERS` of them, evenly spaced.
     rankings : sequence of str
-        Some of `vistrim.analysis.attention.RANKINGS`; empty: none is tried.
+        Some of `vistrim.analysis.attention.RANKINGS`; none are tried if it is empty.
     batch_size : int
-        Questions at once.
+        Questions per batch.
     max_new_tokens : int
-        Longest answer.
+        Longest answer, in tokens.
     seed : int
-        Of random rankings.
+        Seed of random rankings.
     advance : callable
-        Told how many questions' worth of work is done, also for those that ``out`` had.
+        Called with the number of questions' worth of work just done, including those already in ``out``.
 
     Returns
     -------
     Analysis
-        Its ``figures`` are plain numbers; ``write`` makes the files of the command line.
+        Its ``figures`` are plain numbers; ``write`` writes the same files as ``vistrim analyze``.
 
     Raises
     ------
@@ -83,7 +86,7 @@ def analyze(
     ValueError
         If there is no question, or an argument is out of range.
     ResumeError
-        If ``out`` has records of another model, of other settings or other questions of the same name.
+        If ``out`` has records of another model, with other settings, or of other questions with the same id.
     PromptError
         If prompt and answer do not fit into the model's context.
 
@@ -131,7 +134,7 @@ class _Chosen:
         if unknown := [name for name in self.rankings if name not in RANKINGS]:
             raise ValueError(f"no ranking {unknown[0]!r}: choose from {', '.join(RANKINGS)}")
         if not items:
-            raise ValueError("there is no question to analyze: give at least one")
+            raise ValueError("there are no questions to analyze: pass one or more items")
         if batch_size < 1 or self.max_new_tokens < 1:
             raise ValueError("batch_size and max_new_tokens must be at least 1")
 
@@ -142,8 +145,8 @@ def _layers(layers: Sequence[int] | None, depth: int) -> tuple[int, ...]:
         return tuple(dict.fromkeys(round(i * (depth - 2) / max(1, several - 1)) for i in range(several)))
     if wrong := [layer for layer in layers if not 0 <= layer < depth - 1]:
         raise ValueError(
-            f"layer {wrong[0]} cannot be tried: the model has {depth} layers, and a cut is made before the layer that "
-            f"follows, so choose from 0 to {depth - 2}"
+            f"layer {wrong[0]} cannot be tried: the model has {depth} layers, and the cut is made before the following "
+            f"layer, so choose from 0 to {depth - 2}"
         )
     return tuple(sorted(set(layers)))
 
@@ -151,12 +154,12 @@ def _layers(layers: Sequence[int] | None, depth: int) -> tuple[int, ...]:
 def _known(store: Store[dict[str, Any]], item: Item) -> bool:
     found = store.rows.get((item.id,))
     if found is not None and found["prompt"] != item.prompt:
-        raise ResumeError(f"the question {item.id} is not the one that was analyzed before: give another folder")
+        raise ResumeError(f"the folder has results for another question with the id {item.id}: give another folder")
     return found is not None
 
 
 def _other_question(item: Item, items: Sequence[Item]) -> str | None:
-    """The next other question that is asked (going round); None: all are the same."""
+    # The next different question (cyclically); None if all questions are the same.
     place = next(i for i, one in enumerate(items) if one.id == item.id)
     following = (*items[place:], *items[:place])
     return next((one.prompt for one in following if one.prompt != item.prompt), None)
@@ -218,7 +221,7 @@ def _tried(chosen: _Chosen) -> dict[str, dict[str, list[Any]]]:
 
 
 def _under_other_questions(model: Any, inputs: Any, read: Reading, keep: float) -> Reading | None:
-    """The same images under other questions; None where these change the number of visual tokens."""
+    # The same images with other questions; None if these change the number of visual tokens.
     ids = inputs["input_ids"]
     nothing = OwnAnswers(dict(inputs), ids.shape[1], ids[:, -1:], torch.ones_like(ids[:, -1:], dtype=torch.bool))
     found, _ = read_attention(model, nothing, keep)
@@ -229,7 +232,7 @@ def _under_other_questions(model: Any, inputs: Any, read: Reading, keep: float) 
 def _cuts(
     model: Any, own: OwnAnswers, read: Reading, logits: Tensor, items: Sequence[Item], chosen: _Chosen
 ) -> Iterator[tuple[int, str, Tensor, Tensor]]:
-    """Really cut, by every ranking of every layer: the layer's place, the ranking, divergence and what is the same."""
+    # Really cut, by every ranking of every layer; yields layer index, ranking, divergences and equal predictions.
     names = [item.id for item in items]
     for number, layer in enumerate(chosen.layers):
         for ranking in chosen.rankings:

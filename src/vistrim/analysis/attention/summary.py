@@ -1,4 +1,4 @@
-"""Figures over many questions: means, and intervals for what rankings are worth."""
+"""Figures over many questions: means, and intervals for the quality of rankings."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from vistrim.analysis.attention.record import plain
 ALL = "all"
 RESAMPLES = 2000
 LASTING_IN = 0.5
-"""Share of the questions in which a place has to be a lasting sink to be named."""
+"""Share of the questions in which a position must be a lasting sink to be reported."""
 
 Records = Sequence[dict[str, Any]]
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def groups_of(records: Records) -> dict[str, list[dict[str, Any]]]:
-    """All records, and if there are several those of each group of tasks."""
+    """All records, and those of each group of tasks if there are several groups."""
     found: dict[str, list[dict[str, Any]]] = {}
     for values in records:
         found.setdefault(values["group"], []).append(values)
@@ -59,7 +59,7 @@ def summarize(records: Records) -> dict[str, Any]:
 
 
 def _mean(values: Sequence[Any]) -> list[Any]:
-    """Mean over the first axis, without what is not known (NaN where nothing is)."""
+    """Mean over the first axis, ignoring NaN; NaN where all values are NaN."""
     array = np.array(values, dtype=float)
     known = ~np.isnan(array)
     count = known.sum(0)
@@ -75,7 +75,7 @@ def _steps(values: dict[str, Any], part: str, name: str) -> Array:
 
 
 def _answer(records: Records, part: str, name: str) -> list[Any] | None:
-    """Mean over the generated tokens of each answer, then over answers that have any beside the first."""
+    """Mean over the generated tokens of each answer, then over answers with more than one token."""
     found = [_steps(values, part, name)[:, 1:].mean(1) for values in records if values["answer_tokens"] > 1]
     return _mean(found) if found else None
 
@@ -125,13 +125,13 @@ def _rankings(records: Records) -> dict[str, Any]:
 
 
 def _intervals(records: Records, values: Array) -> list[list[float]]:
-    """95 % bootstrap intervals of the mean ``[layers, 2]``: questions about one image are drawn together."""
-    pictures = [record["item"].rpartition("/")[0] for record in records]
-    number = {picture: place for place, picture in enumerate(dict.fromkeys(pictures))}
+    """95 % bootstrap intervals of the mean ``[layers, 2]``; questions about one image are drawn together."""
+    images = [record["item"].rpartition("/")[0] for record in records]
+    number = {image: place for place, image in enumerate(dict.fromkeys(images))}
     sums, sizes = np.zeros((len(number), values.shape[1])), np.zeros(len(number))
-    for picture, row in zip(pictures, values, strict=True):
-        sums[number[picture]] += row
-        sizes[number[picture]] += 1
+    for image, row in zip(images, values, strict=True):
+        sums[number[image]] += row
+        sizes[number[image]] += 1
     drawn = np.random.default_rng(0).multinomial(len(number), np.full(len(number), 1 / len(number)), RESAMPLES)
     means = (drawn @ sums) / (drawn @ sizes)[:, None]
     interval: list[Any] = np.percentile(means, [2.5, 97.5], axis=0).T.tolist()

@@ -1,4 +1,4 @@
-"""The figures of an analysis as tables, and what they mean."""
+"""The figures of an analysis as tables, and their definitions."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from vistrim.analysis.attention.summary import ALL
 
 DEFINITIONS = f"""\
 Layers are counted from 0. Attention is the softmax in float32, mean over heads. "Last" is the row of the last prompt
-token, "question" the mean over all rows of the prompt's text behind the last image (the last prompt token included),
-"answer" the mean over the rows of the generated tokens. The answer is the untouched model's own, greedy one.
+token, "question" the mean over all rows of the prompt's text after the last image (including the last prompt token),
+"answer" the mean over the rows of the generated tokens. The answer is the untouched model's own greedy answer.
 
 * **on visual tokens**: share of the attention that falls on visual tokens
-* **top draws**: of the attention on visual tokens, the share that falls on the top (the most attended visual tokens, as
-  many as the setting `keep` says); a layer without preferences gives it the share `keep`
-* **divergence**: Jensen-Shannon divergence of the last rows of two layers, in bits from 0 (equal) to 1 (disjoint): of
-  whole rows, and of the part on visual tokens alone. Where it is small the later layer is "lazy"
-* **overlap**: share of one layer's top that is in the other layer's, too; by chance it is `keep`
-* **from step, from layer, from prompt**: while the answer is generated, the share of the top that was the top one step
-  earlier, one layer earlier, and at the last prompt token
-* **other question**: share of the top that stays the top when the same image is asked another question
-* **sinks**: a visual token is a sink of a layer if the question's rows give it at least {SINK_FACTOR} times the mean
-  visual token's attention, and do so under another question, too; it is lasting if it is one in at least half of the
-  layers. The threshold on mean attention received follows arXiv 2410.10781; there it is absolute, but how much a visual
-  token can receive depends on their number. That some visual tokens draw attention whatever the text says:
-  arXiv 2503.03321, which finds them by hidden states instead
-* **rankings**: the layer ranks the visual tokens, and only the top stays from the *next* layer on, really cut. Kept:
-  share of the answers of which every greedy token is the untouched model's when its answer is read (teacher forcing),
-  with the 95 % bootstrap interval by image in analysis.json. KL: divergence of the next-token distribution from the
-  untouched model's, in nats, mean over the tokens of each answer; analysis.json has that of the first token too
+* **top draws**: of the attention on visual tokens, the share that falls on the top, the share `keep` of the visual
+  tokens that are attended most; uniform attention gives it the share `keep`
+* **divergence**: Jensen-Shannon divergence of the last rows of two layers, in bits from 0 (equal) to 1 (disjoint), for
+  whole rows and for the part on visual tokens alone. If it is small, the later layer is "lazy"
+* **overlap**: share of one layer's top that is also in the other layer's top; the value by chance is `keep`
+* **from step, from layer, from prompt**: during generation, the share of the top that was in the top one step earlier,
+  one layer earlier, and at the last prompt token
+* **other question**: share of the top that is also in the top when another question is asked about the same image
+* **sinks**: a visual token is a sink of a layer if it receives at least {SINK_FACTOR} times the mean attention per
+  visual token from the question's rows, for this question and another one; it is lasting if it is a sink in at least
+  half of the layers. The threshold on mean attention received follows arXiv 2410.10781, where it is absolute; it is
+  relative here because the attention per visual token depends on their number. arXiv 2503.03321 describes visual tokens
+  that draw attention independent of the text, and finds them by hidden states instead
+* **rankings**: the layer ranks the visual tokens, and all but the top are removed from the *next* layer on. Kept: share
+  of the answers in which every greedy token equals the untouched model's when its answer is read (teacher forcing); the
+  95 % bootstrap interval by image is in analysis.json. KL: divergence of the next-token distribution from the untouched
+  model's, in nats, mean over the tokens of each answer; analysis.json also has that of the first token
 * last, question: attention received at the layer; -sum: summed over the layers up to it; -values: times the norm of the
   head's value (arXiv 2602.00247); uniform: evenly spaced; random: one draw per question; none: no visual token stays"""
 
@@ -86,7 +86,7 @@ def _similarity(group: Mapping[str, Any]) -> Table:
             )
         )
     return Table(
-        "A layer beside the one before it",
+        "Each layer compared with the previous one",
         (
             "layers",
             "divergence of rows",
@@ -103,7 +103,7 @@ def _similarity(group: Mapping[str, Any]) -> Table:
 def _steps(name: str, group: Mapping[str, Any]) -> Iterator[Table]:
     for title, curve in (
         ("Attention on visual tokens over the answer", group["on_visual"]["steps"]),
-        ("Top of the last prompt token that is still the top", group["steps"]["kept_from_prompt"]),
+        ("Share of the last prompt token's top that is still in the top", group["steps"]["kept_from_prompt"]),
     ):
         shown = [step for step in _SHOWN_STEPS if step < len(curve["answers"])]
         if len(shown) < 2 or name == ALL:

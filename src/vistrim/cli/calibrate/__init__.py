@@ -1,4 +1,4 @@
-"""``vistrim calibrate``: what methods need of a model beside their parameters, found on the model's own answers."""
+"""``vistrim calibrate``: fit schedules, routers and masks of methods to a model."""
 
 import typer
 

@@ -1,4 +1,4 @@
-"""``vistrim calibrate dyvte``: routers that decide when a model no longer needs its image."""
+"""``vistrim calibrate dyvte``: routers that decide from which layer on a sample no longer needs its image."""
 
 from __future__ import annotations
 
@@ -24,26 +24,27 @@ if TYPE_CHECKING:
 
 DEFAULT_TASKS = "short,description,easy-vqa"
 WIDTH_OF_HIDDEN = 2
-"""The authors' routers are 2048 wide for a hidden size of 4096."""
+"""The authors' routers have 2048 hidden units for a hidden size of 4096."""
 RULES = (
-    "When a sample may exit. code: 99 % of its answer's tokens are predicted alike without the image, and its cross "
-    "entropy is below 1.03 times that with it, as in the authors' code; paper: all are, and it is below --threshold."
+    "When a sample may exit. code: 99 % of its answer's tokens have the same prediction without the image, and the "
+    "cross entropy is below 1.03 times that with the image, as in the authors' code; paper: all tokens have the same "
+    "prediction, and the cross entropy is below --threshold."
 )
 
 
 def dyvte(
     out: Annotated[
-        Path, typer.Option("--out", help="File of routers to write; a stopped run goes on.", metavar="FILE")
+        Path, typer.Option("--out", help="File of routers to write; an interrupted run resumes.", metavar="FILE")
     ],
     model: options.Model = "reference",
     rule: Annotated[str, typer.Option(help=RULES)] = "code",
     threshold: Annotated[
-        float | None, typer.Option(min=0, help="Of the rule paper, in nats per token (the authors' is not known).")
+        float | None, typer.Option(min=0, help="Threshold of --rule paper, in nats per token (not published).")
     ] = None,
     width: Annotated[
         int | None, typer.Option(min=1, help="Hidden units of a router.  [default: half of the model's hidden size]")
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Times that the routers see every measurement.")] = 40,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of training over all measurements.")] = 40,
     data: options.Data = None,
     tasks: Annotated[str | None, typer.Option(help=f"{TASKS_HELP}  [default: {DEFAULT_TASKS}]")] = None,
     limit: Annotated[
@@ -57,14 +58,14 @@ def dyvte(
     force: options.Force = False,
     as_json: options.Json = False,
 ) -> None:
-    """Train routers that decide, sample by sample, from which layer on the image is no longer needed.
+    """Train routers that decide for each sample from which layer on the image is no longer needed.
 
-    The model stays as it is: its right answers are read once with and without the image from every layer on, and the
-    routers learn from what that changed. A run that was stopped goes on when the command is repeated.
+    The model is not changed. It reads the correct answers once with and without the image from every layer on, and the
+    routers are trained on the differences. Repeat the command to resume an interrupted run.
 
     Example: vistrim calibrate dyvte --model reference --out dyvte.safetensors
     """
-    # torch and transformers take seconds to import: not for --help.
+    # Imported late: torch and transformers take seconds, and --help needs neither.
     from vistrim._utils.environment import command_line
     from vistrim.calibration.dyvte_exits import check_ends
     from vistrim.calibration.dyvte_routers import check_samples, collect, train_routers
@@ -75,13 +76,13 @@ def dyvte(
     from vistrim.loading import identity
     from vistrim.methods.base.artifacts import part_path
 
-    # Everything cheap is checked before the model is loaded.
+    # Cheap checks come before the model is loaded.
     may_exit = _rule(rule, threshold)
     check_loading(dtype, device)
     check_new_file(out, force)
     measurements = out.with_name(f"{out.name}.progress")
     if measurements.exists() and not measurements.is_dir():
-        raise WrongUsageError(f"{measurements}, where measurements are kept, is a file: give another --out")
+        raise WrongUsageError(f"{measurements}, the folder of measurements, is a file: give another --out")
     questions = calibration_items(
         model, data, tasks, split, limit, seed, "accuracy", default_tasks=DEFAULT_TASKS, default_limit=500
     )
@@ -127,19 +128,19 @@ def dyvte(
     if as_json:
         typer.echo(json.dumps(notes))
         return
-    right = "none left"
+    right = "no sample exited"
     if found.right_exits is not None:
         right = f"the rule allows {100 * found.right_exits:.1f} % of the exits"
     typer.echo(
-        f"on questions not learnt from, images are used in {found.exit_depth:.1f} of {facts.decoder.layers} layers on "
-        f"average, where the rule allows {found.allowed_depth:.1f}; {right}"
+        f"on held-out questions, images are used in {found.exit_depth:.1f} of {facts.decoder.layers} layers on average "
+        f"(the rule allows {found.allowed_depth:.1f}); {right}"
     )
     typer.echo(f"use them with --method dyvte:routers={out}")
-    typer.echo(f"or keep them at {part_path(Path('MODEL'), 'dyvte')}, in the model's folder, where dyvte finds them")
+    typer.echo(f"or save them as {part_path(Path('MODEL'), 'dyvte')}, in the model's folder, where dyvte finds them")
 
 
 def _check(condition: Callable[[Any], None], value: Any) -> None:
-    """Refuse before anything is measured what would be refused when all is."""
+    """Run a check of the training before the measurements."""
     try:
         condition(value)
     except ValueError as error:
@@ -152,11 +153,11 @@ def _rule(rule: str, threshold: float | None) -> Callable[[dict[str, torch.Tenso
 
     if rule == "code":
         if threshold is not None:
-            raise WrongUsageError("the rule of the code has no threshold: leave --threshold out, or take --rule paper")
+            raise WrongUsageError("--rule code has no threshold: leave out --threshold, or use --rule paper")
         return lambda measured: exits_by_code(agreement(measured))
     if rule == "paper":
         if threshold is None:
-            raise WrongUsageError("the rule of the paper needs a --threshold, in nats per token: 0.05, say")
+            raise WrongUsageError("--rule paper needs a --threshold in nats per token, such as 0.05")
         return lambda measured: exits_by_paper(agreement(measured), threshold)
     raise WrongUsageError(f"--rule {rule}: choose code or paper")
 

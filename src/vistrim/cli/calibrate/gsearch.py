@@ -1,4 +1,4 @@
-"""``vistrim calibrate gsearch``: for each layer the smallest share of the visual tokens that loses nothing."""
+"""``vistrim calibrate gsearch``: the smallest share of visual tokens for each layer that retains performance."""
 
 from typing import Annotated
 
@@ -11,10 +11,11 @@ def gsearch(
     out: options.Out,
     model: options.Model = "reference",
     error: Annotated[
-        float, typer.Option(min=0, max=0.99, help="Share of the untouched model's performance that may be lost in all.")
+        float,
+        typer.Option(min=0, max=0.99, help="Share of the untouched model's performance that may be lost in total."),
     ] = 0.005,
     group: Annotated[
-        int, typer.Option(min=1, help="Neighbouring layers with the same rate: the search takes so many times less.")
+        int, typer.Option(min=1, help="Adjacent layers with the same rate, which shortens the search by this factor.")
     ] = 2,
     data: options.Data = None,
     tasks: options.Tasks = None,
@@ -30,13 +31,13 @@ def gsearch(
     force: options.Force = False,
     as_json: options.Json = False,
 ) -> None:
-    """Search for each layer the smallest share of the visual tokens that loses (next to) nothing.
+    """Search the smallest share of visual tokens for each layer that retains the model's performance.
 
-    From the first layer to the last, by bisection; a search that was stopped goes on when the command is repeated.
+    From the first layer to the last, by bisection. Repeat the command to resume an interrupted search.
 
     Example: vistrim calibrate gsearch --model llava-hf/llava-1.5-7b-hf --data mine.jsonl --out schedule.json
     """
-    # torch and transformers take seconds to import: not for --help.
+    # Imported late: torch and transformers take seconds, and --help needs neither.
     from vistrim.cli.calibrate.rates_search import RatesSearch
     from vistrim.cli.calibrate.search import Calibration
 

@@ -1,4 +1,4 @@
-"""Options that the searches have in common."""
+"""Options that the commands share."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,35 +12,35 @@ Model = Annotated[
 ]
 Out = Annotated[
     Path,
-    typer.Option("--out", help="Schedule file to write; an interrupted search goes on.", metavar="FILE.json"),
+    typer.Option("--out", help="Schedule file to write; an interrupted search resumes.", metavar="FILE.json"),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace --out if it holds something else.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace --out if it exists.")]
 Tasks = Annotated[str | None, typer.Option("--tasks", help=f"{TASKS_HELP}  [default: short,description]")]
 Limit = Annotated[
     int | None, typer.Option("--limit", min=1, help="Questions per task (25 by default), or lines of --data (all).")
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Which questions, and what the search tries.")]
-Split = Annotated[str, typer.Option("--split", help="Of the tasks: validation or train.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the choice of questions and of the search.")]
+Split = Annotated[str, typer.Option("--split", help="Split of the tasks: validation or train.")]
 Objective = Annotated[
     str,
     typer.Option(
         "--objective",
-        help="accuracy: mean score of the answers; agreement: share of the untouched model's answers, word for word, "
-        "which needs no right answers.",
+        help="accuracy: mean score of the answers; agreement: share of answers that equal the untouched model's, word "
+        "for word, which needs no correct answers.",
     ),
 ]
 Rows = Annotated[
     str,
-    typer.Option("--rows", help="Whose attention ranks: last (prompt token), or prompt (all text behind the image)."),
+    typer.Option("--rows", help="Rows whose attention ranks: last (prompt token) or prompt (text after the image)."),
 ]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Questions answered at once.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Questions per batch.")]
 MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer, in tokens.")]
 Dtype = Annotated[
     str,
     typer.Option("--dtype", help="auto (the checkpoint's own), float32, bfloat16 or float16.", metavar="NAME"),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...", metavar="NAME")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, nothing else.")]
+Json = Annotated[bool, typer.Option("--json", help="Print only one JSON object.")]
 
 __all__ = [
     "BatchSize",

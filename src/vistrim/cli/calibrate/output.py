@@ -1,4 +1,4 @@
-"""The file that a calibration writes: looked at before any work; schedules are shown at the end."""
+"""The output file of a calibration: checked before any work; schedules are printed at the end."""
 
 import json
 import os
@@ -19,23 +19,23 @@ PIPE_WIDTH = 140
 
 
 def finished(out: Path, method: str, settings: Mapping[str, Any], force: bool) -> Schedule | None:
-    """Return the schedule that is there, if it is the one that was asked for.
+    """Return the existing schedule if it is the requested one. Otherwise, the search has to run.
 
     Parameters
     ----------
     out : Path
         The schedule file.
     method : str
-        The method that it is to be for.
+        Requested method.
     settings : mapping
-        What it is to be made with.
+        Requested settings.
     force : bool
-        Whether whatever is there may be replaced.
+        Whether an existing file may be replaced.
 
     Raises
     ------
     WrongUsageError
-        If the file cannot be written, or something else is there.
+        If the file cannot be written, or exists with other content.
     """
     _check_writable(out)
     if not out.exists() or force:
@@ -53,23 +53,23 @@ def finished(out: Path, method: str, settings: Mapping[str, Any], force: bool) -
 
 
 def check_new_file(out: Path, force: bool) -> None:
-    """Refuse a file that cannot be written, or, without ``force``, that is there.
+    """Refuse a file that cannot be written, or that exists without ``force``.
 
     Raises
     ------
     WrongUsageError
-        With the way out.
+        If so; the message names the fix.
     """
     _check_writable(out)
     if out.exists() and not force:
-        raise WrongUsageError(f"{out} is there already: give another --out, or --force to replace it")
+        raise WrongUsageError(f"{out} already exists: give another --out, or --force to replace it")
 
 
 def _check_writable(out: Path) -> None:
     if not out.parent.is_dir():
         raise WrongUsageError(f"there is no directory '{out.parent}' for {out.name}: create it first")
     if out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK):
-        raise WrongUsageError(f"'{out}' cannot be written: choose another file")
+        raise WrongUsageError(f"'{out}' is not writable: choose another file")
 
 
 def show(schedule: Schedule, out: Path, as_json: bool) -> None:
@@ -77,7 +77,7 @@ def show(schedule: Schedule, out: Path, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(schedule.content()))
         return
-    # A pipe has no width of its own.
+    # A pipe has no width.
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
     table = Table("layers", "visual tokens kept")
     for first, last, rate in steps(schedule.rates):

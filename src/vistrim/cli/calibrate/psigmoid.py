@@ -1,4 +1,4 @@
-"""``vistrim calibrate psigmoid``: shares that fall with depth like the sigmoid that answers best within a budget."""
+"""``vistrim calibrate psigmoid``: keep rates by the sigmoid over depth that performs best within a budget."""
 
 import importlib.util
 from typing import Annotated
@@ -19,9 +19,11 @@ def psigmoid(
     ] = None,
     flops: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Instead: share of the decoder's prefill FLOPs, for prompts of mean length."),
+        typer.Option(
+            min=0, max=1, help="Instead of --budget: share of the decoder's FLOPs in prefill, at mean length."
+        ),
     ] = None,
-    trials: Annotated[int, typer.Option(min=1, help="Values of kappa to try; more only add to earlier ones.")] = 20,
+    trials: Annotated[int, typer.Option(min=1, help="Values of kappa to try; more extend an earlier search.")] = 20,
     data: options.Data = None,
     tasks: options.Tasks = None,
     limit: options.Limit = None,
@@ -36,17 +38,17 @@ def psigmoid(
     force: options.Force = False,
     as_json: options.Json = False,
 ) -> None:
-    """Search how steeply the shares of visual tokens are to fall with depth, within a budget.
+    """Search the steepness kappa with which keep rates of visual tokens fall with depth, within a budget.
 
-    By Bayesian optimisation; a search that was stopped goes on when the command is repeated.
+    By Bayesian optimization. Repeat the command to resume an interrupted search.
 
     Example: vistrim calibrate psigmoid --budget 0.33 --out schedule.json
     """
     if (budget is None) == (flops is None):
-        raise WrongUsageError("give either --budget, a share of the visual tokens, or --flops: --budget 0.33, say")
+        raise WrongUsageError("give either --budget, a share of the visual tokens, or --flops, such as --budget 0.33")
     if importlib.util.find_spec("optuna") is None:
         raise MissingPackageError(MISSING)
-    # torch and transformers take seconds to import: not for --help.
+    # Imported late: torch and transformers take seconds, and --help needs neither.
     from vistrim.cli.calibrate.search import Calibration
     from vistrim.cli.calibrate.steepness_search import SteepnessSearch
 

@@ -1,4 +1,4 @@
-"""Calibration questions: never those that figures are made of."""
+"""Calibration questions, never from the split that figures are reported on."""
 
 from pathlib import Path
 
@@ -27,13 +27,13 @@ def calibration_items(
     Raises
     ------
     WrongUsageError
-        If there are none, or they do not allow the objective.
+        If there are none, or they do not support the objective.
     InputError
-        If the file of questions is wrong; names the line.
+        If the file of questions is invalid; the message names the line.
     """
     if split not in SPLITS:
         raise WrongUsageError(
-            f"--split {split}: choose {' or '.join(SPLITS)}; test questions are for figures, not for choosing"
+            f"--split {split}: choose {' or '.join(SPLITS)}; test questions are reserved for evaluation"
         )
     found = read_items(
         model,

@@ -1,4 +1,4 @@
-"""The search of ``vistrim calibrate gsearch``, with the shape of the command's other searches."""
+"""The search of ``vistrim calibrate gsearch``, with the interface that all searches share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,17 +21,17 @@ class RatesSearch(Search):
     group: int
 
     def total(self, shape: DecoderShape) -> int:
-        """Of all bisections."""
+        """Largest number of evaluations of all bisections."""
         return most_evaluations(shape.layers, self.group)
 
     def run(self, evaluations: Evaluations, shape: DecoderShape, advance: Callable[[str], None]) -> Found:
-        """Layer by layer."""
+        """Search layer by layer."""
 
-        def tell(best: RateSearch) -> None:
+        def show(best: RateSearch) -> None:
             advance(f"{100 * best.performance:.1f} % with {100 * mean(best.rates):.1f} % of the tokens")
 
         full = evaluations.untouched.performance
         if full == 0:
-            raise WrongUsageError("the untouched model's performance is 0: nothing can be lost, so ask other questions")
-        found = search_rates(evaluations, shape.layers, full, self.error, self.group, advance=tell)
+            raise WrongUsageError("the untouched model's performance is 0: use questions that it can answer")
+        found = search_rates(evaluations, shape.layers, full, self.error, self.group, advance=show)
         return Found(found.rates, found.performance)

@@ -1,4 +1,4 @@
-"""What the searches for keep rates have in common: checks, progress, and the schedule file."""
+"""The common part of the searches for keep rates: checks, progress, and the schedule file."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -35,11 +35,11 @@ class Found:
     Attributes
     ----------
     rates : tuple of float
-        One for each layer.
+        Keep rate of each layer.
     performance : float
-        With these rates.
+        Performance with these rates.
     notes : mapping
-        What else the schedule file is to say.
+        Further entries of the schedule file.
     """
 
     rates: tuple[float, ...]
@@ -49,13 +49,13 @@ class Found:
 
 @dataclass(frozen=True)
 class Search(ABC):
-    """One way to search keep rates; its fields are its settings."""
+    """A search for keep rates; its fields are its settings."""
 
     method: ClassVar[str]
 
     @abstractmethod
     def total(self, shape: DecoderShape) -> int:
-        """Evaluations that it takes at most.
+        """Largest number of evaluations.
 
         Raises
         ------
@@ -65,7 +65,7 @@ class Search(ABC):
 
     @abstractmethod
     def run(self, evaluations: Evaluations, shape: DecoderShape, advance: Callable[[str], None]) -> Found:
-        """Search; after each evaluation ``advance`` is told the best so far."""
+        """Search; ``advance`` is called after each evaluation with a text on the best result so far."""
 
 
 @dataclass(frozen=True)
@@ -89,17 +89,17 @@ class Calibration:
     as_json: bool
 
     def run(self, search: Search) -> None:
-        """Search and write the schedule, unless it is there already.
+        """Search and write the schedule, unless it already exists.
 
         Raises
         ------
         WrongUsageError
-            If the options do not fit each other, the model or the file that is there.
+            If the options do not fit each other, the model or the existing file.
         LoadError, UnsupportedModelError, ResumeError, PromptError
             If the model cannot be loaded or trimmed, earlier evaluations belong to other settings, or a question does
             not fit into the model's context.
         """
-        # Everything cheap is checked before the model is loaded.
+        # Cheap checks come before the model is loaded.
         try:
             check_rows(self.rows)
         except ValueError as error:
@@ -111,17 +111,17 @@ class Calibration:
             schedule = self._made(search, settings)
             schedule.write(self.out)
         else:
-            typer.echo(f"{self.out} is what this command makes: nothing to do (--force makes it again)", err=True)
+            typer.echo(f"{self.out} already has the result of this command: use --force to repeat the search", err=True)
         show(schedule, self.out, self.as_json)
 
     @cached_property
     def questions(self) -> list[Item]:
-        """What is asked."""
+        """The calibration questions."""
         return calibration_items(self.model, self.data, self.tasks, self.split, self.limit, self.seed, self.objective)
 
     @property
     def _asked(self) -> dict[str, Any]:
-        """What an evaluation depends on, beside model and keep rates."""
+        """Settings of an evaluation, beside model and keep rates."""
         return {
             "questions": digest(self.questions),
             "objective": self.objective,
@@ -130,7 +130,7 @@ class Calibration:
         }
 
     def _settings(self, search: Search) -> dict[str, Any]:
-        """What the schedule depends on."""
+        """Settings of the schedule."""
         source = {
             "model": self.model,
             "dtype": self.dtype,

@@ -1,4 +1,4 @@
-"""The search of ``vistrim calibrate psigmoid``, with the shape of the command's other searches."""
+"""The search of ``vistrim calibrate psigmoid``, with the interface that all searches share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,23 +24,23 @@ class SteepnessSearch(Search):
     seed: int
 
     def total(self, shape: DecoderShape) -> int:
-        """All trials."""
+        """Number of trials."""
         if self.budget is not None:
-            # Refuses a budget that such a decoder cannot keep.
+            # Raises for a budget that this decoder cannot meet.
             sigmoid_rates(1.0, self.budget, shape.layers)
         return self.trials
 
     def run(self, evaluations: Evaluations, shape: DecoderShape, advance: Callable[[str], None]) -> Found:
-        """By Bayesian optimisation."""
+        """Search by Bayesian optimization."""
         untouched = evaluations.untouched
 
         def rates(kappa: float) -> tuple[float, ...]:
             return sigmoid_rates(kappa, self._budget(kappa, shape, untouched), shape.layers)
 
-        def tell(best: KappaSearch) -> None:
+        def show(best: KappaSearch) -> None:
             advance(f"{100 * best.performance:.1f} % with kappa {best.kappa:.3g}")
 
-        found = search_kappa(lambda kappa: evaluations(rates(kappa)), shape.layers, self.trials, self.seed, tell)
+        found = search_kappa(lambda kappa: evaluations(rates(kappa)), shape.layers, self.trials, self.seed, show)
         notes = {"kappa": found.kappa, "budget": self._budget(found.kappa, shape, untouched)}
         return Found(rates(found.kappa), found.performance, notes)
 

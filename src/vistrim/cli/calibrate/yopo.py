@@ -1,4 +1,4 @@
-"""``vistrim calibrate yopo``: which attention heads of a model have to see images."""
+"""``vistrim calibrate yopo``: the attention heads of a model that have to attend to images."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def yopo(
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option(help="Instead: attention to the image over attention to text, above which a head is active."),
+        typer.Option(help="Instead of --keep: ratio of attention to images and to text above which a head is active."),
     ] = None,
     data: options.Data = None,
     tasks: options.Tasks = None,
@@ -46,21 +46,21 @@ def yopo(
     force: options.Force = False,
     as_json: options.Json = False,
 ) -> None:
-    """Measure how much each attention head looks at images, and write the mask of those that stay active.
+    """Measure the attention of each head to images, and write the mask of the heads that stay active.
 
-    Takes one forward pass for each question, and no right answers.
+    Needs one forward pass per question, and no correct answers.
 
     Example: vistrim calibrate yopo --keep 0.5 --out heads.safetensors
     """
-    # torch and transformers take seconds to import: not for --help.
+    # Imported late: torch and transformers take seconds, and --help needs neither.
     from vistrim.calibration.yopo_heads import calibrate_heads
     from vistrim.cli.calibrate.output import check_new_file
     from vistrim.cli.calibrate.questions import calibration_items
     from vistrim.cli.models import check_loading, load_model
 
-    # Everything cheap is checked before the model is loaded.
+    # Cheap checks come before the model is loaded.
     if keep is not None and threshold is not None:
-        raise WrongUsageError("--keep and --threshold are two ways to say the same: leave one out")
+        raise WrongUsageError("--keep and --threshold exclude each other: leave one out")
     check_loading(dtype, device)
     check_new_file(out, force)
     asked = calibration_items(model, data, tasks, split, limit, seed, "agreement", default_limit=DEFAULT_LIMIT)
@@ -106,4 +106,4 @@ def _print(found: HeadCalibration, out: Path) -> None:
     for layer, flags in enumerate(found.active.tolist()):
         typer.echo(f"layer {layer:>2}  {''.join('#' if flag else '.' for flag in flags)}  {sum(flags)} of {len(flags)}")
     typer.echo(f"use it with --method yopo:heads={out}")
-    typer.echo(f"or keep it at {part_path(Path('MODEL'), 'yopo')}, in the model's folder, for yopo:heads=auto")
+    typer.echo(f"or save it as {part_path(Path('MODEL'), 'yopo')}, in the model's folder, for yopo:heads=auto")

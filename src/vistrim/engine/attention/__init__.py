@@ -1,1 +1,1 @@
-"""Reading queries and keys at the attention interface, and the kernels behind it."""
+"""Interception of the attention interface, and the kernels behind it."""

@@ -41,7 +41,7 @@ def looks_back(attention: Any) -> bool:
 
 
 def check_readable(decoder: Any) -> None:
-    """Refuse a model, such as a guide, whose FlashAttention is not determined by its masks.
+    """Refuse a model, such as a guide model, whose FlashAttention is not determined by its masks.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def check_readable(decoder: Any) -> None:
     causal = all(looks_back(layer.self_attn) for layer in decoder.layers)
     if is_flash(decoder.config._attn_implementation) and (any(sliding_windows(decoder.config)) or not causal):
         raise UnsupportedGenerationError(
-            "vistrim cannot read the attention of a model (a guide, for example) with FlashAttention and a sliding "
+            "vistrim cannot read the attention of a model (such as a guide model) with FlashAttention and a sliding "
             "window or bidirectional image attention: call its set_attn_implementation('sdpa')"
         )
 
@@ -99,7 +99,7 @@ def refuse_packed_images(config: Any, call: dict[str, Any]) -> None:
         refuse_packed(None, call)
 
 
-def refuse_packed_pictures(kernel: str, arguments: dict[str, Any]) -> None:
+def refuse_packed_tower(kernel: str, arguments: dict[str, Any]) -> None:
     """Refuse to read the attention of images packed into one sequence, whose borders only FlashAttention knows.
 
     Parameters

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from vistrim.core.scores import Softmax
-from vistrim.engine.attention.flash import kernel_for, looks_back, refuse_packed_pictures
+from vistrim.engine.attention.flash import kernel_for, looks_back, refuse_packed_tower
 from vistrim.engine.hooks import NotCopied
 
 _NAME = "vistrim"
@@ -26,7 +26,7 @@ AttentionReader = Callable[[Tensor, Tensor, Tensor | None, Softmax], None]
 mask and the softmax parameters of the layer."""
 
 ValueReader = Callable[[Tensor, Tensor, Tensor, Tensor | None, Softmax], None]
-"""As `AttentionReader`, with the values ``[batch, kv_heads, columns, head_dim]`` behind the key."""
+"""As `AttentionReader`, with the values ``[batch, kv_heads, columns, head_dim]`` after the key."""
 
 Kernel = Callable[[Tensor, Tensor, Tensor, Tensor | None, float, float], Tensor]
 """Receives query, key, value ``[batch, kv_heads, columns, head_dim]``, mask, scaling and dropout; returns the output
@@ -49,7 +49,7 @@ class Interception:
         Whether positions are not passed to the kernel. FlashAttention would interpret the gaps of removed tokens as
         borders of packed sequences.
     read_values : ValueReader or None
-        Who wants to read values, too.
+        Called after the attention, with the values.
     """
 
     read: AttentionReader | None = None
@@ -131,7 +131,7 @@ def _intercepted_attention(
     else:
         output = _own_kernel(module, query, key, value, attention_mask, softmax, kwargs)
     if found.read is not None or found.read_values is not None:
-        refuse_packed_pictures(config.vistrim_real._attn_implementation, kwargs)
+        refuse_packed_tower(config.vistrim_real._attn_implementation, kwargs)
     if found.read is not None:
         found.read(query.detach(), key.detach(), shown, softmax)
     if found.read_values is not None:

@@ -117,12 +117,12 @@ class Trimmable:
 
     @property
     def full_length(self) -> int:
-        """Columns that the layer would hold had nothing been removed."""
+        """Number of columns that the layer would hold if nothing had been removed."""
         return self.logical
 
     @property
     def visual_entries(self) -> tuple[int, int]:
-        """Visual tokens of all samples together: those stored, and those that would be had nothing been removed."""
+        """Number of visual tokens of all samples that are stored, and that would be if nothing had been removed."""
         if self.seen_visual is None:
             return 0, 0
         since = self.logical - self.full_length
@@ -130,7 +130,7 @@ class Trimmable:
         return sum(self.tokens.n_visual) if self.tokens is not None else full, full
 
     def note_visual(self, slots: tuple[tuple[int, ...], ...]) -> None:
-        """Take over the slots of a prompt's visual tokens, per sample."""
+        """Add the slots of the visual tokens of a prompt, per sample."""
         before = self.seen_visual or ((),) * len(slots)
         self.seen_visual = tuple(old + new for old, new in zip(before, slots, strict=True))
 

@@ -108,10 +108,12 @@ class Guide:
             If it is being trimmed, or in training mode.
         """
         if self.model.training:
-            raise UnsupportedModelError("the guide is in training mode, with dropout: call its eval() first")
+            raise UnsupportedModelError("the guide model is in training mode, with dropout: call its eval() first")
         with self._lock:
             if interception.is_installed(self.spec.attentions[0]):
-                raise UnsupportedModelError("the guide is being trimmed itself: leave that context (or detach) first")
+                raise UnsupportedModelError(
+                    "the guide model is being trimmed itself: leave that context (or detach) first"
+                )
 
     @torch.no_grad()
     def answer(self, call: GenerateCall) -> GuideAnswer:
@@ -125,7 +127,7 @@ class Guide:
             If it is being trimmed, or in training mode.
         """
         if self.model.training:
-            raise UnsupportedModelError("the guide is in training mode, with dropout: call its eval() first")
+            raise UnsupportedModelError("the guide model is in training mode, with dropout: call its eval() first")
         with self._lock:
             self.check_free()
             devices = devices_of(self.spec, self.spec.device)
@@ -145,7 +147,7 @@ class Guide:
             lengths=tuple(collector.lengths.tolist()),
             received=collector.received,
             exit_scores=() if scores is None else tuple(scores.tolist()),
-            images=tuple(map(len, self._pictures(collector))),
+            images=tuple(map(len, self._images(collector))),
             prompt_tokens=collector.prompt.tokens.n_valid,
             visual_tokens=collector.prompt.tokens.n_visual,
             pad=settings["pad_token_id"],
@@ -170,21 +172,21 @@ class Guide:
         logits = output.logits[:longest] if output.logits else None
         return collector, output.sequences[:, ids.shape[1] :][:, :longest], logits
 
-    def _pictures(self, collector: AttentionCollector) -> tuple[tuple[Picture, ...], ...]:
+    def _images(self, collector: AttentionCollector) -> tuple[tuple[Picture, ...], ...]:
         prompt = collector.prompt
         if not prompt.inputs.placeholders:
             return ((),) * len(prompt.tokens.n_visual)
-        return prompt.pictures.of_sample
+        return prompt.images.of_sample
 
     def _flops(self, collector: AttentionCollector, best: KeepBest | None) -> tuple[int, ...]:
         """Count the FLOPs per sample. The last token of an answer is never an input."""
         tokens, shape = collector.prompt.tokens, self.spec.decoder_shape
         steps = [length - 1 for length in collector.lengths.tolist()]
         flops = []
-        for whole, visual, pictures, read in zip(
-            tokens.n_valid, tokens.n_visual, self._pictures(collector), steps, strict=True
+        for whole, visual, images, read in zip(
+            tokens.n_valid, tokens.n_visual, self._images(collector), steps, strict=True
         ):
-            spent = vision_flops(self.spec.images.cost, pictures) or 0 if self.spec.images.cost else 0
+            spent = vision_flops(self.spec.images.cost, images) or 0 if self.spec.images.cost else 0
             spent += prefill_flops(shape, [whole] * shape.layers) + decode_flops(shape, whole, read)
             if best is not None:
                 left = whole - visual + best.kept(visual)
@@ -208,6 +210,7 @@ def _check_alignment(guide: ModelSpec, model: ModelSpec) -> None:
     for words, figure in aligned.items():
         if figure(guide) != figure(model):
             raise ValueError(
-                f"the guide has {words.format(figure(guide))}, the model {figure(model)}, so their visual tokens do "
-                "not correspond one to one: use a smaller model of the same family, trained with the same processor"
+                f"the guide model has {words.format(figure(guide))}, the large model {figure(model)}, so their visual "
+                "tokens do not correspond one to one: use a smaller model of the same family, trained with the same "
+                "processor"
             )

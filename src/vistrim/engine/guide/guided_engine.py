@@ -162,6 +162,6 @@ def _check_exits(call: GenerateCall) -> None:
             for name in ("logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn")
         },
     }
-    for case, (asked, way_out) in cases.items():
+    for case, (asked, fix) in cases.items():
         if asked:
-            refuse(f"{case} with early exit by a guide model", f"{way_out}, or set no exit_threshold")
+            refuse(f"{case} with early exit by a guide model", f"{fix}, or set no exit_threshold")

@@ -1,1 +1,1 @@
-"""What a prompt holds: images, what the vision tower made of them, the question, the rows that rank."""
+"""Inputs of a prompt: images, values of the vision tower, the question and the ranking rows."""

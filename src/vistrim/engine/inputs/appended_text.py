@@ -1,4 +1,4 @@
-"""Text behind the prompts of a batch: every tensor with a value for each token goes on, as it does in ``generate``."""
+"""Text after the prompts of a batch: all per-token tensors are extended, as in ``generate``."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,24 +11,24 @@ from transformers.utils import ModelOutput
 def with_text_behind(model: Any, inputs: Mapping[str, Any], ids: Tensor, valid: Tensor) -> dict[str, Any]:
     """Append text to prompts.
 
-    The model itself says what its token types are for tokens behind the prompt: ``generate`` asks it the same.
-    What it does not know goes on with the last token's value, which is text too.
+    As in ``generate``, the model itself extends its token types. Other per-token tensors repeat the value of the last
+    token, which is text, too.
 
     Parameters
     ----------
     model : PreTrainedModel
-        The whole model.
+        The multimodal model.
     inputs : mapping
-        What a processor makes of prompts padded on the left.
+        Output of the processor for prompts padded on the left.
     ids : Tensor
-        ``[batch, new tokens]`` long.
+        ``[batch, new tokens]`` long: the text.
     valid : Tensor
-        ``[batch, new tokens]`` bool: False for padding.
+        ``[batch, new tokens]`` bool, False for padding.
 
     Returns
     -------
     dict of str to Any
-        The inputs of ``[batch, tokens + new tokens]``.
+        The inputs for ``[batch, tokens + new tokens]``.
     """
     shape, new = inputs["input_ids"].shape, ids.shape[1]
     found = dict(inputs)

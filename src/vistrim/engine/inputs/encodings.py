@@ -1,4 +1,4 @@
-"""What the images of a prompt became when they were encoded: noted until the decoder begins."""
+"""Layout of the encoded images of a prompt, recorded until the decoder runs."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from vistrim.engine.inputs.tower import TowerRecord
 
 @dataclass
 class Encodings:
-    """The images and videos that one generation (or bare forward pass) has encoded.
+    """The images and videos encoded in one generation or bare forward pass.
 
     Attributes
     ----------
     shapes : dict
-        For each modality, how the visual tokens of its images lie.
+        Layout of the visual tokens of the images, for each modality.
     vision : TowerRecord or None
-        What the vision tower computed, if the method asks for it.
+        Record of the vision tower, if the method reads it.
     encoding : bool
-        Whether an encoder is at work: that of videos may call that of images.
+        Whether an encoder is running. The encoder of videos may call that of images.
     awaited : list of str
-        Modalities that the encoder of images is still to encode, in order, where it does not encode images alone.
+        Modalities that the encoder of images will still encode, in order, if it also encodes videos.
     shrinking : Shrinking or None
-        How images are shrunk before, if the method has that done.
+        Downsampling of images before the vision tower, if the method requires it.
     """
 
     shapes: dict[str, list[ImageShape]] = field(default_factory=dict)
@@ -43,17 +43,17 @@ class Encodings:
     shrinking: Shrinking | None = None
 
     @property
-    def pictures(self) -> tuple[Picture, ...]:
-        """All pictures that were encoded."""
+    def images(self) -> tuple[Picture, ...]:
+        """All encoded images, tiles and frames."""
         return tuple(picture for images in self.shapes.values() for image in images for picture in image.pictures)
 
 
 FindEncodings = Callable[[], Encodings | None]
-"""Returns where the thread that asks takes its notes, if it takes any."""
+"""Returns the record of the calling thread, if it has one."""
 
 
 def watch_encoder(spec: ModelSpec, find: FindEncodings, hooks: Hooks) -> None:
-    """Have it noted how the visual tokens of whatever the model encodes lie."""
+    """Record the layout of the visual tokens of all images and videos that the model encodes."""
     for modality in spec.visual_token_ids:
         name = f"get_{modality}_features"
         if hasattr(spec.base, name):
@@ -61,7 +61,7 @@ def watch_encoder(spec: ModelSpec, find: FindEncodings, hooks: Hooks) -> None:
 
 
 def awaited(spec: ModelSpec, call: Mapping[str, Any]) -> list[str]:
-    """What the encoder of images will be given in a forward pass, if it has to encode videos too (Perception LM)."""
+    """List the inputs of the encoder of images in a forward pass, if it also encodes videos (Perception LM)."""
     if "video" not in spec.visual_token_ids or hasattr(spec.base, "get_video_features"):
         return []
     given = {"image": "pixel_values", "video": "pixel_values_videos"}
@@ -69,9 +69,9 @@ def awaited(spec: ModelSpec, call: Mapping[str, Any]) -> list[str]:
 
 
 def encode_first(spec: ModelSpec, call: dict[str, Any]) -> None:
-    """Encode images before the base model's forward pass begins, as ``generate`` does, if it is the decoder's too.
+    """Encode images before the forward pass of a base model that is also the decoder (Chameleon).
 
-    Otherwise they would be encoded when it is too late to ask what enters the decoder (Chameleon).
+    ``generate`` does the same. Otherwise they would be encoded too late for a cut before the decoder.
     """
     if spec.base is not spec.decoder:
         return
@@ -117,7 +117,7 @@ def _noting(spec: ModelSpec, modality: str, encode: Callable[..., Any], find: Fi
 
 
 def feature_lengths(output: Any) -> list[int]:
-    """Visual tokens of each entry of encoded features: a list ``[tokens, hidden]`` each, or one tensor."""
+    """Count the visual tokens of each entry of encoded features, a list of ``[tokens, hidden]`` or one tensor."""
     features = output.pooler_output if output.pooler_output is not None else output.last_hidden_state
     if isinstance(features, Tensor):
         return [features.shape[1]] * features.shape[0] if features.dim() == 3 else [features.shape[0]]
@@ -127,7 +127,7 @@ def feature_lengths(output: Any) -> list[int]:
 def given_shapes(
     spec: ModelSpec, encoded: Mapping[str, Any], arguments: Mapping[str, Any]
 ) -> dict[str, list[ImageShape]]:
-    """How features lie that were encoded elsewhere and given among the arguments of a call."""
+    """Find the layout of features that were encoded before and passed as arguments of a call."""
     known = {name: value for name, value in arguments.items() if value is not None}
     found = {}
     for modality, output in encoded.items():
@@ -138,9 +138,9 @@ def given_shapes(
 
 
 def merged_shapes(spec: ModelSpec, ids: Tensor, arguments: Mapping[str, Any]) -> dict[str, list[ImageShape]]:
-    """How features lie that are inside the embeddings already, which ``ids`` ``[samples, tokens]`` stand for.
+    """Find the layout of features that are part of the embeddings of ``ids`` ``[samples, tokens]``.
 
-    Where images have no fixed number of tokens, each run of placeholders is taken for one.
+    If images do not have a fixed number of tokens, each run of placeholders is treated as one image.
     """
     known = {name: value for name, value in arguments.items() if value is not None}
     found = {}
@@ -152,7 +152,7 @@ def merged_shapes(spec: ModelSpec, ids: Tensor, arguments: Mapping[str, Any]) ->
 
 
 def _images(places: Tensor, size: int | None) -> list[int]:
-    """Tokens of each image of a prompt, of which ``places`` ``[tokens]`` bool are visual."""
+    """Count the tokens of each image of a prompt with the visual tokens ``places`` ``[tokens]`` bool."""
     total = int(places.sum())
     if size and total % size == 0:
         return [size] * (total // size)
@@ -161,9 +161,9 @@ def _images(places: Tensor, size: int | None) -> list[int]:
 
 
 def _shapes(spec: ModelSpec, modality: str, known: Mapping[str, Any], lengths: list[int]) -> list[ImageShape]:
-    """How features lie, by arguments of the call as far as these are about them."""
+    """Find the layout of features from the arguments of a call, if these refer to them."""
     shapes = spec.images.shapes(modality, known, lengths)
-    # Sizes may be those of all turns, or of a prompt that beams repeat, and not of these features.
+    # The sizes may be those of all turns, or of a prompt repeated for beams, instead of these features.
     if sum(image.tokens for image in shapes) != sum(lengths):
         shapes = spec.images.shapes(modality, {}, lengths)
     return shapes

@@ -1,4 +1,4 @@
-"""Which picture each visual token of a prompt belongs to."""
+"""Assignment of the visual tokens of a prompt to images, tiles and frames."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from vistrim.errors import UnsupportedGenerationError
 
 
 @dataclass(frozen=True)
-class PromptPictures:
-    """The pictures of a batch of prompts.
+class PromptImages:
+    """The images, tiles and frames of a batch of prompts.
 
     Attributes
     ----------
     number : Tensor
-        ``[batch, tokens]`` long: for a placeholder the number of its picture in its sample, from 0; -1 for text.
+        ``[batch, tokens]`` long: for placeholders, index of the image, tile or frame in its sample. -1 for text.
     of_sample : tuple of tuple of Picture
-        The pictures of each sample: those of images, and behind them those of videos.
-    images : mapping of str to tuple
-        For each modality, the images (or videos) of each sample.
+        The images, tiles and frames of each sample: first those of images, then those of videos.
+    by_modality : mapping of str to tuple
+        The images or videos of each sample, for each modality.
     mixed : bool
-        Whether tokens of several pictures stand among each other.
+        Whether tokens of several tiles or frames are interleaved.
     whole : tuple of tuple of int
-        For each picture of each sample, the number of the image or video in its sample that it is of.
+        Index in its sample of the image or video that each image, tile or frame belongs to.
     """
 
     number: Tensor
     of_sample: tuple[tuple[Picture, ...], ...]
-    images: Mapping[str, tuple[tuple[ImageShape, ...], ...]]
+    by_modality: Mapping[str, tuple[tuple[ImageShape, ...], ...]]
     mixed: bool = False
     whole: tuple[tuple[int, ...], ...] = ()
 
     def count(self, visual: Tensor) -> tuple[tuple[int, ...], ...]:
-        """Tokens with True in ``visual`` ``[batch, tokens]`` for each picture (waits for the device once)."""
+        """Count the True values in ``visual`` ``[batch, tokens]`` for each image, tile or frame (synchronizes once)."""
         most = max(map(len, self.of_sample), default=0)
         samples = torch.arange(len(visual), device=visual.device)[:, None]
         numbers = (self.number.to(visual.device) + most * samples)[visual]
@@ -45,25 +45,25 @@ class PromptPictures:
         return tuple(tuple(row[: len(own)]) for row, own in zip(counts, self.of_sample, strict=True))
 
 
-def find_pictures(
+def find_images(
     placeholders: Mapping[str, Tensor], shapes: Mapping[str, Sequence[ImageShape]], device: torch.device
-) -> PromptPictures:
-    """Assign the placeholders of a batch to its images and videos, in order (waits for the device once).
+) -> PromptImages:
+    """Assign the placeholders of a batch to its images and videos, in order (synchronizes once).
 
     Parameters
     ----------
     placeholders : mapping of str to Tensor
-        For each modality ``[batch, tokens]`` bool.
+        Placeholders of each modality, ``[batch, tokens]`` bool.
     shapes : mapping of str to sequence of ImageShape
-        For each modality the images or videos of all samples. Beam search and several answers repeat each sample, but
-        encode its images once: then those of the different samples alone.
+        Images or videos of all samples, for each modality. If beam search or several answers repeat each sample, those
+        of the distinct samples.
     device : torch.device
-        Of the result.
+        Device of the result.
 
     Raises
     ------
     UnsupportedGenerationError
-        If the images do not fit the prompts.
+        If the images do not match the prompts.
     """
     found = {modality: places.to(device) for modality, places in placeholders.items()}
     counts = torch.stack([places.sum(1) for places in found.values()]).tolist()
@@ -75,7 +75,7 @@ def find_pictures(
     mixed = False
     for (modality, places), wanted in zip(found.items(), counts, strict=True):
         images = shapes.get(modality, ())
-        dealt = _deal(images, wanted, modality)
+        dealt = _assign(images, wanted, modality)
         of_modality[modality] = tuple(map(tuple, dealt))
         pieces = []
         for sample, own in enumerate(dealt):
@@ -87,24 +87,24 @@ def find_pictures(
                 whole[sample] += (number_of_image,) * len(image.pictures)
         if pieces:
             number[places] = torch.cat(pieces).to(device)
-    return PromptPictures(number, tuple(of_sample), of_modality, mixed, tuple(whole))
+    return PromptImages(number, tuple(of_sample), of_modality, mixed, tuple(whole))
 
 
-def _deal(images: Sequence[ImageShape], wanted: Sequence[int], modality: str) -> list[list[ImageShape]]:
-    """Give each sample the next images until its placeholders are filled."""
+def _assign(images: Sequence[ImageShape], wanted: Sequence[int], modality: str) -> list[list[ImageShape]]:
+    """Assign the next images to each sample until its placeholders are filled."""
     total, given = sum(wanted), sum(image.tokens for image in images)
     if total == 0:
         return [[] for _ in wanted]
     copies, rest = divmod(total, given) if given else (0, 1)
     fits = rest == 0
-    # Idefics has an entry for each prompt, also for those without images.
+    # Idefics has an entry for every prompt, even without images.
     dealt, left = [], [image for image in images if image.tokens]
     for n in wanted[:: max(copies, 1)]:
         own: list[ImageShape] = []
         while left and n > 0:
             image = left.pop(0)
             if image.tokens > n and image.pictures == (Picture(image.tokens),):
-                # One tensor of all features, of which nothing else is known (Fuyu): each prompt has its part of it.
+                # One tensor with the features of all prompts (Fuyu) is split among them.
                 left.insert(0, ImageShape((Picture(image.tokens - n),)))
                 image = ImageShape((Picture(n),))
             own.append(image)

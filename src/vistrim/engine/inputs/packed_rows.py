@@ -1,4 +1,4 @@
-"""Several samples in one row: how they are noticed, and what is refused."""
+"""Several samples packed into one row: detection and refusal."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from vistrim.errors import UnsupportedGenerationError
 
 
 def positions_restart(positions: Tensor | None, valid: Tensor | None) -> Tensor | None:
-    """Whether positions begin again inside a row, as they never do in one sequence.
+    """Whether positions restart within a row, which they never do within one sample.
 
     Parameters
     ----------
     positions : Tensor or None
         ``[batch or 1, tokens]`` or, with several axes (M-RoPE), ``[axes, batch or 1, tokens]`` long.
     valid : Tensor or None
-        ``[batch, past + tokens]`` bool: False for padding; None: there is none.
+        ``[batch, past + tokens]`` bool, False for padding. None: there is none.
 
     Returns
     -------
     Tensor or None
-        ``[]`` bool. None where there are no positions to tell.
+        ``[]`` bool. None: there are no positions.
 
     Notes
     -----
-    Rows and columns of M-RoPE go back inside every image, but then its time does not; so all axes have to go back.
+    The row and column of M-RoPE decrease within every image, but the time does not. So all axes have to decrease.
     """
     if positions is None or positions.dim() not in (2, 3):
         return None
@@ -38,14 +38,14 @@ def positions_restart(positions: Tensor | None, valid: Tensor | None) -> Tensor 
     return back.any()
 
 
-def mask_parts_rows(mask: Tensor | None) -> bool:
-    """Whether a mask without padding hides a token from the next one, as transformers does between packed samples.
+def mask_separates_rows(mask: Tensor | None) -> bool:
+    """Whether a mask hides a token from the next one, as transformers masks do between packed samples.
 
     Parameters
     ----------
     mask : Tensor or None
-        ``[batch or 1, 1, rows, columns]``, bool (True: visible) or additive; the last columns are the rows. A mask of
-        other dimensions tells nothing.
+        ``[batch or 1, 1, rows, columns]``, bool (True: visible) or additive, without padding. The last columns are the
+        rows. Masks of other shapes are ignored.
     """
     if mask is None or mask.dim() != 4:
         return False
@@ -55,15 +55,15 @@ def mask_parts_rows(mask: Tensor | None) -> bool:
 
 
 def refuse_in_packed_rows(method: str) -> None:
-    """Refuse a method that takes a row for one sample.
+    """Refuse a method that treats a row as one sample.
 
     Raises
     ------
     UnsupportedGenerationError
-        With the way out.
+        Always. The message names the fix.
     """
     raise UnsupportedGenerationError(
-        f"{method} takes each row for one sample, but several are packed into one (`position_ids` begin again): pass a "
-        "padded batch with an `attention_mask`, or use a method that goes by single images before the LLM, such as "
-        "vistrim.VisPruner()"
+        f"{method} treats each row as one sample, but several are packed into one (`position_ids` restart): pass a "
+        "padded batch with an `attention_mask`, or use a method that ranks each image by itself before the LLM, such "
+        "as vistrim.VisPruner()"
     )

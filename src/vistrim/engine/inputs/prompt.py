@@ -1,4 +1,4 @@
-"""Read the prompt where it is still visible: token ids and padding at the base model, and what the head was told."""
+"""The prompt, read from the arguments of the base model and of the head, because the decoder does not get it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from vistrim.architectures import ModelSpec
 from vistrim.core.layout import ImageShape, left_of
 from vistrim.engine.inputs.encodings import given_shapes, merged_shapes
-from vistrim.engine.inputs.images import PromptPictures, find_pictures
+from vistrim.engine.inputs.images import PromptImages, find_images
 from vistrim.engine.inputs.packed_rows import positions_restart
 from vistrim.engine.inputs.prompt_ends import Border, check_ends, find_ends
 from vistrim.engine.tokens.token_map import TokenMap
@@ -25,24 +25,24 @@ _PIXELS = ("pixel_values", "pixel_values_images", "pixel_values_videos")
 
 @dataclass(frozen=True)
 class PromptInputs:
-    """What the decoder is not told.
+    """Properties of a prompt that are not passed to the decoder.
 
     Attributes
     ----------
     placeholders : mapping of str to Tensor
-        For each modality ``[batch, tokens]`` bool: places of its features; empty if this forward pass brings none.
+        Places of the features of each modality, ``[batch, tokens]`` bool. Empty if the forward pass has none.
     shapes : mapping of str to list of ImageShape
-        For each modality, how its features lie, in prompt order over the batch; known once they are encoded.
+        Layout of the features of each modality, in prompt order over the batch. Known once they are encoded.
     padding_mask : Tensor or None
-        ``[batch, past + tokens]`` bool: False for padding; None if there is none.
+        ``[batch, past + tokens]`` bool, False for padding. None if there is none.
     border : Border
-        What tells where prompts end.
+        Information on the ends of the prompts.
     stays : mapping of str to Tensor
-        For each modality of which the model itself leaves features out, ``[features]`` bool: False for those.
+        ``[features]`` bool for each modality of which the model itself drops features, False for those.
     ids : Tensor or None
-        ``[batch, tokens]`` long, if there are any.
+        ``[batch, tokens]`` long: the token ids, if they are given.
     restarts : Tensor or None
-        ``[]`` bool: whether positions begin again inside a row; None: they were not given.
+        ``[]`` bool: whether positions restart within a row. None: they are not given.
     """
 
     placeholders: Mapping[str, Tensor]
@@ -55,48 +55,48 @@ class PromptInputs:
 
     @property
     def unseen(self) -> bool:
-        """Whether it cannot be told which tokens are visual, because there are only embeddings."""
+        """Whether visual tokens cannot be identified, because only embeddings are given."""
         return self.ids is None and not self.placeholders
 
     def with_shapes(self, encoded: Mapping[str, Sequence[ImageShape]]) -> PromptInputs:
-        """The same, once it is known how features that were encoded lie: only what has features has places for them.
+        """Add the layout of encoded features. Modalities without features lose their placeholders.
 
         Raises
         ------
         UnsupportedGenerationError
-            If images were given, and it is not known what became of them.
+            If images were given, but their encoding was not recorded.
         """
         shapes = {**self.shapes, **encoded}
         shapes |= {m: left_of(shapes[m], stays) for m, stays in self.stays.items() if m in shapes}
         places = {modality: found for modality, found in self.placeholders.items() if modality in shapes}
         if self.placeholders and not places:
             raise UnsupportedGenerationError(
-                "this model encodes its images in a way of its own (not by get_image_features), so that it is not "
-                "known which tokens are visual: encode them first and pass them as `mm_encoder_outputs`"
+                "this model does not encode its images with get_image_features, so vistrim cannot tell which tokens "
+                "are visual: encode them first and pass them as `mm_encoder_outputs`"
             )
         return replace(self, shapes=shapes, placeholders=places)
 
     @cached_property
     def visual(self) -> Tensor | None:
-        """``[batch, tokens]`` bool: places of all features; None if there are none."""
+        """Places of all features, ``[batch, tokens]`` bool. None if there are none."""
         return functools.reduce(torch.logical_or, self.placeholders.values()) if self.placeholders else None
 
 
 @dataclass(frozen=True)
 class ImageLayout:
-    """Where the images of a prompt are.
+    """Locations of the images of a prompt.
 
     Attributes
     ----------
     cell : Tensor
-        ``[batch, tokens]`` long: for a placeholder its number among those of its sample, and so, as images are equally
-        large, the cell of the image's grid.
+        ``[batch, tokens]`` long: index of a placeholder among those of its sample. As images have equal sizes, this is
+        also its cell in the grids of the images, one after the other.
     images : tuple of int
-        Images per sample.
+        Number of images, tiles and frames per sample.
     last : Tensor
-        ``[batch, 1]`` long: slot of the last visual token; where there is none, the slot before the prompt.
+        ``[batch, 1]`` long: slot of the last visual token. If there is none, the slot before the prompt.
     text_before : tuple of int
-        Text tokens per sample of this prompt before that one.
+        Number of text tokens of this prompt before that token, per sample.
     """
 
     cell: Tensor
@@ -112,21 +112,21 @@ class Prompt:
     Attributes
     ----------
     tokens : TokenMap
-        All of them. Visual are those that may be removed.
+        All tokens. Those that may be removed are marked as visual.
     ranking : Tensor
         ``[batch]`` long: slot of the last prompt token, whose attention ranks the visual tokens.
     ranking_from_end : int or None
-        How many rows from the end (1: the last) it is in every sample; None if that differs.
+        Row of this token, counted from the end (1: the last), if it is the same in every sample.
     crop_limit : int
-        Slot below which a cache cannot be cropped once tokens of this prompt were removed.
+        Slot below which a cache cannot be cropped after tokens of this prompt were removed.
     inputs : PromptInputs
-        Where this was read off.
+        Source of this data.
     told : bool
-        Whether the call tells where all prompts end, rather than that their last token was taken for the end.
+        Whether the call specifies the ends of all prompts. Otherwise the last token was used as the end.
     in_doubt : bool
-        Whether what it tells is one place for prompts that may be of several lengths.
+        Whether the call specifies one end for prompts that may have different lengths.
     packed : bool
-        Whether positions begin again inside a row, so that there are several samples in it.
+        Whether positions restart within a row, so that it contains several samples.
     """
 
     tokens: TokenMap
@@ -139,26 +139,26 @@ class Prompt:
     packed: bool
 
     @cached_property
-    def pictures(self) -> PromptPictures:
-        """Which picture each visual token belongs to (waits for the device once)."""
-        return find_pictures(self.inputs.placeholders, self.inputs.shapes, self.tokens.slots.device)
+    def images(self) -> PromptImages:
+        """Assignment of visual tokens to images, tiles and frames (synchronizes once)."""
+        return find_images(self.inputs.placeholders, self.inputs.shapes, self.tokens.slots.device)
 
     @cached_property
     def layout(self) -> ImageLayout:
-        """Where the pictures, which have to have one grid, are (waits for the device once)."""
+        """Locations of the images, which must have a common grid (synchronizes once)."""
         tokens, found = self.tokens, self.inputs.visual
         assert found is not None
         found = found.to(tokens.slots.device)
         last = torch.where(tokens.visual, tokens.slots, tokens.slots[:, :1] - 1).amax(1, keepdim=True)
         before = tokens.valid & ~tokens.visual & (tokens.slots < last)
-        images = tuple(map(len, self.pictures.of_sample))
+        images = tuple(map(len, self.images.of_sample))
         return ImageLayout(found.cumsum(1) - 1, images, last, tuple(before.sum(1).tolist()))
 
 
 def read_inputs(
     spec: ModelSpec, inputs: Mapping[str, Any], border: Border, ids_of_embeddings: Tensor | None = None
 ) -> PromptInputs:
-    """Read a prompt off the keyword arguments of the base model's forward pass.
+    """Read a prompt from the keyword arguments of the base model's forward pass.
 
     Parameters
     ----------
@@ -167,14 +167,14 @@ def read_inputs(
     inputs : mapping
         The arguments.
     border : Border
-        What tells where prompts end.
+        Information on the ends of the prompts.
     ids_of_embeddings : Tensor, optional
-        ``[samples, tokens]`` long: what embeddings among the arguments stand for. Beams repeat each sample.
+        ``[samples, tokens]`` long: token ids of the embeddings in the arguments. Beams repeat each sample.
 
     Raises
     ------
     UnsupportedGenerationError
-        If the attention mask is no padding mask.
+        If the attention mask is not a padding mask.
     """
     mask = inputs.get("attention_mask")
     if mask is not None and (not isinstance(mask, Tensor) or mask.dim() != 2):
@@ -208,7 +208,7 @@ def read_inputs(
 
 
 def has_images(inputs: Mapping[str, Any]) -> bool:
-    """Whether images or videos, or features of them, are among the arguments of a call."""
+    """Whether the arguments of a call contain images or videos, or their features."""
     return bool(inputs.get("mm_encoder_outputs")) or any(inputs.get(name) is not None for name in _PIXELS)
 
 
@@ -216,7 +216,7 @@ def _placeholders(spec: ModelSpec, inputs: Mapping[str, Any]) -> dict[str, Tenso
     ids: Tensor | None = inputs.get("input_ids")
     if ids is not None:
         return {modality: ids == token for modality, token in spec.visual_token_ids.items()}
-    # The same test that the model itself makes: placeholders are recognised by their embedding.
+    # As in the model itself, placeholders are recognized by their embedding.
     embeddings = inputs["inputs_embeds"]
     found = {}
     for modality, token in spec.visual_token_ids.items():
@@ -227,23 +227,23 @@ def _placeholders(spec: ModelSpec, inputs: Mapping[str, Any]) -> dict[str, Tenso
 def read_prompt(
     inputs: PromptInputs, batch: int, past: int, length: int, device: torch.device, ranking: Tensor | None = None
 ) -> Prompt:
-    """Sort the tokens of a prefill (waits for the device once).
+    """Classify the tokens of a prefill (synchronizes once).
 
     Parameters
     ----------
     inputs : PromptInputs
-        What was read at the base model.
+        Inputs read at the base model.
     batch, past, length : int
-        Samples, slots before this forward pass, and tokens in it.
+        Number of samples, of slots before this forward pass, and of tokens in it.
     device : torch.device
-        Where the decoder's inputs are.
+        Device of the decoder's inputs.
     ranking : Tensor, optional
-        ``[batch]`` long: slot of the last prompt token, where an earlier pass has found it.
+        ``[batch]`` long: slot of the last prompt token, if an earlier pass has found it.
 
     Notes
     -----
-    Text is never removed. Neither is a visual token that something depends on: the last token of the prompt, whose
-    attention ranks and whose logits are the answer, and one in front of a label.
+    Text is never removed, and neither are visual tokens whose output is needed: the last token of the prompt, which
+    ranks and whose logits start the answer, and tokens before a label.
     """
     text = TokenMap.text(batch, past, length, device)
     border, place = inputs.border, torch.arange(length, device=device)
@@ -264,9 +264,9 @@ def read_prompt(
     untold, in_doubt, is_packed = (bool(flag[0]) for flag in noted)
     check_ends(border.first, [length - n for n in from_end], visual_end, length)
     tokens = replace(text, valid=valid, visual=visual, n_visual=tuple(n_visual), n_invalid=tuple(n_invalid))
-    # The rows behind it are drafted text, which stays, so that this holds after every cut.
+    # The following rows are drafts, which are never removed, so this holds after every cut.
     common = from_end[0] if set(from_end) == {border.drafted + 1} else None
-    # Padding may be gone from some layers and not from others, so that columns cannot be counted back through it.
+    # Some layers may have lost padding and others not, so columns cannot be counted back through it.
     crop_limit = past + (length if any(n_invalid) else max(visual_end))
     return Prompt(
         tokens, found + past, common, crop_limit, inputs, told=not untold, in_doubt=in_doubt, packed=is_packed

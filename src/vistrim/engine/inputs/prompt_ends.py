@@ -1,4 +1,4 @@
-"""Where prompts end and answers begin in a forward pass, as far as its call tells."""
+"""Ends of the prompts in a forward pass, as specified by the call."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Border:
-    """What a call tells about the ends of its prompts.
+    """Information in a call on the ends of its prompts.
 
     Attributes
     ----------
     labels : Tensor or None
-        ``[batch, tokens]`` long, -100 where there is none.
+        ``[batch, tokens]`` long, -100 for tokens without a label.
     drafted : int
-        Tokens at the end that are no prompt, but drafted candidates for the answer.
+        Number of draft tokens of the answer after the prompt.
     kept : int or Tensor
-        The model's ``logits_to_keep``: so many tokens at the end, or ``[n]`` long places; 0: all. The first of them is
-        the last of the prompt, as its logits are those of the first answer token.
+        The model's ``logits_to_keep``: a number of tokens at the end (0: all), or places ``[n]`` long. The first of
+        them is the last prompt token, because its logits predict the first answer token.
     first : Tensor or None
-        ``[batch]`` or ``[1]`` long: places of the first answer tokens, where the caller has said them.
+        ``[batch]`` or ``[1]`` long: places of the first answer tokens, if given by the caller.
     prompts_only : bool
         Whether there are no answers, as in ``generate``.
     """
@@ -37,19 +37,19 @@ class Border:
 
     @staticmethod
     def of(call: Mapping[str, Any], first: Tensor | None) -> Border:
-        """Of a bare forward pass, given the arguments of the model and what `vistrim.Trim.answer_from` was told."""
+        """Create it for a bare forward pass from the model's arguments and those of `vistrim.Trim.answer_from`."""
         kept = call.get("logits_to_keep")
         kept = 0 if kept is None else kept
         return Border(labels=call.get("labels"), kept=kept, first=first, prompts_only=_is_one(kept))
 
     @staticmethod
     def in_generate(call: Mapping[str, Any], drafts: bool) -> Border:
-        """Of a forward pass of ``generate``, which asks for the logits of n drafts and of the token before them."""
+        """Create it for a forward pass of ``generate``, which requests logits of the drafts and the token before."""
         drafted = (call.get("logits_to_keep") or 1) - 1 if drafts else 0
         return Border(labels=call.get("labels"), drafted=drafted, prompts_only=True)
 
     def first_kept(self, length: int) -> Tensor | int | None:
-        """The first place of so many whose logits are asked for; None: that tells nothing."""
+        """Return the first place with logits in a pass of ``length`` tokens. None: it is not informative."""
         if isinstance(self.kept, Tensor):
             return (self.kept % length).amin() if self.kept.numel() else None
         return length - self.kept if 1 < self.kept <= length else None
@@ -62,11 +62,11 @@ class Ends:
     Attributes
     ----------
     places : Tensor
-        ``[batch]`` long: the last token of each prompt, counted in this forward pass.
+        ``[batch]`` long: index of the last token of each prompt in this forward pass.
     told : Tensor
-        ``[batch]`` bool: whether the call tells that, rather than that the last token was taken for it.
+        ``[batch]`` bool: whether the call specifies it. Otherwise it is the last token.
     in_doubt : Tensor
-        ``[]`` bool: whether one end was told for all, and prompts of several lengths may begin in one place.
+        ``[]`` bool: whether one end was given for all, although the prompts may have different lengths.
     """
 
     places: Tensor
@@ -80,16 +80,16 @@ def find_ends(border: Border, valid: Tensor, visual: Tensor, ids: Tensor | None)
     Parameters
     ----------
     border : Border
-        What the call tells. What the caller has said goes before labels, and those before ``logits_to_keep``.
+        Information in the call. The caller's places take precedence over labels, and labels over ``logits_to_keep``.
     valid, visual : Tensor
-        ``[batch, tokens]`` bool: no padding; visual tokens.
+        ``[batch, tokens]`` bool, True for tokens that are not padding, and for visual tokens.
     ids : Tensor or None
-        ``[batch, tokens]`` long, if there are any.
+        ``[batch, tokens]`` long: the token ids, if they are given.
 
     Raises
     ------
     ValueError
-        If the caller has named places for another number of samples, or in front of the second token.
+        If the caller gave places for a different number of samples.
     """
     batch, length = valid.shape
     place = torch.arange(length, device=valid.device)
@@ -104,11 +104,11 @@ def find_ends(border: Border, valid: Tensor, visual: Tensor, ids: Tensor | None)
         in_doubt = _several_lengths(kept, valid, ids)
     if border.labels is not None:
         answer = border.labels.to(valid.device) != -100
-        # The token before the first label behind the image.
+        # The token before the first label after the image.
         behind = answer & (place > last_visual[:, None])
-        labelled = behind.any(1)
-        found = torch.where(labelled, behind.to(torch.uint8).argmax(1) - 1, found)
-        told, in_doubt = told | labelled, in_doubt & ~labelled.all()
+        labeled = behind.any(1)
+        found = torch.where(labeled, behind.to(torch.uint8).argmax(1) - 1, found)
+        told, in_doubt = told | labeled, in_doubt & ~labeled.all()
     if border.first is not None:
         if border.first.numel() not in (1, batch):
             raise ValueError(
@@ -121,35 +121,35 @@ def find_ends(border: Border, valid: Tensor, visual: Tensor, ids: Tensor | None)
 
 
 def check_ends(first: Tensor | None, places: list[int], behind_visual: list[int], length: int) -> None:
-    """Refuse places from `vistrim.Trim.answer_from` that no answer can begin at.
+    """Refuse places from `vistrim.Trim.answer_from` at which no answer can begin.
 
     Parameters
     ----------
     first : Tensor or None
-        What the caller has said; None: nothing, and all is well.
+        Places given by the caller. None: nothing to check.
     places : list of int
-        The last prompt token of each sample.
+        Index of the last prompt token of each sample.
     behind_visual : list of int
-        The place behind the last visual token of each sample.
+        Index after the last visual token of each sample.
     length : int
-        Tokens of the forward pass.
+        Number of tokens of the forward pass.
 
     Raises
     ------
     ValueError
-        With the sample.
+        If a place is wrong. The message names the sample.
     """
     for sample, (place, visual_end) in enumerate(zip(places, behind_visual, strict=True)):
         first_fit = max(1, visual_end)
         if first is not None and not first_fit <= place + 1 < length:
             raise ValueError(
                 f"answer_from: the answer of sample {sample} begins at token {place + 1}, but it has to be one of "
-                f"{first_fit} to {length - 1}, behind the visual tokens: count from the row's start, padding included"
+                f"{first_fit} to {length - 1}, after the visual tokens: count from the row's start, including padding"
             )
 
 
 def _several_lengths(kept: Tensor, valid: Tensor, ids: Tensor | None) -> Tensor:
-    """Whether all samples begin in the first place and end in several ones, with different prompts."""
+    """Whether samples with different prompts begin at the first token and end at different ones."""
     may = valid[:, 0].all() & ~valid[:, -1].all()
     if ids is None or len(ids) < 2:
         return may & (len(valid) > 1)

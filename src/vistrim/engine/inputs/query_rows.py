@@ -1,4 +1,4 @@
-"""Which rows of a prompt ask: the last prompt token, or text that the method chooses."""
+"""Ranking rows of a prompt: the last prompt token, or text chosen by the method."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from vistrim.engine.tokens.token_map import TokenMap
 
 @dataclass(frozen=True)
 class QueryRows:
-    """Text tokens of a prompt; text is never removed, so that they are found again in every layer.
+    """Ranking rows. They are text, which is never removed, so they exist in every layer.
 
     Attributes
     ----------
     slots : Tensor
-        ``[batch, n]`` long.
+        ``[batch, n]`` long: the slots of the rows.
     counted : Tensor or None
-        ``[batch, n]`` bool: False where a sample has fewer; None: all count.
+        ``[batch, n]`` bool, False where a sample has fewer rows. None: all rows count.
     from_end : int or None
-        How many rows from the end (1: the last) a single one is in every sample; None: it has to be looked for.
+        Index from the end (1: the last) of a single row, if it is the same in every sample.
     """
 
     slots: Tensor
@@ -32,12 +32,12 @@ class QueryRows:
 
     @staticmethod
     def last_of(prompt: Prompt) -> QueryRows:
-        """The last prompt token."""
+        """Use the last prompt token."""
         return QueryRows(prompt.ranking[:, None], None, prompt.ranking_from_end)
 
     @staticmethod
     def of(chosen: Tensor, tokens: TokenMap, prompt: Prompt) -> QueryRows:
-        """Chosen rows (``[batch, rows]`` bool) of the given tokens; where a sample has none, its last prompt token."""
+        """Use the rows ``chosen`` ``[batch, rows]`` bool, or the last prompt token of samples without any."""
         counts = chosen.sum(1).tolist()
         index, counted = kept_rows(chosen, [max(1, n) for n in counts])
         last = prompt.ranking[:, None]
@@ -45,7 +45,7 @@ class QueryRows:
         return QueryRows(torch.where(counted & found, tokens.slots.gather(1, index), last), counted)
 
     def among(self, tokens: TokenMap) -> Tensor:
-        """Rows ``[batch, n]`` at which they are now."""
+        """Find the current indices ``[batch, n]`` of the rows."""
         if self.from_end is not None:
             return torch.full_like(self.slots, tokens.width - self.from_end)
         known = torch.where(tokens.valid[:, None], tokens.slots[:, None], -1)

@@ -1,4 +1,4 @@
-"""The question of a prompt, read by the decoder alone: without the image, the cache and the hooks."""
+"""Embedding of the question of a prompt by the decoder, without images, cache and hooks."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from vistrim.engine.inputs.prompt import Prompt
 
 @torch.no_grad()
 def read_question(decoder: Any, prompt: Prompt, embeddings: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-    """Embed the question of each sample (waits for the device once).
+    """Embed the question of each sample (synchronizes once).
 
     Parameters
     ----------
     decoder : nn.Module
-        The text model.
+        The decoder.
     prompt : Prompt
         The prompt, with images.
     embeddings : Tensor
-        ``[batch, tokens, hidden]``: what enters the decoder.
+        ``[batch, tokens, hidden]``: inputs of the decoder.
 
     Returns
     -------
     embedded : Tensor
-        ``[batch, hidden]``: last hidden state, behind the final normalisation, at the question's last token.
+        ``[batch, hidden]``: last hidden state, after the final normalization, of the last token of the question.
     lengths : tuple of int
-        Tokens of each question.
+        Number of tokens of each question.
     """
     rows = question_rows(prompt)
     lengths = rows.sum(1).tolist()
     index, valid = kept_rows(rows, lengths)
     device = embeddings.device
-    # Its `forward` rather than itself: the hooks of this very forward pass sit on the call.
+    # Call `forward` directly, because the hooks of the current forward pass are on the module call.
     output = decoder.forward(
         inputs_embeds=gather_rows(embeddings.detach(), index, 0, 1),
         attention_mask=valid.long().to(device) if min(lengths) < max(lengths) else None,
@@ -46,16 +46,16 @@ def read_question(decoder: Any, prompt: Prompt, embeddings: Tensor) -> tuple[Ten
 
 
 def question_rows(prompt: Prompt) -> Tensor:
-    """``[batch, tokens]`` bool: the text behind the sample's last image, up to where the answer begins.
+    """Select the text between the last image of each sample and the answer, ``[batch, tokens]`` bool.
 
-    Where there is no text behind it all text of the prompt, and where there is none at all its last token.
+    If there is no text after the image, all text of the prompt. If the prompt has no text, its last token.
     """
     tokens = prompt.tokens
     assert prompt.inputs.visual is not None
     image = prompt.inputs.visual.to(tokens.valid.device)
     last = tokens.slots == prompt.ranking[:, None]
     text = tokens.valid & ~image & (tokens.slots <= prompt.ranking[:, None])
-    # Nothing of the last image is at or behind such a place.
+    # These places are after the last image.
     behind = text & (image.flip(1).cumsum(1).flip(1) == 0)
     found = torch.where(behind.any(1, keepdim=True), behind, text)
     return torch.where(found.any(1, keepdim=True), found, last)

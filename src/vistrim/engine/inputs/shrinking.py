@@ -1,4 +1,4 @@
-"""Images that are shrunk before the vision tower, whose features still fill the places of whole ones."""
+"""Images downsampled before the vision tower. Their features still fill the places of full-size images."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from vistrim.core.layout import Grid, ImageShape
 
 @dataclass(frozen=True)
 class Shrinking:
-    """What is done to images of one size.
+    """Downsampling of images of a fixed size.
 
     Attributes
     ----------
     grid : tuple of int
-        Rows and columns of patches of a smaller image.
+        Rows and columns of patches of the smaller image.
     patch : int
-        Pixels along each side of a patch.
+        Side of a patch in pixels.
     tokens : int
-        Places of an image.
+        Number of placeholders per image.
     beside : int
-        Tokens of a picture in the tower besides its patches.
+        Number of tokens in the vision tower besides the patches, per image.
     """
 
     grid: Grid
@@ -34,24 +34,24 @@ class Shrinking:
     beside: int
 
     def arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Arguments of an encoding with smaller pixels ``[pictures, channels, height, width]``, by area averaging."""
+        """Downsample ``pixel_values`` ``[images, channels, height, width]`` by area averaging."""
         pixels: Tensor = given["pixel_values"]
         size = [side * self.patch for side in self.grid]
-        # Not all devices average in half precision.
+        # Some devices do not support this in half precision.
         smaller = interpolate(pixels.float(), size, mode="area").to(pixels.dtype)
         return {**given, "pixel_values": smaller, "interpolate_pos_encoding": True}
 
     def fill(self, output: Any) -> None:
-        """Put zeros behind the features of each picture, of an output with a list of them or all in one."""
+        """Pad the features of each image with zeros, in an output with one tensor or a list."""
         features = output.pooler_output
 
-        def filled(of_picture: Tensor) -> Tensor:
-            return pad(of_picture, (0, 0, 0, self.tokens - of_picture.shape[-2]))
+        def filled(of_image: Tensor) -> Tensor:
+            return pad(of_image, (0, 0, 0, self.tokens - of_image.shape[-2]))
 
         output.pooler_output = filled(features) if isinstance(features, Tensor) else [*map(filled, features)]
 
     def shape(self, image: ImageShape) -> ImageShape:
-        """How the tokens of an image lie: in no grid, and most of them are places that are not used."""
+        """Return the layout of an image: without a grid, because most of its tokens are unused placeholders."""
         patches = self.grid[0] * self.grid[1]
         return ImageShape(
             tuple(

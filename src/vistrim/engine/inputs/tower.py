@@ -1,4 +1,4 @@
-"""What the vision tower computed for the images of a prompt: kept from the encoding until the decoder begins."""
+"""Values that a method reads from the vision tower, kept from the encoding until the decoder runs."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from vistrim.methods.base.stage_inputs import VisionTokens
 
 @dataclass(frozen=True)
 class VisionReads:
-    """What of a vision tower is read besides its output.
+    """Parts of a vision tower that are read besides its output.
 
     Attributes
     ----------
     attention, states, keys : tuple of int
-        Blocks whose attention, whose output, and whose queries and keys.
+        Blocks whose attention, output, or queries and keys are read.
     class_token : bool
-        Whether its class token is.
+        Whether its class token is read.
     """
 
     attention: tuple[int, ...] = ()
@@ -42,20 +42,20 @@ ByBlock = dict[int, Tensor]
 
 @dataclass
 class Arranged:
-    """What the tower computed for the visual tokens of one modality.
+    """Values of the tower for the visual tokens of one modality.
 
     Attributes
     ----------
     received : dict
-        For each block that is read, ``[visual tokens]`` float32: attention received.
+        Attention received, ``[visual tokens]`` float32, for each block that is read.
     states : dict
-        For each block that is read, ``[visual tokens, width]``: its output.
+        Output, ``[visual tokens, width]``, of each block that is read.
     queries, keys : dict
-        For each block that is read, ``[visual tokens, head_dim]`` float32: the mean over its heads.
+        Mean over the heads, ``[visual tokens, head_dim]`` float32, for each block that is read.
     features : Tensor
-        ``[visual tokens, width]``: the tower's output.
+        ``[visual tokens, width]``: output of the tower.
     class_states : Tensor or None
-        ``[visual tokens, width]``: the same for the class token beside them, if it is read.
+        ``[visual tokens, width]``: output of the tower for the class token of the same image, if it is read.
     """
 
     received: ByBlock
@@ -66,7 +66,7 @@ class Arranged:
     class_states: Tensor | None
 
     def only(self, stays: Tensor) -> Arranged:
-        """The same for the visual tokens with True in ``stays``."""
+        """Select the visual tokens with True in ``stays``."""
         stays = stays.to(self.features.device)
 
         def left(values: ByBlock) -> ByBlock:
@@ -84,24 +84,24 @@ class Arranged:
 
 @dataclass
 class TowerRecord:
-    """What the tower computed for the images that one generation (or bare forward pass) has encoded.
+    """Values of the tower for the images encoded in one generation or bare forward pass.
 
     Attributes
     ----------
     tower : VisionTower
         The tower.
     reads : VisionReads
-        What is read of it.
+        Parts of the tower that are read.
     rows : dict
-        For each block that is read, the attention of each call since the last encoding was finished.
+        Attention of each call since the last finished encoding, for each block that is read.
     states : dict
-        The same for its output ``[pictures, tokens, width]``.
+        The same for the output ``[images, tokens, width]`` of the blocks.
     queries, keys : dict
-        The same for the mean over its heads ``[pictures, tokens, head_dim]``.
+        The same for the mean over their heads, ``[images, tokens, head_dim]``.
     features : list
-        The same for the tower's output.
+        The same for the output of the tower.
     finished : dict
-        For each modality, what these came to.
+        Arranged values of each modality.
     """
 
     tower: VisionTower
@@ -114,43 +114,43 @@ class TowerRecord:
     finished: dict[str, Arranged] = field(default_factory=dict)
 
     def read(self, block: int, query: Tensor, key: Tensor, mask: Tensor | None, softmax: Softmax) -> None:
-        """Take the attention of a block; see `vistrim.engine.attention.interception.AttentionReader`."""
+        """Store the attention of a block; see `vistrim.engine.attention.interception.AttentionReader`."""
         if block in self.reads.keys:
             self.queries.setdefault(block, []).append(query.float().mean(1))
             self.keys.setdefault(block, []).append(key.float().mean(1))
         if block not in self.reads.attention:
             return
-        pictures, _, rows, _ = query.shape
+        images, _, rows, _ = query.shape
         seen = counted = None
         if mask is not None and self.tower.packed is None:
-            # Padding sees nothing that counts.
-            seen = visible(mask)[:, 0].expand(pictures, rows, -1)
+            # Padding rows do not count.
+            seen = visible(mask)[:, 0].expand(images, rows, -1)
             counted = seen.diagonal(dim1=1, dim2=2)
         if self.tower.has_cls:
-            # A copy, so that the other rows are not held.
+            # Copied, so that the other rows can be freed.
             query, counted = query[:, :, :1].clone(), None
             seen = seen[:, :1] if seen is not None else None
-        places = torch.arange(query.shape[2], device=query.device).expand(pictures, -1)
+        places = torch.arange(query.shape[2], device=query.device).expand(images, -1)
         attention = AttentionRows(query, key, seen, softmax, key.shape[2], places, counted)
         self.rows.setdefault(block, []).append(attention)
 
     def read_states(self, states: Tensor, block: int) -> None:
-        """Take the output ``[pictures, tokens, width]`` of a block."""
+        """Store the output ``[images, tokens, width]`` of a block."""
         self.states.setdefault(block, []).append(states.detach())
 
     def read_features(self, features: Tensor) -> None:
-        """Take the output ``[pictures, tokens, width]`` of the tower."""
+        """Store the output ``[images, tokens, width]`` of the tower."""
         self.features.append(features.detach())
 
     def finish(self, modality: str, arguments: Mapping[str, Any]) -> None:
-        """Arrange what was taken by visual tokens, so that no queries and keys are held while an answer is generated.
+        """Arrange the stored values by visual token, and release queries and keys.
 
         Parameters
         ----------
         modality : str
             "image" or "video".
         arguments : mapping
-            Those of the call that encoded, by name.
+            Arguments of the encoding call, by name.
         """
         arrange = self.tower.arrange
         sizes = self.tower.packed(modality, arguments) if self.tower.packed is not None else None
@@ -160,7 +160,7 @@ class TowerRecord:
 
         class_states = None
         if self.reads.class_token:
-            # Beside each token of its picture, so that it comes to be wherever these come to be.
+            # Repeated for each token of its image, so that it is arranged together with them.
             class_states = arrange([part[:, :1].expand_as(part) for part in self.features], modality, arguments)
         self.finished[modality] = Arranged(
             received=arranged({block: _received(rows, sizes) for block, rows in self.rows.items()}),
@@ -176,16 +176,16 @@ class TowerRecord:
     def tokens(
         self, placeholders: Mapping[str, Tensor], stays: Mapping[str, Tensor], device: torch.device
     ) -> VisionTokens:
-        """Bring everything to the places of the images in the prompts.
+        """Map all values to the places of the images in the prompts.
 
         Parameters
         ----------
         placeholders : mapping of str to Tensor
-            For each modality ``[batch, tokens]`` bool: places of its features.
+            Places of the features of each modality, ``[batch, tokens]`` bool.
         stays : mapping of str to Tensor
-            For each modality of which the model itself leaves features out, ``[features]`` bool: False for those.
+            ``[features]`` bool for each modality of which the model itself drops features, False for those.
         device : torch.device
-            Of the result.
+            Device of the result.
 
         Raises
         ------
@@ -204,7 +204,7 @@ class TowerRecord:
             own = len(arranged.features) if arranged is not None else 0
             if arranged is None or total % own:
                 raise UnsupportedGenerationError(
-                    "this method needs what the vision tower computes on its way, but the images were encoded before: "
+                    "this method reads intermediate values of the vision tower, but the images are already encoded: "
                     "pass `pixel_values`, so that the tower runs"
                 )
             # Beam search and several answers repeat each sample, but encode its images once.
@@ -227,7 +227,7 @@ class TowerRecord:
 
     @torch.no_grad()
     def _project(self, rows: Tensor) -> Tensor:
-        """Embeddings of rows ``[n, width]``, on their device."""
+        """Project rows ``[n, width]`` to embeddings, on their device."""
         project = self.tower.project
         assert project is not None
         weight = next(project.parameters())
@@ -236,20 +236,20 @@ class TowerRecord:
 
 
 def _received(calls: Sequence[AttentionRows], sizes: list[int] | None) -> list[Tensor]:
-    """Attention that the tokens of each call receive: the mean over all rows of their picture.
+    """Compute the attention that the tokens of each call receive, averaged over all rows of their image.
 
-    ``sizes`` are the tokens of each picture where the pictures follow each other in one sequence, else None.
+    ``sizes`` are the numbers of tokens of images packed into one sequence, or None.
     """
     if sizes is None:
         return [call.received() for call in calls]
-    total = torch.cat([_sum_over_rows(part) for call in calls for part in _pictures(call, sizes)], 1)
-    # A row that sees only a window of its picture pays nothing to the rest of it.
+    total = torch.cat([_sum_over_rows(part) for call in calls for part in _split_images(call, sizes)], 1)
+    # A row gives no attention to tokens outside of its window.
     rows = torch.tensor(sizes, device=total.device)
     return [total / rows.repeat_interleave(rows)]
 
 
-def _pictures(call: AttentionRows, sizes: list[int]) -> list[AttentionRows]:
-    """One call for each picture, of a call for all of them (by a mask or a kernel that keeps them apart)."""
+def _split_images(call: AttentionRows, sizes: list[int]) -> list[AttentionRows]:
+    """Split a call for several packed images, separated by a mask or by the kernel, into one per image."""
     if call.tokens != sum(sizes):
         return [call]
     pieces = zip(call.query.split(sizes, 2), call.key.split(sizes, 2), call.places.split(sizes, 1), strict=True)
@@ -261,7 +261,7 @@ def _sum_over_rows(call: AttentionRows) -> Tensor:
 
 
 def _together(parts: Sequence[Mapping[int, Tensor]], device: torch.device) -> dict[int, Tensor]:
-    """The values of all modalities one behind the other, for each block."""
+    """Concatenate the values of all modalities, for each block."""
     return {block: torch.cat([part[block] for part in parts]).to(device) for block in parts[0]}
 
 
@@ -271,11 +271,11 @@ def _joined(parts: Sequence[Tensor | None], device: torch.device) -> Tensor | No
 
 
 CurrentRecord = Callable[[], TowerRecord | None]
-"""Returns the record of the thread that asks, if it keeps one."""
+"""Returns the record of the calling thread, if it has one."""
 
 
 def watch(tower: VisionTower, reads: VisionReads, current: CurrentRecord, hooks: Hooks) -> None:
-    """Have noted what is read of a tower, and its features."""
+    """Record the output of a tower, and the parts of it that are read."""
     for block in sorted({*reads.attention, *reads.keys}):
         interception.install(tower.attentions[block], partial(_intercept, current, block))
         hooks.undo_with(partial(interception.remove, tower.attentions[block]))
@@ -297,21 +297,21 @@ def _note(
 ) -> None:
     if (record := current()) is not None:
         output = output if isinstance(output, Tensor) else output[0]
-        # Packed pictures may come without a batch.
+        # Packed images may not have a batch dimension.
         note(record, output if output.dim() == 3 else output[None])
 
 
 def check_features(tower: VisionTower, arguments: Mapping[str, Any], name: str) -> None:
-    """Refuse a call that overrides which features of the tower a method reads.
+    """Refuse a call that overrides the tower features that the method ``name`` reads.
 
     Raises
     ------
     UnsupportedGenerationError
-        With the way out; ``name`` is the method's.
+        If it does. The message names the fix.
     """
     for setting, value in tower.settings.items():
         if arguments.get(setting) not in (None, value):
             raise UnsupportedGenerationError(
-                f"{name} reads the features that the model's config names: leave out `{setting}`, or set "
+                f"{name} reads the features that the model's config selects: leave out `{setting}`, or set "
                 f"model.config.{setting} before trimming"
             )

@@ -1,1 +1,1 @@
-"""Forward passes of the decoder: prefill, decoding, and what each layer is given."""
+"""Forward passes of the decoder: prefill, decoding, and the inputs of each layer."""

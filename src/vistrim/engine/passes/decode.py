@@ -1,4 +1,4 @@
-"""Decoding: evict visual tokens from the layers' caches, and mask what a batch leaves ragged."""
+"""Decoding: eviction of visual tokens from the caches of the layers, and masks of ragged batches."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vistrim.engine.tokens.token_map import TokenMap
 from vistrim.methods.base.stage_inputs import LayerTokens
 
 NOT_HELD = -1.0
-"""Score of a visual token that the layer before no longer holds: below every attention weight."""
+"""Score of a visual token that the previous layer no longer holds. It is below every attention weight."""
 
 Counts = tuple[int, ...]
 
@@ -33,15 +33,15 @@ class Decode(Forward):
     Attributes
     ----------
     targets : list
-        Visual tokens per sample that this step cuts each layer's cache down to; None: it leaves the layer alone.
+        Number of visual tokens per sample that each layer keeps in this step. None: the layer is not cut.
     ranks_layer_0 : bool
-        Whether layer 0 is cut in the next step. It has no layer before it, so what it scores in this step ranks then.
+        Whether layer 0 is cut in the next step. It has no previous layer, so its own scores of this step are used.
     evicts : bool
-        Whether this step cuts caches down, or ranks for the next one that does.
+        Whether this step evicts tokens, or scores them for the next step that does.
     scored : TokenMap or None
-        The tokens that ``scores`` belongs to.
+        The tokens of ``scores``.
     slides : bool
-        Whether the layer that is intercepted forgets a token in this pass because its window is full.
+        Whether the intercepted layer evicts a token in this pass because its sliding window is full.
     """
 
     targets: list[Counts | None] = field(init=False)
@@ -99,7 +99,7 @@ class Decode(Forward):
         return hidden, changed
 
     def _anneal(self, layer: int, cached: Any) -> None:
-        """Evict from a layer what is to go, and have it intercepted if its scores are to rank others."""
+        """Evict tokens from a layer, and intercept its attention if its scores are needed."""
         target = self.targets[layer]
         if target is not None:
             self._evict(layer, cached, target)
@@ -107,7 +107,7 @@ class Decode(Forward):
         self.intercepted = layer if next_is_cut or (layer == 0 and self.ranks_layer_0) else None
         self.slides = self.intercepted is not None and cached.evicts_next
         if self.slides:
-            # The oldest token is seen once more, and forgotten before the scores are read.
+            # The oldest token is seen once more, and evicted before the scores are read.
             self.scored = cached.columns()
 
     def plan_layer(self, layer: int) -> LayerPass | None:
@@ -120,13 +120,13 @@ class Decode(Forward):
         cached = self.cache.layers[layer]
         seen = None if mask is None else mask[:, None] if mask.dim() == 2 else visible(mask)[:, 0]
         if not self.slides:
-            # All visual tokens are among the mapped columns; those behind are generated text.
+            # All visual tokens are among the mapped columns. Later columns are generated text.
             self.scored = cached.tokens
         only = torch.zeros(len(query), 1, dtype=torch.long, device=query.device)
         asking = AttentionRows(query, key, seen, softmax, key.shape[2], only)
         scores = self.of_all_heads(asking).received()
         if seen is not None:
-            # What a window hides counts as forgotten, whether or not it is still stored.
+            # Tokens outside of the window count as evicted, even if they are still stored.
             scores = scores.masked_fill(~seen[:, 0], NOT_HELD)
         assert self.scored is not None
         self.scores = scores[:, : self.scored.width]
@@ -134,8 +134,8 @@ class Decode(Forward):
             cached.scores = self.scores
 
     def _target(self, cached: Any, layer: int, step: int, held: Counts | None = None) -> Counts | None:
-        """Visual tokens per sample to cut down to, or None if that would remove nothing."""
-        # A window that is full forgets by itself, and nobody counts what.
+        """Return the number of visual tokens per sample to keep, or None if that would remove nothing."""
+        # A full window evicts tokens itself, and these are not counted.
         if cached.tokens is None or cached.initial is None or cached.evicts_next:
             return None
         held = held or cached.tokens.n_visual
@@ -159,21 +159,21 @@ class Decode(Forward):
 
 
 def aligned(scores: Tensor, scored: TokenMap, held: TokenMap, length: int) -> Tensor:
-    """Scores of the tokens of one layer, taken over to the tokens of the next.
+    """Map the scores of the tokens of one layer to the tokens of the next layer.
 
     Parameters
     ----------
     scores : Tensor
-        ``[batch, columns]`` of the layer before.
+        ``[batch, columns]`` of the previous layer.
     scored, held : TokenMap
-        Tokens of the layer before, and of this one.
+        Tokens of the previous layer, and of this one.
     length : int
         Length of the untrimmed sequence.
 
     Returns
     -------
     Tensor
-        ``[batch, columns]`` of this layer; `NOT_HELD` where the layer before has no such token.
+        ``[batch, columns]`` of this layer. `NOT_HELD` where the previous layer has no such token.
     """
     scores = scores.to(held.slots.device)
     by_slot = scores.new_full((scores.shape[0], length + 1), NOT_HELD)

@@ -1,7 +1,7 @@
-"""DeepStack: features that the decoder adds to its visual tokens between the first layers (Qwen3-VL and its kin).
+"""DeepStack: features that the decoder adds to its visual tokens between the first layers (as in Qwen3-VL).
 
-A removed token gets nothing. A token that others were merged into gets the mean of what all of them would have got, as
-its hidden state is the mean of theirs. A token whose hidden state a method has replaced gets what is its own.
+The features of removed tokens are dropped. A token that others were merged into gets the mean of their features, like
+its hidden state. A token whose hidden state was replaced by a method gets its own features.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class Merge:
     Attributes
     ----------
     tokens : Tensor
-        ``[batch, rows]`` long: the tokens before it.
+        ``[batch, rows]`` long: the tokens before the cut.
     into : Tensor
-        ``[batch, rows]`` long: row that absorbs each of them, or -1.
+        ``[batch, rows]`` long: the row that absorbs each token, or -1.
     """
 
     tokens: Tensor
@@ -35,11 +35,11 @@ class Merge:
 
 
 FindLeft = Callable[[], tuple[Tensor | None, Sequence[Merge]]]
-"""Which tokens of the running pass are left, ``[batch, rows]`` long (None: all of them), and the merges so far."""
+"""Returns the remaining tokens of the current pass, ``[batch, rows]`` long (None: all), and the merges so far."""
 
 
 def watch_features_of_layers(decoder: Any, find: FindLeft, hooks: Hooks) -> None:
-    """Have the features of removed tokens left out, in a decoder that adds features between its layers."""
+    """Drop the features of removed tokens, in a decoder that adds features between its layers."""
     own = getattr(decoder, "_deepstack_process", None)
     if own is None:
         return
@@ -53,25 +53,25 @@ def watch_features_of_layers(decoder: Any, find: FindLeft, hooks: Hooks) -> None
 
 
 def left(rows: Tensor, merges: Sequence[Merge], visual: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-    """Cut features down to the visual tokens that are left.
+    """Select the features of the remaining visual tokens.
 
     Parameters
     ----------
     rows : Tensor
-        ``[batch, rows]`` long: the tokens that are left.
+        ``[batch, rows]`` long: the remaining tokens.
     merges : sequence of Merge
-        In the order in which they came.
+        The merges, in order.
     visual : Tensor
-        ``[batch, tokens]`` bool.
+        ``[batch, tokens]`` bool, True for visual tokens.
     features : Tensor
         ``[visual tokens of the batch, hidden]``.
 
     Returns
     -------
     visual : Tensor
-        ``[batch, rows]`` bool.
+        ``[batch, rows]`` bool, True for visual tokens.
     features : Tensor
-        ``[visual tokens that are left, hidden]``.
+        ``[remaining visual tokens, hidden]``.
     """
     if merges:
         features = _merged(merges, visual.to(features.device), features)

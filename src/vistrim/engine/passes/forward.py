@@ -1,4 +1,4 @@
-"""One forward pass of the decoder. Its state lives in the thread that runs it, and ends with it."""
+"""One forward pass of the decoder. Its state belongs to the thread that runs it."""
 
 from __future__ import annotations
 
@@ -25,36 +25,36 @@ from vistrim.methods.base.method import Method
 
 @dataclass
 class Forward:
-    """A forward pass that removes nothing; base class of those that do.
+    """A forward pass without cuts, and base class of those with cuts.
 
     Attributes
     ----------
     spec : ModelSpec
         The model.
     method : Method
-        What is trimmed.
+        The method.
     layer_cuts : LayerCuts
-        What the layers leave out for visual tokens.
+        Structural cuts of the layers.
     recorder : Recorder
         Collects the measurements.
     length : int
-        Tokens of this pass before trimming.
+        Number of tokens of this pass before trimming.
     past : int
-        Tokens of the sequence before this pass, the removed ones included.
+        Number of tokens of the sequence before this pass, including removed ones.
     cache : Cache or None
-        Its layers are trimmable.
+        The KV cache, whose layers can evict tokens.
     group : ProcessGroup or None
-        The processes that share the heads of the model; None: this one has all.
+        The processes that share the heads of the model. None: this process has all heads.
     intercepted : int or None
-        The layer whose attention is to be read.
+        The layer whose attention is read.
     scores : Tensor or None
-        ``[batch, tokens]``: attention received at the layer that was intercepted last.
+        ``[batch, tokens]``: attention received in the layer intercepted last.
     looks_ahead : bool
-        Whether a layer is being run up to its attention only, to see its queries and keys.
+        Whether a layer is being run only up to its attention, to read its queries and keys.
     plan : LayerPass or None
-        What the layer that is running does otherwise.
+        Plan of the current layer, if it has structural cuts.
     memo : dict
-        Tensors that several layers share.
+        Tensors shared by several layers.
     """
 
     spec: ModelSpec
@@ -73,39 +73,39 @@ class Forward:
 
     @cached_property
     def flash(self) -> bool:
-        """Whether the decoder's attention kernel is a FlashAttention."""
+        """Whether the attention kernel of the decoder is FlashAttention."""
         config: Any = self.spec.decoder.config
         return is_flash(config._attn_implementation)
 
     @cached_property
     def windows(self) -> tuple[int | None, ...]:
-        """Tokens that each layer looks back over; None: all, or no window has been filled yet."""
+        """Sliding window of each layer in tokens. None: full attention, or the window is not full yet."""
         end = self.past + self.length
         windows = sliding_windows(self.spec.decoder.config)
         return tuple(window if window is not None and window < end else None for window in windows)
 
     @property
     def drops_positions(self) -> bool:
-        """Whether attention kernels must not be told positions."""
+        """Whether positions must not be passed to attention kernels."""
         return False
 
     @property
     def rows(self) -> Tensor | None:
-        """Which tokens of this pass are left, ``[batch, rows]`` long; None: all of them."""
+        """Remaining tokens of this pass, ``[batch, rows]`` long. None: all."""
         return None
 
     @property
     def left(self) -> tuple[Tensor | None, Sequence[Merge]]:
-        """``rows``, and the cuts of this pass at which tokens were merged."""
+        """``rows``, and the merges of this pass."""
         return self.rows, ()
 
     def before_layer(self, layer: int, hidden: Tensor, kwargs: Call) -> tuple[Tensor, Call] | None:
-        """Remove what is to be removed before a layer.
+        """Apply the cut before a layer.
 
         Parameters
         ----------
         layer : int
-            The layer that is about to run.
+            The next layer to run.
         hidden : Tensor
             ``[batch, rows, hidden]``.
         kwargs : dict
@@ -114,17 +114,17 @@ class Forward:
         Returns
         -------
         tuple or None
-            New hidden states and the keyword arguments that change; None leaves the layer alone.
+            New hidden states and the changed keyword arguments. None: no change.
         """
         self.recorder.layer_ran(self.length, self.cached(layer), None)
         return None
 
     def plan_layer(self, layer: int) -> LayerPass | None:
-        """Plan what a layer leaves out, once it is certain which tokens it has."""
+        """Plan the structural cuts of a layer, once its tokens are known."""
         return None
 
     def intercept(self, layer: int) -> Interception | None:
-        """What is done at the attention of a layer that is running."""
+        """Return the interception of the attention of the current layer."""
         if self.looks_ahead:
             return Interception(read_before=leave_layer)
         kernel = self.plan.kernel if self.plan is not None else None
@@ -138,11 +138,11 @@ class Forward:
         return Interception(read, kernel, drops_positions=True)
 
     def of_all_heads(self, rows: AttentionRows) -> AttentionRows:
-        """Query rows of a layer with all of its heads, from those of the heads that this process has."""
+        """Extend query rows with the heads of this process to all heads of the layer."""
         return rows if self.group is None else SharedRows(**vars(rows), group=self.group)
 
     def looking(self, layer: int, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries and keys of the layer's heads that see visual tokens."""
+        """Return the queries and keys of the heads that see visual tokens."""
         cut = self.layer_cuts[layer]
         return (query, key) if cut is None else cut.looking(query, key)
 
@@ -150,15 +150,15 @@ class Forward:
         """Score the tokens by the attention of a layer; see `vistrim.engine.attention.interception.AttentionReader`."""
 
     def restored(self, hidden: Tensor) -> Tensor:
-        """Last hidden states ``[batch, rows, hidden]`` at the length that the model expects."""
+        """Restore the length of the last hidden states ``[batch, rows, hidden]`` that the model expects."""
         return hidden
 
     def cached(self, layer: int) -> int:
-        """Columns that the layer's cache holds."""
+        """Return the number of columns in the cache of a layer."""
         return self.cache.layers[layer].stored if self.cache is not None else 0
 
     def remember(self, key: Any, alive: Any, make: Callable[[], Any]) -> Any:
-        """Make a tensor once for all layers that share it; ``alive`` is held, as ``key`` has addresses of its parts."""
+        """Create a tensor once for all layers that share it. ``alive`` is kept, because ``key`` has ids of it."""
         if key not in self.memo:
             self.memo[key] = alive, make()
         return self.memo[key][1]

@@ -1,4 +1,4 @@
-"""Layers that leave something out for visual tokens, as far as a forward pass has to know."""
+"""Interface between a forward pass and layers with structural cuts."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from vistrim.engine.hooks import Hooks
 
 @dataclass(frozen=True)
 class RowSplit:
-    """Rows of a pass as ``[batch * rows]``, the samples one behind another.
+    """Rows of a pass in ``[batch * rows]``, with the samples concatenated.
 
     Attributes
     ----------
     visual, others : Tensor
-        ``[n]`` long.
+        ``[n]`` long: visual rows, and all other rows.
     """
 
     visual: Tensor
@@ -30,14 +30,14 @@ class RowSplit:
 
 @dataclass(frozen=True)
 class LayerPass:
-    """What one layer does otherwise in one forward pass.
+    """Plan of a layer with structural cuts for one forward pass.
 
     Attributes
     ----------
     rows : RowSplit or None
-        The rows of which visual ones pass through less; None: all rows are alike.
+        Visual rows, which some modules process only in part, and other rows. None: all rows are treated alike.
     kernel : Kernel or None
-        What does the attention; None: the layer's own kernel.
+        Attention kernel. None: that of the layer.
     """
 
     rows: RowSplit | None
@@ -45,28 +45,28 @@ class LayerPass:
 
 
 class LayerCut(Protocol):
-    """A layer that leaves something out for visual tokens; see `vistrim.engine.structured.cuts`."""
+    """A layer with structural cuts for visual tokens; see `vistrim.engine.structured.cuts`."""
 
     @property
     def brings_kernel(self) -> bool:
-        """Whether the layer may need an attention kernel of ours."""
+        """Whether the layer may need one of our attention kernels."""
 
     @property
     def lacking(self) -> LayerStructure | None:
-        """What the visual tokens that this layer stores lack."""
+        """Heads in which stored visual tokens have no keys or values. None: all are stored."""
 
     def looking(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries and keys ``[batch, heads, ..., head_dim]`` by whose attention visual tokens can be ranked."""
+        """Return the queries and keys ``[batch, heads, ..., head_dim]`` that can rank visual tokens."""
 
     def narrow(self, layer: nn.Module, shape: DecoderShape, hooks: Hooks, find: Callable[[], RowSplit | None]) -> None:
-        """Shadow what visual rows pass through less of; ``find`` gives the rows of the running pass."""
+        """Replace the modules that are cut for visual rows; ``find`` returns the rows of the current pass."""
 
     def plan_prefill(self, number: int, forward: Any) -> LayerPass | None:
-        """Plan the layer, which is about to run in a prefill (`LayerInputs`); None: there is nothing to leave out."""
+        """Plan the layer before it runs in a prefill (`LayerInputs`). None: there is nothing to cut."""
 
     def plan_decode(self, cached: Any) -> LayerPass | None:
-        """Plan the layer, which is about to run with this cache layer; None: there is nothing to leave out."""
+        """Plan the layer before it runs with this cache layer. None: there is nothing to cut."""
 
 
 LayerCuts = tuple[LayerCut | None, ...]
-"""For each decoder layer; None where nothing is left out."""
+"""Structural cuts of each decoder layer. None: it has none."""

@@ -1,4 +1,4 @@
-"""What a layer of a prefill is given, once tokens are gone: positions, RoPE tables and masks of those that are left."""
+"""Inputs of a layer in a trimmed prefill: positions, RoPE tables and masks of the remaining tokens."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vistrim.engine.tokens.token_map import TokenMap
 
 @dataclass(kw_only=True)
 class LayerInputs(Forward):
-    """A prefill, as far as it is the same whatever has been removed.
+    """Common part of all prefills: the inputs of a layer after cuts.
 
     Attributes
     ----------
@@ -30,7 +30,7 @@ class LayerInputs(Forward):
     trimmed : bool
         Whether rows have been removed in this pass.
     renumbering : Renumbering or None
-        How positions have changed in this pass; None: each token has its own.
+        Change of the positions in this pass. None: all tokens keep their positions.
     """
 
     prompt: Prompt
@@ -43,7 +43,7 @@ class LayerInputs(Forward):
 
     @property
     def places(self) -> Tensor:
-        """Which tokens of this pass the rows are, ``[batch, rows]`` long."""
+        """Index in this pass of the token of each row, ``[batch, rows]`` long."""
         slots = self.tokens.slots
         return self.remember("places", slots, lambda: slots - self.past) if self.past else slots
 
@@ -56,7 +56,7 @@ class LayerInputs(Forward):
         return self.flash
 
     def columns(self, layer: int) -> TokenMap:
-        """The tokens that the rows of a layer that is about to run can attend to."""
+        """Build the map of the tokens that the rows of the next layer can attend to."""
         cached = self.cache.layers[layer] if self.cache is not None else None
         if cached is None or not cached.logical:
             return self.tokens
@@ -66,7 +66,7 @@ class LayerInputs(Forward):
         )
 
     def arguments(self, layer: int, hidden: Tensor, kwargs: Call) -> Call:
-        """What changes in the layer's keyword arguments because of the tokens that are gone."""
+        """Compute the keyword arguments of a layer that change because of removed tokens."""
         changed: Call = {}
         cached = self.cache.layers[layer] if self.cache is not None else None
         tables = kwargs["position_embeddings"]
@@ -91,7 +91,7 @@ class LayerInputs(Forward):
         return changed
 
     def _mask(self, layer: int, mask: Tensor | None, maps: bool) -> Tensor | None:
-        """Mask of the rows and columns that are left; ``maps``: not for FlashAttention, whatever the model's kernel."""
+        """Build the mask of the remaining rows and columns. ``maps``: for a kernel other than FlashAttention."""
         cached = self.cache.layers[layer] if self.cache is not None else None
         keys, window, causal = self.columns(layer), self.windows[layer], looks_back(self.spec.attentions[layer])
 
@@ -104,6 +104,6 @@ class LayerInputs(Forward):
         return self.remember(("mask", id(mask), id(keys), window, causal, maps), (mask, keys), make)
 
     def windowed_mask(self, layer: int) -> Tensor | None:
-        """Mask of the rows and columns of a layer where FlashAttention knows more than its own mask tells."""
+        """Build the mask of rows and columns of a layer whose FlashAttention is not determined by its own mask."""
         knows = self.windows[layer] is not None or not looks_back(self.spec.attentions[layer])
         return self._mask(layer, None, True) if self.flash and knows else None

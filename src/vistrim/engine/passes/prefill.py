@@ -1,4 +1,4 @@
-"""Prefill: cut tokens before a layer, and give the layer the inputs of those that are left."""
+"""Prefill: cuts before layers, and the layer inputs of the remaining tokens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vistrim.engine.attention.flash import refuse_packed
 from vistrim.engine.attention.look_ahead import queries_and_keys
 from vistrim.engine.cache.layers import Incoming, refuse_cropping
 from vistrim.engine.hooks import Call
-from vistrim.engine.inputs.packed_rows import mask_parts_rows, refuse_in_packed_rows
+from vistrim.engine.inputs.packed_rows import mask_separates_rows, refuse_in_packed_rows
 from vistrim.engine.inputs.query_rows import QueryRows
 from vistrim.engine.inputs.question import question_rows
 from vistrim.engine.inputs.tower import TowerRecord
@@ -33,34 +33,35 @@ from vistrim.methods.base.stage_inputs import InputTokens, LayerTokens
 
 @dataclass(kw_only=True)
 class Prefill(LayerInputs):
-    """A forward pass over a prompt with images, or over more text behind one.
+    """A forward pass over a prompt with images, or over further text after one.
 
     Attributes
     ----------
     cuts : frozenset of int
-        Layers before which the method is asked.
+        Layers before which the method cuts.
     vision : TowerRecord or None
-        What the vision tower computed, if the method asks for it.
+        Record of the vision tower, if the method reads it.
     guidance : Tensor or None
-        ``[samples, prompt tokens]`` float32: scores from a guide, if the method ranks by one.
+        ``[samples, prompt tokens]`` float32: scores from the guide model, if the method uses one.
     question : Tensor or None
-        ``[batch, hidden]``: what the decoder made of the questions alone, if the method asks for it.
+        ``[batch, hidden]``: embedding of the questions by the decoder, if the method reads it.
     entered : tuple of int
-        Visual tokens per sample that entered the decoder.
+        Number of visual tokens that entered the decoder, per sample.
     images : tuple of int
-        Images per sample.
+        Number of images, tiles and frames per sample.
     merges : list of Merge
-        The cuts of this pass at which tokens were merged.
+        The merges of this pass.
     asking : QueryRows
-        The rows whose attention ranks.
+        The ranking rows.
     attention : AttentionRows or None
-        Of these rows, at the layer that was intercepted last.
+        Attention of these rows in the layer intercepted last.
     tables : tuple of Tensor or None
-        RoPE of the rows that the current layer processes: cosines and sines, if that is what it is given.
+        RoPE tables of the rows that the current layer processes, if they are cosines and sines.
     windowed : Tensor or None
-        ``[batch, 1, rows, columns]`` bool: what a layer that is intercepted sees, where its own mask does not tell.
+        ``[batch, 1, rows, columns]`` bool: visible columns in the intercepted layer, if its own mask does not determine
+        them.
     packed : bool
-        Whether there are several samples in a row.
+        Whether a row contains several packed samples.
     """
 
     cuts: frozenset[int]
@@ -84,8 +85,8 @@ class Prefill(LayerInputs):
             self.cuts = frozenset()
         elif self.method.ranks_by == "guide" and self.guidance is None:
             raise UnsupportedGenerationError(
-                f"{self.method.name} ranks by the answer that a guide gives in model.generate(), and there is none in "
-                "a bare forward pass: call model.generate(..., max_new_tokens=1)"
+                f"{self.method.name} ranks by the answer of a guide model in model.generate(), which a bare forward "
+                "pass does not have: call model.generate(..., max_new_tokens=1)"
             )
 
     @property
@@ -95,7 +96,7 @@ class Prefill(LayerInputs):
     def before_layer(self, layer: int, hidden: Tensor, kwargs: Call) -> tuple[Tensor, Call] | None:
         cached = self.cache.layers[layer] if self.cache is not None else None
         if layer == 0:
-            self._look_for_packing(kwargs)
+            self._detect_packing(kwargs)
         if layer == 0 and any(self.entered):
             with self.recorder.selecting():
                 hidden = self._enter(hidden, kwargs)
@@ -139,19 +140,19 @@ class Prefill(LayerInputs):
             refuse_cropping(self.cache.layers)
         return restore_length(hidden, self.places, self.tokens.valid, self.length)
 
-    def _look_for_packing(self, kwargs: Call) -> None:
-        """Note whether there are several samples in a row, and refuse what cannot do with that at all."""
+    def _detect_packing(self, kwargs: Call) -> None:
+        """Detect several packed samples in a row, and refuse methods and kernels that do not support them."""
         mask = kwargs.get("attention_mask")
         if self.flash:
             refuse_packed(mask, kwargs)
         elif any(self.entered):
             padded = self.prompt.inputs.padding_mask is not None
-            self.packed = self.prompt.packed or (not padded and mask_parts_rows(mask))
+            self.packed = self.prompt.packed or (not padded and mask_separates_rows(mask))
         if self.packed and any(self.layer_cuts):
             refuse_in_packed_rows(self.method.name)
 
     def _check_end(self, layer: int) -> None:
-        """Check a cut, and note it, if it depends on where the prompt ends."""
+        """Check and record a cut that depends on the end of the prompt."""
         asks = self.method.ranks_by != "nothing" or self.method.reads_prompt
         depends = asks if layer > 0 else self.method.reads_question or self.method.reads_words
         if self.packed and (layer > 0 or depends):
@@ -161,13 +162,13 @@ class Prefill(LayerInputs):
             self.recorder.ranked_in_doubt |= self.prompt.in_doubt
 
     def _enter(self, hidden: Tensor, kwargs: Call) -> Tensor:
-        """Let the method choose what enters the decoder, and which text asks later on."""
+        """Apply the cut before the decoder, and let the method choose the ranking rows."""
         if "input" in self.method.stages:
             selection = self._checked("input", self._select_input(hidden), hidden)
             hidden = self._cut(0, hidden, selection, kwargs)
             self.entered = self.tokens.n_visual
         if self.cuts:
-            self.images = tuple(map(len, self.prompt.pictures.of_sample))
+            self.images = tuple(map(len, self.prompt.images.of_sample))
             prompt = self._in_prompt()
             chosen = self.method.query_rows(hidden, self.tokens.visual, prompt)
             asking = check_query_rows(chosen, self.method, self.tokens, prompt)
@@ -176,7 +177,7 @@ class Prefill(LayerInputs):
         return hidden
 
     def _select_input(self, hidden: Tensor) -> Any:
-        pictures, visual = self.prompt.pictures, self.tokens.visual
+        images, visual = self.prompt.images, self.tokens.visual
         inputs = self.prompt.inputs
         vision = None
         if self.vision is not None:
@@ -185,10 +186,10 @@ class Prefill(LayerInputs):
             InputTokens(
                 embeddings=hidden,
                 visual=visual,
-                images=pictures.count(visual),
-                grids=tuple(tuple(picture.grid for picture in own) for own in pictures.of_sample),
-                image_of=pictures.number,
-                whole=pictures.whole,
+                images=images.count(visual),
+                grids=tuple(tuple(picture.grid for picture in own) for own in images.of_sample),
+                image_of=images.number,
+                whole=images.whole,
                 words=question_rows(self.prompt) if self.method.reads_words else None,
                 vision=vision,
                 depth=self.spec.decoder_shape.layers,
@@ -228,7 +229,7 @@ class Prefill(LayerInputs):
 
     @torch.no_grad()
     def _normalized(self, hidden: Tensor) -> Tensor:
-        """Hidden states behind the decoder's final normalisation, which may be on another device."""
+        """Apply the final normalization of the decoder, which may be on another device."""
         norm = self.spec.norm
         assert norm is not None
         weight = next(norm.parameters(), None)
@@ -236,20 +237,20 @@ class Prefill(LayerInputs):
         return norm(hidden.to(there)).to(hidden.device)
 
     def _guidance(self) -> Tensor:
-        """The guide's scores of the rows that are there now, ``[batch, rows]``."""
+        """Return the guide model's scores of the current rows, ``[batch, rows]``."""
         assert self.guidance is not None
         slots = self.tokens.slots
-        # Several answers to a prompt are guided by the same one.
+        # Several answers to one prompt share its scores.
         known = self.guidance.to(slots.device).repeat_interleave(slots.shape[0] // len(self.guidance), 0)
-        # Behind the prompt are drafts or, in passes without a cache, the answer so far.
+        # The prompt is followed by drafts or, without a cache, by the answer so far.
         return pad(known, (0, self.length - known.shape[1])).gather(1, slots)
 
     def _in_prompt(self) -> Tensor:
-        """``[batch, rows]`` bool: False for padding and for what is behind the prompt."""
+        """Return ``[batch, rows]`` bool, False for padding and for tokens after the prompt."""
         return self.tokens.valid & (self.tokens.slots <= self.prompt.ranking[:, None])
 
     def _look_ahead(self, layer: int, hidden: Tensor, kwargs: Call) -> AttentionRows:
-        """Attention of the layer that is about to run, on the tokens that are there now."""
+        """Compute the attention of the next layer on the current tokens."""
         cached = self.cache.layers[layer] if self.cache is not None else None
         self._note_window(cached, ranks=True)
         arguments = kwargs | self.arguments(layer, hidden, kwargs)
@@ -264,8 +265,8 @@ class Prefill(LayerInputs):
         if cached is not None and cached.logical:
             if cached.keys.shape[1::2] != key.shape[1::2]:
                 raise UnsupportedGenerationError(
-                    "the cache of this model holds latents, and a layer's keys of earlier turns cannot be seen in "
-                    "advance: use a method that ranks by the layer before, such as fastv"
+                    "the cache of this model holds latents, so keys of earlier turns are not available before a layer "
+                    "runs: use a method that ranks by the previous layer, such as fastv"
                 )
             key = torch.cat([cached.keys, key], 2)
         return self._attention(*self.looking(layer, query, key), arguments.get("attention_mask"), softmax, rows)
@@ -274,7 +275,7 @@ class Prefill(LayerInputs):
         self, query: Tensor, key: Tensor, mask: Tensor | None, softmax: Softmax, rows: Tensor
     ) -> AttentionRows:
         seen = self._seen(mask, self.asking, rows, key)
-        # Layers may be on other devices than what goes along with them.
+        # Layers may be on a different device from these tensors.
         counted = self.asking.counted.to(query.device) if self.asking.counted is not None else None
         tables = (self.tables[0].to(query.device), self.tables[1].to(query.device)) if self.tables is not None else None
         width = self.tokens.width
@@ -283,14 +284,14 @@ class Prefill(LayerInputs):
         )
 
     def _seen(self, mask: Tensor | None, asking: QueryRows, rows: Tensor, key: Tensor) -> Tensor | None:
-        """Columns that the asking rows may attend to, ``[batch, n, columns]`` bool; None: all."""
+        """Return the columns that the ranking rows may attend to, ``[batch, n, columns]`` bool. None: all."""
         mask = mask if self.windowed is None else self.windowed
         if mask is None and asking.from_end == 1:
             return None
         return visible_to_rows(mask, rows.to(key.device), self.tokens.width, key.shape[2]).to(key.device)
 
     def _note_window(self, cached: Any, ranks: bool) -> None:
-        """Note whether a layer that ranks may not see all visual tokens."""
+        """Record whether the ranking layer may not see all visual tokens."""
         window = getattr(cached, "sliding_window", None)
         if ranks and window is not None and self.past + self.length > window:
             self.recorder.window_hides_images = True

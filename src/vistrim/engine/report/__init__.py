@@ -1,1 +1,1 @@
-"""Recording a generation, and the report as plain data."""
+"""Recording of a generation, and its report as plain data."""

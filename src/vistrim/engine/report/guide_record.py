@@ -1,4 +1,4 @@
-"""What a guide did, in the report: its cost, and the samples that it answered alone."""
+"""Record of a guide model for the report: its cost, and the samples that exited with its answer."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class GuideRecord:
-    """What the guide did for the samples of a batch, and what the report is to say of those that it answered.
+    """Measurements of the guide model for a batch, and report data of the samples that exited.
 
     Attributes
     ----------
     seconds : float
-        Wall time of the guide.
+        Wall time of the guide model.
     flops : tuple of int
-        FLOPs per sample.
+        FLOPs of the guide model per sample.
     exited : tuple of bool
-        The samples that the model does not answer.
+        Whether each sample exited, so that the large model does not process it.
     exit_scores : tuple of float
-        Score per sample; empty if none was asked for.
+        Exit score of each sample. Empty without an exit threshold.
     prompt_tokens, visual_tokens, answer_tokens : tuple of int
-        Per sample; the answer is the guide's.
+        Number of tokens per sample. The answer is that of the guide model.
     width : int
-        Length of the prompts, padding included.
+        Length of the prompts, including padding.
     caches : bool
-        Whether the model generates with a KV cache.
+        Whether the large model generates with a KV cache.
     """
 
     seconds: float
@@ -48,11 +48,11 @@ class GuideRecord:
     caches: bool
 
     def complete(self, report: TrimReport, spec: ModelSpec) -> TrimReport:
-        """Add the guide, and the samples that it answered, to the report on those that the model answered."""
+        """Add the guide model and the exited samples to the report on the other samples."""
         if any(self.exited):
             report = self._with_exits(report, spec)
         copies = len(report.visual_tokens) // len(self.exited)
-        # The guide answers once for all copies of a sample: the first of them bears the cost.
+        # The guide model answers once for all copies of a sample. The first copy gets the cost.
         flops = [n if copy == 0 else 0 for n in self.flops for copy in range(copies)]
         return replace(
             report,
@@ -91,7 +91,7 @@ class GuideRecord:
         )
 
     def _with_bytes(self, report: TrimReport, untrimmed: UntrimmedCache, longest: int) -> TrimReport:
-        """Add what the untrimmed model would hold of the exited samples after each forward pass."""
+        """Add the bytes that the untrimmed model would hold for the exited samples after each forward pass."""
         nothing = [0] * longest
         exited = [n for n, gone in zip(self.visual_tokens, self.exited, strict=True) if gone]
         visual = sum(map(untrimmed.nbytes, exited))
@@ -109,12 +109,14 @@ class GuideRecord:
             return None
         answered = iter(trace.samples)
         samples = (
-            SampleTrace.unseen(n, layers, "a guide has answered this sample alone") if gone else next(answered)
+            SampleTrace.unseen(n, layers, "this sample exited with the guide model's answer")
+            if gone
+            else next(answered)
             for n, gone in zip(self.visual_tokens, self.exited, strict=True)
         )
         return replace(trace, samples=tuple(samples))
 
     def _spread(self, values: Sequence[T], nothing: T) -> list[T]:
-        """Values of all samples, of which the given ones are those that the model answered."""
+        """Extend values of the samples that did not exit to all samples."""
         given = iter(values)
         return [nothing if gone else next(given) for gone in self.exited]

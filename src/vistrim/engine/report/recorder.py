@@ -22,35 +22,35 @@ from vistrim.engine.tokens.token_map import TokenMap
 from vistrim.methods.base.method import Method
 
 SHORT_PROMPT = 128
-"""Prompt tokens below which fixed costs per layer outweigh what trimming saves."""
+"""Number of prompt tokens below which fixed costs per layer outweigh the savings."""
 
 EMBEDDED = (
-    "the prompt came as `inputs_embeds`, which do not tell visual tokens from text, so nothing was trimmed: if it has "
-    "images, pass `input_ids` with `pixel_values` (or `mm_encoder_outputs`), or call model.generate() with both "
-    "`input_ids` and `inputs_embeds`"
+    "the prompt was given as `inputs_embeds`, in which visual tokens cannot be told from text, so nothing was trimmed: "
+    "if it has images, pass `input_ids` with `pixel_values` (or `mm_encoder_outputs`), or call model.generate() with "
+    "both `input_ids` and `inputs_embeds`"
 )
 UNTOLD = (
-    "nothing told where answers begin in this forward pass: visual tokens were ranked as if its last token ended the "
-    "prompt; if it scores answers, pass `labels` or `logits_to_keep` (answer tokens + 1), or run it in "
+    "this forward pass does not specify where answers begin, so visual tokens were ranked as if its last token were "
+    "the end of the prompt: if it scores answers, pass `labels` or `logits_to_keep` (answer tokens + 1), or run it in "
     "run.answer_from(...)"
 )
 IN_DOUBT = (
-    "the first token of `logits_to_keep` was taken for the last prompt token of all samples: if their prompts differ "
+    "the first token of `logits_to_keep` was taken as the last prompt token of all samples: if their prompts differ "
     "in length, pass `labels`, or run the forward pass in run.answer_from(...)"
 )
 
 
 def devices_of(spec: ModelSpec, first: torch.device) -> tuple[torch.device, ...]:
-    """The devices that a model's layers are on, and the one on which its inputs are."""
+    """List the devices of a model's layers and of its inputs."""
     return tuple({first, *(parameter.device for layer in spec.layers for parameter in layer.parameters())})
 
 
 @dataclass
 class Recorder:
-    """Collects the measurements of one generation, from the moment it is made.
+    """Collects the measurements of one generation. Time is measured from its creation on.
 
-    The first forward pass is the prefill; the later ones are decoding steps. What it holds from the end of the prefill
-    on are plain numbers: no tensor of the generation lives longer for it.
+    The first forward pass is the prefill, and later ones are decoding steps. After the prefill it holds only plain
+    numbers, so that it keeps no tensor of the generation alive.
     """
 
     spec: ModelSpec
@@ -115,7 +115,7 @@ class Recorder:
         prompt: Prompt | None,
         encoded: tuple[Picture, ...] = (),
     ) -> None:
-        """Note the prompt before layer 0, and the pictures that were encoded for it."""
+        """Record the prompt before layer 0, and the images encoded for it."""
         self.encoded = encoded
         self.batch, self.prompt, self.past = batch, length, past
         depth = self.spec.decoder_shape.layers
@@ -127,12 +127,12 @@ class Recorder:
             self.prompt_tokens = tuple(n - prompt.inputs.border.drafted for n in prompt.tokens.n_valid)
 
     def read_question(self, lengths: tuple[int, ...]) -> None:
-        """Note that the decoder has read a question of so many tokens for each sample."""
+        """Record the length of the question that the decoder has read for each sample."""
         if self.in_prefill:
             self.question_tokens = lengths
 
     def layer_ran(self, rows: int, cached: int, tokens: TokenMap | None) -> None:
-        """Note what a layer is given in prefill: rows to compute, and tokens cached before."""
+        """Record the inputs of a layer in prefill: rows to compute, and tokens in its cache."""
         if not self.in_prefill:
             return
         self.rows.append(rows)
@@ -140,12 +140,12 @@ class Recorder:
         self.visual_per_layer.append(tokens.n_visual if tokens is not None else (0,) * self.batch)
 
     def layer_structured(self, layer: int, flops: int, alone: tuple[int, ...]) -> None:
-        """Note the FLOPs of a layer that leaves something out: of the batch, and of each sample in one of its own."""
+        """Record the FLOPs of a layer with structural cuts: of the batch, and of each sample as if it ran alone."""
         if self.in_prefill:
             self.structured[layer] = flops, alone
 
     def cut(self, layer: int, before: TokenMap, selection: Selection, left: TokenMap) -> None:
-        """Note which tokens are left from a layer on; passes without a cache repeat the prefill and are not noted."""
+        """Record the tokens that remain after a cut. Prefills repeated for lack of a cache are not recorded."""
         if not self.in_prefill:
             return
         self.cuts.append((layer, left))
@@ -157,12 +157,12 @@ class Recorder:
 
     @contextmanager
     def selecting(self) -> Iterator[None]:
-        """Time a piece of the selection; in decoding nothing is timed, and the device never waited for."""
+        """Time a part of the selection in prefill. Decoding is not timed, to avoid device synchronization."""
         with self.selection.running() if self.in_prefill else nullcontext():
             yield
 
     def end_forward(self, cache: Cache | None) -> None:
-        """Note the cache after a forward pass."""
+        """Record the cache after a forward pass."""
         if self.in_prefill:
             self.prefill_ended = clock(*self.devices)
             self._settle(cache)
@@ -180,25 +180,25 @@ class Recorder:
             self.kv_tokens_per_step.append(tuple(map(sum, zip(*self.kv_tokens, strict=True))))
 
     def look_at(self, cache: Cache) -> None:
-        """Note what a cache holds now."""
+        """Record the contents of a cache."""
         self.held_bytes, self.full_bytes = cache_bytes(cache)
         self.kv_tokens = [layer.held for layer in cache.layers]
 
     def end_generation(self, new_tokens: int, cache: Cache | None) -> None:
-        """Note the end of ``generate``."""
+        """Record the end of ``generate``."""
         self.ended = clock(*self.devices)
         self.generated = new_tokens
         if cache is not None:
             self.look_at(cache)
 
     def report(self) -> TrimReport:
-        """Sum up."""
+        """Create the report."""
         shape = self.spec.decoder_shape
         depth = shape.layers
         flops = sum(self._layer_flops(layer, None, rows) for layer, rows in enumerate(self.rows))
         per_sample = [self._visual_of(b) for b in range(self.batch)]
         flops_full = self.batch * costs.prefill_flops(shape, [self.prompt] * depth, self.cached_full)
-        # The first token comes from the prefill; a step may yield several when candidates were drafted.
+        # The first token comes from the prefill. With drafts, a step may yield several tokens.
         decoded = self.generated - 1 if self.generated else self.steps
         prefill_ended = self.prefill_ended or self.prefill_began
         found = TrimReport(
@@ -238,7 +238,7 @@ class Recorder:
         return [counts[sample] for counts in self.visual_per_layer]
 
     def _layer_flops(self, layer: int, sample: int | None, rows: int) -> int:
-        """FLOPs of a layer in prefill for so many rows: of a sample in a batch of its own, or (None) of the batch."""
+        """Count the FLOPs of a layer in prefill: for one sample as if it ran alone, or (None) for the batch."""
         if layer in self.structured:
             together, alone = self.structured[layer]
             return together if sample is None else alone[sample]
@@ -246,12 +246,12 @@ class Recorder:
         return flops * (self.batch if sample is None else 1)
 
     def _flops_alone(self, sample: int, visual_per_layer: Sequence[int]) -> int:
-        """FLOPs of a sample's prefill in a batch of its own, without padding and fillers."""
+        """Count the prefill FLOPs of a sample as if it ran alone, without padding."""
         text = self.prompt_tokens[sample] - self.visual[sample]
         return sum(self._layer_flops(layer, sample, text + n) for layer, n in enumerate(visual_per_layer))
 
     def _method_flops(self, sample: int, visual_per_layer: Sequence[int]) -> int:
-        """FLOPs of the method's own networks, and of what the decoder read for it beside the prompt."""
+        """Count the FLOPs of the method's own networks, and of the question that the decoder read for it."""
         shape = self.spec.decoder_shape
         read = self.question_tokens[sample] if self.question_tokens else 0
         return self.method.own_flops(self.spec.facts, visual_per_layer) + costs.prefill_flops(
@@ -259,7 +259,7 @@ class Recorder:
         )
 
     def _settle(self, cache: Cache | None) -> None:
-        """Write down as numbers what the prefill did, whose end was waited for, and let go of its tensors."""
+        """Convert the records of the prefill to plain numbers after synchronization, and release its tensors."""
         self.select_seconds = self.selection.seconds
         source, cuts = self.source, self.cuts
         self.source, self.cuts = None, []
@@ -273,10 +273,10 @@ class Recorder:
             self.tracer.end_prefill(self.batch, self.past, source, self.stages)
 
     def _settle_stages(self, source: Prompt, cuts: list[tuple[int, TokenMap]]) -> None:
-        # The n-th visual token of a sample is the one with n visual tokens in front of it.
+        # The n-th visual token of a sample has n visual tokens before it.
         number = source.tokens.visual.cumsum(1) - 1
         for layer, left in cuts:
-            # Once to the host, where picking the numbers of each sample waits for nothing.
+            # Copied to the host once, so that indexing per sample needs no further synchronization.
             numbers, visual, merged_into = (
                 x.cpu() for x in (number.gather(1, left.slots - self.past), left.visual, left.merged)
             )
@@ -293,41 +293,40 @@ class Recorder:
         found = []
         if not fewer_flops and not smaller_cache:
             found.append("nothing was trimmed: the method kept every visual token")
-        # Where steps follow, it was a prompt.
+        # If decoding steps follow, the pass was a prompt.
         if self.ranked_by_row_end and not self.steps:
             found.append(UNTOLD)
         if self.ranked_in_doubt:
             found.append(IN_DOUBT)
         if self.window_hides_images:
             found.append(
-                "some cuts were ranked by a layer with a sliding window shorter than the prompt: visual tokens that it "
-                "does not see went first"
+                "some cuts were ranked by a layer with a sliding window shorter than the prompt: visual tokens "
+                "outside of the window were removed first"
             )
         if self.window_ended_annealing:
             found.append(
-                "the sequence outgrew the model's sliding window: from then on nothing more was annealed in the layers "
-                "that have one"
+                "the sequence became longer than the model's sliding window: from then on, layers with a window were "
+                "not annealed any further"
             )
         if self.past + self.prompt < SHORT_PROMPT:
             found.append(
-                f"short prompt ({self.past + self.prompt} tokens): fixed costs outweigh what trimming saves, "
-                "expect no speed-up"
+                f"short prompt ({self.past + self.prompt} tokens): fixed costs outweigh the savings, expect no speed-up"
             )
         if self.method.caution:
             found.append(self.method.caution)
         if self.spec.model_type not in TESTED:
             found.append(
                 f"model type {self.spec.model_type} is not in vistrim's tested families: compare its answers with "
-                "untrimmed ones"
+                "those of the untouched model"
             )
         return found
 
 
 def cache_bytes(cache: Cache) -> tuple[int, int]:
-    """Bytes of all keys and values that a cache holds, and would hold had nothing been removed."""
+    """Count the bytes of all keys and values in a cache, and their number if nothing had been removed."""
     held = full = 0
     for layer in cache.layers:
-        # Gradient checkpointing keeps transformers from filling a cache that it was given.
+        # With gradient checkpointing, transformers does not fill a given cache.
         if columns := layer.stored:
             size = layer.keys.nbytes + layer.values.nbytes
             held += size
@@ -336,7 +335,7 @@ def cache_bytes(cache: Cache) -> tuple[int, int]:
 
 
 def visual_bytes(cache: Cache) -> tuple[int, int]:
-    """Bytes of the keys and values of visual tokens alone, likewise."""
+    """Count the same two numbers for the keys and values of visual tokens only."""
     held = full = 0
     for layer in cache.layers:
         if columns := layer.stored:

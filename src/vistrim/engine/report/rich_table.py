@@ -1,4 +1,4 @@
-"""The report in a terminal of rich."""
+"""Report as a table for rich."""
 
 from collections.abc import Iterator, Sequence
 
@@ -7,7 +7,7 @@ from rich.text import Text
 
 
 def rich_table(rows: Sequence[tuple[str, str]], warnings: Sequence[str]) -> Iterator[Table | Text]:
-    """Lay out labels with their values, and warnings below them."""
+    """Create a table of labels and values, followed by warnings."""
     table = Table(title="vistrim report", title_justify="left", show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")

@@ -1,4 +1,4 @@
-"""Time on the clock and on the devices."""
+"""Wall time of work on asynchronous devices."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Moment: TypeAlias = "float | torch.cuda.Event"
 
 
 def clock(*devices: torch.device) -> float:
-    """Seconds, after the devices have done all work given to them."""
+    """Return the time in seconds, after all queued work of the devices."""
     for device in devices:
         if device.type not in ("cpu", "meta"):
             torch.accelerator.synchronize(device)
@@ -21,15 +21,15 @@ def clock(*devices: torch.device) -> float:
 
 
 class Timer:
-    """Marks moments of the work on devices, and tells the time between them.
+    """Records moments in the work of devices, and computes the time between them.
 
-    On a single CUDA device, moments are events on its stream, so that nothing waits for the device before a time is
-    asked for. Anywhere else the devices are waited for at every moment.
+    On a single CUDA device, moments are events on its stream, so that synchronization is deferred until a time is read.
+    Otherwise the devices are synchronized at every moment.
 
     Parameters
     ----------
     devices : sequence of torch.device
-        All that the work may run on.
+        All devices that the work may run on.
     """
 
     def __init__(self, devices: Sequence[torch.device]) -> None:
@@ -39,7 +39,7 @@ class Timer:
         self._cuda = only if only is not None and only.type == "cuda" else None
 
     def now(self) -> Moment:
-        """Mark this moment."""
+        """Record the current moment."""
         if self._cuda is None:
             return clock(*self._devices)
         event = torch.cuda.Event(enable_timing=True)
@@ -48,7 +48,7 @@ class Timer:
 
     @staticmethod
     def seconds(began: Moment, ended: Moment) -> float:
-        """Time between two moments; waits for work in between that is not done yet."""
+        """Compute the time between two moments. Waits for unfinished work between them."""
         if isinstance(began, float) and isinstance(ended, float):
             return ended - began
         assert isinstance(began, torch.cuda.Event)
@@ -58,12 +58,12 @@ class Timer:
 
 
 class Stopwatch:
-    """Adds up how long pieces of work take, by a `Timer`.
+    """Sums the durations of several pieces of work, measured with a `Timer`.
 
     Parameters
     ----------
     devices : sequence of torch.device
-        All that the work may run on.
+        All devices that the work may run on.
     """
 
     def __init__(self, devices: Sequence[torch.device]) -> None:
@@ -79,7 +79,7 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
-        """The sum so far; waits for work that is not done yet, and lets go of its moments."""
+        """Total time so far. Waits for unfinished work."""
         self._sum += sum(self._timer.seconds(*piece) for piece in self._pieces)
         self._pieces.clear()
         return self._sum

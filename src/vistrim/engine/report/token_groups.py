@@ -1,34 +1,100 @@
-"""Where the visual tokens of a prompt lie: on grids over its images, as far as the model's arrangement has any."""
+"""Locations of the visual tokens of a prompt: grids over its images, if the layout of the model has any."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
 from vistrim.core.layout import Grid, ImageShape
-from vistrim.engine.report.trace import TokenGroup
 
-SEPARATOR = "a separator between rows of tokens, which shows nothing"
-NO_GRID = "the tokens form no grid on the image, or none that is known for this model"
-MIXED = "tokens of several tiles or frames are mixed, and their arrangement is not known for this model"
+SEPARATOR = "a separator between rows of tokens, which belongs to no part of the image"
+NO_GRID = "the tokens form no grid on the image, or it is not known for this model"
+MIXED = "tokens of several tiles or frames are interleaved, and their layout is not known for this model"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Location of a visual token.
+
+    Attributes
+    ----------
+    modality, image, part, number
+        As in its `TokenGroup`.
+    row, column : int or None
+        Position in the grid of the group, from the upper left corner. None if the group has no grid.
+    reason : str
+        Reason for the lack of a row and column. Empty if there is one.
+    """
+
+    modality: str
+    image: int | None
+    part: str
+    number: int
+    row: int | None
+    column: int | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class TokenGroup:
+    """Visual tokens of one grid, or of a part of an image without a grid.
+
+    Attributes
+    ----------
+    modality : str
+        "image" or "video".
+    image : int or None
+        Index of the image or video in the sample. None: the vision tower had several inputs, and the model is not told
+        whether they are images or tiles of one image (Idefics 3, InternVL). `vistrim.analysis.regions_of` gets this
+        from the processor.
+    part : str
+        "whole" (the image), "tile" or "frame" (one input of the vision tower), "overview" (the whole image, if the
+        model joins its tiles), "tiles" (all tiles joined: rows and columns count over all of them), "separators"
+        (tokens between rows, which belong to no part of the image) or "picture" (an image or a tile of one).
+    number : int
+        Index of the tile, frame or other input of the vision tower.
+    grid : tuple of int or None
+        Rows and columns. None: the tokens form no grid, or it is not known.
+    tokens : tuple of int
+        The tokens, in raster order if there is a grid.
+    cells : tuple of int
+        Cell of each token in the grid: ``row * columns + column``. A cell is missing if its token cannot be removed
+        because the prompt ends with it. Empty without a grid.
+    reason : str
+        Reason for the lack of a grid. Empty if there is one.
+    """
+
+    modality: str
+    image: int | None
+    part: str
+    number: int
+    grid: Grid | None
+    tokens: tuple[int, ...]
+    cells: tuple[int, ...]
+    reason: str = ""
 
 
 def token_groups(
     modality: str, images: Sequence[ImageShape], tokens: Sequence[int | None], parts_unknown: bool = False
 ) -> list[TokenGroup]:
-    """Sort the tokens of a sample's images (or videos) into groups.
+    """Group the tokens of a sample's images or videos.
 
     Parameters
     ----------
     modality : str
         "image" or "video".
     images : sequence of ImageShape
-        In prompt order.
+        The images or videos, in prompt order.
     tokens : sequence of int or None
-        The visual token at each of their places in the prompt; None where it cannot be removed.
+        Visual token at each of their placeholders. None if it cannot be removed.
     parts_unknown : bool
-        Whether a picture may be a tile of an image, which nothing tells the model.
+        Whether the model is not told which inputs of the vision tower are tiles of one image.
+
+    Returns
+    -------
+    list of TokenGroup
+        The groups, in prompt order.
     """
     ends = accumulate((image.tokens for image in images), initial=0)
     groups = [

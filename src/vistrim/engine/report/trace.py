@@ -1,4 +1,4 @@
-"""Which visual tokens each layer held, and where they lie on their images: plain data without tensors."""
+"""Visual tokens that each layer held, and their locations in the images. Plain data without tensors."""
 
 from __future__ import annotations
 
@@ -7,77 +7,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from vistrim.core.layout import Grid
+from vistrim.engine.report.token_groups import Place, TokenGroup
 
 Tokens = tuple[int, ...]
-"""Numbers of visual tokens of a sample, in prompt order from 0."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a visual token lies.
-
-    Attributes
-    ----------
-    modality, image, part, number
-        Of its `TokenGroup`.
-    row, column : int or None
-        In the group's grid, from the upper left corner; None where the group has no grid.
-    reason : str
-        Why there is no row and column; empty if there is one.
-    """
-
-    modality: str
-    image: int | None
-    part: str
-    number: int
-    row: int | None
-    column: int | None
-    reason: str
-
-
-@dataclass(frozen=True)
-class TokenGroup:
-    """Visual tokens that lie on one grid, or a part of an image without a grid.
-
-    Attributes
-    ----------
-    modality : str
-        "image" or "video".
-    image : int or None
-        Which of the sample's images (or videos), from 0. None: the sample has several pictures, and the model is not
-        told whether they are images or tiles of one (Idefics 3, InternVL); `vistrim.analysis.regions_of` asks the
-        processor.
-    part : str
-        "whole" (the image), "tile" or "frame" (what the vision tower saw by itself), "overview" (the whole image
-        where the model puts its tiles together), "tiles" (all tiles put together: rows and columns count over all of
-        them), "separators" (tokens between rows, which show nothing) or "picture" (an image or a tile of one).
-    number : int
-        Which tile, frame or picture, from 0.
-    grid : tuple of int or None
-        Rows and columns; None: the tokens form no grid, or it is not known.
-    tokens : tuple of int
-        The tokens; in raster order where there is a grid.
-    cells : tuple of int
-        Their cells in the grid in raster order: row * columns + column. A cell may be missing, where its token cannot
-        be removed because the prompt ends with it. Empty without a grid.
-    reason : str
-        Why there is no grid; empty if there is one.
-    """
-
-    modality: str
-    image: int | None
-    part: str
-    number: int
-    grid: Grid | None
-    tokens: Tokens
-    cells: tuple[int, ...]
-    reason: str = ""
+"""Indices of visual tokens of a sample, in prompt order from 0."""
 
 
 @dataclass(frozen=True)
 class PrefillStage:
-    """Visual tokens that layers processed in prefill, from one layer up to the next stage.
+    """Visual tokens that the layers from this stage up to the next one processed in prefill.
 
     Attributes
     ----------
@@ -86,8 +24,8 @@ class PrefillStage:
     kept : tuple of int
         The tokens.
     stands_for : tuple of (int, tuple of int or None)
-        Those of them that stand for several tokens, and for which, themselves included: hidden states of these were
-        averaged. None: the method made a state of its own (`vistrim.QueCC`), which stands for no certain tokens.
+        Kept tokens that represent several tokens, each with the tokens (including itself) whose hidden states were
+        averaged. None: the method computed a new hidden state (`vistrim.QueCC`), which represents no particular tokens.
     """
 
     layer: int
@@ -97,16 +35,16 @@ class PrefillStage:
 
 @dataclass(frozen=True)
 class CacheChange:
-    """A step after which the cache of a layer held other visual tokens than before.
+    """Change of the visual tokens in the cache of a layer.
 
     Attributes
     ----------
     step : int
         The decoding step; 0: the end of the prefill.
     gone : tuple of int
-        Tokens that it no longer holds.
+        Tokens that the cache no longer holds.
     back : tuple of int
-        Tokens that it holds in addition: those of earlier turns, at step 0, or of another beam that took this row.
+        Additional tokens: those of earlier turns (at step 0), or of another beam that replaced this row.
     """
 
     step: int
@@ -116,21 +54,22 @@ class CacheChange:
 
 @dataclass(frozen=True)
 class SampleTrace:
-    """One sample: a row of the batch, so that copies for beams or several answers have one each.
+    """Trace of one row of the batch. Copies of a sample for beams or several answers have their own traces.
 
     Attributes
     ----------
     visual_tokens : int
-        Visual tokens of this prompt. A token that cannot be removed, such as the last of a prompt, is text.
+        Number of visual tokens of this prompt. A token that cannot be removed, such as the last of a prompt, counts as
+        text.
     earlier : int
-        Visual tokens of earlier turns that the cache still held. They come first in the numbering: the prompt's own
-        begin with this number. Where they lie is in the trace of their own turn.
+        Number of visual tokens of earlier turns that the cache still held. They come first, so this is the index of the
+        prompt's first token. The trace of their own turn has their locations.
     groups : tuple of TokenGroup
-        Where the prompt's tokens lie: each is in one group.
+        Locations of the prompt's tokens. Each token is in one group.
     prefill : tuple of PrefillStage
-        What the layers processed; the first stage begins at layer 0.
+        Tokens that the layers processed. The first stage begins at layer 0.
     decode : tuple of tuple of CacheChange
-        For each layer, how its cache then came to hold other tokens; empty where it never did.
+        Later changes of the cache of each layer.
     """
 
     visual_tokens: int
@@ -141,38 +80,64 @@ class SampleTrace:
 
     @staticmethod
     def unseen(visual_tokens: int, layers: int, reason: str) -> SampleTrace:
-        """The trace of a sample of which the model has processed nothing."""
+        """Create the trace of a sample that the model did not process.
+
+        Parameters
+        ----------
+        visual_tokens : int
+            Number of visual tokens of the prompt.
+        layers : int
+            Number of decoder layers.
+        reason : str
+            Reason why the tokens have no locations.
+
+        Returns
+        -------
+        SampleTrace
+            A trace without processed tokens.
+        """
         group = TokenGroup("image", 0, "whole", 0, None, tuple(range(visual_tokens)), (), reason)
         groups = (group,) if visual_tokens else ()
         return SampleTrace(visual_tokens, 0, groups, (PrefillStage(0, ()),), ((),) * layers)
 
     def stage(self, layer: int) -> PrefillStage:
-        """The stage of the prefill that a layer belongs to."""
+        """Return the stage of the prefill that a layer belongs to.
+
+        Parameters
+        ----------
+        layer : int
+            Decoder layer.
+
+        Returns
+        -------
+        PrefillStage
+            The stage.
+        """
         return [stage for stage in self.prefill if stage.layer <= layer][-1]
 
     @property
     def trims_prefill(self) -> bool:
-        """Whether some layer processed fewer tokens than the prompt has."""
+        """Whether a layer processed fewer tokens than the prompt has."""
         return len(self.prefill[-1].kept) < self.visual_tokens
 
 
 @dataclass(frozen=True)
 class Trace:
-    """Which visual tokens each decoder layer processed in prefill and held while decoding.
+    """Visual tokens that each decoder layer processed in prefill and held in decode.
 
     Tokens are numbered per sample in prompt order, from 0 (see `SampleTrace.earlier`).
 
-    A layer with a sliding window also forgets tokens by itself, which shows as well. Without a KV cache, each step
-    repeats the prefill and its choice. A method that cuts inside the layers (`vistrim.YOPO`) removes no token by that.
+    The trace includes evictions by sliding windows. Without a KV cache, each step repeats the prefill and its
+    selection. Cuts inside the layers (`vistrim.YOPO`) remove no tokens.
 
     Attributes
     ----------
     layers : int
-        Decoder layers.
+        Number of decoder layers.
     steps : int
-        Forward passes behind the prefill: decoding steps. The last token of an answer takes none.
+        Number of decoding steps, the forward passes after the prefill. The last token of an answer needs none.
     samples : tuple of SampleTrace
-        The rows of the batch.
+        Traces of the rows of the batch.
     """
 
     layers: int
@@ -180,7 +145,19 @@ class Trace:
     samples: tuple[SampleTrace, ...]
 
     def processed(self, sample: int, layer: int) -> Tokens:
-        """Visual tokens of the prompt that a layer processed in prefill, in order.
+        """Return the visual tokens of the prompt that a layer processed in prefill.
+
+        Parameters
+        ----------
+        sample : int
+            Row of the batch.
+        layer : int
+            Decoder layer.
+
+        Returns
+        -------
+        tuple of int
+            The tokens, in order.
 
         Raises
         ------
@@ -190,7 +167,7 @@ class Trace:
         return self._sample(sample, layer).stage(layer).kept
 
     def kept(self, sample: int, layer: int, step: int = 0) -> Tokens:
-        """Visual tokens that a layer's cache holds after a step, in order.
+        """Return the visual tokens that the cache of a layer held after a step.
 
         Parameters
         ----------
@@ -199,7 +176,12 @@ class Trace:
         layer : int
             Decoder layer.
         step : int
-            Decoding step; 0: the prefill.
+            Decoding step. 0: the prefill.
+
+        Returns
+        -------
+        tuple of int
+            The tokens, in order.
 
         Raises
         ------
@@ -218,7 +200,19 @@ class Trace:
         return tuple(sorted(held))
 
     def stands_for(self, sample: int, layer: int) -> dict[int, Tokens | None]:
-        """Tokens that stand for several at a layer, and for which; see `PrefillStage.stands_for`.
+        """Return the tokens of a layer that represent several tokens; see `PrefillStage.stands_for`.
+
+        Parameters
+        ----------
+        sample : int
+            Row of the batch.
+        layer : int
+            Decoder layer.
+
+        Returns
+        -------
+        dict
+            For each of these tokens, the tokens that it represents, or None.
 
         Raises
         ------
@@ -228,7 +222,19 @@ class Trace:
         return dict(self._sample(sample, layer).stage(layer).stands_for)
 
     def place(self, sample: int, token: int) -> Place:
-        """Where a token lies.
+        """Return the location of a token.
+
+        Parameters
+        ----------
+        sample : int
+            Row of the batch.
+        token : int
+            Index of a visual token of the sample.
+
+        Returns
+        -------
+        Place
+            The location.
 
         Raises
         ------
@@ -254,9 +260,14 @@ class Trace:
         return self.samples[sample]
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain Python objects for JSON; `from_dict` reads them.
+        """Convert to plain Python objects for JSON; `from_dict` reads them.
 
-        Lists of tokens and cells are runs: a number, or ``[first, end]`` for ``first, first + 1, ..., end - 1``.
+        Lists of tokens and cells are stored as runs: a number, or ``[first, end]`` for ``first, ..., end - 1``.
+
+        Returns
+        -------
+        dict
+            The trace.
         """
         return {
             "layers": self.layers,
@@ -296,12 +307,22 @@ class Trace:
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> Trace:
-        """Read what `to_dict` wrote, also when it has been through JSON.
+        """Read the output of `to_dict`, directly or after JSON.
+
+        Parameters
+        ----------
+        data : dict
+            Output of `to_dict`.
+
+        Returns
+        -------
+        Trace
+            The trace.
 
         Raises
         ------
         KeyError
-            If something is missing.
+            If a value is missing.
         """
         return Trace(
             layers=data["layers"],
@@ -343,12 +364,34 @@ class Trace:
 
 
 def to_runs(numbers: Sequence[int]) -> list[int | list[int]]:
-    """Write numbers as runs: ``[4, 5, 6, 9]`` becomes ``[[4, 7], 9]``."""
+    """Convert numbers to runs: ``[4, 5, 6, 9]`` becomes ``[[4, 7], 9]``.
+
+    Parameters
+    ----------
+    numbers : sequence of int
+        The numbers.
+
+    Returns
+    -------
+    list
+        Single numbers, and ``[first, end]`` for consecutive numbers from ``first`` to ``end - 1``.
+    """
     breaks = [i for i, (a, b) in enumerate(pairwise(numbers), 1) if b != a + 1]
     runs = [(numbers[i], numbers[j - 1]) for i, j in pairwise([0, *breaks, len(numbers)]) if i < j]
     return [first if first == last else [first, last + 1] for first, last in runs]
 
 
 def from_runs(runs: Iterable[int | Sequence[int]]) -> tuple[int, ...]:
-    """Read what `to_runs` wrote."""
+    """Convert runs back to numbers.
+
+    Parameters
+    ----------
+    runs : iterable
+        Output of `to_runs`.
+
+    Returns
+    -------
+    tuple of int
+        The numbers.
+    """
     return tuple(n for run in runs for n in ([run] if isinstance(run, int) else range(*run)))

@@ -1,7 +1,7 @@
-"""Follows which visual tokens the layers hold, for a generation that is to have a trace.
+"""Records the visual tokens that the layers hold, for a generation with a trace.
 
-It looks at the caches after each forward pass, rather than at what methods ask for: whatever makes them forget a token
-shows. All of it is copied to the host, so that no tensor lives longer for it.
+The caches are inspected after each forward pass, so that the trace includes evictions of any origin. Everything is
+copied to the host, so that no tensor is kept alive.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from vistrim.engine.inputs.prompt import Prompt
-from vistrim.engine.report.token_groups import token_groups
-from vistrim.engine.report.trace import CacheChange, PrefillStage, SampleTrace, TokenGroup, Trace
+from vistrim.engine.report.token_groups import TokenGroup, token_groups
+from vistrim.engine.report.trace import CacheChange, PrefillStage, SampleTrace, Trace
 from vistrim.engine.report.trim_report import Stage
 from vistrim.engine.tokens.token_map import TokenMap
 from vistrim.errors import UnsupportedGenerationError
 
 Held = list[list[int]]
-"""Per sample: slots of the visual tokens that a layer holds."""
+"""Slots of the visual tokens that a layer holds, per sample."""
 
 
 @dataclass(frozen=True)
 class Merged:
-    """What a cut has made of tokens that stay.
+    """Tokens that a cut merged or replaced.
 
     Attributes
     ----------
     slots : Tensor
         ``[batch, rows]`` long: the tokens before the cut.
     into : Tensor or None
-        ``[batch, rows]`` long: the row that absorbs each of them, or -1; None: none was absorbed.
+        ``[batch, rows]`` long: the row that absorbs each token, or -1. None: no token was absorbed.
     replaced : Tensor or None
-        ``[batch, rows]`` bool: the tokens that stay and were replaced by others; None: none was.
+        ``[batch, rows]`` bool, True for remaining tokens whose hidden states were replaced. None: no token was.
     """
 
     slots: Tensor
@@ -53,9 +53,9 @@ class Tracer:
     layers : int
         Decoder layers.
     parts_unknown : bool
-        Whether a picture may be a tile of an image, which nothing tells the model.
+        Whether the model is not told which inputs of the vision tower are tiles of one image.
     merged : list of Merged or None
-        For each cut of the prefill.
+        Merged tokens of each cut of the prefill.
     """
 
     layers: int
@@ -65,7 +65,7 @@ class Tracer:
     _maps: dict[int, weakref.ref[TokenMap]] = field(default_factory=dict)
 
     def end_prefill(self, batch: int, past: int, source: Prompt | None, stages: Sequence[Stage]) -> None:
-        """Note what the layers have processed, once the stages are settled (copies the prompt's maps to the host)."""
+        """Record the tokens that the layers processed, after ``stages`` is complete. Copies the maps to the host."""
         if source is None:
             self._samples = [_SampleNotes([], past) for _ in range(batch)]
             return
@@ -87,11 +87,11 @@ class Tracer:
                 for modality, found in places.items():
                     tokens = [number.get(slot) for slot in slots[b][found[b]].tolist()]
                     notes.groups += token_groups(
-                        modality, source.pictures.images[modality][b], tokens, self.parts_unknown
+                        modality, source.images.by_modality[modality][b], tokens, self.parts_unknown
                     )
 
     def look_at(self, step: int, cache: Cache) -> None:
-        """Note what a cache holds after a forward pass, where it has changed (then copied to the host)."""
+        """Record the changes of a cache after a forward pass. Copies changed maps to the host."""
         known: dict[int, Held] = {}
         for number, layer in enumerate(cache.layers):
             tokens: TokenMap | None = layer.tokens
@@ -111,20 +111,20 @@ class Tracer:
                 notes.look_at(number, step, held)
 
     def trace(self, steps: int) -> Trace:
-        """Put the trace together."""
+        """Create the trace."""
         return Trace(self.layers, steps, tuple(notes.traced(self.layers) for notes in self._samples))
 
 
 @dataclass
 class _SampleNotes:
-    """One sample. Tokens of the prompt are numbered from 0 here, and those of earlier turns known by their slots.
+    """Records of one sample. Tokens of the prompt are numbered from 0, and those of earlier turns have slots only.
 
     Attributes
     ----------
     slots : list of int
         Slots of the prompt's visual tokens.
     past : int
-        Slot where the prompt begins.
+        First slot of the prompt.
     """
 
     slots: list[int]
@@ -135,7 +135,7 @@ class _SampleNotes:
     held: dict[int, set[int]] = field(default_factory=dict)
 
     def look_at(self, layer: int, step: int, slots: list[int]) -> None:
-        """Note the slots of the visual tokens that a layer holds after a step."""
+        """Record the slots of the visual tokens that a layer holds after a step."""
         if layer not in self.held:
             stage = [stage for stage in self.stages if stage.layer <= layer][-1]
             self.held[layer] = {self.slots[n] for n in stage.kept}
@@ -145,7 +145,7 @@ class _SampleNotes:
             self.held[layer] = now
 
     def traced(self, layers: int) -> SampleTrace:
-        """Number the tokens of earlier turns and this one through."""
+        """Create the trace, with consecutive numbers for the tokens of earlier turns and of this one."""
         everything = (slot for changes in self.changes.values() for _, gone, back in changes for slot in gone | back)
         earlier = sorted({slot for slot in everything if slot < self.past})
         number = {slot: n for n, slot in enumerate([*earlier, *self.slots])}
@@ -166,7 +166,7 @@ class _SampleNotes:
 
 
 def _stages(sample: int, notes: _SampleNotes, stages: Sequence[Stage], merged: Sequence[Any]) -> list[PrefillStage]:
-    """What one sample's layers have processed, and what each token stands for."""
+    """List the tokens that the layers processed for one sample, and the tokens that merged ones represent."""
     number = {slot: n for n, slot in enumerate(notes.slots)}
     found = [PrefillStage(0, tuple(range(len(notes.slots))))]
     stands_for: dict[int, tuple[int, ...] | None] = {}
@@ -181,7 +181,7 @@ def _stages(sample: int, notes: _SampleNotes, stages: Sequence[Stage], merged: S
                 stands_for |= dict.fromkeys(token for token in kept if token in changed)
         several = tuple((token, stands_for[token]) for token in kept if token in stands_for)
         found.append(PrefillStage(stage.layer, tuple(kept), several))
-    # A cut before layer 0 leaves nothing of what was before it, and one that changes nothing of a sample is none.
+    # A cut before layer 0 replaces the first stage. A cut that does not change a sample is omitted.
     found = [a for a, b in zip(found, [*found[1:], None], strict=True) if b is None or b.layer > a.layer]
     return [
         stage
@@ -191,7 +191,7 @@ def _stages(sample: int, notes: _SampleNotes, stages: Sequence[Stage], merged: S
 
 
 def _absorb(stands_for: dict[int, tuple[int, ...] | None], number: Sequence[int | None], into: Sequence[int]) -> None:
-    """Add what rows have absorbed; what a state of unknown origin has a part in stays unknown."""
+    """Add the tokens that rows have absorbed. If the origin of one of them is unknown, the result is, too."""
     absorbed: dict[int, list[int]] = {}
     for row, target in enumerate(into):
         if target >= 0:

@@ -1,4 +1,4 @@
-"""What a trimmed generation did, measured."""
+"""Measurements of a trimmed generation."""
 
 import json
 from collections.abc import Iterator
@@ -16,21 +16,21 @@ DERIVED = (
     "kv_visual_fraction_mean",
     "flops_fraction",
 )
-"""Figures that follow from the measurements."""
+"""Figures derived from the measurements."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Visual tokens that were left from one layer of the prefill on.
+    """Visual tokens that remained from one layer of the prefill on.
 
     Attributes
     ----------
     layer : int
-        First decoder layer that ran on these tokens only; 0 is "before the LLM".
+        First decoder layer that ran on these tokens only. 0: the cut was before the decoder.
     kept : list of list of int
-        Per sample: indices of the kept tokens among the sample's visual tokens, in prompt order.
+        Indices of the kept tokens among the sample's visual tokens, in prompt order, per sample.
     merged : list of list of int
-        Those of them that stand for several tokens, because others were merged into them.
+        Kept tokens that represent several tokens, because others were merged into them, per sample.
     """
 
     layer: int
@@ -40,75 +40,77 @@ class Stage:
 
 @dataclass(frozen=True)
 class TrimReport:
-    """Measurements of one generation (or of one bare forward pass) under `vistrim.trim`.
+    """Measurements of one generation or bare forward pass of a trimmed model.
 
-    Token counts and bytes are read from the tensors that were really computed and stored, times from the clock.
+    Token counts and bytes are those of the tensors that were computed and stored. Times are wall times.
 
-    A sample that a guide has answered alone (`exited`) was not processed and holds nothing: its token counts at layers
-    and in caches are 0, and so are its FLOPs in prefill. It counts in the figures of the untrimmed model.
+    A sample that exited with the answer of the guide model (`exited`) was not processed. Its token counts in layers and
+    caches and its prefill FLOPs are 0, but it is included in the figures of the untrimmed model.
 
-    Under tensor parallelism each process has a report of its own: bytes are those of its own heads, and FLOPs those of
+    Under tensor parallelism, each process has its own report. Bytes are those of its own heads, and FLOPs are those of
     all processes together.
 
     Attributes
     ----------
     model, method : str
-        What ran.
+        Name of the model, and notation of the method.
     visual_tokens : list of int
-        Visual tokens in the prompt, per sample.
+        Number of visual tokens in the prompt, per sample.
     prompt_tokens : list of int
-        All prompt tokens without padding, per sample.
+        Number of all prompt tokens without padding, per sample.
     visual_tokens_per_layer : list of list of int
-        Visual tokens that each decoder layer processed in prefill, per layer and sample.
+        Number of visual tokens that each decoder layer processed in prefill, per layer and sample.
     kv_tokens_per_layer : list of list of int
-        Tokens in each layer's KV cache at the end, per layer and sample; empty without a cache.
+        Number of tokens in the KV cache of each layer at the end, per layer and sample. Empty without a cache.
     kv_tokens_per_step : list of list of int
-        Tokens in all layers' KV caches together after each forward pass, per pass and sample; the first pass is the
-        prefill. Empty without a cache.
+        Number of tokens in the KV caches of all layers together after each forward pass, per pass and sample. The first
+        pass is the prefill. Empty without a cache.
     kv_bytes_per_step : list of int
-        Bytes of all keys and values after each forward pass, likewise.
+        Bytes of all keys and values after each forward pass. Empty without a cache.
     kv_bytes : int
-        Bytes of all keys and values at the end, without the room that large caches keep behind them to grow (3 %).
+        Bytes of all keys and values at the end, without the spare room of large caches (3 %).
     kv_bytes_peak : int
         Largest number of bytes held after any forward pass.
     kv_bytes_full : int
-        Bytes the untrimmed model would hold at the end: exact, by shape.
+        Bytes that the untrimmed model would hold at the end, computed from shapes.
     kv_bytes_full_per_step : list of int
-        Bytes the untrimmed model would hold after each forward pass.
+        Bytes that the untrimmed model would hold after each forward pass.
     kv_visual_bytes_per_step, kv_visual_bytes_full_per_step : list of int
-        The same for the keys and values of visual tokens alone: held, and by the untrimmed model.
+        Bytes of the keys and values of visual tokens after each forward pass, and bytes that the untrimmed model would
+        hold for them.
     prefill_flops, prefill_flops_full : int
-        FLOPs of the decoder in prefill, as run and untrimmed (definition: `vistrim.core.costs`).
+        FLOPs of the decoder in prefill, trimmed and untrimmed (see `vistrim.core.costs`).
     prefill_flops_per_sample : list of int
-        FLOPs of the decoder in prefill, as run, that each sample would take in a batch of its own.
+        FLOPs of the trimmed decoder in prefill for each sample, as if it ran alone.
     method_flops : list of int
-        FLOPs per sample of what the method itself computes beside the decoder: routers, a compressor, a guide. Of a
-        guide: its vision tower and projector, its decoder's prefill and decoding steps and, for an exit score, the
-        prefill of prompt and answer, all as for the sample alone; its own KV cache appears nowhere.
+        FLOPs per sample of the method's own computation: routers, a compressor, or a guide model. For a guide model:
+        its vision tower and projector, the prefill and decoding steps of its decoder and, for an exit score, the
+        prefill of prompt and answer, all as if the sample ran alone. The KV cache of the guide model is not part of the
+        report.
     vision_flops : int or None
-        FLOPs of the vision tower and projector for the images encoded in this generation, which trimming does not
-        change; None: not known for this model.
+        FLOPs of the vision tower and projector for the images encoded in this generation. Trimming does not change
+        them. None: not known for this model.
     prefill_seconds : float
-        Wall time of the decoder's prefill, selection included; vision tower not included.
+        Wall time of the decoder's prefill, including the selection but not the vision tower.
     decode_seconds_per_token : float or None
-        Mean wall time per decoding step, sampling included; None if there was no decoding step.
+        Mean wall time per decoding step, including sampling. None if there was no decoding step.
     select_seconds : float
-        Part of ``prefill_seconds`` spent on scoring, choosing and compacting.
+        Part of ``prefill_seconds`` spent on scoring, selecting and removing tokens.
     generated_tokens : int
-        New tokens per returned sequence (the longest one).
+        Number of new tokens of the longest returned sequence.
     stages : list of Stage
-        Which visual tokens were kept in prefill.
+        Visual tokens kept in prefill.
     warnings : list of str
-        Reasons why little or nothing was gained.
+        Reasons for a small or no gain, and doubts about the result.
     guide_seconds : float
-        Wall time of the guide, before the model begins: all that it computes, vision tower included.
+        Wall time of the guide model, including its vision tower. It runs before the large model.
     exited : list of bool
-        Per sample: whether the guide's answer was returned and the model not asked.
+        Whether the answer of the guide model was returned instead of that of the large model, per sample.
     exit_scores : list of float
-        Per sample: what decided on that; empty if nothing was to be decided.
+        Exit score of each sample. Empty without an exit threshold.
     trace : Trace or None
-        Which visual tokens each layer held at each step, and where they lie on their images, if `vistrim.trim` was
-        asked for it.
+        Visual tokens that each layer held at each step, and their locations in the images. None unless `vistrim.trim`
+        got ``trace=True``.
     """
 
     model: str
@@ -143,38 +145,38 @@ class TrimReport:
 
     @property
     def average_tokens(self) -> float:
-        """Visual tokens per layer in prefill: mean over layers and samples."""
+        """Visual tokens per layer in prefill, averaged over layers and samples."""
         counts = [n for layer in self.visual_tokens_per_layer for n in layer]
         return sum(counts) / len(counts) if counts else 0.0
 
     @property
     def kv_fraction_mean(self) -> float | None:
-        """Bytes held over bytes of the untrimmed model after the same forward pass, mean over the passes.
+        """KV fraction, averaged over the forward passes.
 
-        None without a cache.
+        Bytes in the KV cache divided by those of the untrimmed model after the same forward pass. None without a cache.
         """
         return _mean(_shares(self.kv_bytes_per_step, self.kv_bytes_full_per_step))
 
     @property
     def kv_fraction_peak(self) -> float | None:
-        """The largest of these fractions; None without a cache."""
+        """Largest KV fraction of all forward passes. None without a cache."""
         return max(_shares(self.kv_bytes_per_step, self.kv_bytes_full_per_step), default=None)
 
     @property
     def kv_visual_fraction_mean(self) -> float | None:
-        """The mean for the keys and values of visual tokens alone; None without a cache or visual tokens."""
+        """KV fraction of visual tokens only, averaged over the passes. None without a cache or visual tokens."""
         return _mean(_shares(self.kv_visual_bytes_per_step, self.kv_visual_bytes_full_per_step))
 
     @property
     def flops_fraction(self) -> float | None:
-        """FLOPs of the decoder in prefill over those of the untrimmed model; None if it computes nothing."""
+        """FLOPs of the decoder in prefill divided by those of the untrimmed model. None if these are 0."""
         return self.prefill_flops / self.prefill_flops_full if self.prefill_flops_full else None
 
     @property
     def exit_layers(self) -> list[int | None]:
-        """Per sample: the first decoder layer that processed no visual token in prefill.
+        """First decoder layer that processed no visual token in prefill, per sample.
 
-        None if all layers did, if there were none, or if a guide has answered.
+        None if all layers did, if the sample has no visual tokens, or if it exited with the answer of a guide model.
         """
         return [
             next((layer for layer, counts in enumerate(self.visual_tokens_per_layer) if not counts[sample]), None)
@@ -184,17 +186,40 @@ class TrimReport:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """All measurements as plain Python objects."""
+        """Convert to plain Python objects.
+
+        Returns
+        -------
+        dict
+            All attributes and derived figures, by name.
+        """
         trace = self.trace.to_dict() if self.trace is not None else None
         derived = {name: getattr(self, name) for name in DERIVED}
         return asdict(replace(self, trace=None)) | derived | {"trace": trace}
 
     def to_json(self, indent: int | None = 2) -> str:
-        """All measurements as JSON text."""
+        """Convert to JSON.
+
+        Parameters
+        ----------
+        indent : int or None
+            Spaces per level of indentation. None: a single line.
+
+        Returns
+        -------
+        str
+            All attributes and derived figures.
+        """
         return json.dumps(self.to_dict(), indent=indent)
 
     def rows(self) -> list[tuple[str, str]]:
-        """Label and value of each line of the printed report."""
+        """Format the report.
+
+        Returns
+        -------
+        list of tuple of str
+            Label and value of each line of the printed report.
+        """
         lines = [
             ("model", self.model),
             ("method", self.method),
@@ -228,7 +253,7 @@ class TrimReport:
         lines = [("guide", f"{1e3 * self.guide_seconds:.1f} ms")] if self.guide_seconds else []
         if self.exit_scores:
             scores = ", ".join(f"{score:.3f}" for score in self.exit_scores)
-            lines.append(("  answered alone", f"{sum(self.exited)} of {len(self.exited)} (scores {scores})"))
+            lines.append(("  early exits", f"{sum(self.exited)} of {len(self.exited)} (scores {scores})"))
         return lines
 
     def _exit_rows(self) -> list[tuple[str, str]]:
@@ -236,7 +261,7 @@ class TrimReport:
         exits = [layer for layer, n, answered in samples if n and not answered]
         if all(layer is None for layer in exits):
             return []
-        return [("  withdrawn before layer", ", ".join("never" if e is None else str(e) for e in exits))]
+        return [("  no visual tokens from layer", ", ".join("never" if e is None else str(e) for e in exits))]
 
     def _flop_ratio(self) -> str:
         return f" ({self.prefill_flops_full / self.prefill_flops:.2f}x fewer)" if self.prefill_flops else ""
@@ -247,7 +272,7 @@ class TrimReport:
         return "\n".join([*lines, *(f"warning: {w}" for w in self.warnings)])
 
     def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
-        # Only a terminal of rich asks for this.
+        # Imported here because only rich calls this method.
         from vistrim.engine.report.rich_table import rich_table
 
         return rich_table(self.rows(), self.warnings)

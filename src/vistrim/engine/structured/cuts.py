@@ -78,14 +78,14 @@ def _check_attention(attention: Any, name: str) -> None:
         )
 
 
-def _check_parts(layer: Any, name: str, parts: tuple[str, ...], cannot: str, way_out: str, described: bool) -> None:
+def _check_parts(layer: Any, name: str, parts: tuple[str, ...], cannot: str, fix: str, described: bool) -> None:
     module = getattr(layer, name, None)
     for part in parts:
         found = getattr(module, part, None)
         # Quantized projections and those with adapters have no plain weights that could be sliced.
         if found is None or (part != "act_fn" and not _is_plain(found, described)):
             raise UnsupportedModelError(
-                f"{cannot} of this model, whose layers have no plain {part} in {name}: disable that cut ({way_out})"
+                f"{cannot} of this model, whose layers have no plain {part} in {name}: disable that cut ({fix})"
             )
 
 

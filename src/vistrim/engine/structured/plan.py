@@ -8,7 +8,7 @@ from vistrim.core.costs import LayerWork, structured_layer_flops
 from vistrim.core.layout import Grid
 from vistrim.core.selection import kept_rows
 from vistrim.core.windows import lay_tiles, rows_of_cells, tile_grid
-from vistrim.engine.inputs.images import PromptPictures
+from vistrim.engine.inputs.images import PromptImages
 from vistrim.engine.passes.layer_cut import LayerPass, RowSplit
 from vistrim.engine.passes.layer_inputs import LayerInputs
 from vistrim.engine.structured.prefill_kernel import PrefillKernel, Tiles
@@ -52,7 +52,7 @@ def _split(tokens: TokenMap) -> RowSplit:
 
 def _tiles(window: int, columns: TokenMap, forward: LayerInputs) -> Tiles:
     tokens = forward.tokens
-    height, width = _common_grid(forward.prompt.pictures)
+    height, width = _common_grid(forward.prompt.images)
     layout = forward.prompt.layout
     cell = layout.cell.gather(1, tokens.slots - forward.past)
     images = max(layout.images)
@@ -66,11 +66,11 @@ def _tiles(window: int, columns: TokenMap, forward: LayerInputs) -> Tiles:
     return Tiles(queries, keys, near, text, known, n_text, layout.images, tiling.pairs)
 
 
-def _common_grid(pictures: PromptPictures) -> Grid:
+def _common_grid(images: PromptImages) -> Grid:
     """Return the grid that all images, tiles or frames of a batch have in common."""
-    grids = {picture.grid for own in pictures.of_sample for picture in own}
+    grids = {picture.grid for own in images.of_sample for picture in own}
     grid = grids.pop() if len(grids) == 1 else None
-    if grid is None or pictures.mixed:
+    if grid is None or images.mixed:
         raise UnsupportedGenerationError(
             "window attention needs images whose visual tokens all form the same grid: disable the window (window=none)"
         )

@@ -1,4 +1,4 @@
-"""Random pictures in the sizes in which a family's processor gives them."""
+"""Random images in the sizes in which a family's processor returns them."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Draw: TypeAlias = "Callable[..., Tensor]"
-"""Makes a tensor of normalised pixels of the given sizes."""
+"""Makes a tensor of normalized pixels of the given sizes."""
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """What a family's prompts show: any number of pictures, or of tiles of one, all of the same size.
+class Images:
+    """The images of a family's prompts: any number of images, or of tiles of one image, all of the same size.
 
     Attributes
     ----------
     tokens : int
-        Visual tokens of each.
+        Visual tokens of each image or tile.
     pixels : tuple of int
         Sizes of each in ``pixel_values``.
     usual : int
-        How many there are where nothing else is asked for.
+        Default number of images or tiles.
     height, width : int
         Pixels of each as the user sees it.
     beside : mapping of str to tuple of int
-        Other arguments, with a row for each.
+        Other arguments, with a row for each image or tile.
     nested : bool
-        Whether they have a dimension of their own within a sample, and a mask of their pixels.
+        Whether they have their own dimension within a sample, and a mask of their pixels.
     packed : bool
-        Whether the patches of all of them lie in one sequence.
+        Whether the patches of all of them are in one sequence.
     """
 
     tokens: int
@@ -47,12 +47,12 @@ class Pictures:
     packed: bool = False
 
     def count(self, tokens: int | None) -> int:
-        """How many make so many visual tokens; None: as usual.
+        """Number of images that have this many visual tokens; the default number for None.
 
         Raises
         ------
         BenchmarkError
-            If no whole number of them does; names the nearest numbers of tokens.
+            If no whole number of images does; the message names the nearest numbers of tokens.
         """
         tokens = self.usual * self.tokens if tokens is None else tokens
         if tokens % self.tokens:
@@ -61,7 +61,7 @@ class Pictures:
         return tokens // self.tokens
 
     def inputs(self, count: int, batch: int, draw: Draw) -> dict[str, Tensor]:
-        """What the family's processor returns for so many in each sample of a batch, besides ids and mask."""
+        """Processor output for ``count`` images in each sample of a batch, without ids and attention mask."""
         import torch
 
         if self.nested:
@@ -73,16 +73,16 @@ class Pictures:
 
 
 def impossible(tokens: int, possible: set[int], rule: str) -> BenchmarkError:
-    """Say which numbers of visual tokens are nearest to one that cannot be had.
+    """Make the error for an impossible number of visual tokens, with the nearest possible ones.
 
     Parameters
     ----------
     tokens : int
-        The number asked for.
+        The requested number.
     possible : set of int
-        Numbers around it; those below 1 do not count.
+        Possible numbers around it; those below 1 are ignored.
     rule : str
-        Which numbers there are.
+        Description of the possible numbers.
     """
     nearest = " or ".join(str(n) for n in sorted(possible) if n > 0)
-    return BenchmarkError(f"no picture makes {tokens} visual tokens of this model ({rule}): use {nearest}")
+    return BenchmarkError(f"no number of images has {tokens} visual tokens in this model ({rule}): use {nearest}")

@@ -1,4 +1,4 @@
-"""Proof on one model: what trimming computes there, against the untouched model."""
+"""``vistrim.check``: verify trimming on one model against the untouched model."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from vistrim.methods import PVTP, ST3, FasterVLM, Uniform
 from vistrim.trimming import trim
 
 EXAMPLE = Path(__file__).with_name("example.png")
-"""A scene that `vistrim.reference` has drawn."""
+"""A scene drawn by `vistrim.reference`."""
 
 BEFORE_DECODER = (FasterVLM(keep=0.5, positions="original"), Uniform(keep=0.5))
-"""The first that a model's tower allows."""
+"""Methods before the decoder; the first one that the model supports is checked."""
 IN_PREFILL = PVTP()
 WHILE_DECODING = ST3(decay="linear", horizon=2 * NEW_TOKENS, floor=0.1)
 
 Progress = Callable[[str], None]
-"""Told the title of each check before it begins."""
+"""Called with the title of each check before it starts."""
 
 
 def check(
@@ -43,11 +43,12 @@ def check(
     new_tokens: int = NEW_TOKENS,
     progress: Progress | None = None,
 ) -> CheckReport:
-    """Prove on a model that trimming computes what it should.
+    """Verify that trimming is computed correctly on a model.
 
-    Keep-everything against the untouched model, bit by bit; three methods against the untouched model with the removed
-    tokens hidden by the attention mask; a padded batch against each of its samples; the bytes of the cache against the
-    plan; the speed-up next to its bound; and that nothing is left on the model afterwards.
+    The checks compare a method that keeps everything with the untouched model, bit by bit; three methods with the
+    masked reference, the untouched model at full length with the removed tokens hidden by the attention mask; a padded
+    batch with each of its samples; and the bytes of the KV cache with the plan. They also measure the speed-up and its
+    bound, and verify that the model is restored afterwards.
 
     Parameters
     ----------
@@ -56,25 +57,25 @@ def check(
     processor : ProcessorMixin
         Its processor, as `vistrim.load` returns it.
     image : PIL.Image.Image, optional
-        What is asked about; a drawn example by default.
+        Image of the prompt; a drawn example by default.
     prompt : str
-        What is asked.
+        Question about the image.
     new_tokens : int
         Tokens of each answer, at least 2.
     progress : callable, optional
-        Told the title of each check before it begins.
+        Called with the title of each check before it starts.
 
     Returns
     -------
     CheckReport
-        Its ``passed`` says whether no check has failed; printed, it is a page.
+        ``report.passed`` is True if no check failed. Printing the report shows all results.
 
     Raises
     ------
     UnsupportedModelError
-        If the model cannot be trimmed at all.
+        If the model is not supported.
     PromptError
-        If the prompt cannot be given to the model.
+        If the model cannot process the prompt.
     ValueError
         If the model is in training mode, or ``new_tokens`` is below 2.
 
@@ -88,7 +89,7 @@ def check(
     model = without_adapter(model)
     if model.training:
         raise ValueError("the model is in training mode, in which dropout changes its answers: call model.eval()")
-    # A model that is refused altogether, or is being trimmed already, says so here.
+    # Raises for a model that is not supported, or is being trimmed.
     with trim(model, KeepEverything()):
         pass
     shown = Image.open(EXAMPLE).convert("RGB") if image is None else image
@@ -97,19 +98,19 @@ def check(
     _ = subject.untouched
     before = state_of(model)
     again = subject.generate(subject.inputs)
-    # What the untouched model changes on itself does not count.
+    # Ignore state that the untouched model itself changes.
     before = {key: value for key, value in state_of(model).items() if before.get(key) == value}
     checks: dict[tuple[str, str], Callable[[], tuple[Status, str, dict[str, Any]]]] = {
-        ("keep_everything", "keeping every token changes no bit"): lambda: check_keep_everything(subject, again),
+        ("keep_everything", "keeping every token is bit-identical"): lambda: check_keep_everything(subject, again),
         ("before_decoder", "tokens removed before the decoder are gone"): lambda: _first_possible(subject),
         ("prefill", "tokens removed in prefill are gone"): lambda: check_removal(subject, IN_PREFILL),
         ("decode", "tokens evicted while decoding are gone"): lambda: check_removal(subject, WHILE_DECODING),
-        ("padded_batch", "a padded batch is what its samples are alone"): lambda: check_batch(subject, WHILE_DECODING),
-        ("kv_bytes", "the cache holds the planned bytes, exactly"): lambda: check_bytes(
+        ("padded_batch", "a padded batch equals its samples alone"): lambda: check_batch(subject, WHILE_DECODING),
+        ("kv_bytes", "the KV cache holds exactly the planned bytes"): lambda: check_bytes(
             subject, (*BEFORE_DECODER, IN_PREFILL, WHILE_DECODING)
         ),
-        ("speed", "speed-up next to its bound"): lambda: check_speed(subject),
-        ("restored", "the model is left as it was"): lambda: check_restored(subject, before),
+        ("speed", "speed-up and its bound"): lambda: check_speed(subject),
+        ("restored", "the model is restored"): lambda: check_restored(subject, before),
     }
     outcomes = []
     for (name, title), run in checks.items():
@@ -131,7 +132,7 @@ def check(
 
 
 def _first_possible(subject: Subject) -> tuple[Status, str, dict[str, Any]]:
-    """A method that reads the vision tower or, where that is not possible, one that does not."""
+    # A method that reads the vision tower or, if that is not possible, one that does not.
     by_tower, other = BEFORE_DECODER
     try:
         return check_removal(subject, by_tower)
@@ -145,7 +146,7 @@ def _outcome(name: str, title: str, run: Callable[[], tuple[Status, str, dict[st
         status, detail, figures = run()
     except (NotPossibleError, UnsupportedGenerationError) as error:
         status, detail, figures = "not possible", " ".join(str(error).split()), {}
-    # Whatever ends a check is what it has found; the others go on.
+    # Any error of a check is its result; the other checks still run.
     except Exception as error:
         status, detail, figures = "failed", f"{type(error).__name__}: {' '.join(str(error).split())}", {}
     return Outcome(name, title, status, detail, figures)

@@ -1,4 +1,4 @@
-"""Tiny models that are quantised have widths that the kernels of every processor take, whatever this one has.
+"""Tiny models that are quantized have widths that the kernels of every processor take, whatever this one has.
 
 With AVX-512 BF16 bitsandbytes packs the weights of 4-bit layers, and asserts while a model answers that they can be
 packed. Elsewhere any width works, so that nothing else would show it.
@@ -24,7 +24,7 @@ def test_every_4_bit_layer_can_be_packed(name):
     assert not unfit
 
 
-def test_no_other_tests_quantise_models():
+def test_no_other_tests_quantize_models():
     own = {Path(few_bits.__file__), Path(__file__)}
     words = ("BitsAndBytesConfig", "quantization_config=")
     files = set(Path(tests.__file__).parent.rglob("*.py")) - own
