@@ -25,7 +25,7 @@ LEVELS = (
     ("vistrim.engine.structured",),
     ("vistrim.engine",),
     ("vistrim.engine.guide",),
-    ("vistrim.trimming", "vistrim.prompting"),
+    ("vistrim.trimming", "vistrim.prompting", "vistrim.budgeting"),
     ("vistrim.support",),
     ("vistrim.benchmark.peak",),
     ("vistrim.benchmark.paired",),

@@ -15,6 +15,7 @@ from vistrim._version import __version__ as __version__
 if TYPE_CHECKING:
     from vistrim.analysis.attention.runner import analyze
     from vistrim.benchmark.benching import bench
+    from vistrim.budgeting import at_budget
     from vistrim.checking.checks import check
     from vistrim.engine.report.trace import Trace
     from vistrim.engine.report.trim_report import TrimReport
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "vistrim.analysis.attention.runner": ("analyze",),
     "vistrim.benchmark.benching": ("bench",),
+    "vistrim.budgeting": ("at_budget",),
     "vistrim.checking.checks": ("check",),
     "vistrim.engine.report.trace": ("Trace",),
     "vistrim.engine.report.trim_report": ("TrimReport",),
@@ -132,6 +134,7 @@ __all__ = [
     "VisionZip",
     "VistrimError",
     "analyze",
+    "at_budget",
     "bench",
     "check",
     "compose",

@@ -37,6 +37,10 @@ def evaluate_command(
         int | None, typer.Option(min=1, help=f"Questions per task ({DEFAULT_LIMIT} by default), or of --data (all).")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions per batch.")] = 8,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Set each method to a budget: tokens (share or number), flops or kv.", metavar="KIND=VALUE"),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the choice of questions and of the bootstrap.")] = 0,
     out: Annotated[
         Path, typer.Option(help="Folder of samples and results; an interrupted evaluation resumes from it.")
@@ -60,7 +64,7 @@ def evaluate_command(
     # Imported late: torch and transformers take seconds, and --help needs neither.
     from vistrim._utils.environment import command_line
     from vistrim.cli.models import check_loading, load_model
-    from vistrim.cli.parsing import parse_methods
+    from vistrim.cli.parsing import check_budget, parse_methods, set_budget
     from vistrim.cli.terminal_tables import print_tables
     from vistrim.evaluation import evaluate
     from vistrim.evaluation.accuracy_tables import notes, tables
@@ -79,11 +83,14 @@ def evaluate_command(
         level=level,
         images=images,
     )
+    check_budget(budget)
     check_loading(dtype, device)
     if importlib.util.find_spec("matplotlib") is None:
         raise MissingPackageError("the plot needs matplotlib: run `pip install 'vistrim[eval]'`")
 
     loaded, processor = load_model(model, dtype, device)
+    if budget is not None:
+        methods = {f"{label} at {budget}": set_budget(each, loaded, budget) for label, each in methods.items()}
     with resumable():
         found = evaluate(
             loaded, processor, methods, asked, out=out, batch_size=batch_size, max_new_tokens=max_new_tokens, seed=seed

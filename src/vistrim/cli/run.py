@@ -29,6 +29,10 @@ def run(
         typer.Option("--set", help="A parameter of the method; repeatable.", metavar="KEY=VALUE"),
     ] = None,
     preset: Annotated[str | None, typer.Option(help="Preset of st3: balanced or compact.", metavar="NAME")] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Set the method to a budget: tokens (share or number), flops or kv.", metavar="KIND=VALUE"),
+    ] = None,
     compare: Annotated[
         bool, typer.Option("--compare", help="Also answer with the untouched model, and show the speed-up.")
     ] = False,
@@ -52,18 +56,22 @@ def run(
     from vistrim.cli.asking import Asker
     from vistrim.cli.models import check_loading, load_model
     from vistrim.cli.overlays import Overlay, check_overlay, numbered, save_overlay
-    from vistrim.cli.parsing import parse_method
-    from vistrim.cli.prompts import read_prompts, unknown_words
+    from vistrim.cli.parsing import check_budget, parse_method, set_budget
+    from vistrim.cli.prompts import build_inputs, read_prompts, unknown_words
     from vistrim.trimming import prepare_trim
 
     # Cheap checks come before the model is loaded.
     chosen = parse_method(method, settings or (), preset)
+    check_budget(budget)
     check_loading(dtype, device)
     prompts = read_prompts(prompt)
     check_overlay(overlay, images, len(prompts))
     shown = read_images(images)
 
     loaded, processor = load_model(model, dtype, device)
+    if budget is not None:
+        inputs = build_inputs(loaded, processor, shown, prompts[0], max_new_tokens)
+        chosen = set_budget(chosen, loaded, budget, inputs)
     console = Console(highlight=False, markup=False)
     streams = console.is_terminal and not as_json
     asker = Asker(

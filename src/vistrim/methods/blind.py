@@ -7,6 +7,7 @@ import torch
 from vistrim.core.selection import Selection
 from vistrim.methods.base.method import Method
 from vistrim.methods.base.registry import register
+from vistrim.methods.base.sample_sizes import SampleSizes
 from vistrim.methods.base.stage_inputs import InputTokens
 
 
@@ -28,6 +29,11 @@ class Blind(Method):
     stages = ("input",)
     kv_cache = "text alone"
     source = "baseline"
+    unbudgeted = "it keeps no visual token and has no parameter"
+
+    def input_count(self, sample: SampleSizes) -> int:
+        """Return 0."""
+        return 0
 
     def select_input(self, tokens: InputTokens) -> Selection:
         """Keep nothing."""

@@ -64,6 +64,7 @@ class CDPruner(PerImage):
         "cdpruner took the question's relevance from word embeddings, as the model has no CLIP text tower: expect less "
         "accuracy than published, and compare with divprune"
     )
+    budget_parameter = "keep"
 
     keep: int | float = 64
     center: bool = False

@@ -61,6 +61,7 @@ class DART(OneCut):
     source = "arXiv 2502.11494"
     reads_features = True
     reads_prompt = True
+    budget_parameter = "keep"
 
     keep: int | float = 128
     layer: int = 2
@@ -95,8 +96,8 @@ class DART(OneCut):
         kept, counts = [], []
         for sample, (held, images) in enumerate(zip(tokens.held, tokens.images, strict=True)):
             each = self._each(held, images)
-            count = self.image_pivots + each * (self.image_pivots + self.text_pivots)
-            if count >= held:
+            count = self.prefill_count(layer, held, held, images, tokens.depth)
+            if count == held:
                 kept.append(tokens.visual[sample])
                 counts.append(held)
                 continue
@@ -108,6 +109,11 @@ class DART(OneCut):
             kept.append(stays | least_like(states[sample], pivots, visual & ~stays, each))
             counts.append(count)
         return Selection(torch.stack(kept), tuple(counts), renumber=self.renumbers)
+
+    def prefill_count(self, layer: int, initial: int, held: int, images: int, depth: int) -> int:
+        """Return the number of image pivots and of tokens that pivots take."""
+        each = self._each(held, images)
+        return min(held, self.image_pivots + each * (self.image_pivots + self.text_pivots))
 
     def _each(self, held: int, images: int) -> int:
         """Tokens that each pivot takes."""

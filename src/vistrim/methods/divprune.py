@@ -54,6 +54,7 @@ class DivPrune(PerImage):
     name = "divprune"
     summary = "Keeps visual tokens of each image that are unlike each other"
     source = "arXiv 2503.02175; Cen-Prune (2026)"
+    budget_parameter = "keep"
 
     keep: int | float = 64
     center: bool = False

@@ -12,6 +12,7 @@ from vistrim.errors import UnsupportedGenerationError
 from vistrim.methods.base.method import Method, Positions, check_positions
 from vistrim.methods.base.per_image import units
 from vistrim.methods.base.registry import register
+from vistrim.methods.base.sample_sizes import SampleSizes
 from vistrim.methods.base.stage_inputs import InputTokens
 from vistrim.methods.pool import smaller_grid
 
@@ -51,6 +52,7 @@ class Downsample(Method):
     kv_cache = "small in every layer"
     source = "baseline"
     shrinks_images = True
+    budget_parameter = "keep"
 
     keep: int | float = 0.25
     positions: Positions = "renumber"
@@ -84,6 +86,10 @@ class FittedDownsample(Downsample):
     def shrunk_grid(self) -> Grid:
         """Rows and columns of patches of a smaller image."""
         return self.grid
+
+    def input_count(self, sample: SampleSizes) -> int:
+        """Return the patches of the smaller images."""
+        return sum(min(n, self.grid[0] * self.grid[1]) for n in sample.images)
 
     def select_input(self, tokens: InputTokens) -> Selection:
         """Keep the first places of each image, where the features of the smaller one are.

@@ -58,6 +58,8 @@ class DyVTE(Method):
     ranks_by = "nothing"
     reads_prompt = True
 
+    unbudgeted = "its routers decide on the number of tokens for each question"
+
     routers: str | None = None
 
     def fitted(self, model: ModelFacts) -> Method:

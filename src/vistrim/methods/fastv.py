@@ -47,6 +47,8 @@ class FastV(OneCut):
     kv_cache = "full below the cut, small from it on"
     source = "arXiv 2403.06764"
 
+    budget_parameter = "keep"
+
     layer: int = 2
     keep: int | float = 0.5
     positions: Positions = "original"
@@ -55,11 +57,17 @@ class FastV(OneCut):
         super().__post_init__()
         check_keep("keep", self.keep)
 
+    def prefill_count(self, layer: int, initial: int, held: int, images: int, depth: int) -> int:
+        """Return the share or number of tokens that stays."""
+        if isinstance(self.keep, float):
+            # As in the authors' code, halves are rounded to the even number.
+            return round(initial * self.keep)
+        return min(held, self.keep * images)
+
     def select_prefill(self, layer: int, tokens: LayerTokens) -> Selection:
         """Keep the most attended tokens."""
-        # As in the authors' code, halves are rounded to the even number.
         counts = tuple(
-            round(n * self.keep) if isinstance(self.keep, float) else min(held, self.keep * images)
+            self.prefill_count(layer, n, held, images, tokens.depth)
             for n, held, images in zip(tokens.initial, tokens.held, tokens.images, strict=True)
         )
         return replace(keep_top(tokens.scores, tokens.visual, counts), renumber=self.renumbers)

@@ -44,7 +44,13 @@ class GSearch(Method):
     kv_cache = KeepRates.kv_cache
     source = "arXiv 2412.00556 (our reading)"
 
+    budget_parameter = "schedule"
+
     schedule: str | None = None
+
+    def with_share(self, share: float, model: ModelFacts) -> Method:
+        """Multiply the rates of the schedule by one factor."""
+        return self.fitted(model).with_share(share, model)
 
     def fitted(self, model: ModelFacts) -> Method:
         """Load the rates of the schedule."""

@@ -56,6 +56,7 @@ class HoloV(PerImage):
     needs = "attention of the class token in the vision tower (without one: attention received, mean)"
     source = "arXiv 2510.02912"
     reads_vision = True
+    budget_parameter = "keep"
 
     keep: int | float = 64
     crops: int = 16

@@ -47,6 +47,8 @@ class Hybrid(Composition):
     kv_cache = "small from the start, smaller after each cut, shrinks while decoding"
     source = "this project"
 
+    budget_parameter = "keep"
+
     keep: int | float = 0.5
     positions: Positions = "original"
     start_layer: int | None = None

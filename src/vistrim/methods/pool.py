@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from vistrim.core.layout import Grid
 from vistrim.core.schedules import budget, check_keep
 from vistrim.methods.base.per_image import ImageChoice, ImageTokens, PerImage
 from vistrim.methods.base.registry import register
@@ -34,11 +35,17 @@ class Pool(PerImage):
     source = "baseline"
     needs = "a token grid"
     needs_grid = True
+    budget_parameter = "keep"
 
     keep: int | float = 0.25
 
     def __post_init__(self) -> None:
         check_keep("keep", self.keep)
+
+    def count(self, n: int, grid: Grid | None, images: int) -> int:
+        """Return the number of cells."""
+        rows, columns = smaller_grid(*(grid or (1, n)), budget(self.keep, n))
+        return rows * columns
 
     def choose(self, image: ImageTokens) -> ImageChoice:
         """Assign every token to the representative of its cell."""

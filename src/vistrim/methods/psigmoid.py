@@ -1,6 +1,6 @@
 """P-Sigmoid: keep rates that fall with depth like a sigmoid and have a given mean."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vistrim.core.model_facts import ModelFacts
 from vistrim.core.sigmoid import sigmoid_rates
@@ -53,6 +53,8 @@ class PSigmoid(Method):
     kv_cache = KeepRates.kv_cache
     source = "arXiv 2412.00556 (our reading)"
 
+    budget_parameter = "mean_keep"
+
     schedule: str | None = None
     mean_keep: float | None = None
     kappa: float | None = None
@@ -69,6 +71,14 @@ class PSigmoid(Method):
             raise ValueError(f"mean_keep={self.mean_keep}: must be above 0 and at most 1 (the mean share that is kept)")
         if self.kappa is not None and not self.kappa > 0:
             raise ValueError(f"kappa={self.kappa}: must be above 0 (the steepness of the sigmoid)")
+
+    def with_share(self, share: float, model: ModelFacts) -> Method:
+        """Set the mean keep rate, or multiply the rates of the schedule by one factor."""
+        if self.schedule is not None:
+            return load_rates(self.schedule, self.name, model).with_share(share, model)
+        # Layer 0 always processes all visual tokens.
+        least = 1 / model.decoder.layers
+        return replace(self, mean_keep=least + share * (1 - least))
 
     def fitted(self, model: ModelFacts) -> Method:
         """Load the rates of the schedule, or compute those of the sigmoid."""

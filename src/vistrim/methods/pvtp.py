@@ -1,6 +1,6 @@
 """PVTP: Progressive Visual Token Pruning, the spatial half of ST³."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vistrim.core.model_facts import ModelFacts
 from vistrim.core.schedules import cuts_before, scaled_to_depth, tokens_kept
@@ -45,6 +45,8 @@ class PVTP(AttentionSchedule):
     kv_cache = "smaller after each cut"
     source = "arXiv 2412.20105 (our reading)"
 
+    budget_parameter = "drop_per_cut"
+
     start_layer: int | None = None
     stride: int | None = None
     drop_per_cut: float = 0.3
@@ -61,6 +63,10 @@ class PVTP(AttentionSchedule):
             raise ValueError(
                 f"drop_per_cut={self.drop_per_cut}: must be at least 0 and below 1 (the share that each cut drops)"
             )
+
+    def with_share(self, share: float, model: ModelFacts) -> Method:
+        """Let a share stay at each cut."""
+        return replace(self, drop_per_cut=1.0 - share)
 
     def fitted(self, model: ModelFacts) -> Method:
         """Check that the decoder has the layer of the first cut."""

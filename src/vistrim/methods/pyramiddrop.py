@@ -52,6 +52,7 @@ class PyramidDrop(Method):
     kv_cache = "smaller after each cut"
     source = "arXiv 2410.17247"
     ranks_by = "layer ahead"
+    budget_parameter = "keep"
 
     layers: tuple[int, ...] | None = None
     keep: tuple[float, ...] = (0.5, 0.25, 0.125)
@@ -83,8 +84,19 @@ class PyramidDrop(Method):
         """Return the first layer of each stage after the first."""
         return self.layers if self.layers is not None else (depth // 4, depth // 2, 3 * depth // 4)
 
+    def prefill_count(self, layer: int, initial: int, held: int, images: int, depth: int) -> int:
+        """Return the share of the stage."""
+        return min(held, int(initial * self.keep[self.prefill_layers(depth).index(layer)]))
+
+    def with_share(self, share: float, model: ModelFacts) -> Method:
+        """Multiply all shares by one factor, with 1 as the limit of each."""
+        factor = share / min((each for each in self.keep if each), default=1.0)
+        return replace(self, keep=tuple(min(1.0, each * factor) for each in self.keep))
+
     def select_prefill(self, layer: int, tokens: LayerTokens) -> Selection:
         """Keep the most attended tokens."""
-        share = self.keep[self.prefill_layers(tokens.depth).index(layer)]
-        counts = tuple(min(held, int(n * share)) for n, held in zip(tokens.initial, tokens.held, strict=True))
+        counts = tuple(
+            self.prefill_count(layer, n, held, 1, tokens.depth)
+            for n, held in zip(tokens.initial, tokens.held, strict=True)
+        )
         return replace(keep_top(tokens.scores, tokens.visual, counts), renumber=self.renumbers)

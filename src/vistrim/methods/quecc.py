@@ -63,6 +63,8 @@ class QueCC(Method):
     reads_question = True
     reads_vision = True
 
+    unbudgeted = "its compressor makes a fixed number of tokens: use one trained for another number"
+
     compressor: str | None = None
     positions: Positions = "renumber"
 

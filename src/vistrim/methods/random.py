@@ -31,6 +31,7 @@ class Random(PerImage):
     name = "random"
     summary = "Keeps random visual tokens of each image (baseline)"
     source = "baseline"
+    budget_parameter = "keep"
 
     keep: int | float = 0.5
     seed: int = 0

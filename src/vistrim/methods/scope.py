@@ -51,6 +51,7 @@ class SCOPE(PerImage):
     needs = "attention of the class token and features of the vision tower (without one: attention received, mean)"
     source = "arXiv 2510.24214"
     reads_vision = True
+    budget_parameter = "keep"
 
     keep: int | float = 64
     alpha: float = 1.0

@@ -11,6 +11,7 @@ from vistrim.core.selection import Selection, keep_top
 from vistrim.methods.base.method import Guidance, Method
 from vistrim.methods.base.named_model import ModelLoader
 from vistrim.methods.base.registry import register
+from vistrim.methods.base.sample_sizes import SampleSizes
 from vistrim.methods.base.stage_inputs import InputTokens, LayerTokens
 
 CONSISTENCY_SHARE = 0.05
@@ -98,6 +99,7 @@ class SGL(Method):
     kv_cache = "full below the cut, small from it on; plus the guide's cache until it has answered"
     source = "arXiv 2412.03324"
     ranks_by = "guide"
+    budget_parameter = "keep"
 
     guide: nn.Module | ModelLoader | None = None
     layer_fraction: float = 0.4
@@ -159,12 +161,20 @@ class SGL(Method):
         """Keep the best tokens."""
         return self._best(tokens.scores, tokens.visual, tokens.initial, tokens.images)
 
+    def input_count(self, sample: SampleSizes) -> int:
+        """Return ``keep`` if the cut is before the decoder."""
+        return sample.visual if self.layer_fraction else self._count(sample.visual, len(sample.images))
+
+    def prefill_count(self, layer: int, initial: int, held: int, images: int, depth: int) -> int:
+        """Return the share or number of tokens that stays."""
+        return self._count(initial, images)
+
+    def _count(self, n: int, images: int) -> int:
+        return share_of(self.keep, n) if isinstance(self.keep, float) else min(n, self.keep * images)
+
     def _layer(self, depth: int) -> int:
         return share_of(self.layer_fraction, depth)
 
     def _best(self, scores: Tensor, visual: Tensor, numbers: Sequence[int], images: Sequence[int]) -> Selection:
-        counts = [
-            share_of(self.keep, n) if isinstance(self.keep, float) else min(n, self.keep * pictures)
-            for n, pictures in zip(numbers, images, strict=True)
-        ]
+        counts = [self._count(n, pictures) for n, pictures in zip(numbers, images, strict=True)]
         return keep_top(scores, visual, counts)

@@ -1,6 +1,6 @@
 """SparseVLM: relevant words of the question rank the visual tokens, and some of the deleted tokens are recycled."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -13,6 +13,7 @@ from vistrim.core.query_text import received_without_prior, text_behind_images, 
 from vistrim.core.schedules import budget
 from vistrim.core.scores import AttentionRows
 from vistrim.core.selection import Selection
+from vistrim.errors import MethodError
 from vistrim.methods.base.method import Method, Positions, check_layers, check_positions
 from vistrim.methods.base.registry import register
 from vistrim.methods.base.stage_inputs import LayerTokens
@@ -25,6 +26,7 @@ COUNTS = {
 """Tokens (of 576) kept at each layer, not counting recycled tokens."""
 RANK_SCALES = {192: (13.5, 0), 128: (9, 6), 64: (0.8, 0)}
 """Version 1.0 keeps ``scale * rank + bias`` tokens."""
+PRESET_TOKENS = 576
 RECYCLED = 0.3
 """Share of the deleted tokens that is recycled (merged)."""
 PER_CLUSTER = 10
@@ -92,6 +94,8 @@ class SparseVLM(Method):
     needs = "attention of text rows at three layers (1.0: four)"
     kv_cache = "full up to the first cut, smaller after each"
     source = "arXiv 2410.04417"
+
+    budget_parameter = "counts"
 
     mean_keep: int = 192
     variant: Literal["1.5", "1.0", "plus"] = "1.5"
@@ -193,8 +197,8 @@ class SparseVLM(Method):
             keep[sample, deleted] = False
             counts.append(kept)
             if self._recycles:
-                recycled = deleted[: int(RECYCLED * len(deleted)) + 1]
-                clusters = len(recycled) // PER_CLUSTER + 1
+                recycled = deleted[: _recycled(len(deleted))]
+                clusters = _clusters(len(deleted))
                 hidden = tokens.hidden[sample, recycled.to(tokens.hidden.device)]
                 center_of = recycled[dpc_knn(hidden, clusters).to(recycled.device)]
                 centers = center_of.unique()
@@ -208,6 +212,33 @@ class SparseVLM(Method):
             return Selection(keep, tuple(counts), renumber=self.renumbers)
         return Selection(keep, tuple(counts), merge_into, behind, self.renumbers)
 
+    def prefill_count(self, layer: int, initial: int, held: int, images: int, depth: int) -> int:
+        """Return the number of kept and merged tokens.
+
+        Raises
+        ------
+        MethodError
+            For variant 1.0, whose counts depend on the rank of the attention.
+        """
+        if self.variant == "1.0":
+            raise MethodError("sparsevlm: the counts of variant 1.0 depend on the attention: use variant 1.5 or plus")
+        kept = self._number(layer, initial, images)
+        if kept >= (held - 1 if self._recycles else held):
+            return held
+        return kept + (_clusters(held - kept) if self._recycles else 0)
+
+    def with_share(self, share: float, model: ModelFacts) -> Method:
+        """Multiply all counts by one factor, as shares of 576 tokens with 1 as the limit of each."""
+        if self.variant == "1.0":
+            raise MethodError("sparsevlm: the counts of variant 1.0 depend on the attention: use variant 1.5 or plus")
+        shares = [n if isinstance(n, float) else n / PRESET_TOKENS for n in self._counts]
+        factor = share / min(shares)
+        return replace(self, counts=tuple(min(1.0, n * factor) for n in shares))
+
+    def _number(self, layer: int, initial: int, images: int) -> int:
+        count = self._counts[self.cut_after.index(layer - 1)]
+        return budget(count, initial) if isinstance(count, float) else count * images
+
     def _kept(self, layer: int, tokens: LayerTokens) -> list[int]:
         """Return the number of tokens to keep per sample, not counting recycled tokens."""
         if self.variant == "1.0":
@@ -219,7 +250,14 @@ class SparseVLM(Method):
             return [
                 int(scale * int(torch.linalg.matrix_rank(block)) + bias) if block.numel() else 0 for block in blocks
             ]
-        count = self._counts[self.cut_after.index(layer - 1)]
-        if isinstance(count, float):
-            return [budget(count, n) for n in tokens.initial]
-        return [count * images for images in tokens.images]
+        return [self._number(layer, n, images) for n, images in zip(tokens.initial, tokens.images, strict=True)]
+
+
+def _recycled(deleted: int) -> int:
+    """Compute how many of the deleted tokens are merged."""
+    return int(RECYCLED * deleted) + 1
+
+
+def _clusters(deleted: int) -> int:
+    """Compute how many merged tokens there are."""
+    return min(deleted, _recycled(deleted)) // PER_CLUSTER + 1

@@ -1,6 +1,6 @@
 """ST³: Spatial-Temporal visual token trimming."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -49,6 +49,8 @@ class ST3(AttentionSchedule):
     stages = ("prefill", "decode")
     kv_cache = "smaller after each cut, shrinks while decoding"
     source = "arXiv 2412.20105 (our reading)"
+
+    budget_parameter = "drop_per_cut"
 
     start_layer: int | None = None
     stride: int | None = None
@@ -100,6 +102,10 @@ class ST3(AttentionSchedule):
     def acts_in_decode(self) -> bool:
         """False for the constant decay."""
         return self.temporal.acts_in_decode
+
+    def with_share(self, share: float, model: ModelFacts) -> Method:
+        """Let a share stay at each cut."""
+        return replace(self, drop_per_cut=1.0 - share)
 
     def fitted(self, model: ModelFacts) -> Method:
         """Check that the decoder has the layer of the first cut."""

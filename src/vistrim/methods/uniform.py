@@ -28,6 +28,7 @@ class Uniform(PerImage):
     name = "uniform"
     summary = "Keeps evenly spaced visual tokens of each image (baseline)"
     source = "baseline"
+    budget_parameter = "keep"
 
     keep: int | float = 0.5
 

@@ -1,13 +1,15 @@
 """VisionZip: the patches that the class token attends to, and a few tokens that gather up the others."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from vistrim.core.contextual import gather_up
-from vistrim.core.schedules import check_keep
-from vistrim.methods.base.method import Positions, check_positions
+from vistrim.core.layout import Grid
+from vistrim.core.model_facts import ModelFacts
+from vistrim.core.schedules import budget, check_keep
+from vistrim.methods.base.method import Method, Positions, check_positions
 from vistrim.methods.base.per_image import ImageChoice, ImageTokens, Over, PerImage, check_over
 from vistrim.methods.base.registry import register
 
@@ -64,6 +66,8 @@ class VisionZip(PerImage):
     reads_vision = True
     reads_class_token = True
 
+    budget_parameter = "dominant"
+
     dominant: int | float = 54
     contextual: int | float = 10
     over: Over = "tile"
@@ -82,6 +86,19 @@ class VisionZip(PerImage):
     def vision_keys(self, feature_block: int) -> tuple[int, ...]:
         """The same."""
         return (feature_block,)
+
+    def count(self, n: int, grid: Grid | None, images: int) -> int:
+        """Return the number of dominant and contextual tokens."""
+        numbers = (self.dominant, self.contextual)
+        return min(n, sum(budget(k if isinstance(k, float) else k * images, n) for k in numbers if k))
+
+    def with_share(self, share: float, model: ModelFacts) -> Method:
+        """Keep a share of all tokens, with the same ratio of dominant and contextual ones."""
+        if self.contextual and isinstance(self.dominant, float) != isinstance(self.contextual, float):
+            raise ValueError("visionzip has no ratio of a share to a number: write dominant and contextual alike")
+        total = self.dominant + self.contextual
+        contextual = share * self.contextual / total if self.contextual else 0
+        return replace(self, dominant=share * self.dominant / total, contextual=contextual)
 
     def choose(self, image: ImageTokens) -> ImageChoice:
         """Keep dominant tokens, and make contextual ones."""

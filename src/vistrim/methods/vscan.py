@@ -71,6 +71,8 @@ class VScan(Composition):
     kv_cache = "small in every layer, smaller from the cut on"
     source = "arXiv 2505.22654"
 
+    budget_parameter = "keep"
+
     keep: int | float = 96
     layer: int | None = None
     left: int | float = 32
@@ -82,6 +84,13 @@ class VScan(Composition):
         if self.layer is not None and (type(self.layer) is not int or self.layer < 1):
             raise ValueError(f"layer={self.layer}: must be a whole number, at least 1")
         check_positions(self.positions)
+
+    def with_share(self, share: float, model: ModelFacts) -> Method:
+        """Set ``keep`` to a share. ``left`` stays the same share of it."""
+        left = self.left
+        if not isinstance(left, float) and not isinstance(self.keep, float):
+            left = min(1.0, left / self.keep)
+        return replace(self, keep=share, left=left)
 
     @cached_property
     def parts(self) -> tuple[Method, ...]:
@@ -150,10 +159,14 @@ class MiddleCut(Method):
         """The one cut."""
         return () if self.layer is None else (self.layer,)
 
+    def prefill_count(self, layer: int, initial: int, held: int, images: int, depth: int) -> int:
+        """Return ``left``."""
+        return budget(self.left, initial) if isinstance(self.left, float) else min(held, self.left * images)
+
     def select_prefill(self, layer: int, tokens: LayerTokens) -> Selection:
         """Keep the most attended tokens."""
         counts = tuple(
-            budget(self.left, n) if isinstance(self.left, float) else min(held, self.left * images)
+            self.prefill_count(layer, n, held, images, tokens.depth)
             for n, held, images in zip(tokens.initial, tokens.held, tokens.images, strict=True)
         )
         return replace(keep_top(tokens.scores, tokens.visual, counts), renumber=self.renumbers)

@@ -55,6 +55,8 @@ class VTA(AttentionSchedule):
     kv_cache = "shrinks in every layer while decoding"
     source = "arXiv 2412.20105 (our reading)"
 
+    budget_parameter = "floor"
+
     decay: Decay = "cosine"
     horizon: int = DEFAULT_HORIZON
     floor: float = DEFAULT_FLOOR

@@ -1,11 +1,12 @@
 """VTW: all visual tokens are removed at one decoder layer."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
+from vistrim.core.model_facts import ModelFacts
 from vistrim.core.selection import Selection
-from vistrim.methods.base.method import Positions
+from vistrim.methods.base.method import Method, Positions
 from vistrim.methods.base.one_cut import OneCut
 from vistrim.methods.base.registry import register
 from vistrim.methods.base.stage_inputs import LayerTokens
@@ -44,9 +45,18 @@ class VTW(OneCut):
     kv_cache = "full below the cut, no visual tokens from it on"
     source = "arXiv 2405.05803"
     ranks_by = "nothing"
+    budget_parameter = "layer"
 
     layer: int = 16
     positions: Positions = "original"
+
+    def prefill_count(self, layer: int, initial: int, held: int, images: int, depth: int) -> int:
+        """Return 0."""
+        return 0
+
+    def with_share(self, share: float, model: ModelFacts) -> Method:
+        """Set the layer, from 1 to the last one."""
+        return replace(self, layer=1 + round(share * (model.decoder.layers - 2)))
 
     def select_prefill(self, layer: int, tokens: LayerTokens) -> Selection:
         """Keep no visual token."""

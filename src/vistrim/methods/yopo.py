@@ -86,6 +86,8 @@ class YOPO(Method):
     source = "arXiv 2410.06169"
     ranks_by = "nothing"
 
+    unbudgeted = "it has four independent cuts: set window, heads, layer and ffn"
+
     window: int | None = None
     heads: str | HeadMask | None = None
     layer: int | None = None
@@ -158,6 +160,10 @@ class YOPO(Method):
     def prefill_layers(self, depth: int) -> tuple[int, ...]:
         """Return the layer from which on there are no visual tokens."""
         return () if self.layer is None else (self.layer,)
+
+    def prefill_count(self, layer: int, initial: int, held: int, images: int, depth: int) -> int:
+        """Return 0."""
+        return 0
 
     def select_prefill(self, layer: int, tokens: LayerTokens) -> Selection:
         """Keep no visual token."""

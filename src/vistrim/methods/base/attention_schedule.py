@@ -30,10 +30,14 @@ class AttentionSchedule(Method):
         kept = [self.tokens_kept(many, layer, 0, depth) for layer in range(depth)]
         return tuple(layer for layer in range(1, depth) if kept[layer] < kept[layer - 1])
 
+    def prefill_count(self, layer: int, initial: int, held: int, images: int, depth: int) -> int:
+        """Return `tokens_kept` in prefill."""
+        return min(held, self.tokens_kept(initial, layer, 0, depth))
+
     def select_prefill(self, layer: int, tokens: LayerTokens) -> Selection | None:
         """Keep the most attended tokens, as many as the schedule says."""
         counts = tuple(
-            min(held, self.tokens_kept(n, layer, 0, tokens.depth))
+            self.prefill_count(layer, n, held, 1, tokens.depth)
             for n, held in zip(tokens.initial, tokens.held, strict=True)
         )
         return None if counts == tokens.held else keep_top(tokens.scores, tokens.visual, counts)

@@ -23,6 +23,7 @@ class ClassAttention(PerImage):
     """
 
     reads_vision = True
+    budget_parameter = "keep"
     needs = "attention of the class token in the vision tower (without one: attention received, mean)"
 
     @property

@@ -12,6 +12,7 @@ from vistrim.core.scores import AttentionRows
 from vistrim.core.selection import Selection
 from vistrim.core.structure import LayerStructure
 from vistrim.methods.base.method import Guidance, Method, Ranking
+from vistrim.methods.base.sample_sizes import SampleSizes
 from vistrim.methods.base.stage_inputs import InputTokens, LayerTokens
 
 KEEP_EVERYTHING = Method()
@@ -141,6 +142,14 @@ class Composition(Method):
         """Ask the part in prefill."""
         return self.part("prefill").score(attention, visual)
 
+    def prefill_count(self, layer: int, initial: int, held: int, images: int, depth: int) -> int:
+        """Ask the part in prefill."""
+        return self.part("prefill").prefill_count(layer, initial, held, images, depth)
+
+    def input_count(self, sample: SampleSizes) -> int:
+        """Ask the part before the decoder."""
+        return self.part("input").input_count(sample)
+
     def select_prefill(self, layer: int, tokens: LayerTokens) -> Selection | None:
         """Ask the part in prefill."""
         return self.part("prefill").select_prefill(layer, tokens)
@@ -192,6 +201,20 @@ class Composed(Composition):
                     )
                 acts[stage] = part
         return cls(parts)
+
+    @property
+    def budget_parameter(self) -> str:  # type: ignore[override]
+        """Parameter of the first part."""
+        return self.methods[0].budget_parameter
+
+    @property
+    def unbudgeted(self) -> str:  # type: ignore[override]
+        """Reason of the first part."""
+        return self.methods[0].unbudgeted
+
+    def with_share(self, share: float, model: ModelFacts) -> Method:
+        """Set the parameter of the first part."""
+        return Composed((self.methods[0].with_share(share, model), *self.methods[1:]))
 
     def __str__(self) -> str:
         """The methods, in the notation: ``fastervlm:keep=0.5+vta:horizon=64``."""

@@ -1,6 +1,6 @@
 """A share of the visual tokens for each layer: what searched schedules come down to."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal, get_args
 
@@ -48,6 +48,8 @@ class KeepRates(AttentionSchedule):
     kv_cache = "smaller from cut to cut"
     source = "arXiv 2412.00556"
 
+    budget_parameter = "rates"
+
     rates: tuple[float, ...]
     rows: Rows = "last"
 
@@ -59,6 +61,11 @@ class KeepRates(AttentionSchedule):
         if any(a < b for a, b in pairwise(self.rates)):
             raise ValueError("rates must not rise: a token that is gone does not come back")
         check_rows(self.rows)
+
+    def with_share(self, share: float, model: ModelFacts) -> Method:
+        """Multiply the rates behind layer 0 by one factor, with 1 as the limit of each."""
+        factor = share / min((rate for rate in self.rates if rate), default=1.0)
+        return replace(self, rates=(1.0, *(min(1.0, rate * factor) for rate in self.rates[1:])))
 
     def fitted(self, model: ModelFacts) -> Method:
         """Refuse rates for another depth."""

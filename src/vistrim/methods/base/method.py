@@ -6,7 +6,7 @@ a `Selection`; the engine does the rest. A method that overrides nothing keeps e
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NoReturn
@@ -22,6 +22,7 @@ from vistrim.core.structure import LayerStructure
 from vistrim.errors import MethodError
 from vistrim.methods.base.method_file import write_method_file
 from vistrim.methods.base.parameter_text import HasNotation, is_written, parameter_hints, write_value
+from vistrim.methods.base.sample_sizes import SampleSizes
 from vistrim.methods.base.stage_inputs import InputTokens, LayerTokens
 
 Positions = Literal["original", "renumber"]
@@ -120,6 +121,10 @@ class Method(HasNotation):
     """Whether `select_prefill` ranks by features: it is given the final normalisation, and looks at keys."""
     caution: ClassVar[str] = ""
     """What everyone who uses it should know about its answers; among the warnings of each report."""
+    budget_parameter: ClassVar[str] = ""
+    """Parameter that `vistrim.at_budget` sets: by default to the share that stays, see `with_share`."""
+    unbudgeted: ClassVar[str] = "it declares no budget_parameter"
+    """Reason for which `vistrim.at_budget` refuses a method without `budget_parameter`."""
     needs_grid: ClassVar[bool] = False
     """Whether `select_input` needs images whose visual tokens form a grid."""
 
@@ -256,6 +261,73 @@ class Method(HasNotation):
     def select_input(self, tokens: InputTokens) -> Selection | None:
         """Choose the visual tokens that enter the decoder; None keeps all."""
         return None
+
+    def with_share(self, share: float, model: ModelFacts) -> "Method":
+        """Return the method with its `budget_parameter` set.
+
+        Parameters
+        ----------
+        share : float
+            In (0, 1]. The number of visual tokens must not fall as it rises, and 1 should keep as much as possible.
+        model : ModelFacts
+            The model.
+
+        Returns
+        -------
+        Method
+            A method of the same kind.
+        """
+        return replace(self, **{self.budget_parameter: share})
+
+    def input_count(self, sample: SampleSizes) -> int:
+        """Compute how many visual tokens of a prompt `select_input` keeps, without any tensor.
+
+        Parameters
+        ----------
+        sample : SampleSizes
+            The prompt.
+
+        Returns
+        -------
+        int
+            Visual tokens that enter the decoder.
+
+        Raises
+        ------
+        MethodError
+            If the method does not tell.
+        """
+        if type(self).select_input is Method.select_input:
+            return sample.visual
+        raise MethodError(f"{self.name} does not tell how many tokens it keeps: override input_count")
+
+    def prefill_count(self, layer: int, initial: int, held: int, images: int, depth: int) -> int:
+        """Compute how many visual tokens of a sample `select_prefill` keeps, without any tensor.
+
+        Parameters
+        ----------
+        layer : int
+            Layer of the cut.
+        initial, held : int
+            Visual tokens that entered the decoder, and those held before the cut.
+        images : int
+            Images, tiles or frames of the prompt.
+        depth : int
+            Number of decoder layers.
+
+        Returns
+        -------
+        int
+            Visual tokens from this layer on.
+
+        Raises
+        ------
+        MethodError
+            If the method does not tell, or the number depends on the content of the prompt.
+        """
+        if type(self).select_prefill is Method.select_prefill:
+            return held
+        raise MethodError(f"{self.name} does not tell how many tokens it keeps: override prefill_count")
 
     def prefill_layers(self, depth: int) -> tuple[int, ...]:
         """Layers before which `select_prefill` is to be asked; layer 0 is none of them."""

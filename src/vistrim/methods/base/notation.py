@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vistrim._utils.syntax import split_outside
+from vistrim.methods.base.budgeted import Budgeted
 from vistrim.methods.base.composition import Composed
 from vistrim.methods.base.method import Method
 from vistrim.methods.base.method_file import read_method_file
@@ -71,8 +72,8 @@ def parse_method(notation: str, settings: Mapping[str, str] | None = None, prese
     return replace(method.preset(preset), **values)
 
 
-def as_method(method: "Method | str") -> Method:
-    """A method as it is, or built from its notation.
+def as_method(method: "Method | Budgeted | str") -> Method:
+    """Return a method as it is, or build it from its notation.
 
     Raises
     ------
@@ -83,6 +84,8 @@ def as_method(method: "Method | str") -> Method:
     """
     if isinstance(method, str):
         return parse_method(method)
+    if isinstance(method, Budgeted):
+        return method.method
     if isinstance(method, Method):
         return method
     raise TypeError(

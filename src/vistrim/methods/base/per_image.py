@@ -11,7 +11,9 @@ from torch import Tensor
 from vistrim.core.layout import Grid
 from vistrim.core.schedules import budget
 from vistrim.core.selection import Selection
+from vistrim.errors import MethodError
 from vistrim.methods.base.method import Method, refuse_answer
+from vistrim.methods.base.sample_sizes import SampleSizes, group_pictures
 from vistrim.methods.base.stage_inputs import InputTokens
 
 Over = Literal["tile", "image", "prompt"]
@@ -116,6 +118,43 @@ class PerImage(Method):
     def choose(self, image: ImageTokens) -> ImageChoice:
         """Choose among the tokens of an image."""
 
+    def count(self, n: int, grid: Grid | None, images: int) -> int:
+        """Compute how many tokens `choose` keeps; to be overridden where it is not ``keep`` of them.
+
+        Parameters
+        ----------
+        n : int
+            Tokens that are chosen among together.
+        grid : tuple of int or None
+            Their rows and columns; None if they form no grid.
+        images : int
+            Images that a number of tokens per image counts for.
+
+        Returns
+        -------
+        int
+            Tokens kept.
+
+        Raises
+        ------
+        MethodError
+            If the method has no parameter ``keep``.
+        """
+        keep = getattr(self, "keep", None)
+        if keep is None:
+            raise MethodError(f"{self.name} does not tell how many tokens it keeps: override count")
+        return budget(keep if isinstance(keep, float) else keep * images, n)
+
+    def input_count(self, sample: SampleSizes) -> int:
+        """Add up the counts of all images."""
+        kept = 0
+        for group in group_pictures(len(sample.images), sample.whole, self.over):
+            n = sum(sample.images[picture] for picture in group)
+            grid = sample.grids[group[0]] if len(group) == 1 else None
+            images = len(set(sample.whole) or sample.images) if self.over == "prompt" else 1
+            kept += self.count(n, grid, images) if n else 0
+        return kept
+
     def select_input(self, tokens: InputTokens) -> Selection | None:
         """Choose for every image of every sample.
 
@@ -206,13 +245,9 @@ def units(tokens: InputTokens, sample: int, over: Over) -> list[Unit]:
     """
     sizes = tokens.images[sample]
     pictures = range(len(sizes))
-    whole = tokens.whole[sample] if over == "image" and tokens.whole else pictures
-    members: dict[int, list[int]] = {}
-    for picture in pictures:
-        members.setdefault(0 if over == "prompt" else whole[picture], []).append(picture)
     # Without a look at the device: their number is known.
     rows = (~tokens.visual[sample]).to(torch.uint8).argsort(stable=True)[: sum(sizes)]
-    groups = list(members.values())
+    groups = group_pictures(len(sizes), tokens.whole[sample] if tokens.whole else (), over)
     if len(groups) > 1:
         number_of = {picture: number for number, group in enumerate(groups) for picture in group}
         unit_of = torch.tensor([number_of[picture] for picture in pictures], device=rows.device)

@@ -1,0 +1,204 @@
+"""One budget for all methods: `at_budget` sets the parameter of a method so that a figure reaches a given value."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from vistrim.engine import ModelSpec, describe
+from vistrim.engine.attention.flash import sliding_windows
+from vistrim.engine.inputs.encodings import merged_shapes
+from vistrim.engine.inputs.prompt import PromptInputs, read_prompt
+from vistrim.engine.inputs.prompt_ends import Border
+from vistrim.engine.wrappers import without_adapter
+from vistrim.errors import MethodError, ParameterError
+from vistrim.methods.base.budgeted import Budgeted
+from vistrim.methods.base.method import Method
+from vistrim.methods.base.notation import as_method
+from vistrim.methods.base.plan import Plan, make_plan
+from vistrim.methods.base.sample_sizes import SampleSizes
+
+TEXT_TOKENS = 64
+"""Text tokens of the default prompt."""
+SMALLEST = 1e-6
+"""Smallest share that is tried."""
+HALVINGS = 40
+
+
+def at_budget(
+    method: Method | str,
+    model: Any,
+    *,
+    tokens: float | None = None,
+    flops: float | None = None,
+    kv: float | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    new_tokens: int = 64,
+) -> Budgeted:
+    """Set the parameter of a method to the largest value at which a figure does not exceed a budget.
+
+    The figures are computed from the counts of the method, without running the model. They are those of the report of
+    a generation with these sizes.
+
+    Parameters
+    ----------
+    method : Method or str
+        The method, or its notation. Of a composition, the first part is set.
+    model : PreTrainedModel or PeftModel
+        The model.
+    tokens : float or int, optional
+        Visual tokens per layer in prefill, averaged over the layers: a share (float) of the visual tokens of the
+        prompt, or a number (int).
+    flops : float, optional
+        FLOPs of the decoder in prefill and of the method's own networks, as a share of the untouched decoder's.
+    kv : float, optional
+        KV fraction, averaged over an answer of ``new_tokens``.
+    inputs : mapping, optional
+        A prompt as the processor returns it. None: 64 text tokens and one image of the model's native size.
+    new_tokens : int
+        Tokens of the answer.
+
+    Returns
+    -------
+    Budgeted
+        The method, and the value that it reaches. `vistrim.trim` takes it as a method.
+
+    Raises
+    ------
+    MethodError
+        If the method cannot be set to a budget; with the reason.
+    ValueError
+        If the budget is out of reach (with the range), not exactly one budget is given, or there is no default prompt.
+
+    Examples
+    --------
+    >>> found = vistrim.at_budget("pyramiddrop", model, tokens=0.33)
+    >>> found.reached
+    >>> with vistrim.trim(model, found) as run:
+    ...     output = model.generate(**inputs, max_new_tokens=64)
+    """
+    given = {"tokens": tokens, "flops": flops, "kv": kv}
+    asked = [(kind, value) for kind, value in given.items() if value is not None]
+    if len(asked) != 1:
+        raise ValueError("give exactly one of tokens, flops and kv")
+    kind, wanted = asked[0]
+    if not wanted > 0 or (isinstance(wanted, float) and wanted > 1) or (kind != "tokens" and wanted > 1):
+        raise ValueError(f"{kind}={wanted}: a share must be above 0 and at most 1.0")
+    chosen, spec = as_method(method), describe(without_adapter(model))
+    _check(chosen, kind)
+    samples = _sizes(spec, inputs, new_tokens)
+    facts = spec.facts
+
+    def attempt(share: float) -> tuple[float, Method]:
+        candidate = chosen.with_share(share, facts)
+        fitted = candidate.fitted(facts)
+        return _figure(kind, wanted, [make_plan(fitted, facts, sample, new_tokens) for sample in samples]), candidate
+
+    reached, found = _largest(attempt, kind, wanted, chosen.name)
+    part = getattr(found, "methods", (found,))[0]
+    value = getattr(part, part.budget_parameter)
+    return Budgeted(found, kind, wanted, reached, part.budget_parameter, value)  # type: ignore[arg-type]
+
+
+def _check(method: Method, kind: str) -> None:
+    if not method.budget_parameter:
+        raise MethodError(f"{method.name} cannot be set to a budget: {method.unbudgeted}")
+    guidance = method.ranks_by == "guide"
+    parts = getattr(method, "methods", (method,))
+    if guidance and kind == "flops":
+        raise MethodError(f"{method.name}: the FLOPs of the guide model depend on its answer: give tokens or kv")
+    if any(getattr(part, "exit_threshold", None) is not None for part in parts):
+        raise MethodError(f"{method.name}: early exits depend on the prompt: set exit_threshold=none")
+
+
+def _figure(kind: str, wanted: float, plans: Sequence[Plan]) -> float:
+    """Compute a figure over all samples."""
+    if kind == "tokens":
+        average = sum(plan.average_tokens for plan in plans)
+        if isinstance(wanted, int):
+            return average / len(plans)
+        return average / sum(plan.visual for plan in plans)
+    if kind == "flops":
+        spent = sum(plan.prefill_flops + plan.method_flops for plan in plans)
+        return spent / sum(plan.prefill_flops_full for plan in plans)
+    return sum(plan.kv_fraction_mean for plan in plans) / len(plans)
+
+
+def _largest(
+    attempt: Callable[[float], tuple[float, Method]], kind: str, wanted: float, name: str
+) -> tuple[float, Method]:
+    """Find the largest share at which the figure does not exceed the budget, by bisection."""
+    least, best = attempt(SMALLEST)
+    most, whole = attempt(1.0)
+    if most <= wanted:
+        if most < wanted * (1 - 1e-9):
+            raise ParameterError(_range(name, kind, wanted, least, most))
+        return most, whole
+    if least > wanted:
+        raise ParameterError(_range(name, kind, wanted, least, most))
+    low, high, reached = SMALLEST, 1.0, least
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        figure, candidate = attempt(middle)
+        if figure <= wanted:
+            low, reached, best = middle, figure, candidate
+        else:
+            high = middle
+    return _rounded(attempt, low, reached, best)
+
+
+def _rounded(
+    attempt: Callable[[float], tuple[float, Method]], share: float, reached: float, best: Method
+) -> tuple[float, Method]:
+    """Shorten a share to the fewest digits that reach the same figure."""
+    for digits in range(2, 8):
+        short = math.floor(share * 10**digits) / 10**digits
+        if short >= SMALLEST:
+            figure, candidate = attempt(short)
+            if figure == reached:
+                return figure, candidate
+    return reached, best
+
+
+def _range(name: str, kind: str, wanted: float, least: float, most: float) -> str:
+    return (
+        f"{name} cannot reach {kind}={wanted:g}: it reaches from {least:.4g} to {most:.4g} with this model and prompt"
+    )
+
+
+def _sizes(spec: ModelSpec, inputs: Mapping[str, Any] | None, new_tokens: int) -> list[SampleSizes]:
+    """Find out the sizes of each sample of a prompt, without encoding its images."""
+    if inputs is None:
+        if spec.images.tokens is None:
+            raise ValueError("images of this model have several sizes: give inputs, a prompt of the processor")
+        token = spec.visual_token_ids["image"]
+        # Any id that is no placeholder.
+        word = min({*range(len(spec.visual_token_ids) + 1)} - {*spec.visual_token_ids.values()})
+        front = TEXT_TOKENS // 4
+        row = [word] * front + [token] * spec.images.tokens + [word] * (TEXT_TOKENS - front)
+        inputs = {"input_ids": torch.tensor([row])}
+    ids = inputs["input_ids"].cpu()
+    placeholders = {modality: ids == token for modality, token in spec.visual_token_ids.items()}
+    mask = inputs.get("attention_mask")
+    prompt_inputs = PromptInputs(
+        placeholders=placeholders,
+        shapes={},
+        padding_mask=None if mask is None else mask.bool().cpu(),
+        border=Border.in_generate({}, False),
+        stays={m: inputs[name].bool() for m, name in spec.images.stays.items() if inputs.get(name) is not None},
+        ids=ids,
+    ).with_shapes(merged_shapes(spec, ids, inputs))
+    prompt = read_prompt(prompt_inputs, len(ids), 0, ids.shape[1], ids.device)
+    if not any(prompt.tokens.n_visual):
+        raise ValueError("there is no image in inputs: a budget is about visual tokens")
+    windows = [window for window in sliding_windows(spec.decoder.config) if window]
+    if windows and ids.shape[1] + new_tokens > min(windows):
+        raise ValueError(f"the prompt and the answer exceed a sliding window of {min(windows)} tokens: shorten them")
+    pictures, counts = prompt.images, prompt.images.count(prompt.tokens.visual)
+    return [
+        SampleSizes(text, images, tuple(picture.grid for picture in own), whole)
+        for text, images, own, whole in zip(
+            prompt.tokens.n_text, counts, pictures.of_sample, pictures.whole, strict=True
+        )
+    ]

@@ -1,0 +1,97 @@
+"""One budget for all methods: the plan is the report, and the budget is reached from below."""
+
+import pytest
+import torch
+
+import vistrim
+from tests import tiny
+from tests.methods.every_method import SETTINGS, built
+from vistrim.budgeting import _sizes
+from vistrim.engine import describe
+from vistrim.errors import MethodError
+from vistrim.methods.base.budgeted import read_budget
+from vistrim.methods.base.plan import make_plan
+
+NEW = 6
+UNPLANNED = {"dyvte", "quecc", "yopo"}
+"""Their counts depend on the prompt, or their FLOPs on what they cut inside the layers."""
+REFUSED = UNPLANNED | {"blind"}
+OUT_OF_REACH = {("hybrid", "flops"), ("hybrid", "kv")}
+"""At most, half of the tokens enter the decoder and are cut from there on."""
+
+
+def run(model, inputs, method):
+    with torch.no_grad(), vistrim.trim(model, method) as trimmed:
+        tiny.generate(model, inputs, NEW)
+    return trimmed.report
+
+
+@pytest.mark.parametrize("text", ["llama", "qwen2"])
+def test_the_plan_is_the_report(text):
+    model = tiny.shared(text)
+    inputs, spec = tiny.batch([tiny.sample(2, 9)]), describe(model)
+    (sizes,) = _sizes(spec, inputs, NEW)
+    compositions = (vistrim.compose(vistrim.Uniform(0.5), vistrim.ST3(1, 2, 0.3, horizon=8, floor=0.0)),)
+    for method in (*(built(name) for name in SETTINGS if name not in UNPLANNED), *compositions):
+        plan = make_plan(method.fitted(spec.facts), spec.facts, sizes, NEW)
+        report = run(model, inputs, method)
+        assert [n for (n,) in report.visual_tokens_per_layer] == list(plan.visual_per_layer), method
+        assert [n for (n,) in report.kv_tokens_per_step] == list(map(sum, plan.kv_tokens_per_step)), method
+        assert report.kv_fraction_mean == pytest.approx(plan.kv_fraction_mean), method
+        assert (report.prefill_flops, report.prefill_flops_full) == (plan.prefill_flops, plan.prefill_flops_full)
+        assert method.name == "sgl" or report.method_flops == [plan.method_flops], method
+
+
+def test_every_method_reaches_its_budgets_from_below():
+    model, inputs = tiny.shared(), tiny.batch([tiny.sample(2, 9)])
+    for name in SETTINGS:
+        for kind, wanted in (("tokens", 0.5), ("tokens", 16), ("flops", 0.6), ("kv", 0.7)):
+            if name in REFUSED or (name, kind) == ("sgl", "flops"):
+                with pytest.raises(MethodError, match=name):
+                    vistrim.at_budget(built(name), model, inputs=inputs, **{kind: wanted})
+                continue
+            arguments = {"inputs": inputs, "new_tokens": NEW, kind: wanted}
+            if name == "vta" or (name, kind) in OUT_OF_REACH:
+                with pytest.raises(ValueError, match=f"{name} cannot reach {kind}={wanted}: it reaches from"):
+                    vistrim.at_budget(built(name), model, **arguments)
+                continue
+            found = vistrim.at_budget(built(name), model, **arguments)
+            assert 0 < found.reached <= wanted
+            if isinstance(wanted, int):
+                continue
+            report = run(model, inputs, found)
+            figures = {
+                "tokens": report.average_tokens / report.visual_tokens[0],
+                "flops": (report.prefill_flops + sum(report.method_flops)) / report.prefill_flops_full,
+                "kv": report.kv_fraction_mean,
+            }
+            assert figures[kind] == pytest.approx(found.reached), (name, kind)
+            if name in ("uniform", "fastv", "pvtp", "pyramiddrop", "psigmoid"):
+                assert wanted - found.reached < 1 / 16, (name, kind)
+
+
+def test_proportions_are_kept():
+    model = tiny.shared()
+    first, *others = vistrim.at_budget("pyramiddrop", model, tokens=0.3).method.keep
+    assert others == pytest.approx([first / 2, first / 4])
+    zipped = vistrim.at_budget("visionzip", model, tokens=0.5).method
+    assert zipped.dominant / zipped.contextual == pytest.approx(5.4)
+    composed = vistrim.at_budget("uniform+vta:horizon=8", model, tokens=0.25)
+    assert (composed.parameter, composed.reached) == ("keep", 0.25)
+    assert str(composed).endswith("vta:decay=cosine,horizon=8,floor=0.5,interval=1")
+
+
+def test_wrong_budgets():
+    model = tiny.shared()
+    with pytest.raises(ValueError, match="exactly one"):
+        vistrim.at_budget("uniform", model, tokens=0.3, kv=0.3)
+    with pytest.raises(ValueError, match="above 0 and at most 1"):
+        vistrim.at_budget("uniform", model, flops=1.5)
+    with pytest.raises(ValueError, match=r"fastv cannot reach tokens=0.2: it reaches from 0.4 to 1"):
+        vistrim.at_budget("fastv", model, tokens=0.2)
+    with pytest.raises(MethodError, match="routers decide"):
+        vistrim.at_budget("dyvte", model, tokens=0.5)
+    assert (read_budget("tokens=192"), read_budget("kv=0.5")) == ({"tokens": 192}, {"kv": 0.5})
+    for text in ("tokens", "tokens=x", "time=3"):
+        with pytest.raises(ValueError, match="is no budget"):
+            read_budget(text)
