@@ -20,7 +20,7 @@ def test_the_command_writes_figures_tables_and_plots(checkpoint, own, tmp_path):
 
 def test_bad_input(no_model, tmp_path):
     for arguments, message in (
-        (("--layers", "x"), "with slashes between them"),
+        (("--layers", "x"), "separate layer numbers by slashes"),
         (("--tasks", "none"), "no task 'none'"),
         (("--split", "test"), "choose train or validation"),
     ):

@@ -27,7 +27,7 @@ def test_flops_that_are_too_few(checkpoint, tmp_path):
 def test_a_budget_that_layer_0_alone_exceeds(checkpoint, tmp_path):
     result = calibrate(checkpoint, tmp_path / "s.json", "psigmoid", *TASKS, "--budget", "0.15")
     assert result.exit_code == 2
-    assert "0.2000 of them: set the budget to at least that" in error_line(result)
+    assert "0.2000 of them: set mean_keep to at least that" in error_line(result)
     assert not list(tmp_path.iterdir())
 
 

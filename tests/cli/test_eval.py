@@ -144,7 +144,7 @@ def test_untouched_alone(checkpoint, tmp_path):
         (("--tasks", ","), "no task"),
         (("--level", "huge"), "no level 'huge'"),
         (("--split", "all"), "split must be one of"),
-        (("--images", "blue"), "no images 'blue'"),
+        (("--images", "blue"), "no images of kind 'blue'"),
         (("--tasks", "relation", "--level", "single"), "hardly offer any relation question"),
         (("--method", "st4"), "no method called 'st4'"),
         (("--method", "uniform:keep=4", "--method", "uniform: keep=4"), "are the same"),

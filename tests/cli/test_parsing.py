@@ -52,7 +52,7 @@ def test_methods_are_built(spec, settings, preset, expected):
     assert parse_method(spec, settings, preset) == expected
 
 
-@pytest.mark.parametrize(("text", "value"), [("64", 64), ("0.5", 0.5), ("1", 1), ("1.0", 1.0)])
+@pytest.mark.parametrize(("text", "value"), [("64", 64), ("0.5", 0.5), ("2", 2), ("1.0", 1.0)])
 def test_a_budget_without_a_point_is_a_number_of_tokens(text, value):
     keep = parse_method("uniform", [f"keep={text}"]).keep
     assert keep == value
@@ -71,7 +71,7 @@ def test_a_budget_without_a_point_is_a_number_of_tokens(text, value):
             counts=st.tuples(st.integers(1, 99), st.floats(0.01, 1))
             | st.tuples(st.floats(0.5, 1), st.floats(0.01, 0.5)),
         ),
-        st.builds(PSigmoid, budget=st.floats(0.1, 1), kappa=st.floats(0.01, 9)),
+        st.builds(PSigmoid, mean_keep=st.floats(0.1, 1), kappa=st.floats(0.01, 9)),
         st.builds(GSearch, st.none() | st.just("../s.json")),
         st.builds(PyramidDrop, layers=st.just((1, 3, 9)), positions=st.sampled_from(["original", "renumber"])),
         st.builds(
@@ -99,7 +99,7 @@ def test_printed_methods_can_be_parsed(method):
         ("st3", ["drop_per_cut=1.5"], None, "below 1"),
         ("st3", ["drop_per_cut=nan"], None, "below 1"),
         ("st3", ["decay=sine"], None, "must be one of constant"),
-        ("uniform", ["keep=0"], None, "at least 1"),
+        ("uniform", ["keep=0"], None, "from 2 on"),
         ("st3", ["drop_per_cut"], None, "write name=value"),
         ("st3", ["=3"], None, "write name=value"),
         ("st3:drop_per_cut=", [], None, "write name=value"),

@@ -76,8 +76,8 @@ def test_limits():
         (math.inf, 0.5, 8, "kappa=inf"),
         (1, 1.01, 8, "at most 1"),
         (1, math.nan, 8, "at most 1"),
-        (1, 0.12, 8, r"0\.1250 of them: set the budget to at least that"),
-        (1, 0, 8, "set the budget to at least that"),
+        (1, 0.12, 8, r"0\.1250 of them: set mean_keep to at least that"),
+        (1, 0, 8, "set mean_keep to at least that"),
     ],
 )
 def test_values_out_of_range_are_refused(kappa, share, layers, says):

@@ -54,7 +54,7 @@ def plain(model, inputs, new_tokens=NEW_TOKENS, **options):
 @covering(1)
 @pytest.mark.parametrize(
     ("fraction", "keep", "layer"),
-    [(0.4, 0.4, 2), (0.19, 0.3, 0), (0.0, 0.05, 0), (0.8, 0.0, 4)],
+    [(0.4, 0.4, 2), (0.19, 0.3, 0), (0.0, 0.05, 0), (0.8, 0.05, 4)],
     ids=["middle", "rounds-to-input", "none-left", "late"],
 )
 @pytest.mark.parametrize("samples", SAMPLES.values(), ids=SAMPLES)

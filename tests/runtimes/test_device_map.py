@@ -42,7 +42,7 @@ LLAVA_METHODS = {
     "vispruner": VisPruner(7, positions="original"),
     "fastv-renumber": FastV(2, 0.4, "renumber"),
     "pyramiddrop-renumber": PyramidDrop(layers=(1, 2, 3), keep=(0.6, 0.4, 0.2)),
-    "sparsevlm-1.0": SparseVLM(variant="1.0", layers=(0, 2), budget=64),
+    "sparsevlm-1.0": SparseVLM(variant="1.0", layers=(0, 2), mean_keep=64),
     "vtw": VTW(3),
     "pool": Pool(0.3),
     "psigmoid": PSigmoid(mean_keep=0.55, kappa=1.5),

@@ -79,7 +79,7 @@ def test_training_goes_on_from_exported_weights_and_their_state(processor, tmp_p
     arguments = ["--stages", "sight", "--steps", "1", "--init", "mine", "--out", "out"]
     refused = CliRunner().invoke(app, arguments, env={"COLUMNS": "300"})
     assert refused.exit_code == 2
-    assert f"{STATES / 'mine.safetensors'}: name it by --init-state" in refused.output
+    assert f"{STATES / 'mine.safetensors'}: set --init-state" in refused.output
     named = CliRunner().invoke(app, [*arguments, "--init-state", "kept.safetensors"], catch_exceptions=False)
     assert named.exit_code == 0
     STATES.mkdir(parents=True)

@@ -82,7 +82,8 @@ def parse_methods(specs: Sequence[str], named: Mapping[str, Method | None]) -> d
     WrongUsageError
         See `parse_method`; also if two are the same method.
     """
-    labels = [spec.strip() for spec in specs]
+    # A label goes into a row of a table.
+    labels = [" ".join(line.strip() for line in spec.strip().splitlines()) for spec in specs]
     found = {label: named[label] if label in named else parse_method(label) for label in labels}
     methods = {label: method for label, method in found.items() if method is not None}
     by_notation: dict[str, str] = {}

@@ -7,6 +7,8 @@ anything, a round may name a token again; the places that this leaves open are f
 import torch
 from torch import Tensor
 
+from vistrim.core.precision import full_precision
+
 
 def farthest_first(distance: Tensor, count: int, weight: Tensor | None = None) -> Tensor:
     r"""Choose tokens that are far from each other.
@@ -43,6 +45,7 @@ def farthest_first(distance: Tensor, count: int, weight: Tensor | None = None) -
     return torch.cat(chosen)
 
 
+@full_precision
 def most_covering(similarity: Tensor, weight: Tensor, count: int) -> Tensor:
     r"""Choose tokens that together are similar to all: weighted greedy facility location.
 
@@ -84,6 +87,7 @@ EXHAUSTED = 1e-6
 """Share of the largest diagonal entry below which the rest of a kernel is rounding."""
 
 
+@full_precision
 def determinantal(kernel: Tensor, count: int) -> Tensor:
     r"""Choose tokens by the greedy maximum a posteriori of a determinantal point process.
 

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from vistrim.core.precision import full_precision
+
 
 def strongest(key: Tensor, candidates: Tensor, count: int) -> Tensor:
     """Choose pivots: the candidates with the largest L1 norm of their keys.
@@ -27,6 +29,7 @@ def strongest(key: Tensor, candidates: Tensor, count: int) -> Tensor:
     return torch.where(norm[order] >= 0, order, order[:1]).sort().values
 
 
+@full_precision
 def least_like(states: Tensor, pivots: Tensor, candidates: Tensor, each: int) -> Tensor:
     """For each pivot in turn, take the ``each`` candidates with the lowest cosine to it that nobody has taken yet.
 

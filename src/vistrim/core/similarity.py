@@ -3,10 +3,13 @@
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from vistrim.core.precision import full_precision
+
 ROUNDING = 1e-6
 """Range of mean cosines that are equal but for rounding."""
 
 
+@full_precision
 def cosines(features: Tensor) -> Tensor:
     """Compute the cosines of all pairs of rows; a row of zeros has 0 with every row.
 
@@ -41,6 +44,7 @@ def centered_cosines(features: Tensor) -> Tensor:
     return cosines(features - features.mean(0))
 
 
+@full_precision
 def distinctiveness(features: Tensor) -> Tensor:
     r"""Compute how dissimilar each token is to all others, from 0 to 1.
 
@@ -61,6 +65,7 @@ def distinctiveness(features: Tensor) -> Tensor:
     return scaled_to_one(unit @ (unit.sum(0) / (1 - max(len(unit), 2))))
 
 
+@full_precision
 def likeness_to_words(features: Tensor, prompt: Tensor, words: Tensor) -> Tensor:
     """Compute the mean cosine of each token with some words.
 

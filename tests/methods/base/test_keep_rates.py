@@ -151,7 +151,7 @@ def test_rates_out_of_range(rates, rows, says):
     ("method", "says"),
     [
         (GSearch(), "gsearch needs a schedule .*calibrate gsearch --out FILE"),
-        (PSigmoid(), "psigmoid needs budget and kappa.*calibrate psigmoid --out FILE"),
+        (PSigmoid(), "psigmoid needs mean_keep and kappa.*calibrate psigmoid --out FILE"),
         (GSearch("no/such/file.json"), "there is no schedule no/such/file.json: .*calibrate gsearch"),
         (PSigmoid(mean_keep=0.1, kappa=1.0), "0.2000 of them: set mean_keep to at least that"),
         (KeepRates((1, 0.5)), "2 rates, but the model has 5 decoder layers"),
