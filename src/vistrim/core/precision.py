@@ -31,7 +31,7 @@ def full_precision(function: Callable[Concatenate[Tensor, P], T]) -> Callable[Co
     """
 
     @wraps(function)
-    def run(tensor: Tensor, *args: P.args, **kwargs: P.kwargs) -> T:
+    def run(tensor: Tensor, /, *args: P.args, **kwargs: P.kwargs) -> T:
         with torch.autocast(tensor.device.type, enabled=False):
             return function(tensor, *args, **kwargs)
 
