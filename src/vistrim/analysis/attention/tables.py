@@ -32,8 +32,9 @@ token, "question" the mean over all rows of the prompt's text behind the last im
   arXiv 2503.03321, which finds them by hidden states instead
 * **rankings**: the layer ranks the visual tokens, and only the top stays from the *next* layer on, really cut. Kept:
   share of the answers of which every greedy token is the untouched model's when its answer is read (teacher forcing),
-  with the 95 % bootstrap interval by image in analysis.json. KL: divergence of the next-token distribution from the
-  untouched model's, in nats, mean over the tokens of each answer; analysis.json has that of the first token too
+  with the 95 % bootstrap interval by image in analysis.json; bold where a baseline (uniform, random, none) keeps more.
+  KL: divergence of the next-token distribution from the untouched model's, in nats, mean over the tokens of each
+  answer; analysis.json has that of the first token too
 * last, question: attention received at the layer; -sum: summed over the layers up to it; -values: times the norm of the
   head's value (arXiv 2602.00247); uniform: evenly spaced; random: one draw per question; none: no visual token stays"""
 
