@@ -12,15 +12,18 @@ TESTS_OLDEST := tests/engine tests/families tests/regressions tests/core tests/a
 	tests/reference/test_processing.py tests/runtimes/test_bitsandbytes.py tests/runtimes/test_peft.py
 # Real processors that need torchvision, one of them num2words as well.
 PROCESSORS_OLDEST := qwen2_5_vl or internvl or smolvlm
+# Most modules of torch and transformers are never imported; Python compiles the others when they are, and keeps that.
+PIP := --quiet --no-compile
+unexport PYTHONDONTWRITEBYTECODE
 # Small tensors run fastest on one thread each; pytest-xdist uses the cores.
 TEST_THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help run test test-slow test-oldest lint format bench support clean
+.PHONY: help run test test-slow install-oldest test-oldest lint format bench support clean
 
 help:
 	@echo "make run     set up and show the main job: one image, answered untouched and trimmed, with report and overlay"
 	@echo "make test    run the test suite"
-	@echo "make test-slow run what it leaves out: more kernels and methods in every model family"
+	@echo "make test-slow run what it leaves out: other combinations of methods, kernels, batches and model families"
 	@echo "make test-oldest run the tests of the engine and the families with the oldest version of every dependency"
 	@echo "make support run the family matrix and write docs/support.md from its results"
 	@echo "make lint    check style and types"
@@ -30,8 +33,8 @@ help:
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install $(PIP) --constraint constraints.txt torch
+	$(BIN)/python -m pip install $(PIP) --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 PROMPT ?= What color is the star?
@@ -49,21 +52,24 @@ test: $(INSTALLED)
 
 # Without the index these tests are skipped, and say so.
 $(TORCHVISION): $(INSTALLED)
-	-$(BIN)/python -m pip install --quiet --no-deps --upgrade --constraint constraints.txt --target $@ torchvision num2words docopt
+	-$(BIN)/python -m pip install $(PIP) --no-deps --upgrade --constraint constraints.txt --target $@ torchvision num2words docopt
 
 test-slow: $(INSTALLED) $(TORCHVISION)
-	$(TEST_THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+	$(TEST_THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal -m "slow and not support"
 
 # Needs Python 3.10 to 3.12. This release of torch is a CUDA build even where there is no GPU: a download of 3 GB.
-$(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
+# Not at the same time as the other environment: both installations write the package's metadata.
+$(OLDEST)/.installed: pyproject.toml constraints-oldest.txt | $(INSTALLED)
 	$(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/python -m pip install --quiet --upgrade pip
-	$(OLDEST)/bin/python -m pip install --quiet --constraint constraints-oldest.txt --editable '.[dev]'
-	$(OLDEST)/bin/python -m pip install --quiet --no-deps --constraint constraints-oldest.txt --target $(OLDEST)/processors \
+	$(OLDEST)/bin/python -m pip install $(PIP) --constraint constraints-oldest.txt --editable '.[dev]'
+	$(OLDEST)/bin/python -m pip install $(PIP) --no-deps --constraint constraints-oldest.txt --target $(OLDEST)/processors \
 		torchvision num2words docopt
 	touch $@
 
-test-oldest: $(OLDEST)/.installed
+install-oldest: $(OLDEST)/.installed
+
+test-oldest: install-oldest
 	$(TEST_THREADS) $(OLDEST)/bin/python -m pytest -n 2 --dist worksteal -m "not slow" $(TESTS_OLDEST)
 	$(TEST_THREADS) PYTHONPATH=$(OLDEST)/processors $(OLDEST)/bin/python -m pytest -n 2 -m slow tests/processors -k "$(PROCESSORS_OLDEST)"
 

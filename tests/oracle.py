@@ -140,12 +140,13 @@ class Oracle:
     def _extend_visibility(self, at: int, first: int, length: int) -> None:
         seen = torch.zeros(length, length, dtype=torch.bool)
         seen[:first, :first] = self.seen[at]
-        for query in range(first, length):
-            for key in range(query + 1):
-                in_window = self.window is None or query - key < self.window
-                seen[query, key] = in_window and (key not in self.visual or key in self.cache[at])
-            # A removed token is not computed any more; its row must only be finite.
-            seen[query, query] = True
+        # Before the query itself, and no further back than a window reaches.
+        seen[first:] = torch.ones(length, length, dtype=torch.bool).tril()[first:]
+        if self.window is not None:
+            seen[first:] &= torch.ones(length, length, dtype=torch.bool).triu(1 - self.window)[first:]
+        seen[first:, sorted(self.visual - self.cache[at])] = False
+        # A removed token is not computed any more; its row must only be finite.
+        seen[first:].diagonal(first).fill_(True)
         self.seen[at] = seen
 
     @staticmethod

@@ -93,7 +93,7 @@ def test_a_misspelt_reference_model(name):
 
 
 def test_a_file(original):
-    assert "is a file: give the model's directory" in refusal(original / "config.json")
+    assert "is a file: pass the model's directory" in refusal(original / "config.json")
 
 
 def test_a_directory_that_is_no_checkpoint(tmp_path):
@@ -118,7 +118,7 @@ def test_code_of_a_checkpoint_is_never_run_nor_asked_about(copy, monkeypatch):
     (copy / "code.py").write_text(f"open({str(ran)!r}, 'w')\nclass Config: pass\n")
     edit(copy / "config.json", model_type="brand_new", auto_map={"AutoConfig": "code.Config"})
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked"))
-    assert "needs code of its own" in refusal(copy)
+    assert "needs remote code" in refusal(copy)
     assert not ran.exists()
 
 
@@ -200,7 +200,7 @@ def test_the_hub_cannot_be_reached(monkeypatch):
 
 @pytest.mark.parametrize(
     ("cause", "says"),
-    [(GatedRepoError, "is gated: accept its licence"), (RepositoryNotFoundError, "check the spelling")],
+    [(GatedRepoError, "is gated: accept its license"), (RepositoryNotFoundError, "check the spelling")],
 )
 def test_what_the_hub_answers(monkeypatch, cause, says):
     def answer(*_, **__):

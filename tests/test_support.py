@@ -10,6 +10,7 @@ import transformers
 import vistrim
 from tests import tiny
 from tests.cli import checkpoint as builder
+from tests.families.depth import WHOLE, slow_beside
 from tests.families.refused import REFUSED
 from tests.families.zoo import EVERY, FAMILIES, shared
 from vistrim import LoadError, UnsupportedModelError, describe_support, get_method, list_methods
@@ -18,7 +19,7 @@ from vistrim.architectures.tested import TESTED
 from vistrim.engine.report import recorder
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", slow_beside(WHOLE, FAMILIES))
 def test_it_agrees_with_the_model(name):
     family, model = FAMILIES[name], shared(name)
     config = family.config()

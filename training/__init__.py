@@ -1,1 +1,1 @@
-"""How the shipped models were made; no part of the installed package."""
+"""Training of the shipped models. Not part of the installed package."""

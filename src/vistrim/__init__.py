@@ -6,7 +6,11 @@
 >>> run.report
 """
 
+import importlib
+from typing import Any
+
 from vistrim._version import __version__ as __version__
+from vistrim.engine.report.trace import Trace
 from vistrim.engine.report.trim_report import TrimReport
 from vistrim.errors import (
     LoadError,
@@ -46,6 +50,8 @@ from vistrim.methods import (
 from vistrim.support import MethodSupport, ModelSupport, describe_support
 from vistrim.trimming import Trim, trim
 
+check: Any
+
 __all__ = [
     "PVTP",
     "SGL",
@@ -70,6 +76,7 @@ __all__ = [
     "QueCC",
     "Random",
     "SparseVLM",
+    "Trace",
     "Trim",
     "TrimReport",
     "Uniform",
@@ -78,10 +85,28 @@ __all__ = [
     "UnsupportedReleaseError",
     "VisPruner",
     "VistrimError",
+    "analyze",  # noqa: F822
+    "bench",  # noqa: F822
+    "check",  # noqa: F822
     "compose",
     "describe_support",
+    "evaluate",  # noqa: F822
     "get_method",
     "list_methods",
     "load",
     "trim",
 ]
+
+_ABOVE = {
+    "analyze": "vistrim.analysis.attention.runner",
+    "bench": "vistrim.benchmark.benching",
+    "check": "vistrim.checking",
+    "evaluate": "vistrim.evaluation.evaluating",
+}
+"""Functions of packages that import this one's modules."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ABOVE:
+        return getattr(importlib.import_module(_ABOVE[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,12 +1,12 @@
-"""Errors with which vistrim refuses what it cannot do right."""
+"""Errors that vistrim raises."""
 
 
 class VistrimError(Exception):
-    """Base class of every error that vistrim raises on purpose; its message names the fix."""
+    """Base class of all errors that vistrim raises on purpose. The message names the fix."""
 
 
 class UnsupportedModelError(VistrimError):
-    """The model's structure is not one that the engine can trim correctly."""
+    """The engine cannot trim a model of this structure correctly."""
 
 
 class UnsupportedGenerationError(VistrimError):
@@ -14,11 +14,15 @@ class UnsupportedGenerationError(VistrimError):
 
 
 class UnsupportedReleaseError(VistrimError):
-    """The installed transformers release is none that vistrim was tested with."""
+    """vistrim was not tested with the installed release of transformers."""
 
 
 class MethodError(VistrimError):
-    """A method has not answered as methods have to; says which one, and what it returned."""
+    """A method returned an invalid result. The message names the method and the result."""
+
+
+class ParameterError(VistrimError, ValueError):
+    """A method's parameters do not fit the model."""
 
 
 class LoadError(VistrimError):
@@ -26,16 +30,24 @@ class LoadError(VistrimError):
 
 
 class MissingPackageError(VistrimError):
-    """A package that only some commands need is not installed."""
+    """An optional package is not installed."""
+
+
+class InputError(VistrimError):
+    """A file that was given, of questions or an image, cannot be used."""
 
 
 class PromptError(VistrimError):
-    """A prompt cannot be given to the model."""
+    """The model cannot process a prompt."""
 
 
 class ResumeError(VistrimError):
-    """What was left unfinished belongs to other settings, or is damaged."""
+    """The stored results belong to a run with other settings, or are damaged."""
+
+
+class InUseError(ResumeError):
+    """Another run writes to the same file."""
 
 
 class BenchmarkError(VistrimError):
-    """What a benchmark is asked to measure cannot be made, measured, or put into memory."""
+    """A benchmark cannot build its model, measure it, or fit it into memory."""

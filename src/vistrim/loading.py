@@ -1,4 +1,4 @@
-"""Load a multimodal model and its processor: stock transformers objects, one clear error when it fails."""
+"""Load a multimodal model and its processor as stock transformers objects, with clear errors."""
 
 import difflib
 import hashlib
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from huggingface_hub.errors import (
     GatedRepoError,
     HFValidationError,
@@ -18,18 +19,19 @@ from huggingface_hub.errors import (
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
+from vistrim._version import __version__
 from vistrim.errors import LoadError
 from vistrim.processor_packages import INSTALL, missing_packages, named_packages
 from vistrim.shipped import NAMES, weights_path
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
-"""Names of the number types that a model can be loaded in, besides "auto"."""
+"""Names of the dtypes in which a model can be loaded, besides "auto"."""
 
 
 def load(name_or_path: str | Path, *, dtype: torch.dtype | str = "auto", device: str = "auto") -> tuple[Any, Any]:
-    """Load a model that reads images and text, with its processor, ready for `generate`.
+    """Load an image-text-to-text model and its processor, ready for ``generate``.
 
-    Both are what transformers' Auto classes return, the model in evaluation mode and the tokenizer padding on
+    Both are stock objects from transformers' Auto classes. The model is in evaluation mode, and the tokenizer pads on
     the left. Code that comes with a checkpoint is never run.
 
     Parameters
@@ -38,28 +40,30 @@ def load(name_or_path: str | Path, *, dtype: torch.dtype | str = "auto", device:
         A reference model of this project (a name in ``vistrim.shipped.NAMES``), a directory written by
         ``save_pretrained``, or a Hugging Face id such as ``"llava-hf/llava-1.5-7b-hf"``.
     dtype : torch.dtype or str
-        Number type of the weights: a floating torch dtype or its name, or "auto" for the checkpoint's own.
+        Dtype of the weights: a floating-point torch dtype or its name, or "auto" for the dtype of the checkpoint.
     device : str
-        "auto" for an accelerator if there is one, else the CPU; or a torch device such as "cpu" or "cuda:0".
+        A torch device such as "cpu" or "cuda:0". "auto" is an accelerator if there is one, otherwise the CPU.
 
     Returns
     -------
     model : PreTrainedModel
+        The model, on the device.
     processor : ProcessorMixin
+        Its processor.
 
     Raises
     ------
     LoadError
-        If the model does not exist, cannot be fetched, is damaged or incomplete, does not read images, needs
-        packages for its processor that are not installed, or does not fit on the device, or if ``dtype`` or ``device``
-        is not to be had. The message is one line and names the fix.
+        If the model does not exist, cannot be downloaded, is damaged or incomplete, does not take images, or does not
+        fit on the device; if its processor needs packages that are not installed; or if ``dtype`` or ``device`` is not
+        available. The message is one line and names the fix.
     """
     name = str(name_or_path)
     weights_dtype = resolve_dtype(dtype)
     where = resolve_device(device)
     source = _locate(name)
     config = _read_config(name, source)
-    # The processor is small and a missing one is common: find out before the weights are downloaded.
+    # The processor is small and often missing. Load it before downloading the weights.
     processor = _load_processor(name, source, config.model_type)
     return _load_model(name, source, weights_dtype, where), processor
 
@@ -88,7 +92,7 @@ class NamedModel:
 
 
 def load_config(name_or_path: str | Path) -> Any:
-    """Load only the config of a model that reads images and text; nothing of its weights is fetched.
+    """Load only the config of an image-text-to-text model, without its weights.
 
     Parameters
     ----------
@@ -98,18 +102,19 @@ def load_config(name_or_path: str | Path) -> Any:
     Returns
     -------
     PreTrainedConfig
+        The config.
 
     Raises
     ------
     LoadError
-        If there is none, or it is no such model's. The message is one line and names the fix.
+        If there is no config, or it is for another kind of model. The message is one line and names the fix.
     """
     name = str(name_or_path)
     return _read_config(name, _locate(name))
 
 
 def load_processor(name_or_path: str | Path) -> Any:
-    """Load only the processor of a model, its tokenizer padding on the left; nothing of the weights is fetched.
+    """Load only the processor of a model, without the weights. Its tokenizer pads on the left.
 
     Parameters
     ----------
@@ -119,11 +124,12 @@ def load_processor(name_or_path: str | Path) -> Any:
     Returns
     -------
     ProcessorMixin
+        The processor.
 
     Raises
     ------
     LoadError
-        If there is none, or it lacks a part. The message is one line and names the fix.
+        If there is no processor, or it is incomplete. The message is one line and names the fix.
     """
     name = str(name_or_path)
     source = _locate(name)
@@ -131,21 +137,38 @@ def load_processor(name_or_path: str | Path) -> Any:
 
 
 def is_local(name_or_path: str | Path) -> bool:
-    """Whether a model's files are on this machine by name: a reference model or an existing directory."""
+    """Whether a name is that of a reference model or of an existing directory."""
     return str(name_or_path) in NAMES or os.path.isdir(os.path.expanduser(name_or_path))
 
 
 def fingerprint(model: Any, processor: Any) -> str:
-    """Tell models apart that have the same name: a hash over settings and the first values of every weight."""
+    """Compute a hash of the settings and the first values of every weight, to tell apart models of the same name."""
     digest = hashlib.sha256()
     for part in (model.config, model.generation_config, processor.image_processor):
         digest.update(part.to_json_string().encode())
     digest.update(str(processor.chat_template).encode())
     digest.update(json.dumps(processor.tokenizer.get_vocab(), sort_keys=True).encode())
+    return weights_digest(model, digest)
+
+
+def weights_digest(model: Any, digest: Any = None) -> str:
+    """Tell weights apart by the first values of each; goes on from ``digest`` where one is given."""
+    digest = digest or hashlib.sha256()
     for name, value in model.state_dict().items():
         digest.update(f"{name}{tuple(value.shape)}".encode())
         digest.update(value.flatten()[:64].float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def identity(model: Any, processor: Any) -> dict[str, str]:
+    """What results must share to be put together: weights, number format, device and versions."""
+    return {
+        "weights": fingerprint(model, processor),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": model.device.type,
+        "vistrim": __version__,
+        "transformers": transformers.__version__,
+    }
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -155,12 +178,12 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def resolve_dtype(dtype: torch.dtype | str) -> torch.dtype | str:
-    """Turn a dtype's name into the torch dtype; "auto" stays as it is.
+    """Convert the name of a dtype to the torch dtype. "auto" is returned unchanged.
 
     Raises
     ------
     LoadError
-        If it is no number type for a model's weights.
+        If weights cannot have this dtype.
     """
     if isinstance(dtype, torch.dtype):
         if dtype.is_floating_point:
@@ -169,16 +192,16 @@ def resolve_dtype(dtype: torch.dtype | str) -> torch.dtype | str:
         return dtype
     elif dtype in DTYPES:
         return getattr(torch, dtype)
-    raise LoadError(f"no dtype {str(dtype)!r} for weights: choose auto, {', '.join(DTYPES)}")
+    raise LoadError(f"weights cannot have the dtype {str(dtype)!r}: choose auto, {', '.join(DTYPES)}")
 
 
 def resolve_device(device: str) -> torch.device:
-    """Turn a device's name into a torch device that is really there.
+    """Convert the name of a device to a torch device that exists.
 
     Raises
     ------
     LoadError
-        If the name is no device's, or there is no such device on this machine.
+        If the name is not valid, or this machine has no such device.
     """
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if device == "auto":
@@ -198,7 +221,7 @@ def resolve_device(device: str) -> torch.device:
 
 
 def _locate(name: str) -> str:
-    """Directory of a reference model or a local one, or the Hub id as it is."""
+    """Return the directory of a reference model or a local model, or the Hub id unchanged."""
     if name in NAMES:
         try:
             return str(weights_path(name))
@@ -209,10 +232,10 @@ def _locate(name: str) -> str:
     exists = bool(name) and path.exists()
     if exists and path.is_dir():
         if not (path / "config.json").is_file():
-            raise LoadError(f"{name} has no config.json: give the directory that save_pretrained wrote")
+            raise LoadError(f"{name} has no config.json: pass the directory that save_pretrained wrote")
         return str(path)
     if exists:
-        raise LoadError(f"{name} is a file: give the model's directory, the one with config.json")
+        raise LoadError(f"{name} is a file: pass the model's directory, which contains config.json")
     if not name or path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise LoadError(f"there is no model directory {name!r}: check the path")
     if "/" not in name and (near := difflib.get_close_matches(name.lower(), NAMES, n=1)):
@@ -222,7 +245,7 @@ def _locate(name: str) -> str:
 
 def _read_config(name: str, source: str) -> Any:
     try:
-        # trust_remote_code=None would ask on the terminal, and take its answer from piped prompts.
+        # trust_remote_code=None would ask on the terminal and read the answer from piped prompts.
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except Exception as error:
         raise _load_error(name, "configuration", error) from error
@@ -230,7 +253,7 @@ def _read_config(name: str, source: str) -> Any:
         classes = ", ".join(config.architectures or [])
         raise LoadError(
             f"{name} is a {config.model_type} model{f' ({classes})' if classes else ''} and does not answer "
-            "questions about images: give an image-text-to-text model, for example 'reference' or "
+            "questions about images: use an image-text-to-text model, for example 'reference' or "
             "llava-hf/llava-1.5-7b-hf"
         )
     return config
@@ -247,7 +270,7 @@ def _load_processor(name: str, source: str, model_type: str) -> Any:
     missing = [part for part in ("tokenizer", "image_processor") if getattr(processor, part, None) is None]
     if missing:
         raise LoadError(
-            f"{name} comes without {' and '.join(missing)}: add the processor's files (processor.save_pretrained)"
+            f"{name} comes without {' and '.join(missing)}: add the files of the processor (processor.save_pretrained)"
         )
     if getattr(processor, "patch_size", 0) is None:
         raise LoadError(f"the processor of {name} has no patch_size: set it in processor_config.json as in config.json")
@@ -262,22 +285,22 @@ def _load_model(name: str, source: str, dtype: torch.dtype | str, device: torch.
         )
     except Exception as error:
         raise _load_error(name, "weights", error) from error
-    # transformers fills what the checkpoint lacks with random numbers, and only logs it.
+    # transformers initializes missing weights randomly and only logs it.
     if info["missing_keys"]:
         raise LoadError(
             f"{name} lacks {len(info['missing_keys'])} of the model's weights, among them "
-            f"{min(info['missing_keys'])}: fetch the checkpoint again, and check that its config.json fits it"
+            f"{min(info['missing_keys'])}: download the checkpoint again, and check that its config.json matches"
         )
     return model.eval()
 
 
 def _load_error(name: str, part: str, error: Exception) -> LoadError:
-    """Say in one line why a part could not be loaded; transformers raises nearly every type of exception."""
+    """Describe in one line why a part could not be loaded. transformers raises nearly every type of exception."""
     if is_out_of_memory(error):
         return LoadError(f"{name} does not fit into memory: use dtype bfloat16, another device or a smaller model")
     causes = _chain(error)
     if any(isinstance(cause, GatedRepoError) for cause in causes):
-        return LoadError(f"{name} is gated: accept its licence on huggingface.co, then log in with `hf auth login`")
+        return LoadError(f"{name} is gated: accept its license on huggingface.co, then log in with `hf auth login`")
     if any(isinstance(cause, (RepositoryNotFoundError, HFValidationError)) for cause in causes):
         return LoadError(
             f"there is no directory {name!r} and no such model on huggingface.co: check the spelling, and "
@@ -285,24 +308,24 @@ def _load_error(name: str, part: str, error: Exception) -> LoadError:
         )
     if any(isinstance(cause, LocalEntryNotFoundError) for cause in causes):
         return LoadError(
-            f"{name} is not on this machine and huggingface.co cannot be reached: check the network, or give "
+            f"{name} is not on this machine and huggingface.co cannot be reached: check the network, or use "
             "a local directory or 'reference'"
         )
     if "trust_remote_code" in str(error):
-        return LoadError(f"{name} needs code of its own, which vistrim never runs: use a model that transformers has")
+        return LoadError(f"{name} needs remote code, which vistrim never runs: use a model that transformers supports")
     fix = {
-        "configuration": "check its config.json, or upgrade transformers if the model is newer than it",
-        "processor": "add or repair the processor's files (processor.save_pretrained)",
-        "weights": "fetch the checkpoint again, and check that its config.json belongs to it",
+        "configuration": "check its config.json, or upgrade transformers if the model is newer",
+        "processor": "add or repair the files of the processor (processor.save_pretrained)",
+        "weights": "download the checkpoint again, and check that its config.json matches",
     }[part]
     return LoadError(f"cannot load the {part} of {name} ({_one_line(error)}): {fix}")
 
 
 def building_error(model_type: str, error: Exception) -> LoadError:
-    """Say in one line why a config makes no model; the modules of transformers raise any type of exception."""
+    """Describe in one line why no model can be built from a config. transformers raises any type of exception."""
     return LoadError(
         f"cannot build a {model_type} model from its config ({_one_line(error)}): check its config.json, and install "
-        "what it names"
+        "the packages that the message names"
     )
 
 

@@ -1,4 +1,4 @@
-"""Packages that transformers needs for the processor of a model, beside those that vistrim depends on."""
+"""Packages that processors of transformers need, in addition to the dependencies of vistrim."""
 
 import importlib.util
 from typing import Any
@@ -9,26 +9,31 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING_NAMES
 
 PACKAGES = ("torchvision", "num2words")
-"""Those in the extra ``processors``."""
+"""The packages in the extra ``processors``."""
 INSTALL = "pip install 'vistrim[processors]'"
 
 _IMPORTED_BY = {"SmolVLMProcessor": "num2words"}
-"""Processor class to what it asks for only when it is made."""
+"""Processor class to packages that it needs only when it is constructed."""
 
 
 def missing_packages(model_type: str) -> tuple[str, ...]:
-    """Packages that are not installed, and that the usual processor of a family cannot be loaded without.
+    """List the missing packages that the default processor of a model family needs.
 
     Parameters
     ----------
     model_type : str
-        transformers' name for the family.
+        Model type in transformers.
+
+    Returns
+    -------
+    tuple of str
+        Packages that are not installed.
     """
     return tuple(package for package in PACKAGES if package in _needed(model_type) and not _installed(package))
 
 
 def named_packages(error: BaseException) -> tuple[str, ...]:
-    """Packages of the extra whose lack an error of transformers is about."""
+    """List the packages of the extra that an import error of transformers names."""
     text = str(error).lower() if isinstance(error, ImportError) else ""
     return tuple(package for package in PACKAGES if package in text and not _installed(package))
 
@@ -38,7 +43,7 @@ def _needed(model_type: str) -> set[str]:
     if name is None:
         return set()
     processor: Any = getattr(transformers, name)
-    # transformers puts a dummy in the place of a class whose packages are missing.
+    # transformers replaces a class by a dummy if its packages are missing.
     missing = getattr(processor, "_backends", ())
     needed = {*missing, _IMPORTED_BY.get(name, "")}
     images = IMAGE_PROCESSOR_MAPPING_NAMES.get(model_type)
@@ -46,7 +51,7 @@ def _needed(model_type: str) -> set[str]:
     videos = (
         model_type in VIDEO_PROCESSOR_MAPPING_NAMES and not missing and "video_processor" in processor.get_attributes()
     )
-    # No video processor does without it, and transformers loads them with the others.
+    # Every video processor needs it, and transformers loads it together with the others.
     return needed | {"torchvision"} if only_torchvision or videos else needed
 
 

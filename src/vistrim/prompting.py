@@ -1,4 +1,4 @@
-"""Prompts as a model's own processor formats them."""
+"""Prompts in the format of a model's processor."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from PIL import Image
 
 from vistrim.errors import PromptError
 
-#: Generation needs every prompt to end where its answer begins; many checkpoints pad on the right.
+#: Generation needs padding on the left, so that every prompt ends where its answer begins. Many checkpoints pad right.
 _PADDED = {"padding": True, "padding_side": "left"}
 
 _NAMED_FOR_PICTURES = re.compile(r"ima?ge?|video|vision|frame|patch|audio", re.IGNORECASE)
@@ -17,16 +17,16 @@ _NAMED_FOR_PICTURES = re.compile(r"ima?ge?|video|vision|frame|patch|audio", re.I
 
 @dataclass(frozen=True)
 class PromptFormat:
-    """How a question and its images become the text of a prompt.
+    """Format of a prompt with a question and its images.
 
     Attributes
     ----------
     name : str
-        In words, for notes and results.
+        Description for notes and results.
     is_own : bool
-        Whether the model was trained on it; False: nobody knows.
+        Whether the model was trained with this format. False: not known.
     write : callable or None
-        Makes the text of the images' placeholders and the question; None: the processor's chat template does.
+        Writes the prompt, given the image placeholders and the question. None: the chat template is used.
     """
 
     name: str
@@ -40,12 +40,12 @@ LLAVA = PromptFormat(
     True,
     lambda images, question: "USER: " + "".join(f"{image}\n" for image in images) + f"{question} ASSISTANT:",
 )
-BARE = PromptFormat("the images, then the bare question", True, lambda images, question: "".join(images) + question)
+BARE = PromptFormat("the images, then the question alone", True, lambda images, question: "".join(images) + question)
 QUESTION = PromptFormat(
-    "the bare question, to which the processor adds the image", True, lambda images, question: question
+    "the question alone, to which the processor adds the image", True, lambda images, question: question
 )
 UNKNOWN = PromptFormat(
-    f"{BARE.name}, as there is no chat template and the model's own format is not known", False, BARE.write
+    f"{BARE.name}, because there is no chat template and the format of the model is not known", False, BARE.write
 )
 
 _FORMATS = {
@@ -54,23 +54,23 @@ _FORMATS = {
     "PaliGemmaProcessor": BARE,
     "FuyuProcessor": QUESTION,
 }
-"""Processor class to the format of its checkpoints without a chat template. LLaVA-NeXT's differs with its decoder."""
+"""Processor class to prompt format, for checkpoints without a chat template. LLaVA-NeXT's depends on its decoder."""
 
 
 def prompt_format(processor: Any) -> PromptFormat:
-    """The format in which `format_prompts` asks."""
+    """Return the format that `format_prompts` uses."""
     if getattr(processor, "chat_template", None):
         return CHAT_TEMPLATE
     return _FORMATS.get(type(processor).__name__, UNKNOWN)
 
 
 def format_prompts(processor: Any, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]]) -> Any:
-    """Put each prompt and its images into one user turn, and the turns into one padded batch.
+    """Format each prompt and its images as one user turn, and pad the turns to a batch.
 
     Parameters
     ----------
     processor : ProcessorMixin
-        As `vistrim.load` returns it. `prompt_format` says what becomes of prompts.
+        As returned by `vistrim.load`. For the format see `prompt_format`.
     prompts : sequence of str
         One per sample.
     images : sequence of sequences of PIL.Image.Image
@@ -84,7 +84,7 @@ def format_prompts(processor: Any, prompts: Sequence[str], images: Sequence[Sequ
     Raises
     ------
     PromptError
-        See `check_text`.
+        If a prompt contains a special token for images, see `check_text`.
     """
     for prompt in prompts:
         check_text(processor, prompt)
@@ -94,7 +94,7 @@ def format_prompts(processor: Any, prompts: Sequence[str], images: Sequence[Sequ
         if asked.write is None
         else _by_hand(processor, asked.write, prompts, images)
     )
-    # Some processors add them for trainers (PaliGemma); a prompt has no right answer yet.
+    # Some processors add labels for training (PaliGemma). A prompt has no answer yet.
     inputs.pop("labels", None)
     return inputs
 
@@ -118,7 +118,7 @@ def _by_template(processor: Any, prompts: Sequence[str], images: Sequence[Sequen
         tokenize=True,
         return_dict=True,
         return_tensors="pt",
-        # transformers writes into what it is given.
+        # transformers modifies its arguments.
         processor_kwargs=dict(_PADDED),
     )
 
@@ -136,17 +136,17 @@ def _by_hand(
 
 
 def _image_token(processor: Any) -> str:
-    """The token that stands for an image in a prompt's text."""
+    """Return the placeholder of an image in the text of a prompt."""
     return getattr(processor, "image_token", "<image>")
 
 
 def check_text(processor: Any, text: str) -> None:
-    """Refuse a text with a token that stands for an image or a video, or for a part or border of one.
+    """Check that a text contains no special token for images or videos.
 
     Raises
     ------
     PromptError
-        Names the token.
+        If it contains one. The message names the token.
     """
     added = processor.tokenizer.get_added_vocab()
     tokens = {token for token in added if _NAMED_FOR_PICTURES.search(token) and not token.isalnum()}
@@ -160,27 +160,27 @@ def check_text(processor: Any, text: str) -> None:
     found = [token for token in tokens | {_image_token(processor)} if token in text]
     if found:
         raise PromptError(
-            f"the text contains {max(found, key=len)}, which stands for images or videos in this model's prompts: "
-            "leave it out"
+            f"the text contains {max(found, key=len)}, which stands for images or videos in prompts of this model: "
+            "remove it"
         )
 
 
 def check_context(model: Any, inputs: Any, max_new_tokens: int) -> None:
-    """Refuse inputs that, with the answer, outgrow the model's context.
+    """Check that the inputs and the answer fit into the context of the model.
 
     Raises
     ------
     PromptError
-        With the longest answer that fits.
+        If they do not. The message names the longest answer that fits.
     """
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     length = inputs["input_ids"].shape[1]
     if context is None or length + max_new_tokens <= context:
         return
-    fix = "shorten the prompt or give fewer images"
+    fix = "shorten the prompt or use fewer images"
     if length < context:
         fix = f"use --max-new-tokens {context - length}, or {fix}"
     raise PromptError(
-        f"prompt and images take {length} tokens and the answer up to {max_new_tokens}, but the model's "
-        f"context is {context}: {fix}"
+        f"prompt and images take {length} tokens and the answer up to {max_new_tokens}, but the context of the "
+        f"model is {context} tokens: {fix}"
     )

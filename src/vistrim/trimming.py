@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from vistrim.engine.engine import Engine
 from vistrim.engine.releases import check_release
 from vistrim.engine.report.trim_report import TrimReport
+from vistrim.errors import ParameterError
 from vistrim.methods.base.method import Method
 
 REPORTS = 16
@@ -26,10 +27,10 @@ class Trim:
         What is trimmed.
     """
 
-    def __init__(self, model: nn.Module, method: Method, reports: int | None = REPORTS) -> None:
+    def __init__(self, model: nn.Module, method: Method, reports: int | None = REPORTS, trace: bool = False) -> None:
         self.model = model
         self.method = method
-        self._engine = _make_engine(model, method, reports)
+        self._engine = _make_engine(model, method, reports, trace)
 
     def attach(self) -> "Trim":
         """Start trimming.
@@ -49,6 +50,13 @@ class Trim:
         from now on new ones are not trimmed, and the last of the old ones leaves the model as it was.
         """
         self._engine.detach()
+
+    def __repr__(self) -> str:
+        seen = self._engine.seen
+        return (
+            f"<Trim of {self._engine.spec.name} by {self._engine.notation}: "
+            f"{'attached' if self._engine.is_attached else 'detached'}, {seen} generation{'s' * (seen != 1)} seen>"
+        )
 
     def __enter__(self) -> "Trim":
         return self.attach()
@@ -102,7 +110,7 @@ class Trim:
         return self._engine.recorders[-1].report()
 
 
-def trim(model: nn.Module, method: Method, reports: int | None = REPORTS) -> Trim:
+def trim(model: nn.Module, method: Method, reports: int | None = REPORTS, trace: bool = False) -> Trim:
     """Trim the visual tokens of a model.
 
     Parameters
@@ -115,6 +123,10 @@ def trim(model: nn.Module, method: Method, reports: int | None = REPORTS) -> Tri
     reports : int or None
         How many reports are kept, at least 1: those of the last generations and bare forward passes. None keeps all,
         and memory grows with every call. A report is plain numbers and holds no tensor.
+    trace : bool
+        Whether each report has a `trace`: which visual tokens each layer held at each step, and where they lie on their
+        images (`vistrim.Trace`). Answers stay the same, bit for bit. Reports then count the time of copying this to the
+        host as decoding time, so do not measure speed with a trace.
 
     Returns
     -------
@@ -159,13 +171,29 @@ def trim(model: nn.Module, method: Method, reports: int | None = REPORTS) -> Tri
         )
     if reports is not None and (type(reports) is not int or reports < 1):
         raise ValueError(f"reports={reports!r}: give how many of the last reports to keep, at least 1, or None for all")
-    return Trim(model, method, reports)
+    return Trim(model, method, reports, trace)
 
 
-def _make_engine(model: nn.Module, method: Method, reports: int | None) -> Engine:
+def _make_engine(model: nn.Module, method: Method, reports: int | None, trace: bool) -> Engine:
     if method.ranks_by != "guide":
-        return Engine(model, method, reports)
+        return Engine(model, method, reports, trace)
     # Few methods ask a second model first.
     from vistrim.engine.guide.guided_engine import GuidedEngine
 
-    return GuidedEngine(model, method, reports)
+    return GuidedEngine(model, method, reports, trace)
+
+
+def prepare_trim(model: nn.Module, method: Method, trace: bool = False) -> Trim:
+    """Trim as `trim` does, with an error of its own where the method does not fit, for what has to tell it from others.
+
+    Raises
+    ------
+    ParameterError
+        If the method's parameters do not fit the model.
+    UnsupportedModelError
+        See `trim`.
+    """
+    try:
+        return trim(model, method, trace=trace)
+    except ValueError as error:
+        raise ParameterError(str(error)) from error

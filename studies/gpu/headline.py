@@ -5,7 +5,6 @@
 
 import argparse
 import gc
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -106,8 +105,7 @@ def _measure(wanted: Wanted, deadline: Deadline, entry: dict[str, Any], save: Ca
         if deadline.left < 0 and records.rounds < ROUNDS:
             raise OutOfTimeError
 
-    with tempfile.TemporaryDirectory() as folder:
-        measure(subject, METHODS, Path(folder), repeat=ROUNDS, new_tokens=wanted.new_tokens, advance=advance)
+    measure(subject, METHODS, None, repeat=ROUNDS, new_tokens=wanted.new_tokens, advance=advance)
 
 
 def _row(row: Row) -> dict[str, Any]:

@@ -2,7 +2,7 @@ import pytest
 
 import vistrim
 from tests import tiny
-from vistrim.analysis import compare
+from vistrim.analysis import compare, comparison
 
 INPUTS = tiny.batch([tiny.sample(2, 9)])
 OPTIONS = {"max_new_tokens": 6, "do_sample": False}
@@ -27,7 +27,6 @@ def test_times_are_consistent():
     for side in (result.untouched, result.trimmed):
         decoding = 5 * side.decode_seconds_per_token
         assert 0 < side.prefill_seconds < side.prefill_seconds + decoding <= side.total_seconds
-    assert result.report.prefill_seconds == result.trimmed.prefill_seconds
     assert result.prefill_speedup == result.untouched.prefill_seconds / result.trimmed.prefill_seconds
     assert result.total_speedup == result.untouched.total_seconds / result.trimmed.total_seconds
 
@@ -38,9 +37,18 @@ def test_an_answer_of_one_token_has_no_decoding():
     assert result.decode_speedup is None
 
 
-def test_the_report_is_the_one_of_the_median_prefill():
+def test_sides_are_warmed_up_and_begin_in_turn(monkeypatch):
+    ran, timed = [], comparison.time_generation
+
+    def noted(model, spec, method, inputs, **generate):
+        ran.append((method is not None, generate["max_new_tokens"]))
+        return timed(model, spec, method, inputs, **generate)
+
+    monkeypatch.setattr(comparison, "time_generation", noted)
     result = compare(tiny.shared(), INPUTS, vistrim.ST3(), repeats=3, **OPTIONS)
-    assert result.report.prefill_seconds == result.trimmed.prefill_seconds
+    order = [False, True, True, False, False, True]
+    assert ran == [(False, 2), (True, 2), *((trimmed, 6) for trimmed in order)]
+    assert result.report.method == str(vistrim.ST3())
 
 
 def test_keeping_everything_gives_the_same_answer():

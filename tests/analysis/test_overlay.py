@@ -6,21 +6,25 @@ import torch
 from PIL import Image
 from transformers import CLIPImageProcessorPil
 
-from vistrim import TrimReport
-from vistrim.analysis import draw_overlay, draw_report, image_as_seen
+from vistrim import Trace
+from vistrim.analysis import draw_overlay, draw_trace, image_as_seen
 from vistrim.analysis.overlay import GAP, MAX_COLUMNS, PANEL
-from vistrim.engine.report.trim_report import Stage
+from vistrim.core.layout import ImageShape, Picture
+from vistrim.engine.report.token_groups import token_groups
+from vistrim.engine.report.trace import PrefillStage, SampleTrace
 
 RED = (220, 30, 30)
-EMPTY = TrimReport(
-    "m", "st3", [], [], [], [], [], [], 0, 0, 0, None, 0, 0, [], [], 0, 0.0, None, 0.0, 0, [], [], [], 0.0, [], []
-)
 
 
-def report(visual, *stages):
-    grids = [[(4, 4)] * (visual // 16)]
-    stages = [Stage(layer, [kept], [[]]) for layer, kept in stages]
-    return replace(EMPTY, visual_tokens=[visual], image_grids=grids, stages=stages)
+def trace(pictures, *stages):
+    n = sum(picture.tokens for picture in pictures)
+    groups = token_groups("image", [ImageShape((picture,)) for picture in pictures], range(n))
+    prefill = {0: tuple(range(n))} | dict(stages)
+    stages = tuple(PrefillStage(layer, tuple(kept)) for layer, kept in prefill.items())
+    return Trace(4, 0, (SampleTrace(n, 0, tuple(groups), stages, ((),) * 4),))
+
+
+SQUARE = Picture.of((4, 4))
 
 
 def panels(sheet: Image.Image, rows: int, columns: int, count: int) -> list[np.ndarray]:
@@ -99,7 +103,7 @@ def test_a_token_outside_of_the_grid(token):
 
 def test_the_tokens_of_several_images_are_told_apart():
     images = [Image.new("RGB", (16, 16), RED), Image.new("RGB", (16, 16), "blue")]
-    sheet = draw_report(report(32, (1, [0, 5, 16, 31]), (3, [5, 16])), images)
+    sheet = draw_trace(trace([SQUARE] * 2, (1, [0, 5, 16, 31]), (3, [5, 16])), images)
     first = draw_overlay(
         images[0],
         (4, 4),
@@ -119,27 +123,34 @@ def test_the_tokens_of_several_images_are_told_apart():
 def test_a_stage_that_drops_nothing_of_an_image_has_no_panel():
     image = Image.new("RGB", (16, 16), RED)
     everything = list(range(16))
-    drawn = draw_report(report(16, (0, everything), (2, [3, 4]), (3, [3, 4])), [image])
+    drawn = draw_trace(trace([SQUARE], (0, everything), (2, [3, 4]), (3, [3, 4])), [image])
     expected = draw_overlay(image, (4, 4), [("from layer 2: 2 of 16", [3, 4])], "image: 16 tokens")
     assert drawn.tobytes() == expected.tobytes()
 
 
 def test_tokens_dropped_before_the_decoder():
     image = Image.new("RGB", (16, 16), RED)
-    drawn = draw_report(report(16, (0, [3, 4])), [image])
+    drawn = draw_trace(trace([SQUARE], (0, [3, 4])), [image])
     expected = draw_overlay(image, (4, 4), [("before layer 0: 2 of 16", [3, 4])], "image: 16 tokens")
     assert drawn.tobytes() == expected.tobytes()
 
 
 def test_images_of_several_sizes():
     images = [Image.new("RGB", (16, 16), RED), Image.new("RGB", (24, 8), "blue")]
-    grids = [[(4, 4), (2, 6)]]
-    given = replace(EMPTY, visual_tokens=[28], image_grids=grids, stages=[Stage(1, [[3, 16, 27]], [[]])])
-    sheet = draw_report(given, images)
+    sheet = draw_trace(trace([SQUARE, Picture.of((2, 6))], (1, [3, 16, 27])), images)
     second = draw_overlay(images[1], (2, 6), [("from layer 1: 2 of 12", [0, 11])], "image 2: 12 tokens")
     assert sheet.crop((0, sheet.height - second.height, second.width, sheet.height)).tobytes() == second.tobytes()
 
 
 def test_tokens_that_are_no_grid_are_refused():
     with pytest.raises(ValueError, match="17 visual tokens do not form one grid for each of 1 images"):
-        draw_report(report(17), [Image.new("RGB", (16, 16))])
+        draw_trace(trace([Picture(17)]), [Image.new("RGB", (16, 16))])
+
+
+def test_a_token_that_cannot_be_removed_counts_as_kept():
+    image = Image.new("RGB", (16, 16), RED)
+    whole = trace([SQUARE], (1, [3]))
+    groups = token_groups("image", [ImageShape((SQUARE,))], [*range(15), None])
+    drawn = draw_trace(Trace(4, 0, (replace(whole.samples[0], groups=tuple(groups)),)), [image])
+    expected = draw_overlay(image, (4, 4), [("from layer 1: 2 of 16", [3, 15])], "image: 16 tokens")
+    assert drawn.tobytes() == expected.tobytes()

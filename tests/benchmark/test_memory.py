@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from tests.benchmark.small_shapes import small
+from tests.families.depth import slow_beside
 from vistrim.benchmark import memory, named
 from vistrim.benchmark.making import make_subject
 from vistrim.benchmark.memory import GIB, needs
@@ -99,7 +100,7 @@ def test_weights_and_cache_are_those_of_the_model():
     assert need.total > need.weights + need.cache + need.activations
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", slow_beside(["llava-1.5-7b", "qwen2.5-vl-7b"], SHAPES))
 def test_estimate_before_the_model_is_that_of_the_model(name):
     wanted = small(name, layers=4, distinct_layers=2, batch=2)
     subject = make_subject(wanted)

@@ -4,6 +4,7 @@ from transformers import AutoModelForImageTextToText
 
 import vistrim
 from tests.benchmark.small_shapes import VISUAL, small
+from tests.families.depth import slow_beside
 from vistrim.benchmark.making import make_subject
 from vistrim.benchmark.shapes import SHAPES
 from vistrim.errors import BenchmarkError
@@ -41,7 +42,7 @@ def test_full_size_has_the_published_number_of_parameters(name):
 
 
 @pytest.mark.parametrize("attn", ["sdpa", pytest.param("eager", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", slow_beside(["llava-1.5-7b", "qwen2.5-vl-7b"], SHAPES))
 def test_every_shape_generates_untouched_and_trimmed(name, attn):
     subject = make_subject(small(name, batch=2, attn=attn))
     model, inputs = subject.model, subject.inputs

@@ -4,10 +4,12 @@ import pytest
 from PIL import Image
 
 from tests.benchmark.made_rows import many, trimmed, untouched
+from tests.covering import covering
 from vistrim._utils.labels import short_names
 from vistrim.benchmark.speed_plot import LONGEST_LABEL, plot, time_parts
 
 
+@covering(1)
 @pytest.mark.parametrize("count", [1, 2, 12])
 @pytest.mark.parametrize("steps", [0, 4])
 def test_written_for_any_number_of_methods(tmp_path, count, steps):

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.benchmark.made_rows import runs, trimmed, untouched
+from vistrim.benchmark.benching import Benchmark
 from vistrim.benchmark.results import Cost, Row, Run, Speedup
 from vistrim.benchmark.speed_report import RANDOM_WEIGHTS, write
 from vistrim.benchmark.speed_tables import tables
@@ -28,7 +29,7 @@ def read_back(values):
 
 def test_results_json_holds_rows_and_raw_runs(rows, tmp_path):
     done = runs(rows)
-    found = write(tmp_path, rows, done, SETTINGS, COMMAND)
+    found = write(tmp_path, Benchmark(rows, done, SETTINGS, False), COMMAND)
     read = json.loads((tmp_path / "results.json").read_text())
     assert read == json.loads(json.dumps(found))
     back = [read_back(values) for values in read["methods"]]
@@ -43,7 +44,7 @@ def test_results_json_holds_rows_and_raw_runs(rows, tmp_path):
 
 
 def test_markdown_has_command_settings_tables_and_definitions(rows, tmp_path):
-    write(tmp_path, rows, runs(rows), SETTINGS, COMMAND)
+    write(tmp_path, Benchmark(rows, runs(rows), SETTINGS, False), COMMAND)
     text = (tmp_path / "results.md").read_text()
     for part in (
         "# Speed and memory of llava-1.5-7b",
@@ -64,13 +65,13 @@ def test_markdown_has_command_settings_tables_and_definitions(rows, tmp_path):
 
 @pytest.mark.parametrize("random_weights", [True, False])
 def test_random_weights_are_told(rows, tmp_path, random_weights):
-    found = write(tmp_path, rows, runs(rows), SETTINGS, COMMAND, random_weights=random_weights)
+    found = write(tmp_path, Benchmark(rows, runs(rows), SETTINGS, random_weights), COMMAND)
     assert (RANDOM_WEIGHTS in (tmp_path / "results.md").read_text()) is random_weights
     assert found["random_weights"] is random_weights
 
 
 def test_every_column_is_defined(rows, tmp_path):
-    write(tmp_path, rows, runs(rows), SETTINGS, COMMAND)
+    write(tmp_path, Benchmark(rows, runs(rows), SETTINGS, False), COMMAND)
     definitions = (tmp_path / "results.md").read_text().split("results.png)")[1]
     for table in tables(rows):
         for column in table.columns[1:]:

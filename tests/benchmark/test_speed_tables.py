@@ -11,7 +11,7 @@ from vistrim._utils.units import seconds_text
 from vistrim.benchmark.progress import progress_line, seconds_left
 from vistrim.benchmark.results import Speedup
 from vistrim.benchmark.speed_tables import notes, tables
-from vistrim.cli.terminal_tables import PIPE_WIDTH, drawn
+from vistrim.cli.terminal_tables import PIPE_WIDTH
 
 
 def cell(row, column, which=0):
@@ -28,7 +28,7 @@ def printed(rows, color=False):
         file=io.StringIO(), width=PIPE_WIDTH, force_terminal=color, color_system="standard" if color else None
     )
     for table in tables(rows):
-        console.print(drawn(table))
+        console.print(table)
     return console.file.getvalue()
 
 

@@ -1,7 +1,5 @@
 """Evaluations are made once, kept in a file, and shared only by what belongs together."""
 
-import json
-
 import pytest
 from PIL import Image
 
@@ -39,7 +37,10 @@ def asking(monkeypatch):
 
 
 def open_at(path, asking, **changed):
-    return Evaluations(asking, "agreement", "last", path, SETTINGS | changed)
+    """Closed at once, so that a test can open the file again."""
+    found = Evaluations(asking, "agreement", "last", path, SETTINGS | changed)
+    found.close()
+    return found
 
 
 def test_the_same_rates_are_evaluated_once_also_over_runs(asking, tmp_path):
@@ -58,7 +59,7 @@ def test_the_same_rates_are_evaluated_once_also_over_runs(asking, tmp_path):
     assert len(asked) == 6
     again(HALF)
     assert len(asked) == 8
-    assert [len(line) for line in map(json.loads, path.read_text().splitlines())] == [1, 1, 2, 2, 2]
+    assert len(path.read_text().splitlines()) == 5
 
 
 def test_tokens_of_the_prompts(asking, tmp_path):
@@ -87,34 +88,8 @@ def test_a_kill_loses_at_most_the_last_evaluation(asking, tmp_path):
 def test_nothing_is_mixed_with_other_settings(asking, tmp_path):
     path = tmp_path / "p.jsonl"
     open_at(path, asking[0])
-    with pytest.raises(ResumeError, match=r"weights 'abc', now 'xyz'\): give another --out, or delete this file"):
+    with pytest.raises(ResumeError, match=r"weights 'abc', now 'xyz'\): give another --out, or delete it"):
         open_at(path, asking[0], weights="xyz")
-
-
-@pytest.mark.parametrize(
-    ("line", "says"),
-    [
-        ('{"rates": [1.0]}', "line 2 is damaged"),
-        ('{"rates": 3, "performance": 1}', "line 2 is damaged"),
-        ('{"untouched": {"answers": []}}', "line 2 is damaged"),
-        ("nonsense", "line 2 is damaged"),
-    ],
-)
-def test_a_damaged_line_is_named(asking, tmp_path, line, says):
-    path = tmp_path / "p.jsonl"
-    open_at(path, asking[0])
-    with path.open("a") as file:
-        file.write(f"{line}\n")
-    with pytest.raises(ResumeError, match=says):
-        open_at(path, asking[0])
-
-
-@pytest.mark.parametrize("content", ['{"rates": [1.0], "performance": 1}\n', '{"settings": [1]}\n'])
-def test_a_file_without_settings_is_not_trusted(asking, tmp_path, content):
-    path = tmp_path / "p.jsonl"
-    path.write_text(content)
-    with pytest.raises(ResumeError, match=r"begin with its settings|line 1 is damaged"):
-        open_at(path, asking[0])
 
 
 def test_performance_is_the_mean_over_tasks():

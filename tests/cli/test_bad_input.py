@@ -151,7 +151,7 @@ def test_text_only_model(image, tmp_path):
     result = vistrim("run", image, "-p", "what", "--model", str(tmp_path / "text"))
     assert result.exit_code == FAILED
     assert "is a llama model (LlamaForCausalLM)" in error_line(result)
-    assert "give an image-text-to-text model" in error_line(result)
+    assert "use an image-text-to-text model" in error_line(result)
 
 
 def test_damaged_model(image, checkpoint, tmp_path):
@@ -159,7 +159,7 @@ def test_damaged_model(image, checkpoint, tmp_path):
     (tmp_path / "damaged" / "model.safetensors").write_bytes(b"garbage")
     result = vistrim("run", image, "-p", "what", "--model", str(tmp_path / "damaged"))
     assert result.exit_code == FAILED
-    assert "fetch the checkpoint again" in error_line(result)
+    assert "download the checkpoint again" in error_line(result)
 
 
 def test_model_that_the_engine_does_not_support(image, tmp_path):
@@ -179,7 +179,7 @@ def test_parameters_that_do_not_fit_the_model(image, checkpoint):
 def test_too_many_images(image, checkpoint):
     result = vistrim("run", *[image] * 40, "-p", "what", "--model", checkpoint)
     assert result.exit_code == FAILED
-    assert "the model's context is 512: shorten the prompt or give fewer images" in error_line(result)
+    assert "the context of the model is 512 tokens: shorten the prompt or use fewer images" in error_line(result)
 
 
 def test_prompt_longer_than_the_context(image, checkpoint):
@@ -200,7 +200,7 @@ def test_answer_longer_than_the_context(image, checkpoint):
 def test_prompt_with_the_placeholder_of_images(image, checkpoint):
     result = vistrim("run", image, "-p", "what is <image> ?", "--model", checkpoint)
     assert result.exit_code == WRONG_USAGE
-    assert "leave it out" in error_line(result)
+    assert "remove it" in error_line(result)
 
 
 def test_broken_chat_template(image, checkpoint, tmp_path):

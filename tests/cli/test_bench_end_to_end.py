@@ -34,6 +34,7 @@ def test_files_hold_what_was_measured(checkpoint, tmp_path):
     assert "| uniform:keep=4 |" in (tmp_path / "results.md").read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_a_second_run_measures_nothing_again_and_more_rounds_only_add(checkpoint, tmp_path, monkeypatch):
     first = bench(checkpoint, tmp_path)
@@ -43,12 +44,13 @@ def test_a_second_run_measures_nothing_again_and_more_rounds_only_add(checkpoint
         assert bench(checkpoint, tmp_path).stdout == first.stdout
     assert bench(checkpoint, tmp_path, "--repeat", "3").exit_code == 0
     assert (tmp_path / "runs.jsonl").read_text().startswith(runs)
-    assert len((tmp_path / "runs.jsonl").read_text().splitlines()) == 3 * 4
+    assert len((tmp_path / "runs.jsonl").read_text().splitlines()) == 1 + 4 + 3
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_other_settings_are_refused_before_a_model_is_made(checkpoint, tmp_path, monkeypatch):
     bench(checkpoint, tmp_path)
-    monkeypatch.setattr("vistrim.cli.bench.make_subject", lambda _: pytest.fail("made"))
+    monkeypatch.setattr("vistrim.benchmark.benching.make_subject", lambda _: pytest.fail("made"))
     result = bench(checkpoint, tmp_path, "--new-tokens", "5")
     assert result.exit_code == 1
     assert "new_tokens" in error_line(result)

@@ -45,6 +45,7 @@ def searched(path):
     return content
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("command", [GSEARCH, PSIGMOID], ids=["gsearch", "psigmoid"])
 def test_a_schedule_is_searched_and_can_be_used(checkpoint, tmp_path, command):
     out = tmp_path / "schedule.json"
@@ -170,12 +171,12 @@ def test_another_file_is_not_overwritten_unasked(checkpoint, tmp_path):
 def test_evaluations_of_another_model_are_not_mixed_in(checkpoint, tmp_path, monkeypatch):
     out = tmp_path / "schedule.json"
     calibrate(checkpoint, out, *PSIGMOID)
-    monkeypatch.setattr("vistrim.cli.models.fingerprint", lambda *_: "other")
+    monkeypatch.setattr("vistrim.loading.fingerprint", lambda *_: "other")
     out.unlink()
     result = calibrate(checkpoint, out, *PSIGMOID)
     assert result.exit_code == 1
     assert "weights" in error_line(result)
-    assert "delete this file" in error_line(result)
+    assert "delete it" in error_line(result)
     # Asked for, everything is done again.
     assert calibrate(checkpoint, out, *PSIGMOID, "--force").exit_code == 0
     assert out.exists()

@@ -21,13 +21,13 @@ def test_a_model_that_is_never_right_cannot_lose(checkpoint, tmp_path):
 def test_flops_that_are_too_few(checkpoint, tmp_path):
     result = calibrate(checkpoint, tmp_path / "s.json", "psigmoid", *TASKS, "--flops", "0.05")
     assert result.exit_code == 2
-    assert "of the FLOPs, and the budget is 0.0500 of them: give more" in result.stderr
+    assert "of the FLOPs, but the budget is 0.0500 of them: set a larger budget" in result.stderr
 
 
 def test_a_budget_that_layer_0_alone_exceeds(checkpoint, tmp_path):
     result = calibrate(checkpoint, tmp_path / "s.json", "psigmoid", *TASKS, "--budget", "0.15")
     assert result.exit_code == 2
-    assert "0.2000 of them on average: give at least that" in error_line(result)
+    assert "0.2000 of them: set the budget to at least that" in error_line(result)
     assert not list(tmp_path.iterdir())
 
 

@@ -31,16 +31,18 @@ def test_tables_and_files(checkpoint, tmp_path):
     markdown = (tmp_path / "results.md").read_text()
     assert "| uniform:keep=4 |" in markdown
     assert "st3:preset=compact = st3:start_layer=None" in markdown
-    assert "evidence about a method's mechanics" not in markdown
-    samples = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    assert "shows that a method works as designed" not in markdown
+    samples = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines() if "item" in line]
     assert len(samples) == 3 * 4
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_json_is_the_results_file(checkpoint, tmp_path):
     result = evaluate(checkpoint, tmp_path, "--json")
     assert json.loads(result.stdout) == json.loads((tmp_path / "results.json").read_text())
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_second_run_answers_nothing_again(checkpoint, tmp_path, monkeypatch):
     first = evaluate(checkpoint, tmp_path)
     samples = (tmp_path / "samples.jsonl").read_bytes()
@@ -50,15 +52,17 @@ def test_a_second_run_answers_nothing_again(checkpoint, tmp_path, monkeypatch):
     assert (tmp_path / "samples.jsonl").read_bytes() == samples
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_another_model_of_that_name_is_not_mixed_in(checkpoint, tmp_path, monkeypatch):
     evaluate(checkpoint, tmp_path)
-    monkeypatch.setattr("vistrim.cli.models.fingerprint", lambda *_: "other")
+    monkeypatch.setattr("vistrim.loading.fingerprint", lambda *_: "other")
     result = evaluate(checkpoint, tmp_path)
     assert result.exit_code == 1
     assert "weights" in error_line(result)
-    assert "give another folder" in error_line(result)
+    assert "give another --out" in error_line(result)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_failures_are_reported_and_fail_the_command(checkpoint, tmp_path, monkeypatch):
     def failing(model, processor, items, method, max_new_tokens):
         if method is not None and any(item.task.name == "color" for item in items):
@@ -77,6 +81,7 @@ def test_failures_are_reported_and_fail_the_command(checkpoint, tmp_path, monkey
     assert found["methods"][1]["tasks"]["description"]["items"] == 2
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("change", ["config.json", "generation_config.json", "chat_template.jinja"])
 def test_a_changed_checkpoint_is_not_mixed_with_its_former_self(checkpoint, tmp_path, change):
     model = tmp_path / "model"
@@ -92,6 +97,7 @@ def test_a_changed_checkpoint_is_not_mixed_with_its_former_self(checkpoint, tmp_
     assert "weights" in error_line(result)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_renamed_checkpoint_goes_on(checkpoint, tmp_path, monkeypatch):
     evaluate(checkpoint, tmp_path / "out")
     shutil.copytree(checkpoint, tmp_path / "renamed")
@@ -110,6 +116,7 @@ def test_when_all_fails_the_reason_is_told(checkpoint, tmp_path, monkeypatch):
     assert not (tmp_path / "results.png").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_odd_labels_and_folders_are_printed_as_they_are(checkpoint, tmp_path):
     out = tmp_path / "[bold]r[/x]"
     result = evaluate(checkpoint, out, "--method", "uniform:\n keep=5")
@@ -118,11 +125,13 @@ def test_odd_labels_and_folders_are_printed_as_they_are(checkpoint, tmp_path):
     assert "| uniform: keep=5 |" in (out / "results.md").read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_cut_off_answers_are_told(checkpoint, tmp_path):
     result = evaluate(checkpoint, tmp_path)
     assert "untouched, Description: 100.0 % of the answers were cut off; raise --max-new-tokens" in result.stdout
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_untouched_alone(checkpoint, tmp_path):
     result = vistrim("eval", "--model", checkpoint, "--out", str(tmp_path), *SMALL, "--method", "untouched", "--json")
     assert [row["method"] for row in json.loads(result.stdout)["methods"]] == ["untouched"]
@@ -153,6 +162,7 @@ def test_bad_input_is_refused_before_any_work(checkpoint, tmp_path, arguments, s
     assert not out.exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_missing_packages_are_named(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     result = evaluate(checkpoint, tmp_path / "out")
@@ -160,6 +170,7 @@ def test_missing_packages_are_named(checkpoint, tmp_path, monkeypatch):
     assert "pip install 'vistrim[eval]'" in error_line(result)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_out_that_is_a_file_is_refused(checkpoint, tmp_path):
     taken = tmp_path / "taken"
     taken.touch()

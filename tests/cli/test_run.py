@@ -110,10 +110,10 @@ def test_compare_prints_both_answers_and_what_was_gained(checkpoint, image):
     )
 
 
-def test_compare_with_a_method_that_keeps_everything(checkpoint, image):
-    (line,) = as_json(
-        *("run", image, "-p", "what", "--model", checkpoint, "--compare", "--method", "uniform:keep=1.0", *LENGTH)
-    )
+def test_compare_with_a_method_that_keeps_everything(checkpoint, image, tmp_path):
+    method, picture = ("--method", "uniform:keep=1.0"), ("--overlay", str(tmp_path / "kept.png"))
+    (line,) = as_json(*("run", image, "-p", "what", "--model", checkpoint, "--compare", *method, *picture, *LENGTH))
+    assert Image.open(line["overlay"]).width > 200
     assert line["comparison"]["same_answer"]
     assert line["comparison"]["untouched"]["tokens"] == line["comparison"]["trimmed"]["tokens"]
 

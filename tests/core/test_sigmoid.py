@@ -76,8 +76,8 @@ def test_limits():
         (math.inf, 0.5, 8, "kappa=inf"),
         (1, 1.01, 8, "at most 1"),
         (1, math.nan, 8, "at most 1"),
-        (1, 0.12, 8, r"0\.1250 of them on average: give at least that"),
-        (1, 0, 8, "give at least that"),
+        (1, 0.12, 8, r"0\.1250 of them: set the budget to at least that"),
+        (1, 0, 8, "set the budget to at least that"),
     ],
 )
 def test_what_is_out_of_range_is_refused(kappa, share, layers, says):
@@ -106,5 +106,7 @@ def test_a_flop_budget_is_met_and_used_up(kappa, part):
 def test_flop_budgets_at_the_ends():
     full = cost((1.0,) * 12)
     assert share_for_flops(1, full, cost, 12) == 1
-    with pytest.raises(ValueError, match=r"0\.\d+ of the FLOPs, and the budget is 0\.0100 of them: give more"):
+    with pytest.raises(
+        ValueError, match=r"0\.\d+ of the FLOPs, but the budget is 0\.0100 of them: set a larger budget"
+    ):
         share_for_flops(1, 0.01 * full, cost, 12)

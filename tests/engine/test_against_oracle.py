@@ -5,6 +5,7 @@ import torch
 
 from tests import tiny
 from tests.closeness import close
+from tests.covering import covering
 from tests.oracle import Oracle, st3_schedule
 from vistrim import PVTP, ST3, VTA, trim
 from vistrim.engine.releases import CACHE
@@ -56,6 +57,7 @@ def assert_equal(output, inputs, samples, schedule, text, **oracle_options):
     return stored, lengths
 
 
+@covering
 @pytest.mark.parametrize("text", tiny.TEXTS)
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("name", METHODS)
@@ -73,6 +75,7 @@ def test_one_sample(name, attention, text):
     assert (tiny.logits(untouched) - tiny.logits(output)).abs().max() > 0.01
 
 
+@covering
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("samples", [tiny.RAGGED, tiny.SAME_LENGTH, [tiny.sample(1, 4), tiny.sample(0, 30)]])

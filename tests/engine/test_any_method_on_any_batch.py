@@ -25,7 +25,7 @@ schedules = st.fixed_dictionaries(
 prompts = st.tuples(st.integers(0, 2), st.integers(4, 20))
 # Shrinking would take longer than reading the example that failed.
 few = settings(
-    max_examples=15,
+    max_examples=8,
     deadline=None,
     derandomize=True,
     phases=[Phase.explicit, Phase.generate],

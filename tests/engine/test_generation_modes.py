@@ -6,6 +6,7 @@ from transformers import DynamicCache
 
 from tests import tiny
 from tests.closeness import close
+from tests.covering import covering
 from tests.engine.test_against_oracle import follow
 from tests.oracle import Oracle, st3_schedule
 from vistrim import PVTP, ST3, VTA, Uniform, trim
@@ -42,6 +43,7 @@ def test_sampling_with_several_answers(method, schedule):
     assert run.report.visual_tokens == [samples[0].visual] * 2 + [samples[1].visual] * 2
 
 
+@covering(1)
 @EACH
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_beam_search(method, schedule, attention):
@@ -91,6 +93,7 @@ def test_without_cache_equals_with_cache(samples):
     assert run.report.kv_fraction_mean is None
 
 
+@covering
 @EACH
 @pytest.mark.parametrize("images", [0, 1], ids=["text", "new-image"])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests import tiny
+from tests.covering import covering
 from vistrim import PVTP, Pool, Random, Uniform, trim
 from vistrim.core.selection import Selection
 from vistrim.methods.base.method import Method
@@ -49,6 +50,7 @@ CASES = {
 }
 
 
+@covering
 @pytest.mark.parametrize("text", tiny.TEXTS)
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("case", CASES)
@@ -56,11 +58,11 @@ def test_logits_are_bit_identical(case, attention, text):
     samples, options = CASES[case]
     model, inputs = tiny.shared(text, attention), tiny.batch(samples)
     torch.manual_seed(3)
-    untouched = tiny.generate(model, inputs, **options)
+    untouched = tiny.generate(model, inputs, 4, **options)
     torch.manual_seed(3)
     method = KeepInPrefill() if case == "no cache" else KeepEverything()
     with trim(model, method) as run:
-        output = tiny.generate(model, inputs, **options)
+        output = tiny.generate(model, inputs, 4, **options)
     assert torch.equal(untouched.sequences, output.sequences)
     assert torch.equal(tiny.logits(untouched), tiny.logits(output))
     if "use_cache" not in options:

@@ -9,6 +9,8 @@ import torch
 
 from tests import tiny
 from tests.closeness import close
+from tests.covering import covering
+from tests.families.depth import slow_beside
 from tests.methods.dyvte_weights import saved
 from tests.methods.quecc_weights import random_part
 from vistrim import (
@@ -32,6 +34,7 @@ from vistrim import (
 from vistrim.engine.releases import CACHE
 from vistrim.methods.base.keep_rates import KeepRates
 
+STEPS = 5
 HEADS = ((True,) * 4, (False, True, True, False), (False,) * 4, (True, False) * 2, (True,) * 4)
 METHODS = {
     "fastervlm": FasterVLM(5),
@@ -51,6 +54,15 @@ METHODS = {
 EACH = pytest.mark.parametrize("name", METHODS)
 
 
+def every_other(first: int) -> pytest.MarkDecorator:
+    """All methods, of which every run has each second one: each way to generate has half of them in every run."""
+    quick = list(METHODS)[first::2]
+    return pytest.mark.parametrize("name", slow_beside(quick, METHODS))
+
+
+EVEN, ODD = every_other(0), every_other(1)
+
+
 def read_out(model, method, sample, answer):
     """Logits of every step when an answer is read out token by token, with a loop written by hand."""
     with torch.no_grad(), trim(model, method):
@@ -66,6 +78,7 @@ def answers(output, inputs):
     return output.sequences[:, inputs["input_ids"].shape[1] :].tolist()
 
 
+@covering(1)
 @EACH
 @pytest.mark.parametrize(
     ("samples", "attention"),
@@ -79,14 +92,15 @@ def answers(output, inputs):
 def test_batch_equals_its_samples_alone(name, samples, attention):
     model, inputs = tiny.shared("llama", attention), tiny.batch(samples)
     with trim(model, METHODS[name]) as run:
-        output = tiny.generate(model, inputs)
+        output = tiny.generate(model, inputs, STEPS)
     for b, sample in enumerate(samples):
         expected = read_out(model, METHODS[name], sample, answers(output, inputs)[b])
         assert close(tiny.logits(output)[b], expected)
     assert run.report.kv_bytes < run.report.kv_bytes_full
 
 
-@EACH
+@covering(1)
+@ODD
 @pytest.mark.parametrize("options", [{"do_sample": True, "num_return_sequences": 2}, {"num_beams": 3}])
 def test_several_rows_for_each_sample(name, options):
     """The tower encodes the images once for all of them."""
@@ -94,7 +108,7 @@ def test_several_rows_for_each_sample(name, options):
     inputs = tiny.batch(samples)
     torch.manual_seed(2)
     with trim(model, METHODS[name]) as run:
-        output = tiny.generate(model, inputs, output_scores=True, **options)
+        output = tiny.generate(model, inputs, STEPS, output_scores=True, **options)
     copies = options.get("num_return_sequences", 1)
     for row, answer in enumerate(answers(output, inputs)):
         expected = read_out(model, METHODS[name], samples[row // copies], answer)
@@ -108,18 +122,18 @@ def test_several_rows_for_each_sample(name, options):
         assert all(stage.kept[b] == stage.kept[b - b % rows] for b in range(2 * rows))
 
 
-@EACH
+@EVEN
 def test_without_cache_equals_with_cache(name):
     model, inputs = tiny.shared(), tiny.batch(tiny.RAGGED)
     with trim(model, METHODS[name]) as run:
-        cached = tiny.generate(model, inputs)
-        repeated = tiny.generate(model, inputs, use_cache=False)
+        cached = tiny.generate(model, inputs, STEPS)
+        repeated = tiny.generate(model, inputs, STEPS, use_cache=False)
     assert torch.equal(cached.sequences, repeated.sequences)
     assert close(tiny.logits(cached), tiny.logits(repeated))
     assert run.reports[0].stages == run.reports[1].stages
 
 
-@EACH
+@ODD
 def test_prompt_lookup_decoding_gives_the_same_answer(name):
     model, inputs = tiny.shared(), tiny.batch([tiny.sample(1, 9)])
     with trim(model, METHODS[name]) as run:
@@ -131,7 +145,7 @@ def test_prompt_lookup_decoding_gives_the_same_answer(name):
     assert run.reports[0].kv_tokens_per_layer == run.reports[1].kv_tokens_per_layer
 
 
-@EACH
+@ODD
 def test_right_padding_and_embeddings(name):
     model, samples = tiny.shared(), tiny.RAGGED
     right = tiny.batch(samples, side="right")
@@ -161,7 +175,8 @@ def test_labels_do_not_change_the_choice(name):
     assert close(output.logits[0, -answer - 1], prompt.logits[0, -1])
 
 
-@EACH
+@covering(1)
+@EVEN
 @pytest.mark.parametrize("images", [0, 1], ids=["text", "new-image"])
 def test_second_turn_of_a_batch_equals_its_samples_alone(name, images):
     model, samples = tiny.shared(), tiny.RAGGED[:2]
@@ -170,10 +185,10 @@ def test_second_turn_of_a_batch_equals_its_samples_alone(name, images):
     def talk(rows):
         inputs = tiny.batch([samples[i] for i in rows])
         with trim(model, METHODS[name]) as run:
-            first = tiny.generate(model, inputs)
+            first = tiny.generate(model, inputs, STEPS)
             pixels = torch.cat([more[i].pixels for i in rows]) if images else None
             turn = tiny.follow_up(first, inputs, torch.tensor([more[i].ids for i in rows]), pixels)
-            second = tiny.generate(model, turn)
+            second = tiny.generate(model, turn, STEPS)
         return tiny.logits(second), run.report.kv_tokens_per_layer
 
     together, lengths = talk([0, 1])
@@ -183,27 +198,27 @@ def test_second_turn_of_a_batch_equals_its_samples_alone(name, images):
         assert [[n[b]] for n in lengths] == its_lengths
 
 
-@EACH
+@EVEN
 def test_sliding_window(name):
     """A window shorter than the prompt: padded, alone and without a cache."""
     model = tiny.build("mistral", sliding_window=24)
     samples = tiny.RAGGED[:2]
     inputs = tiny.batch(samples)
     with trim(model, METHODS[name]):
-        output = tiny.generate(model, inputs)
-        repeated = tiny.generate(model, inputs, use_cache=False)
+        output = tiny.generate(model, inputs, STEPS)
+        repeated = tiny.generate(model, inputs, STEPS, use_cache=False)
     assert close(tiny.logits(output), tiny.logits(repeated))
     for b, sample in enumerate(samples):
         expected = read_out(model, METHODS[name], sample, answers(output, inputs)[b])
         assert close(tiny.logits(output)[b], expected)
 
 
-@EACH
+@EVEN
 def test_half_precision(name):
     model, inputs = tiny.build().to(torch.bfloat16), tiny.batch(tiny.RAGGED)
     inputs["pixel_values"] = inputs["pixel_values"].bfloat16()
     with trim(model, METHODS[name]) as run:
-        assert torch.isfinite(tiny.logits(tiny.generate(model, inputs))).all()
+        assert torch.isfinite(tiny.logits(tiny.generate(model, inputs, STEPS))).all()
     assert run.report.kv_bytes < run.report.kv_bytes_full
 
 
@@ -259,7 +274,8 @@ def test_a_custom_gap_in_the_positions_is_closed():
     assert close(logits[0], logits[1])
 
 
-@EACH
+@covering(1)
+@ODD
 @pytest.mark.parametrize("use_cache", [True, False])
 def test_model_run_from_inside_a_generation(name, use_cache):
     """A forward pass of a logits processor encodes images of its own."""
@@ -272,9 +288,9 @@ def test_model_run_from_inside_a_generation(name, use_cache):
         return scores
 
     with torch.no_grad(), trim(model, METHODS[name]):
-        plain = tiny.generate(model, inputs, use_cache=use_cache)
+        plain = tiny.generate(model, inputs, STEPS, use_cache=use_cache)
         expected = model(**inner, use_cache=True).logits
-        asked = tiny.generate(model, inputs, logits_processor=[asks], use_cache=use_cache)
+        asked = tiny.generate(model, inputs, STEPS, logits_processor=[asks], use_cache=use_cache)
     assert torch.equal(tiny.logits(plain), tiny.logits(asked))
     assert all(torch.equal(logits, expected) for logits in found)
 

@@ -6,6 +6,7 @@ from transformers import DynamicCache
 
 from tests import tiny
 from tests.closeness import close
+from tests.covering import covering
 from tests.engine.test_against_oracle import follow
 from tests.engine.test_generation_modes import EACH, answers
 from tests.oracle import Oracle, st3_schedule
@@ -13,6 +14,7 @@ from vistrim import FastV, UnsupportedGenerationError, trim
 from vistrim.engine.releases import CACHE
 
 
+@covering(1)
 @EACH
 @pytest.mark.parametrize("attention", ["sdpa", pytest.param("eager", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("window", [12, 20, 24, 26, 27, 30, 40])
@@ -41,6 +43,7 @@ def test_sliding_window(method, schedule, attention, window):
             assert close(tiny.logits(second)[b], expected)
 
 
+@covering(1)
 @EACH
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_sliding_window_with_a_plain_cache(method, schedule, attention):

@@ -3,7 +3,7 @@
 from typing import Any
 
 from vistrim._utils.labels import UNTOUCHED
-from vistrim.evaluation.record_file import Failure, Sample
+from vistrim.evaluation.records import Failure, Sample
 
 
 def sample(item: str, method: str = UNTOUCHED, **changed: Any) -> Sample:

@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 from tests.closeness import close
 from tests.evaluation.samples import failure, sample
 from vistrim import Uniform
-from vistrim.evaluation import RecordFile, summarize
+from vistrim.evaluation import Records, summarize
 from vistrim.evaluation.accuracy_plot import plot
 from vistrim.evaluation.accuracy_summary import bootstrap
 from vistrim.evaluation.accuracy_tables import notes, tables
@@ -25,8 +25,8 @@ def item(name, task="color"):
 
 
 @pytest.fixture
-def records(tmp_path):
-    return RecordFile(tmp_path, {})
+def records():
+    return Records(None, {})
 
 
 def row(records, items):

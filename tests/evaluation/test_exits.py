@@ -8,7 +8,7 @@ from tests import guides, tiny
 from tests.cli.checkpoint import build_processor
 from tests.evaluation.samples import sample
 from vistrim import SGL, Uniform, trim
-from vistrim.evaluation import RecordFile, summarize
+from vistrim.evaluation import Records, summarize
 from vistrim.evaluation.accuracy_tables import tables
 from vistrim.evaluation.answering import answer
 from vistrim.evaluation.items import Item
@@ -50,15 +50,16 @@ def test_costs_are_those_of_the_item_alone(asked):
 
 
 def test_the_share_of_exits_is_shown_where_there_are_any(tmp_path):
-    records, methods = RecordFile(tmp_path, {}), {"guided": SGL(guides.shared()), "uniform": Uniform()}
+    records, methods = Records(tmp_path / "s.jsonl", {}), {"guided": SGL(guides.shared()), "uniform": Uniform()}
     asked = [Item(name, EVALUATED["color"], "What?", "red", lambda: None) for name in "abcd"]
     records.append([sample(name) for name in "abcd"])
     records.append([sample(name, str(methods["uniform"])) for name in "abcd"])
     gone = {"exited": True, "prefill_flops": 0.0, "vision_flops": 0.0, "method_flops": 40.0}
     records.append([sample("a", str(methods["guided"]), **gone)])
     records.append([sample(name, str(methods["guided"]), method_flops=40.0) for name in "bcd"])
-    # Read back from the file.
-    rows = summarize(RecordFile(tmp_path, {}), asked, methods)
+    records.close()
+    with Records(tmp_path / "s.jsonl", {}) as again:
+        rows = summarize(again, asked, methods)
     untouched, guided, _ = (row.groups["Short answers"] for row in rows)
     assert (untouched.exited, guided.exited) == (0, 0.25)
     assert guided.flops_ratio == pytest.approx(100 / (75 + 40))

@@ -7,10 +7,11 @@ import torch
 
 from tests import tiny
 from tests.cli.checkpoint import build_processor
+from tests.covering import covering
 from vistrim import ST3, VTA, Uniform, UnsupportedGenerationError, UnsupportedModelError, trim
 from vistrim.engine.releases import CACHE
-from vistrim.errors import PromptError
-from vistrim.evaluation import RecordFile, ResumeError, evaluate
+from vistrim.errors import PromptError, ResumeError
+from vistrim.evaluation import Records, answer_all
 from vistrim.evaluation.answering import answer
 from vistrim.evaluation.runner import EvaluationError
 from vistrim.prompting import format_prompts
@@ -36,13 +37,14 @@ def asked():
 
 
 def run(model, processor, asked, folder, methods=METHODS, **options):
-    records = RecordFile(folder, {})
-    evaluate(model, processor, methods, asked, records, **({"batch_size": 2, "max_new_tokens": NEW_TOKENS} | options))
+    with Records(folder / "samples.jsonl", {}) as records:
+        options = {"batch_size": 2, "max_new_tokens": NEW_TOKENS} | options
+        answer_all(model, processor, methods, asked, records, **options)
     return records
 
 
 def lines(folder):
-    return [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines() if "item" in line]
 
 
 def test_answers_are_those_of_plain_generation(model, processor, asked, tmp_path):
@@ -71,6 +73,7 @@ def test_costs_of_a_method_that_keeps_all_are_the_untouched_ones(model, processo
     assert kept == plain
 
 
+@covering(1)
 @pytest.mark.parametrize("method", [None, *METHODS.values(), VTA(horizon=4)], ids=str)
 @pytest.mark.parametrize("text", ["llama", "mistral"])
 def test_costs_are_those_of_the_item_alone(processor, asked, method, text):

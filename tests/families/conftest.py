@@ -2,19 +2,14 @@
 
 import pytest
 
-from tests.families.depth import in_every_run
+from tests.families.depth import sort_cell
 
 
 def pytest_collection_modifyitems(items):
-    """Mark as slow what not every run needs of the matrix; `make support` runs all of it."""
     for item in items:
-        marker = item.get_closest_marker("cell")
-        if marker is None:
-            continue
-        params = item.callspec.params
-        place = (params["name"], marker.kwargs.get("stage"), params.get("case"), params.get("batch"))
-        if not in_every_run(*place):
-            item.add_marker(pytest.mark.slow)
+        cell = item.get_closest_marker("cell")
+        if cell is not None:
+            sort_cell(item, cell)
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests.families.depth import WHOLE, slow_beside
 from tests.families.matrix import prompts
-from tests.families.zoo import FAMILIES
+from tests.families.zoo import FAMILIES, shared
 from vistrim.architectures import discover
 from vistrim.core.costs import layer_flops
 from vistrim.engine.releases import CACHE
@@ -30,7 +31,7 @@ def counted_layers(model, inputs):
     return found
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", slow_beside(WHOLE, FAMILIES))
 def test_flops_of_decoder_layers(name):
     family = FAMILIES[name]
     model, inputs = family.build("eager").requires_grad_(False), family.batch(prompts(name)[:1])
@@ -50,7 +51,7 @@ def test_flops_of_decoder_layers(name):
 @torch.no_grad()
 def test_bytes_of_an_untrimmed_cache(name):
     family = FAMILIES[name]
-    model, inputs = family.build(), family.batch(prompts(name)[:1])
+    model, inputs = shared(name), family.batch(prompts(name)[:1])
     output = model.generate(**inputs, max_new_tokens=3, do_sample=False, return_dict_in_generate=True)
     held = sum(layer.keys.nbytes + layer.values.nbytes for layer in output[CACHE].layers)
     assert UntrimmedCache(discover(model)).nbytes(inputs["input_ids"].shape[1] + 2) == held

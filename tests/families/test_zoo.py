@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 
 def window_of(name: str) -> int | None:
-    return getattr(shared(name).config.get_text_config(), "sliding_window", None)
+    return getattr(FAMILIES[name].config().get_text_config(), "sliding_window", None)
 
 
 every_family = pytest.mark.parametrize("name", FAMILIES)

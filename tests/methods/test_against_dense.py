@@ -5,6 +5,8 @@ import torch
 
 from tests import tiny
 from tests.closeness import close
+from tests.covering import covering
+from tests.families.depth import slow_beside
 from tests.methods import training_free_rules
 from tests.methods.dense_reference import ORIGINAL, RENUMBER, Dense, Rule
 from tests.methods.prompts import kernels_and_prompts
@@ -120,6 +122,7 @@ def run(model, method, samples, rule, oracle_model):
     return trimmed.report, alone
 
 
+@covering(1)
 @pytest.mark.parametrize(("attention", "samples"), kernels_and_prompts(SAMPLES))
 @pytest.mark.parametrize("name", CASES)
 def test_equals_the_reference(name, samples, attention):
@@ -127,6 +130,7 @@ def test_equals_the_reference(name, samples, attention):
     run(tiny.shared("llama", attention), method, SAMPLES[samples], rule, tiny.shared("llama", "eager"))
 
 
+@covering(1)
 @pytest.mark.parametrize("text", ["mistral", "qwen2"])
 @pytest.mark.parametrize(
     "name", ["fastervlm", "vispruner", "fastv-original", "pyramiddrop-renumber", "vtw-original", "sparsevlm-1.5"]
@@ -136,6 +140,7 @@ def test_other_decoders(name, text):
     run(tiny.shared(text), method, tiny.RAGGED, rule, tiny.shared(text, "eager"))
 
 
+@covering(1)
 @pytest.mark.parametrize("name", ["fastervlm", "fastervlm-half", "vispruner", "vispruner-odd", "vispruner-diverse"])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_vision_tower_without_class_token(name, attention):
@@ -176,6 +181,7 @@ def test_larger_vision_tower(method, rule, large_tower):
 MANY_IMAGES = [tiny.sample(4, 12, seed=5), tiny.sample(6, 8, seed=6)]
 
 
+@covering(1)
 @pytest.mark.parametrize("positions", BOTH)
 @pytest.mark.parametrize("counts", [(12, 5), (8, 1), (0.3, 3)])
 @pytest.mark.parametrize("attention", ["sdpa", pytest.param("eager", marks=pytest.mark.slow)])
@@ -249,9 +255,10 @@ SECOND_TURNS = (
     "vtw-renumber",
     *(f"sparsevlm-{name}" for name in SPARSE),
 )
+ONE_OF_EACH = ("fastervlm", "vispruner-odd", "fastv-original", "pyramiddrop-renumber", "vtw-renumber", "sparsevlm-1.5")
 
 
-@pytest.mark.parametrize("name", SECOND_TURNS)
+@pytest.mark.parametrize("name", slow_beside(ONE_OF_EACH, SECOND_TURNS))
 def test_second_turn_with_a_new_image(name):
     two_turns(*CASES[name])
 
@@ -287,6 +294,7 @@ def test_beams_keep_what_a_greedy_search_keeps(name):
         assert b.merged == [merged for merged in a.merged for _ in range(2)]
 
 
+@covering(1)
 @pytest.mark.parametrize("keep", [1, 5, 0.4])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_one_choice_under_three_names(keep, attention):
@@ -302,6 +310,7 @@ def test_one_choice_under_three_names(keep, attention):
     assert stages[0] == stages[1] == stages[2]
 
 
+@covering
 @pytest.mark.parametrize("positions", BOTH)
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize(

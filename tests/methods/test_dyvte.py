@@ -13,11 +13,12 @@ from vistrim.core.model_facts import ModelFacts
 from vistrim.methods.base.artifacts import save_part
 
 SAMPLES = [*tiny.RAGGED, tiny.sample(1, 6, seed=5), tiny.sample(2, 9, seed=6)]
+STEPS = 4
 
 
 def alone(model, method, sample):
     with trim(model, method) as run:
-        output = tiny.generate(model, tiny.batch([sample]))
+        output = tiny.generate(model, tiny.batch([sample]), STEPS)
     return tiny.logits(output)[0], run.report
 
 
@@ -37,12 +38,12 @@ def votes(model, sample, seed):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("attention", ["sdpa", pytest.param("eager", marks=pytest.mark.slow)])
 def test_every_sample_of_a_batch_exits_at_its_own_layer(attention):
     model, found = tiny.shared("llama", attention), set()
     for seed in range(6):
         with trim(model, DyVTE(saved(seed))) as run:
-            output = tiny.generate(model, tiny.batch(SAMPLES))
+            output = tiny.generate(model, tiny.batch(SAMPLES), STEPS)
         expected = [votes(model, sample, seed) for sample in SAMPLES]
         assert run.report.exit_layers == expected
         found |= set(expected)
@@ -61,7 +62,7 @@ def test_from_its_exit_on_a_sample_is_as_if_withdrawn():
         logits, report = alone(model, DyVTE(saved(1)), sample)
         layer = report.exit_layers[0]
         if layer is None:
-            expected = tiny.logits(tiny.generate(model, tiny.batch([sample])))[0]
+            expected = tiny.logits(tiny.generate(model, tiny.batch([sample]), STEPS))[0]
         else:
             expected, withdrawn = alone(model, VTW(layer), sample)
             assert report.kv_tokens_per_layer == withdrawn.kv_tokens_per_layer

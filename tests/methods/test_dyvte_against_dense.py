@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests import tiny
+from tests.covering import covering
 from tests.methods.dense_reference import Dense
 from tests.methods.dyvte_rules import DyVTE as Rule
 from tests.methods.prompts import BATCHES, kernels_and_prompts
@@ -73,6 +74,7 @@ def method_for(model, name, folder):
     return DyVTE(str(path))
 
 
+@covering(1)
 @pytest.mark.parametrize(("attention", "prompts"), kernels_and_prompts(BATCHES))
 @pytest.mark.parametrize("name", ROUTERS)
 def test_equals_the_reference(name, prompts, attention, tmp_path):
@@ -98,6 +100,7 @@ def test_the_cases_exit_everywhere():
     assert exits("last", "ragged") == [4] * 3
 
 
+@covering(1)
 @pytest.mark.parametrize("text", ["mistral", "qwen2"])
 @pytest.mark.parametrize("name", ["random-10", "later"])
 def test_other_decoders(name, text, tmp_path):

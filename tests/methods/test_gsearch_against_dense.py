@@ -3,6 +3,7 @@
 import pytest
 
 from tests import tiny
+from tests.covering import covering
 from tests.methods.keep_rate_rules import KeepRates, schedule_file
 from tests.methods.prompts import BATCHES, kernels_and_prompts
 from tests.methods.test_against_dense import run, two_turns
@@ -23,6 +24,7 @@ RATES = {
 }
 
 
+@covering(1)
 @pytest.mark.parametrize(("attention", "prompts"), kernels_and_prompts(BATCHES))
 @pytest.mark.parametrize("name", RATES)
 def test_equals_the_reference(name, prompts, attention, tmp_path):

@@ -5,6 +5,7 @@ import torch
 
 from tests import tiny
 from tests.closeness import close
+from tests.covering import covering
 from tests.engine.test_against_oracle import follow
 from tests.oracle import Oracle
 from vistrim import Pool, Random, Uniform, trim
@@ -37,6 +38,7 @@ def pool(side):
     return enters
 
 
+@covering(1)
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("samples", [[tiny.sample(2, 9)], tiny.RAGGED, tiny.SAME_LENGTH], ids=["one", "ragged", "same"])
 @pytest.mark.parametrize(

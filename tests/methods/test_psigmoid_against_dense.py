@@ -3,6 +3,7 @@
 import pytest
 
 from tests import tiny
+from tests.covering import covering
 from tests.methods.keep_rate_rules import KeepRates, schedule_file, sigmoid_rates
 from tests.methods.prompts import BATCHES, kernels_and_prompts
 from tests.methods.test_against_dense import MANY_IMAGES, run, two_turns
@@ -26,6 +27,7 @@ def case(name, depth=tiny.DEPTH):
     return PSigmoid(budget=budget, kappa=kappa), KeepRates(sigmoid_rates(depth, budget, kappa))
 
 
+@covering(1)
 @pytest.mark.parametrize(("attention", "prompts"), kernels_and_prompts(PROMPTS))
 @pytest.mark.parametrize("name", CURVES)
 def test_equals_the_reference(name, prompts, attention):

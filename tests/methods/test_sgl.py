@@ -9,6 +9,7 @@ from transformers import GenerationConfig
 
 from tests import guides, tiny
 from tests.closeness import close
+from tests.covering import covering
 from tests.engine.guide.test_guide import NEW_TOKENS
 from tests.engine.test_lifecycle import fingerprint
 from tests.methods.dense_reference import Dense
@@ -50,6 +51,7 @@ def plain(model, inputs, new_tokens=NEW_TOKENS, **options):
     return model.generate(**inputs, **{"max_new_tokens": new_tokens, "do_sample": False} | options)
 
 
+@covering(1)
 @pytest.mark.parametrize(
     ("fraction", "keep", "layer"),
     [(0.4, 0.4, 2), (0.19, 0.3, 0), (0.0, 0.05, 0), (0.8, 0.0, 4)],

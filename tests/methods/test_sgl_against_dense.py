@@ -8,6 +8,7 @@ import torch
 
 from tests import tiny
 from tests.closeness import close
+from tests.covering import covering
 from tests.methods.dense_reference import Dense
 from tests.methods.prompts import BATCHES, kernels_and_prompts
 from tests.methods.sgl_rules import ask, sgl
@@ -64,6 +65,7 @@ def run(model, guide, eager_guide, prompts, **options):
     return trimmed.report
 
 
+@covering(1)
 @pytest.mark.parametrize(
     ("attention", "prompts"),
     kernels_and_prompts(BATCHES, eager=("ragged",)),
@@ -73,6 +75,7 @@ def test_equals_the_reference(name, prompts, attention):
     run(tiny.shared("llama", attention), small(attention), small("eager"), prompts, **CASES[name])
 
 
+@covering(1)
 @pytest.mark.parametrize("name", ["defaults", "before-the-decoder"])
 @pytest.mark.parametrize("prompts", ["ragged", "text-only"])
 def test_other_guides(prompts, name):
@@ -126,6 +129,7 @@ def thresholds(told):
     return [scores[0] / 2, *((a + b) / 2 for a, b in neighbours), (scores[-1] + 1) / 2]
 
 
+@covering(1)
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("stay", range(4))
 def test_early_exit(stay, attention):

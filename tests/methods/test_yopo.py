@@ -7,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests import tiny
 from tests.closeness import close
+from tests.covering import covering
 from tests.engine.test_lifecycle import fingerprint, used_model
 from tests.methods.structural_reference import Structural
 from vistrim import (
@@ -66,6 +67,7 @@ def check(model, method, samples, steps=4, **reference):
     return run.report
 
 
+@covering(1)
 @EACH
 @pytest.mark.parametrize(("samples", "attention"), [(tiny.RAGGED, "sdpa"), (tiny.SAME_LENGTH, "eager")])
 def test_equals_the_masked_reference(cut, samples, attention):
@@ -269,7 +271,7 @@ def test_a_cache_without_some_heads_is_not_continued_otherwise():
         ({"ffn": 0.0}, "above 0"),
         ({"ffn": 1.5}, "above 0"),
         ({"normalise": "none"}, "attended or all"),
-        ({"normalise": "all", "layer": 2}, r"leave the layer out \(layer=none\)"),
+        ({"normalise": "all", "layer": 2}, r"no layer drop \(layer=none\)"),
     ],
 )
 def test_parameters_out_of_range(parameters, message):

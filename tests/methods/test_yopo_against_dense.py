@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests import tiny
+from tests.covering import covering
 from tests.methods import yopo_rules
 from tests.methods.prompts import BATCHES, kernels_and_prompts
 from tests.methods.test_against_dense import run, two_turns
@@ -48,6 +49,7 @@ def case(name):
     return YOPO(heads=heads, **options), yopo_rules.YOPO(active, **options)
 
 
+@covering(1)
 @pytest.mark.parametrize(("attention", "prompts"), kernels_and_prompts(PROMPTS))
 @pytest.mark.parametrize("name", CASES)
 def test_equals_the_reference(name, prompts, attention):
@@ -55,6 +57,7 @@ def test_equals_the_reference(name, prompts, attention):
     run(tiny.shared("llama", attention), method, PROMPTS[prompts], rule, tiny.shared("llama", "eager"))
 
 
+@covering(1)
 @pytest.mark.parametrize("text", ["mistral", "qwen2"])
 @pytest.mark.parametrize("name", ["together", "together-all"])
 def test_other_decoders(name, text):

@@ -47,6 +47,9 @@ class YOPO(Rule):
         seen = torch.zeros(len(queries), len(keys), dtype=torch.bool)
         past = len(keys) - len(queries)
         for i, query in enumerate(queries):
+            if self.window is None or query.visual is None:
+                seen[i, : past + i + 1] = True
+                continue
             for j, key in enumerate(keys):
                 seen[i, j] = self._sees(query, key, past + i - j, key_is_old=j < past)
         weights = logits.masked_fill(~seen, -torch.inf).softmax(-1)
@@ -64,8 +67,7 @@ class YOPO(Rule):
         return weights
 
     def _sees(self, query: Row, key: Row, distance: int, key_is_old: bool) -> bool:
-        if self.window is None or query.visual is None:
-            return distance >= 0
+        """Whether a visual token within a window sees another token."""
         if key.visual is None:
             return distance > 0
         # Numbers start again with each prompt.

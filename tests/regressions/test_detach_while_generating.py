@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests import tiny
+from tests.covering import covering
 from tests.engine.test_lifecycle import fingerprint, used_model
 from tests.methods.every_method import built
 from vistrim import PVTP, ST3, FastV, UnsupportedModelError, trim
@@ -58,6 +59,7 @@ def pool():
         yield threads
 
 
+@covering(1)
 @pytest.mark.parametrize("at", [1, 3])
 @pytest.mark.parametrize("method", [METHOD, built("fastervlm"), built("yopo"), built("sgl")], ids=lambda m: m.name)
 def test_a_running_generation_finishes_trimmed(pool, method, at):

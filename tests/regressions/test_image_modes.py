@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vistrim.cli.error_lines import WrongUsageError
-from vistrim.cli.image_files import read_images
+from vistrim._utils.image_files import read_images
+from vistrim.errors import InputError
 
 RAMP = np.tile(np.arange(256), (8, 1))
 
@@ -45,7 +45,7 @@ def test_sixteen_bits_are_rounded(tmp_path, value):
 @pytest.mark.parametrize(("mode", "kind"), [("I", "32-bit"), ("F", "floating-point")])
 def test_pixels_without_a_fixed_white_are_refused(tmp_path, mode, kind):
     path = save(Image.fromarray(RAMP.astype(np.uint8)).convert(mode), tmp_path / "a.tiff")
-    with pytest.raises(WrongUsageError, match=f"{kind} pixels.*8 or 16 bits"):
+    with pytest.raises(InputError, match=f"{kind} pixels.*8 or 16 bits"):
         read_images([path])
 
 

@@ -8,13 +8,14 @@ import torch
 from PIL import Image
 
 import vistrim
-from tests.analysis.test_overlay import EMPTY
+from tests.analysis.test_overlay import trace
 from tests.cli.invoke import vistrim as command
-from tests.families.zoo import FAMILIES, shared
+from tests.families.zoo import FAMILIES
 from tests.processors.zoo import CHECKPOINTS
 from vistrim.analysis import regions_of
 from vistrim.analysis.pixels import pixels_of
 from vistrim.analysis.tiles import Tile, arrange
+from vistrim.core.layout import Picture
 from vistrim.prompting import format_prompts
 
 LEFT, RIGHT = (200, 30, 30), (30, 30, 200)
@@ -31,9 +32,9 @@ def regions(name, images):
     processor = CHECKPOINTS[name].processor()
     inputs = format_prompts(processor, ["what"], [images])
     model = replace(FAMILIES[name], config=CHECKPOINTS[name]._config).build()
-    with vistrim.trim(model, vistrim.FastV(1)) as run, torch.no_grad():
+    with vistrim.trim(model, vistrim.FastV(1), trace=True) as run, torch.no_grad():
         model(**inputs.to(dtype=model.dtype), logits_to_keep=1)
-    return regions_of(model, processor, inputs, images, run.report), run.report.visual_tokens[0]
+    return regions_of(processor, inputs, images, run.report.trace), run.report.visual_tokens[0]
 
 
 @pytest.mark.parametrize("name", ["idefics3", "llava_next"])
@@ -71,11 +72,10 @@ def test_padding_of_the_batch_is_not_drawn():
     pixels, sizes = torch.zeros(2, 3, 16, 24), torch.tensor([[8, 24], [16, 8]])
     for picture, (height, width) in zip(pixels, sizes.tolist(), strict=True):
         picture[:, :height, :width] = 1
-    model, images = shared("llava-pixtral"), [two_colors(24, 8), two_colors(8, 16)]
-    grids = [[[2, 6], [4, 2]]]
-    report = replace(EMPTY, visual_tokens=[20], image_grids=grids)
+    images = [two_colors(24, 8), two_colors(8, 16)]
+    given = trace([Picture.of((2, 6)), Picture.of((4, 2))])
     processor = CHECKPOINTS["llava"].processor()
-    found = regions_of(model, processor, {"pixel_values": pixels, "image_sizes": sizes}, images, report)
+    found = regions_of(processor, {"pixel_values": pixels, "image_sizes": sizes}, images, given)
     assert [region.image.size for region in found] == [(24, 8), (8, 16)]
     assert all(len(region.image.getcolors()) == 1 for region in found)
 

@@ -99,7 +99,8 @@ def test_compiled_while_it_is_trimmed(compile_part, model, inputs):
         assert run.reports == []
 
 
-@pytest.mark.parametrize("used", [pytest.param(False, marks=pytest.mark.slow), True], ids=["new", "used"])
+@pytest.mark.slow
+@pytest.mark.parametrize("used", [False, True], ids=["new", "used"])
 def test_a_compiled_twin_of_a_model_that_is_trimmed(used, model, inputs):
     """Also one whose graphs were made before, without hooks. Its `generate` is the model's own, and not compiled."""
     twin = compiled(model)

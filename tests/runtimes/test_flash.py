@@ -8,6 +8,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from tests import guides, tiny
 from tests.closeness import close
+from tests.covering import covering
 from tests.engine.test_keep_everything import KeepEverything
 from tests.families.depth import slow_beside
 from tests.families.later_turns import next_turn
@@ -116,6 +117,7 @@ def test_keeping_everything_changes_no_bit(name, samples):
     assert torch.equal(logits(untouched), logits(output))
 
 
+@covering
 @pytest.mark.parametrize(("name", "method"), slow_beside(QUICK, CASES + BOTH_WAYS))
 @pytest.mark.parametrize("samples", [slice(1, 2), slice(3)], ids=["one", "padded"])
 def test_it_equals_sdpa(name, method, samples):
@@ -124,6 +126,7 @@ def test_it_equals_sdpa(name, method, samples):
     both(name, method, lambda model: logits(generate(model, inputs, 6)))
 
 
+@covering(1)
 @EACH_OF_SOME
 def test_beams_and_no_cache(name, method):
     family = FAMILIES[name]
@@ -133,6 +136,7 @@ def test_beams_and_no_cache(name, method):
         both(name, method, lambda model: logits(generate(model, inputs, 3, use_cache=False)))
 
 
+@covering(1)
 @EACH_OF_SOME
 @pytest.mark.parametrize("images", [0, 1], ids=["text", "new-image"])
 def test_two_turns(name, method, images):

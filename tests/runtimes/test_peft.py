@@ -9,6 +9,7 @@ from packaging.version import Version
 from transformers.integrations.peft import MIN_PEFT_VERSION
 
 from tests.closeness import close
+from tests.covering import covering
 from tests.engine.test_keep_everything import KeepEverything
 from tests.engine.test_lifecycle import fingerprint
 from tests.families.depth import slow_beside
@@ -71,6 +72,7 @@ def assert_equal(found, expected):
     assert found[1] == expected[1]
 
 
+@covering(1)
 @pytest.mark.parametrize("name", slow_beside(["llava", "qwen3_vl"], NAMES))
 @pytest.mark.parametrize("kind", ADAPTERS)
 def test_it_equals_the_merged_model(name, kind):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.closeness import close
+from tests.covering import covering
 from tests.engine.test_keep_everything import KeepEverything
 from tests.families.depth import slow_beside
 from tests.families.later_turns import next_turn
@@ -29,6 +30,7 @@ def prompts(family):
     return [family.sample(1, 9), family.sample(2, 14, seed=1), family.sample(0, 20, seed=2)]
 
 
+@covering(1)
 @EVERY_FAMILY
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision(name, dtype):
@@ -45,6 +47,7 @@ def test_half_precision(name, dtype):
         assert run.report.kv_bytes < run.report.kv_bytes_full
 
 
+@covering(1)
 @EVERY_FAMILY
 @pytest.mark.parametrize("method", METHODS)
 def test_inference_mode(name, method):
@@ -60,6 +63,7 @@ def test_inference_mode(name, method):
     assert torch.equal(*found)
 
 
+@covering(1)
 @EVERY_FAMILY
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_recomputed_layers_give_the_same_gradients(name, reentrant):
@@ -95,18 +99,19 @@ def test_threads_generate_at_the_same_time(name):
     samples = [family.sample(1 + i % 2, 6 + 2 * i, seed=i) for i in range(4)]
 
     def work(sample):
-        return logits(generate(model, family.batch([sample]), 6))
+        return logits(generate(model, family.batch([sample]), 4))
 
     for method in METHODS.values():
         with trim(model, method):
             alone = [work(sample) for sample in samples]
-            for _ in range(3):
+            for _ in range(2):
                 with ThreadPoolExecutor(4) as pool:
                     together = list(pool.map(work, samples))
                 for a, b in zip(alone, together, strict=True):
                     assert torch.equal(a, b)
 
 
+@covering(1)
 @EVERY_FAMILY
 @pytest.mark.parametrize("method", METHODS)
 def test_a_copied_cache_goes_its_own_way(name, method):
@@ -128,6 +133,7 @@ def test_a_copied_cache_goes_its_own_way(name, method):
     assert lengths[0] != lengths[1]
 
 
+@covering(1)
 @pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl"])
 @pytest.mark.parametrize("method", [None, *METHODS])
 def test_conversations_that_take_turns(name, method):

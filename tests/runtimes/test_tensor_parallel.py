@@ -61,6 +61,7 @@ def ranks(tmp_path_factory):
     return [torch.load(folder / f"found-{rank}.pt") for rank in range(PROCESSES)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "job"), [(name, job) for name, jobs in JOBS.items() for job in range(len(jobs))])
 def test_it_equals_a_single_process(ranks, name, job):
     expected = do(shared(name), name, *JOBS[name][job])
@@ -73,6 +74,7 @@ def test_it_equals_a_single_process(ranks, name, job):
     assert torch.equal(ranks[0][name][0][job]["found"], ranks[1][name][0][job]["found"])
 
 
+@pytest.mark.slow
 def test_cuts_inside_the_layers_are_refused(ranks):
     for found in ranks:
         for message in found["llava"][1]:
@@ -101,7 +103,7 @@ def test_a_model_that_was_sharded_by_hand_is_refused():
 
 def test_guides_are_refused(monkeypatch):
     model, guide = tiny.build(), guides.build()
-    for sharded, match in ((model, "asks a guide"), (guide, "guide under tensor parallelism")):
+    for sharded, match in ((model, "uses a guide model"), (guide, "guide model with tensor parallelism")):
         with monkeypatch.context() as patch:
             patch.setattr("vistrim.engine.engine.find_group", lambda m, sharded=sharded: m if m is sharded else None)
             patch.setattr(

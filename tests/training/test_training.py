@@ -14,7 +14,7 @@ from training.reference.batches import IGNORED, PATCH_FACTS, EasyVqaBatcher, Sce
 from training.reference.export import export, load_learner
 from training.reference.learner import some_patches
 from training.reference.model import Size, deepen, raise_layers
-from training.reference.optimizer import orthogonalised
+from training.reference.optimizer import orthogonalized
 from training.reference.recipe import RECIPE
 from training.reference.train import STATES, StageRun, main, new_learner, rearrange_layers
 from vistrim.reference.processing import GRID, build_processor, chat
@@ -225,7 +225,7 @@ def test_steps_mix_scenes_and_easy_vqa(processor, tmp_path):
 @pytest.mark.parametrize("shape", [(2, 16, 40), (2, 40, 16)])
 def test_muon_updates_are_nearly_orthogonal(shape):
     matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    values = torch.linalg.svdvals(orthogonalised(matrices))
+    values = torch.linalg.svdvals(orthogonalized(matrices))
     assert values.min() > 0.3
     assert values.max() < 1.4
 

@@ -1,4 +1,4 @@
-"""Training batches: images as pixels, what lies under each patch, and packed questions."""
+"""Training batches: pixels, the facts under each patch, and packed questions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from vistrim.reference.scenes import (
 )
 from vistrim.reference.tasks import Question, ask
 
-#: What the tower is asked about each patch: attribute and its values. Index 0 always means background.
+#: Attributes that the tower predicts for each patch, and their values. Index 0 always means background.
 PATCH_FACTS: dict[str, tuple[str, ...]] = {
     "kind": KINDS,
     "color": COLORS,
@@ -48,17 +48,17 @@ class Batch:
     Attributes
     ----------
     pixels : torch.Tensor or None
-        ``(B, 3, 144, 144)`` normalised pixels; None where only ideal tokens are asked for.
+        ``(B, 3, 144, 144)`` normalized pixels. None if only ideal tokens are needed.
     facts : torch.Tensor or None
         ``(B, V, 6)`` int64, the facts of ``PATCH_FACTS`` under each patch, 0 for background; None where unknown.
     tokens : torch.Tensor
         ``(B, T)`` int64 token ids of the questions and answers, one after the other.
     labels : torch.Tensor
-        ``(B, T)`` int64, what the model should say after each token; ``IGNORED`` outside answers.
+        ``(B, T)`` int64 target after each token; ``IGNORED`` outside answers.
     segments : torch.Tensor
         ``(B, T)`` int64, 1-based number of the question a token belongs to, 0 for padding.
     offsets : torch.Tensor
-        ``(B, T)`` int64, place of a token inside its own question.
+        ``(B, T)`` int64, position of a token within its question.
     subjects : torch.Tensor
         ``(B, T, 6)`` int64, facts of the shape that a prompt names last, at the prompt's last word; 0 elsewhere.
     tasks : tuple of tuple of str
@@ -92,7 +92,7 @@ def shape_facts(shape: Shape) -> list[int]:
 
 
 class Questioner:
-    """Packs questions the way the model will be asked: through the processor's chat template and tokenizer."""
+    """Packs questions in the format of inference, with the chat template and the tokenizer of the processor."""
 
     def __init__(self, processor: LlavaProcessor) -> None:
         self.tokenizer = processor.tokenizer
@@ -115,17 +115,18 @@ class Questioner:
 
 
 class SceneBatcher:
-    """Makes the batch of scenes of a training step; the same step always gives the same batch.
+    """Builds the batch of scenes for a training step. The same step always gives the same batch.
 
     Parameters
     ----------
     processor : LlavaProcessor
-        Its chat template and tokenizer decide what the model sees, as they do at inference.
+        Its chat template and tokenizer format the questions, as in inference.
     difficulty : Difficulty
+        Difficulty of the scenes.
     size : int
         Scenes per batch.
     tasks : sequence of str
-        Short tasks that each scene goes through in turn, from a random start.
+        Short tasks, which each scene cycles through from a random start.
     questions : int
         Short questions per scene.
     descriptions : float
@@ -154,7 +155,7 @@ class SceneBatcher:
         self.pixels = pixels
 
     def batch(self, step: int) -> Batch:
-        """The batch of a step, counted over the whole training so that no scene comes twice."""
+        """Build the batch of a step, counted over the whole training so that no scene is used twice."""
         scenes = [generate_scene("train", step * self.size + i, self.difficulty) for i in range(self.size)]
         rng = Random(f"questions:{step}")
         asked = [self._questions(scene, rng) for scene in scenes]
@@ -173,13 +174,13 @@ class SceneBatcher:
         return [question for question in asked if question is not None]
 
     def _pixels(self, scenes: Sequence[Scene], rng: Random) -> torch.Tensor:
-        # Pictures of other sizes reach the model through the processor's resizing: show it some of those too.
+        # The processor resizes images of other sizes, so some training images are resized as well.
         images = [render(scene, rng.choice((144, 144, 216, 336))) for scene in scenes]
         return self.image_processor(images, return_tensors="pt")["pixel_values"]
 
 
 class EasyVqaBatcher:
-    """Makes the batch of easy-VQA training images of a training step, each with all its questions.
+    """Builds the batch of easy-VQA training images for a training step, each with all its questions.
 
     Parameters
     ----------
@@ -194,7 +195,7 @@ class EasyVqaBatcher:
         self.size = size
 
     def batch(self, step: int) -> Batch:
-        """The batch of a step; the same step always gives the same batch."""
+        """Build the batch of a step. The same step always gives the same batch."""
         chosen = Random(f"easy-vqa:{step}").sample(pictures("train"), self.size)
         pixels = self.image_processor([picture.open() for picture in chosen], return_tensors="pt")["pixel_values"]
         return Batch(pixels=pixels, facts=None, **self.questioner.pack([picture.questions for picture in chosen]))
@@ -224,13 +225,13 @@ def pack(rows: Sequence[Sequence[tuple[list[int], list[int], list[int]]]], pad: 
     for i, row in enumerate(rows):
         at = 0
         for segment, (prompt, answer, subject) in enumerate(row, start=1):
-            # The last answer token is only ever predicted, never read.
+            # The last answer token is only a target, never an input.
             read = prompt + answer[:-1]
             end = at + len(read)
             packed["tokens"][i, at:end] = read
             packed["labels"][i, end - len(answer) : end] = answer
             packed["segments"][i, at:end] = segment
-            # The prompt ends with the opening of the answer; the word before it completes the question.
+            # The prompt ends with the start of the answer. The word before it is the last of the question.
             packed["subjects"][i, at + len(prompt) - 2] = subject
             packed["offsets"][i, at:end] = np.arange(len(read))
             at = end

@@ -1,4 +1,4 @@
-"""Writing trained weights as a stock checkpoint, and going on from one."""
+"""Export of trained weights as a stock checkpoint, and loading of a checkpoint for further training."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from vistrim._utils.files import save_whole
 
 
 def export(learner: Learner, processor: LlavaProcessor, folder: Path, state: Path) -> None:
-    """Write model (bf16) and processor as a stock checkpoint, and apart from it what only training needs.
+    """Write model (bfloat16) and processor as a stock checkpoint, and the training state to a separate file.
 
     Parameters
     ----------
     learner : Learner
-        Left as it is: a copy is written.
+        Not modified: a copy is written.
     processor : LlavaProcessor
+        The processor.
     folder : Path
-        Made where it is missing; its files are replaced.
+        Created if it does not exist. Existing files are replaced.
     state : Path
         File of the training state: heads and ideal positions.
     """
@@ -36,7 +37,7 @@ def export(learner: Learner, processor: LlavaProcessor, folder: Path, state: Pat
 
 
 def export_model(model: LlavaForConditionalGeneration, processor: LlavaProcessor, folder: Path) -> None:
-    """Write a copy of a model (bf16) and its processor, with the names that LLaVA's weights have on the Hub."""
+    """Write a copy of a model (bfloat16) and its processor, with the weight names of LLaVA checkpoints on the Hub."""
     depth = len(model.model.language_model.layers)
     used, model.config.text_config.num_hidden_layers = model.config.text_config.num_hidden_layers, depth
     state = {name: value.detach().to("cpu", torch.bfloat16) for name, value in model.state_dict().items()}
@@ -46,7 +47,7 @@ def export_model(model: LlavaForConditionalGeneration, processor: LlavaProcessor
     written.save_pretrained(folder)
     weights = folder / "model.safetensors"
     save_whole(weights, {_hub_name(name): value for name, value in load_file(weights).items()}, {"format": "pt"})
-    # Stored in bf16 for size, loaded in fp32: so small a model gains nothing from bf16, and on many CPUs it loses.
+    # Stored in bfloat16 to save space, loaded in float32, because bfloat16 is not faster for such a small model.
     written.config.dtype = torch.float32
     written.config.save_pretrained(folder)
     model.config.text_config.num_hidden_layers = used
@@ -54,20 +55,20 @@ def export_model(model: LlavaForConditionalGeneration, processor: LlavaProcessor
 
 
 def _hub_name(name: str) -> str:
-    """A weight's name in LLaVA checkpoints, by which other tools know it; transformers leaves a level of it out."""
+    """Return the name of a weight in LLaVA checkpoints. In transformers, the names have one level less."""
     return re.sub(r"^vision_tower\.(?!vision_model\.)", "vision_tower.vision_model.", name)
 
 
 def load_learner(folder: Path, processor: LlavaProcessor, state: Path | None = None) -> Learner:
-    """A learner with exported weights, in fp32, ready to be trained further.
+    """Create a learner with exported weights in float32, for further training.
 
     Parameters
     ----------
     folder : Path
     processor : LlavaProcessor
-        Of the training to come: words that it has beyond the exported ones get new embeddings.
+        Processor for the further training. Words that the exported model does not have get new embeddings.
     state : Path, optional
-        The exported training state. None: heads and ideal positions are new.
+        The exported training state. None: heads and ideal positions are initialized.
     """
     model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     if len(processor.tokenizer) > model.config.text_config.vocab_size:

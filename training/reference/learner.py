@@ -1,4 +1,4 @@
-"""What is trained: a reference model with the helpers that only training needs, and the losses."""
+"""A reference model with auxiliary modules for training, and the losses."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from training.reference.batches import IGNORED, PATCH_FACTS, Batch
 from vistrim.reference.processing import BOS, GRID, USER
 
 _PATCHES = GRID * GRID
-#: Background is three quarters of an image and easy: it counts less in the tower's loss.
+#: Weight of background patches in the tower loss. They are easy, and three quarters of an image.
 _BACKGROUND_WEIGHT = 0.1
 
 
 class Learner(nn.Module):
-    """A model, heads that name what lies under a patch, and ideal visual tokens.
+    """A model, heads that predict the facts under a patch, and ideal visual tokens.
 
-    An ideal token is the sum of the word embeddings of what lies under a patch, plus a learned position. The decoder
-    can be trained on ideal tokens while the tower is not trained yet, and the projector learns to hit them.
+    An ideal token is the sum of the word embeddings of the facts under a patch, plus a learned position embedding. The
+    decoder can be trained on ideal tokens before the tower is trained, and the projector learns to produce them.
     """
 
     fact_ids: torch.Tensor
@@ -42,8 +42,8 @@ class Learner(nn.Module):
         self.register_buffer("prefix_ids", prefix, persistent=False)
 
     def features(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Tower output ``(B, 1 + V, tower width)``, CLS first, as the projector receives it."""
-        # The stock vision model's last hidden state is what `vision_feature_layer=-1` selects.
+        """Tower output ``(B, 1 + V, tower width)``, CLS first, which is the input of the projector."""
+        # `vision_feature_layer=-1` selects the last hidden state of the stock vision model.
         return self.model.model.vision_tower(pixels).last_hidden_state
 
     def visual_tokens(self, features: torch.Tensor) -> torch.Tensor:
@@ -68,7 +68,7 @@ class Learner(nn.Module):
         return loss
 
     def patch_accuracy(self, features: torch.Tensor, facts: torch.Tensor) -> dict[str, float]:
-        """Share of the patches on shapes whose fact is named right, per attribute."""
+        """Share of the patches on shapes with a correctly predicted fact, per attribute."""
         on_shape = facts[..., 0] > 0
         logits = self.patch_head(features[:, 1:]).split(self.classes, -1)
         return {
@@ -88,9 +88,9 @@ class Learner(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Cross entropy of the packed answers, and of the facts of the shapes that the questions name.
 
-        Every question sees the image and itself only, at the positions it would have alone. The second loss asks
-        for all facts of the named shape at the question's last word: it rewards finding the shape, which answers
-        alone (one word each) teach slowly.
+        Every question attends only to the image and to itself, at the positions that it would have alone. The second
+        loss predicts all facts of the named shape at the last word of the question. It trains the model to find the
+        shape, which the one-word answers alone teach slowly.
 
         Parameters
         ----------
@@ -131,7 +131,7 @@ class Learner(nn.Module):
         return self.text_losses(hidden, batch)
 
     def text_losses(self, hidden: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What `answer_loss` returns, of the decoder's output ``(B, T, width)`` at the packed text."""
+        """Compute the results of `answer_loss` from the decoder output ``(B, T, width)`` at the packed text."""
         answered = batch.labels != IGNORED
         logits = self.model.lm_head(hidden[answered])
         labels = batch.labels[answered]
@@ -139,18 +139,18 @@ class Learner(nn.Module):
         right[answered] = logits.argmax(-1) == labels
         named = batch.subjects[..., 0] > 0
         facts = self.model.lm_head(hidden[named]).log_softmax(-1).gather(1, self._words(batch.subjects[named]))
-        # easy-VQA names no shape of a scene: a mean over nothing would be NaN.
+        # easy-VQA names no shape of a scene, and a mean over nothing would be NaN.
         return F.cross_entropy(logits, labels), -facts.sum() / max(1, facts.numel()), right
 
     def _words(self, facts: torch.Tensor) -> torch.Tensor:
-        """Token ids of the words for some facts, same shape."""
+        """Token ids of the words of facts, of the same shape."""
         return self.fact_ids[torch.arange(facts.shape[-1], device=facts.device), facts]
 
 
 def _isolating_mask(segments: torch.Tensor, context: int) -> torch.Tensor:
     """Causal mask ``(B, 1, S, S)`` bool in which a question sees the context and itself.
 
-    Padding sees the context too: a row without any visible key would turn into NaN.
+    Padding also sees the context, because a row without any visible key would be NaN.
     """
     everything = F.pad(segments, (context, 0))
     length = everything.shape[1]
@@ -161,14 +161,14 @@ def _isolating_mask(segments: torch.Tensor, context: int) -> torch.Tensor:
 
 
 def some_patches(facts: torch.Tensor, background: int, generator: torch.Generator) -> torch.Tensor:
-    """Places of a part of the patches: those on shapes and some of the others, for cheap steps on ideal tokens.
+    """Choose the patches on shapes and some of the others, for cheap steps on ideal tokens.
 
     Parameters
     ----------
     facts : torch.Tensor
         ``(B, V, 6)`` facts under each patch.
     background : int
-        Patches beyond the fullest scene's patches on shapes.
+        Additional patches, relative to the scene with the most patches on shapes.
     generator : torch.Generator
 
     Returns

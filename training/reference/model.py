@@ -1,4 +1,4 @@
-"""Configurations and initialisation of the reference models: stock LLaVA classes, small sizes."""
+"""Configs and initialization of the reference models: stock LLaVA classes of small sizes."""
 
 from __future__ import annotations
 
@@ -36,18 +36,19 @@ SIZES = {
 
 
 def build_model(size: Size, tokenizer: PreTrainedTokenizerFast) -> LlavaForConditionalGeneration:
-    """An untrained model.
+    """Build an untrained model.
 
     Parameters
     ----------
     size : Size
+        Sizes of the model.
     tokenizer : PreTrainedTokenizerFast
-        Gives the vocabulary and the ids of the special tokens.
+        Provides the vocabulary and the ids of the special tokens.
 
     Returns
     -------
     LlavaForConditionalGeneration
-        In fp32 on the CPU, initialised by torch's global random stream.
+        In float32 on the CPU, initialized from torch's global random state.
     """
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(
@@ -79,17 +80,17 @@ def build_model(size: Size, tokenizer: PreTrainedTokenizerFast) -> LlavaForCondi
         tie_word_embeddings=True,
     )
     model = LlavaForConditionalGeneration(config)
-    _initialise(model)
+    _initialize(model)
     model.generation_config.bos_token_id = tokenizer.bos_token_id
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     return model
 
 
-def _initialise(model: LlavaForConditionalGeneration) -> None:
-    """Standard deviation 1/sqrt(inputs), what writes to the residual stream divided by sqrt(2 x layers).
+def _initialize(model: LlavaForConditionalGeneration) -> None:
+    """Use the standard deviation 1/sqrt(inputs), divided by sqrt(2 x layers) for residual outputs.
 
-    The usual 0.02 is made for wide models: here it would leave attention flat for hundreds of steps.
+    The usual 0.02 is suited to wide models. Here it would keep attention uniform for hundreds of steps.
     """
     decoder = model.model.language_model
     tower = model.model.vision_tower
@@ -109,16 +110,16 @@ def _initialise(model: LlavaForConditionalGeneration) -> None:
 
 
 def _silence(layer: nn.Module) -> None:
-    """Let a decoder layer write nothing to the residual stream."""
+    """Set the residual outputs of a decoder layer to zero."""
     for name in ("self_attn.o_proj.weight", "mlp.down_proj.weight"):
         layer.get_parameter(name).zero_()
 
 
 def deepen(model: LlavaForConditionalGeneration, trained_layers: int) -> None:
-    """Make every decoder layer from ``trained_layers`` on a silent copy of a trained one, in place.
+    """Replace every decoder layer from ``trained_layers`` on by a silent copy of a trained one, in place.
 
-    The copies attend like their originals and write nothing: the model computes exactly what its first layers do,
-    and training goes on from there with every layer.
+    The copies have the same attention but no residual output. The model computes the same function as its first layers,
+    and training continues with all layers.
     """
     layers = model.model.language_model.layers
     with torch.no_grad():
@@ -128,10 +129,10 @@ def deepen(model: LlavaForConditionalGeneration, trained_layers: int) -> None:
 
 
 def raise_layers(model: LlavaForConditionalGeneration, lead: int) -> None:
-    """Move every decoder layer up by ``lead``, in place; silent copies of the first one take the first places.
+    """Move every decoder layer up by ``lead``, in place. Silent copies of the first layer are inserted below.
 
-    The last ``lead`` layers are given up. In large models the first layers hardly read the image and the middle ones
-    do; a small decoder that is trained from the bottom reads it all in its very first layer.
+    The last ``lead`` layers are dropped. In large models, the middle layers read the image and the first layers hardly
+    do. A small decoder trained from the bottom reads it entirely in its first layer.
     """
     layers = model.model.language_model.layers
     with torch.no_grad():

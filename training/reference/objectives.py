@@ -1,4 +1,4 @@
-"""What each part of the recipe trains, and on which loss."""
+"""Trained parts and losses of each stage of the recipe."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from training.reference.learner import Learner, some_patches
 from training.reference.recipe import Stage
 from vistrim.reference.processing import GRID
 
-#: Weights of the helping losses beside that of the answers.
+#: Weights of the auxiliary losses relative to that of the answers.
 SUBJECT_WEIGHT, TOWER_WEIGHT, TIE_WEIGHT = 0.3, 0.2, 0.2
 
 
@@ -45,7 +45,7 @@ def trained_parts(learner: Learner, stage: Stage) -> dict[str, nn.Module | nn.Pa
 
 
 def stage_loss(learner: Learner, stage: Stage, batch: Batch, step: int) -> tuple[torch.Tensor, dict[str, float]]:
-    """Loss of one step and what to log about it."""
+    """Compute the loss of one step and the values to log."""
     if stage.part in ("decoder", "layers"):
         assert batch.facts is not None
         generator = torch.Generator().manual_seed(step)
@@ -80,7 +80,7 @@ def _all_patches(rows: torch.Tensor) -> torch.Tensor:
 
 
 def task_accuracy(right: torch.Tensor, batch: Batch) -> dict[str, float]:
-    """Share of the questions whose answer is right in every token, per task."""
+    """Share of the questions for which all tokens of the answer are correct, per task."""
     wrong = (batch.labels != IGNORED) & ~right
     hits: dict[str, list[bool]] = defaultdict(list)
     for row, tasks in enumerate(batch.tasks):

@@ -13,20 +13,20 @@ from torch import nn
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
-def orthogonalised(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
-    """Nearly orthogonal matrices with the same singular directions.
+def orthogonalized(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
+    """Compute nearly orthogonal matrices with the same singular vectors.
 
     Parameters
     ----------
     matrices : torch.Tensor
-        ``(batch, rows, columns)``, fp32. bf16, the usual choice on a GPU, is slow on CPUs without AMX.
+        ``(batch, rows, columns)``, float32. bfloat16, the usual choice on GPUs, is slow on CPUs without AMX.
     steps : int
         Newton-Schulz iterations.
 
     Returns
     -------
     torch.Tensor
-        Same shape; singular values about 1.
+        Matrices of the same shape with singular values of about 1.
     """
     a, b, c = _COEFFICIENTS
     tall = matrices.shape[1] > matrices.shape[2]
@@ -39,9 +39,9 @@ def orthogonalised(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose updates are orthogonalised; learns look-ups in far fewer steps than AdamW.
+    """Momentum with orthogonalized updates, which learns look-ups in far fewer steps than AdamW.
 
-    Matrices of one shape are updated together: many small products in one batched call.
+    Matrices of the same shape are updated together, so that many small products become one batched call.
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     by_shape[parameter.shape].append(parameter)
             for shape, parameters in by_shape.items():
-                updates = orthogonalised(torch.stack([self._momentum(p, group["momentum"]) for p in parameters]))
-                # Match the size of an Adam update, whatever the shape.
+                updates = orthogonalized(torch.stack([self._momentum(p, group["momentum"]) for p in parameters]))
+                # Match the scale of an Adam update, independent of the shape.
                 scale = 0.2 * max(shape) ** 0.5
                 for parameter, update in zip(parameters, updates, strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])

@@ -1,4 +1,4 @@
-"""What is trained for QueCC: a reference model that sees each image compressed for each question about it."""
+"""Training of QueCC: a reference model with each image compressed separately for each question."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from training.reference.learner import Learner
 from vistrim.core.compressor import Compressor, CompressorShape, recorded_blocks
 from vistrim.reference.processing import GRID
 
-#: Where GELU is the identity for anything of unit scale.
+#: Offset at which GELU is the identity for inputs of unit scale.
 _PASSING = 3.0
 
 
@@ -20,13 +20,14 @@ class CompressedLearner(nn.Module):
     Parameters
     ----------
     learner : Learner
+        The reference model and its losses.
     tokens : int
-        Tokens per image; a square number whose root divides the grid's side.
+        Tokens per image, a square number whose root divides the side of the grid.
 
     Raises
     ------
     ValueError
-        If the grid cannot be compressed to so many tokens.
+        If the grid cannot be compressed to this number of tokens.
     """
 
     def __init__(self, learner: Learner, tokens: int) -> None:
@@ -47,22 +48,22 @@ class CompressedLearner(nn.Module):
 
     @torch.no_grad()
     def start_as_pooling(self, pixels: torch.Tensor) -> None:
-        """Let the compressor start near a mean over each block's patches, seen through the model's own projector.
+        """Initialize the compressor close to a mean over the patches of each block, followed by the model's projector.
 
-        Values are the features of the last recorded block; queries and keys stay as they are. So the decoder
-        understands the tokens from the first step on, while random ones cost hundreds of steps.
+        Values are initialized to the features of the last recorded block. Queries and keys are not changed. The decoder
+        then understands the tokens from the first step on. A random initialization costs hundreds of steps.
 
         Parameters
         ----------
         pixels : torch.Tensor
-            ``(B, 3, 144, 144)``: images to read the features' scale off.
+            ``(B, 3, 144, 144)``: images from which the scale of the features is measured.
         """
         features, _ = self._see(pixels)
         mean, scale = features.mean().item(), features.std().item()
         compressor, width = self.compressor, features.shape[-1]
         same = torch.eye(width)
         value = compressor.value.state_dict()
-        # Far on its right side, GELU lets everything pass.
+        # For large inputs, GELU is the identity.
         value["0.weight"].zero_()[:, -width:] = same / scale
         value["0.bias"].fill_(_PASSING - mean / scale)
         value["2.weight"].copy_(same)
@@ -76,10 +77,10 @@ class CompressedLearner(nn.Module):
         compressor.projector[2].load_state_dict(stock.linear_2.state_dict())
 
     def answer_loss(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Losses of `Learner.answer_loss`, where every question has visual tokens of its own.
+        """Losses of `Learner.answer_loss` with separate visual tokens per question.
 
-        A row of the batch is one image: first its tokens for each question, behind the prompt's prefix, then the
-        packed questions. Each question sees its own tokens and itself, at the positions it would have alone.
+        A row of the batch is one image: the prefix of the prompt, the visual tokens of each question, and the packed
+        questions. Each question attends only to its own tokens and itself, at the positions that it would have alone.
         """
         assert batch.pixels is not None
         with torch.no_grad():
@@ -107,17 +108,17 @@ class CompressedLearner(nn.Module):
         return patches[-1], torch.cat([patches[block + 1] for block in self.blocks], -1)
 
     def _questions(self, batch: Batch) -> torch.Tensor:
-        """Last hidden state behind each question's prompt, read without an image, ``(B, questions, width)``."""
+        """Last hidden state of each question's prompt without an image, ``(B, questions, width)``."""
         embed = self.learner.model.get_input_embeddings()
         hidden = self._decode(embed(batch.tokens), batch.offsets, batch.segments)
         asked = torch.arange(1, int(batch.segments.max()) + 1, device=hidden.device)
         answered = (batch.segments == asked[:, None, None]) & (batch.labels != IGNORED)
-        # The first label stands at the prompt's last token. Images with fewer questions get unused ones.
+        # The first label is at the last token of the prompt. Images with fewer questions get unused ones.
         last = answered.to(torch.uint8).argmax(-1).T
         return hidden.gather(1, last[..., None].expand(-1, -1, hidden.shape[-1]))
 
     def _decode(self, embeddings: torch.Tensor, positions: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
-        """Decoder output ``(B, S, width)`` where every token sees only what is before it in its own segment."""
+        """Decoder output ``(B, S, width)`` with causal attention within each segment."""
         length = segments.shape[1]
         causal = torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
         same = segments[:, :, None] == segments[:, None, :]
@@ -130,7 +131,7 @@ class CompressedLearner(nn.Module):
 
 
 def stride_for(tokens: int) -> int:
-    """Side of the block of patches behind each of so many tokens.
+    """Return the side of the block of patches of each of ``tokens`` tokens.
 
     Raises
     ------

@@ -1,10 +1,9 @@
-"""The training recipe: which part learns from which scenes, in which order.
+"""The training recipe: the parts that are trained, their scenes, and the order.
 
-Tower and decoder learn apart and can run side by side: they meet in the ideal visual tokens, sums of the word
-embeddings of what lies under each patch. The decoder learns to answer from ideal tokens, first with a third of its
-layers (look-ups need few, and each step costs a third), then with all of them while the embeddings stay as they are;
-meanwhile tower and projector learn to produce these tokens from pixels. At the end everything learns together, with
-easy-VQA mixed in last.
+Tower and decoder are trained separately and can run in parallel. Their interface are the ideal visual tokens, sums of
+the word embeddings of the facts under each patch. The decoder learns to answer from ideal tokens, first with a third of
+its layers (look-ups need few layers, and each step costs a third), then with all layers and fixed embeddings. Tower and
+projector learn to produce these tokens from pixels. At the end all parts are trained together, last with easy-VQA.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from vistrim.reference.tasks import SHORT_TASKS
 
 Part = Literal["tower", "decoder", "layers", "projector", "sight", "all"]
 
-#: Short tasks with those twice that compare or count, which are learnt last.
+#: Short tasks. Comparing and counting, which are learned last, occur twice.
 HARD_TWICE = (*SHORT_TASKS, "count", "existence", "relation")
 
 
@@ -29,29 +28,29 @@ class Stage:
     name : str
         Also the name of its checkpoint.
     part : {"tower", "decoder", "layers", "projector", "sight", "all"}
-        What learns: the vision tower; the decoder with its embeddings; its layers alone; the projector; tower and
-        projector; all.
+        The part that is trained: the vision tower; the decoder with its embeddings; only its layers; the projector;
+        tower and projector; all.
     level : str
         Difficulty of the scenes, a name in ``scenes.LEVELS``.
     steps, batch : int
         Optimizer steps, scenes per step.
     lr : float
-        Peak learning rate: short warm-up, then level, then linear decay over the last third.
+        Peak learning rate: short warm-up, then constant, then linear decay over the last third.
     tasks : tuple of str
-        Short tasks that each scene goes through in turn, from a random start.
+        Short tasks, which each scene cycles through from a random start.
     questions : int
         Short questions per scene.
     descriptions : float
         Share of the scenes that also ask for the description.
     background : int
-        Background patches kept when learning from ideal tokens, where they are nearly all alike: few make cheap
-        steps, all of them make counting hold for real images.
+        Background patches kept when training on ideal tokens, which are nearly all alike. Few of them make steps
+        cheap. All of them are needed for counting on real images.
     easy_vqa : float
-        Share of the steps that learn from easy-VQA's training images instead of scenes.
+        Share of the steps on training images of easy-VQA instead of scenes.
     layers : int or None
         Decoder layers in use; None for all. The next stage starts the others as silent copies.
     lead : int
-        Silent layers that the next stage finds below those trained here.
+        Number of silent layers that the next stage inserts below those trained here.
     """
 
     name: str
@@ -103,7 +102,7 @@ RECIPE: tuple[Stage, ...] = (
     ),
 )
 
-#: The small model has only as many layers as the base model's decoder starts with: nothing to deepen.
+#: The small model has as many layers as the first decoder stage of the base model, so it is not deepened.
 _SMALL_STEPS = {
     "tower": 350,
     "decoder-several": 400,

@@ -1,4 +1,4 @@
-"""One stage of a training: its steps, its learning rate, its checkpoint and its log."""
+"""One stage of a training: steps, learning rate, checkpoint and log."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ Parts = Mapping[str, nn.Module | nn.Parameter]
 
 
 class Run(ABC):
-    """A stage: some parts of a module learn for some steps.
+    """A stage, in which some parts of a module are trained for some steps.
 
-    Batches depend on the step alone, so an interrupted stage ends with the same weights as an unbroken one.
+    Batches depend only on the step, so an interrupted stage ends with the same weights as an uninterrupted one.
 
     Parameters
     ----------
     name : str
-        In the log.
+        Name in the log.
     steps : int
         Optimizer steps.
     lr : float
-        Peak learning rate: short warm-up, then level, then linear decay over the last third.
+        Peak learning rate: short warm-up, then constant, then linear decay over the last third.
     module : nn.Module
-        Everything that takes part.
+        The whole module.
     parts : mapping
-        What learns, by its prefix in the module's state dict; the rest is frozen.
+        The trained parts, by their prefix in the state dict of the module. The rest is frozen.
     path : Path
         The checkpoint.
     """
@@ -60,10 +60,10 @@ class Run(ABC):
 
     @abstractmethod
     def loss(self, device: torch.device) -> tuple[torch.Tensor, dict[str, float]]:
-        """Loss of the current step, and what to log about it."""
+        """Compute the loss of the current step and the values to log."""
 
     def resume(self) -> None:
-        """Go on from the checkpoint, where there is one."""
+        """Continue from the checkpoint, if there is one."""
         if self.path.exists():
             saved = torch.load(self.path, map_location="cpu", weights_only=True)
             self.module.load_state_dict(saved["weights"], strict=False)
@@ -72,7 +72,7 @@ class Run(ABC):
                 optimizer.load_state_dict(state)
 
     def save(self) -> None:
-        """Write the checkpoint; a kill while writing leaves the old one."""
+        """Write the checkpoint atomically."""
         weights = {
             name: value for name, value in self.module.state_dict().items() if name.startswith(tuple(self.parts))
         }
@@ -83,7 +83,7 @@ class Run(ABC):
         os.replace(partial, self.path)
 
     def advance(self, device: torch.device) -> dict[str, float]:
-        """One optimizer step; returns what to log."""
+        """Take one optimizer step and return the values to log."""
         loss, logged = self.loss(device)
         for optimizer in self.optimizers:
             optimizer.zero_grad()
@@ -103,7 +103,7 @@ class Run(ABC):
         return self.lr * min(warmup, decay)
 
     def to_end(self, device: torch.device, log: Path, save_every: int, progress: Progress) -> Iterator[int]:
-        """Train to the end; yields the step after every checkpoint, and once where there is nothing left to do."""
+        """Train to the end. Yields the step after every checkpoint, and once if there is nothing left to do."""
         if self.step >= self.steps:
             yield self.step
         bar = progress.add_task(self.name, total=self.steps, completed=self.step)

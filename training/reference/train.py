@@ -1,7 +1,7 @@
 """Training of the reference models: ``python -m training.reference.train``.
 
-Every stage of the recipe keeps one checkpoint in the output folder and goes on from it when the command is given
-again. Batches depend on the step alone, so an interrupted training ends with the same weights as an unbroken one.
+Every stage of the recipe writes a checkpoint to the output folder and continues from it if the command is run again.
+Batches depend only on the step, so an interrupted training ends with the same weights as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from vistrim.reference import easy_vqa
 from vistrim.reference.processing import build_processor
 from vistrim.reference.scenes import LEVELS
 
-#: State of the shipped models' training, seen from the project's root.
+#: Training state of the shipped models, relative to the root of the repository.
 STATES = Path("training/state")
 
 
 def new_learner(size: Size, processor: LlavaProcessor, seed: int) -> Learner:
-    """An untrained learner; the same seed gives the same weights."""
+    """Create an untrained learner. The same seed gives the same weights."""
     torch.manual_seed(seed)
     return Learner(build_model(size, processor.tokenizer), processor.tokenizer)
 
@@ -60,8 +60,8 @@ class StageRun(Run):
         self.easy_vqa = EasyVqaBatcher(processor, stage.batch)
 
     def loss(self, device: torch.device) -> tuple[torch.Tensor, dict[str, float]]:
-        """Loss of the current step, and what to log about it."""
-        # Each stage draws other scenes: its name moves the step counter.
+        """Compute the loss of the current step and the values to log."""
+        # Each stage uses different scenes: its name determines an offset of the step.
         seed = self.step + 1_000_000 * (1 + [s.name for s in RECIPE].index(self.stage.name))
         easy = Random(f"source:{seed}").random() < self.stage.easy_vqa
         batch = (self.easy_vqa if easy else self.scenes).batch(seed)
@@ -77,7 +77,7 @@ def start_learner(
     init: Path | None,
     init_state: Path | None,
 ) -> Learner:
-    """The learner before the first of the chosen stages: new or from ``init``, with the finished stages' weights."""
+    """Create the learner for the first of the chosen stages: new or from ``init``, with weights of finished stages."""
     if init is not None:
         torch.manual_seed(seed)
         return load_learner(init, processor, init_state)
@@ -91,7 +91,7 @@ def start_learner(
 
 
 def rearrange_layers(learner: Learner, stage: Stage) -> None:
-    """Bring the decoder layers into the order that the stages after a finished one expect."""
+    """Arrange the decoder layers as expected by the stages after a finished one."""
     if stage.layers is not None:
         deepen(learner.model, stage.layers)
     if stage.lead:
@@ -101,11 +101,11 @@ def rearrange_layers(learner: Learner, stage: Stage) -> None:
 def main(
     size: Annotated[str, typer.Option(help="base or small")] = "base",
     device: Annotated[str, typer.Option(help="torch device")] = "cpu",
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves torch's choice")] = 0,
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 for the default of torch")] = 0,
     stages: Annotated[str, typer.Option(help="comma-separated stages; all by default")] = "",
-    steps: Annotated[int, typer.Option(help="steps per stage, instead of the recipe's; 0 keeps them")] = 0,
+    steps: Annotated[int, typer.Option(help="steps per stage; 0 for those of the recipe")] = 0,
     out: Annotated[Path, typer.Option(help="folder of checkpoints and log")] = Path("reference-training"),
-    init: Annotated[Path | None, typer.Option(help="exported weights to go on from")] = None,
+    init: Annotated[Path | None, typer.Option(help="exported weights to continue from")] = None,
     init_state: Annotated[
         Path | None,
         typer.Option(
@@ -115,14 +115,14 @@ def main(
     export_to: Annotated[
         Path | None,
         typer.Option(
-            help="write bf16 weights here as the last stage goes, and the training state to OUT/state.safetensors"
+            help="write bfloat16 weights here in the last stage, and the training state to OUT/state.safetensors"
         ),
     ] = None,
     save_every: Annotated[int, typer.Option(help="steps between checkpoints")] = 100,
     validate: Annotated[int, typer.Option(help="validation questions per task at each checkpoint; 0: none")] = 16,
     seed: Annotated[int, typer.Option(help="seed of the initial weights")] = 0,
 ) -> None:
-    """Train a reference model, or go on with it."""
+    """Train a reference model, or continue its training."""
     if threads:
         torch.set_num_threads(threads)
     if size not in SIZES:
@@ -136,8 +136,8 @@ def main(
         init_state = init_state or STATES / f"{init.resolve().name}.safetensors"
         if not init_state.is_file():
             raise typer.BadParameter(
-                f"there is no training state {init_state}: name it by --init-state (an export is accompanied by one "
-                "in its --out folder)"
+                f"there is no training state {init_state}: set --init-state (every export writes one to its --out "
+                "folder)"
             )
     if any(stage.easy_vqa for stage in chosen):
         easy_vqa.pictures("train")
@@ -149,7 +149,7 @@ def main(
             run = StageRun(learner, processor, replace(stage, steps=steps or stage.steps), out / f"{stage.name}.pt")
             run.resume()
             for _ in run.to_end(torch.device(device), out / "log.jsonl", save_every, progress):
-                # Before the last stages the decoder has not seen the tower's tokens yet.
+                # Before the last stages, the decoder was not trained on tokens of the tower.
                 if stage.part == "all":
                     if export_to is not None:
                         export(learner, processor, export_to, out / "state.safetensors")

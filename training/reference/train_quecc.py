@@ -1,8 +1,8 @@
 """Training of QueCC for the reference model: ``python -m training.reference.train_quecc``.
 
-Two stages as in LLaVA's recipe: first the compressor with its projector, then the decoder's layers with it; vision
-tower and word embeddings stay as they are. Every stage keeps one checkpoint in the output folder and goes on from it
-when the command is given again.
+It has two stages, as LLaVA's recipe: first the compressor with its projector, then also the layers of the decoder. The
+vision tower and the word embeddings are frozen. Every stage writes a checkpoint to the output folder and continues from
+it if the command is run again.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class Stage:
     Parameters
     ----------
     name : str
-        In its checkpoint's name.
+        Part of the name of its checkpoint.
     tunes_decoder : bool
-        Whether the decoder's layers learn with the compressor.
+        Whether the layers of the decoder are trained with the compressor.
     steps : int
         Optimizer steps.
     lr : float
@@ -53,9 +53,9 @@ class Stage:
     images : int
         Images per step.
     questions : int
-        Short questions about each, every one a sample of its own.
+        Short questions per image. Each is a separate sample.
     described, easy_vqa : float
-        Share of the steps that ask for descriptions, and for easy-VQA's training questions, instead.
+        Share of the steps with descriptions, and with training questions of easy-VQA, instead.
     """
 
     name: str
@@ -75,7 +75,7 @@ RECIPE = (
 
 
 def new_learner(folder: Path, processor: LlavaProcessor, tokens: int, seed: int) -> CompressedLearner:
-    """A trained model with an untrained compressor; the same seed gives the same weights."""
+    """Create a trained model with an untrained compressor. The same seed gives the same weights."""
     torch.manual_seed(seed)
     learner = CompressedLearner(load_learner(folder, processor), tokens)
     images = SceneBatcher(processor, LEVELS[LEVEL], 16, HARD_TWICE, 0, 1.0, pixels=True).batch(0).pixels
@@ -101,8 +101,8 @@ class CompressionRun(Run):
         self.easy_vqa = EasyVqaBatcher(processor, stage.images)
 
     def loss(self, device: torch.device) -> tuple[torch.Tensor, dict[str, float]]:
-        """Loss of the current step, and what to log about it."""
-        # Each stage draws other scenes, and none of the reference model's own training.
+        """Compute the loss of the current step and the values to log."""
+        # Each stage uses different scenes, and none from the training of the reference model.
         seed = self.step + 1_000_000 * (101 + [s.name for s in RECIPE].index(self.stage.name))
         batch = self._batch(seed).to(device)
         answers, subjects, right = self.learner.answer_loss(batch)
@@ -125,15 +125,16 @@ def _trained_parts(learner: CompressedLearner, stage: Stage) -> Parts:
 
 
 def export_compressed(learner: CompressedLearner, processor: LlavaProcessor, folder: Path) -> None:
-    """Write the model as a stock checkpoint, and the compressor (bf16) made for it where `QueCC` looks.
+    """Write the model as a stock checkpoint, and its compressor (bfloat16) to the file that `QueCC` reads.
 
     Parameters
     ----------
     learner : CompressedLearner
-        Left as it is.
+        Not modified.
     processor : LlavaProcessor
+        The processor.
     folder : Path
-        Made where it is missing; its files are replaced. Its name becomes the model's.
+        Created if it does not exist. Existing files are replaced. The name of the folder is the name of the model.
     """
     model = learner.learner.model
     export_model(model, processor, folder)
@@ -150,16 +151,16 @@ def export_compressed(learner: CompressedLearner, processor: LlavaProcessor, fol
 def main(
     tokens: Annotated[int, typer.Option(help="tokens per image: 1, 4, 9, 16 or 36")] = 16,
     device: Annotated[str, typer.Option(help="torch device")] = "cpu",
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves torch's choice")] = 0,
-    steps: Annotated[str, typer.Option(help="steps of both stages, such as 300/600, instead of the recipe's")] = "",
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 for the default of torch")] = 0,
+    steps: Annotated[str, typer.Option(help="steps of both stages, such as 300/600; default: the recipe")] = "",
     out: Annotated[Path, typer.Option(help="folder of checkpoints and log")] = Path("quecc-training"),
-    init: Annotated[Path | None, typer.Option(help="exported weights to start from; else the shipped ones")] = None,
-    export_to: Annotated[Path | None, typer.Option(help="write bf16 weights here as the training goes")] = None,
+    init: Annotated[Path | None, typer.Option(help="exported weights to start from; default: shipped")] = None,
+    export_to: Annotated[Path | None, typer.Option(help="write bfloat16 weights here during training")] = None,
     save_every: Annotated[int, typer.Option(help="steps between checkpoints")] = 100,
     validate: Annotated[int, typer.Option(help="validation questions per task at each export; 0: none")] = 16,
     seed: Annotated[int, typer.Option(help="seed of the compressor's initial weights")] = 0,
 ) -> None:
-    """Train QueCC for the reference model, or go on with it."""
+    """Train QueCC for the reference model, or continue its training."""
     if threads:
         torch.set_num_threads(threads)
     try:
@@ -168,7 +169,9 @@ def main(
         raise typer.BadParameter(str(error)) from error
     wanted = [int(n) for n in steps.split("/")] if steps else [stage.steps for stage in RECIPE]
     if len(wanted) != len(RECIPE):
-        raise typer.BadParameter(f"steps={steps}: give a number for each of the {len(RECIPE)} stages, such as 300/600")
+        raise typer.BadParameter(
+            f"steps={steps}: must be a number for each of the {len(RECIPE)} stages, such as 300/600"
+        )
     easy_vqa.pictures("train")
     out.mkdir(parents=True, exist_ok=True)
     processor = build_processor()

@@ -1,4 +1,4 @@
-"""How well a model in training answers questions that it is not trained on."""
+"""Validation scores of a model in training."""
 
 from __future__ import annotations
 

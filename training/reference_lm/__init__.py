@@ -1,1 +1,1 @@
-"""Training of ``reference-lm``: a vision tower from scratch, then an adapter of SmolLM2 that reads it."""
+"""Training of ``reference-lm``: a vision tower from scratch, then a projector and an adapter of SmolLM2."""

@@ -1,4 +1,4 @@
-"""How far a phase of training is, in seconds or in steps."""
+"""Budget of a training phase, in seconds or steps."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import time
 
 
 class Budget:
-    """Ends a phase after so many seconds or steps, whichever comes first.
+    """Ends a phase after a number of seconds or steps, whichever comes first.
 
     Parameters
     ----------
     seconds : float
-        From now on.
+        Seconds from now on.
     steps : int
-        0: seconds alone count.
+        Number of steps. 0: no maximum.
     """
 
     def __init__(self, seconds: float, steps: int = 0) -> None:
@@ -25,12 +25,12 @@ class Budget:
         return time.monotonic() - self.start
 
     def spent(self, step: int) -> float:
-        """Share that is used up after ``step`` steps; 1 or more when it is over."""
+        """Return the share of the budget used after ``step`` steps. 1 or more: the phase is over."""
         share = self.elapsed / self.seconds if self.seconds > 0 else 1.0
         return max(share, step / self.steps) if self.steps else share
 
 
 def learning_rate(peak: float, step: int, spent: float, warm_up: int = 30, level: float = 0.4) -> float:
-    """Linear warm-up, then level, then linear decay that reaches zero as the budget does."""
+    """Linear warm-up, then constant, then linear decay to zero at the end of the budget."""
     decay = min(1.0, max(0.0, (1 - spent) / (1 - level)))
     return peak * min(1.0, (step + 1) / warm_up) * decay

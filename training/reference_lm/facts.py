@@ -1,4 +1,4 @@
-"""What the tower learns to say about every patch."""
+"""Facts that the tower learns to predict for every patch."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ PATCH_FACTS: dict[str, tuple[str, ...]] = {
     "column": COLUMNS,
 }
 CLASSES = [len(values) + 1 for values in PATCH_FACTS.values()]
-#: Of an unknown fact: easy-VQA's shapes have no letter, and no size that its questions tell.
+#: Index of an unknown fact: shapes of easy-VQA have no letter, and its questions do not tell their size.
 UNKNOWN = -100
-#: Facts that say which object it is, not merely where.
+#: Facts that identify the object, not only its position.
 IDENTITY = ("kind", "color", "size", "letter")
 
 _SIZE_OF_WIDTH = [i for i, widths in enumerate(WIDTHS.values()) for _ in widths]

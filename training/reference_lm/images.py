@@ -1,4 +1,4 @@
-"""Images made on the device: scenes, and easy-VQA's pictures scaled up."""
+"""Images rendered on the device: scenes, and upscaled images of easy-VQA."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vistrim.reference.lm.scenes import IMAGE_SIZE, PATCH_SIZE, View
 from vistrim.reference.rendering import MIN_COVERAGE
 from vistrim.reference.tasks import Question
 
-#: A pixel of easy-VQA this far from the background belongs to the shape.
+#: Pixels of easy-VQA with this difference from the background belong to the shape.
 _CONTRAST = 24
 
 
@@ -36,7 +36,7 @@ def draw_backgrounds(split: str, number: int, processes: int) -> np.ndarray:
     split : str
     number : int
     processes : int
-        Processes that draw; 0 draws here. They are forked: call this before anything starts CUDA.
+        Number of worker processes; 0: this process. They are forked, so call this before CUDA is initialized.
     """
     places = [(split, i) for i in range(number)]
     if not processes:
@@ -46,7 +46,7 @@ def draw_backgrounds(split: str, number: int, processes: int) -> np.ndarray:
 
 
 class Canvases:
-    """Backgrounds of a split on one device; a scene that wants another one gets one of these.
+    """Backgrounds of a split on one device. Scenes with other background numbers get one of these.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ class Canvases:
 
 
 class EasyVqa:
-    """easy-VQA's training pictures and the facts that their own questions tell, on one device."""
+    """Training images of easy-VQA and the facts in their questions, on one device."""
 
     def __init__(self, device: torch.device) -> None:
         shown = pictures("train")
@@ -88,7 +88,7 @@ class EasyVqa:
         self.facts = facts.to(device)
 
     def images(self, numbers: torch.Tensor) -> torch.Tensor:
-        """Pictures ``(B, 3, 336, 336)`` uint8, scaled up as Pillow's bicubic filter does."""
+        """Images ``(B, 3, 336, 336)`` uint8, upscaled as by Pillow's bicubic filter."""
         small = self.bank[numbers].float()
         large = F.interpolate(small, size=(IMAGE_SIZE, IMAGE_SIZE), mode="bicubic", antialias=True)
         return large.round().clamp(0, 255).to(torch.uint8)
@@ -105,7 +105,7 @@ class EasyVqa:
 
 
 def _told(question: Question) -> set[str]:
-    """Words of a question and its answer, if they are true of the picture."""
+    """Words of a question and its answer, if they are true of the image."""
     words = set(question.prompt.rstrip("?").split())
     denied = bool(words & {"not", "no"}) == (question.answer == "yes")
     return set() if question.answer in ("yes", "no") and denied else words | {question.answer}

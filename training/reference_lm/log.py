@@ -1,4 +1,4 @@
-"""The training log: a line of JSON per entry, and the same in short on the terminal."""
+"""The training log: one line of JSON per entry, and a short version on the terminal."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ IGNORED = -100
 
 
 class Wording:
-    """Token ids of questions and answers as the chat template puts them.
+    """Token ids of questions and answers in the chat template.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def pack(rows: Sequence[Sequence[tuple[list[int], list[int]]]], length: int) -> 
     for i, row in enumerate(rows):
         at = 0
         for segment, (prompt, answer) in enumerate(row, start=1):
-            # The last answer token is only ever predicted, never read.
+            # The last answer token is only a target, never an input.
             read = prompt + answer[:-1]
             end = at + len(read)
             if end > length:
@@ -76,7 +76,7 @@ def pack(rows: Sequence[Sequence[tuple[list[int], list[int]]]], length: int) -> 
 
 
 def text_mask(segments: torch.Tensor, context: int) -> torch.Tensor:
-    """What the packed text sees: the context, and its own question so far.
+    """Build the mask of packed text: each token sees the context and the earlier tokens of its question.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Whether an object's facts lie in the patches that it covers, and in no others."""
+"""Probes that check whether the facts of an object are in the patches that it covers, and in no others."""
 
 from __future__ import annotations
 

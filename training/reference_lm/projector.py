@@ -1,7 +1,7 @@
-"""The stock LLaVA projector, started from a closed form.
+"""The stock LLaVA projector, initialized in closed form.
 
-Its target, the ideal visual token of a patch, is the sum of the word embeddings of the facts under the patch, over
-three: the decoder finds words where it expects them, and has only to learn where to look.
+Its target, the ideal visual token of a patch, is the sum of the word embeddings of the facts under the patch, divided
+by three. The decoder then already understands the tokens and only has to learn where to attend.
 """
 
 from __future__ import annotations

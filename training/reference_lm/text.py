@@ -1,4 +1,4 @@
-"""Text without images: prompts of everyday kind, the base's own answers, and how far the adapter drifts from them."""
+"""Text without images: everyday prompts, answers of the base model, and the drift of the adapter from them."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Answers:
 
 @torch.no_grad()
 def own_answers(base: Any, tokenizer: Any, prompts: list[str], length: int, sampled: bool, batch: int = 768) -> Answers:
-    """Let the base answer, greedily or sampled at temperature 1."""
+    """Generate answers of the base model, greedily or sampled at temperature 1."""
     device = base.device
     chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
     texts = [tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
@@ -117,7 +117,7 @@ def own_answers(base: Any, tokenizer: Any, prompts: list[str], length: int, samp
         for prompt, answer in zip(part, given, strict=True):
             end = answer.index(tokenizer.eos_token_id) + 1 if tokenizer.eos_token_id in answer else len(answer)
             rows.append((prompt, answer[:end]))
-    # The last token is only ever predicted.
+    # The last token is only a target.
     size = max(len(prompt) + len(answer) - 1 for prompt, answer in rows)
     size += -size % 16
     tokens = torch.full((len(rows), size), tokenizer.eos_token_id)

@@ -1,7 +1,7 @@
 """Looking at what trimming did: overlays of the kept tokens, and trimmed against untouched runs."""
 
 from vistrim.analysis.comparison import Comparison, Measured, compare
-from vistrim.analysis.overlay import Region, draw_overlay, draw_regions, draw_report, image_as_seen
+from vistrim.analysis.overlay import Region, draw_overlay, draw_regions, draw_trace, image_as_seen
 from vistrim.analysis.regions import regions_of
 
 __all__ = [
@@ -11,7 +11,7 @@ __all__ = [
     "compare",
     "draw_overlay",
     "draw_regions",
-    "draw_report",
+    "draw_trace",
     "image_as_seen",
     "regions_of",
 ]

@@ -1,21 +1,19 @@
 """The trimmed model against the untouched one, on the same inputs and with the same clocks."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-import torch
-
+from vistrim.benchmark.paired import WARM_UP_TOKENS, Timed, in_turn, median_or_none, ratios, time_generation
 from vistrim.engine import describe
 from vistrim.engine.releases import CACHE
-from vistrim.engine.report.timing import clock
 from vistrim.engine.report.trim_report import TrimReport
+from vistrim.engine.wrappers import without_adapter
 from vistrim.methods import Method
-from vistrim.trimming import trim
 
-WARM_UP_TOKENS = 2
+WARM_UP = -1
+"""Stands for the number of a round."""
 
 Side = Literal["untouched", "trimmed"]
 
@@ -29,7 +27,8 @@ class Measured:
     tokens : list of int
         The generated tokens.
     prefill_seconds : float
-        Wall time of the decoder's prefill; vision tower not included. 0 if a method's guide has answered alone.
+        From the encoded images to the first token, a method's own work and its guide's included. 0 if a method's guide
+        has answered alone.
     decode_seconds_per_token : float or None
         Mean wall time per decoding step; None if there was none.
     total_seconds : float
@@ -94,6 +93,8 @@ def compare(
 ) -> Comparison:
     """Generate with the untouched and with the trimmed model in turn, after one short untimed run of each.
 
+    The order rotates: the trimmed model begins every second pair.
+
     Parameters
     ----------
     model : PreTrainedModel
@@ -125,116 +126,69 @@ def compare(
         raise ValueError("compare takes the input_ids of one sample: call it for each")
     if repeats < 1:
         raise ValueError(f"repeats={repeats}: must be at least 1")
-    short = generate | {"max_new_tokens": WARM_UP_TOKENS}
-    _untouched(model, inputs, short)
-    _trimmed(model, inputs, method, short)
-    pairs, reports = [], []
-    for repeat in range(repeats):
-        ask = streamer if repeat == 0 and streamer is not None else _no_streamer
-        untouched = _untouched(model, inputs, generate | {"streamer": ask("untouched")})
-        trimmed, report = _trimmed(model, inputs, method, generate | {"streamer": ask("trimmed")})
-        pairs.append((untouched, trimmed))
-        reports.append(report)
+    spec = describe(without_adapter(model))
+    sides: dict[Side, Method | None] = {"untouched": None, "trimmed": method}
+
+    def run(label: str, number: int, **changed: Any) -> tuple[Measured, TrimReport | None]:
+        side = cast(Side, label)
+        shown = {"streamer": streamer(side)} if streamer is not None and number == 0 else {}
+        # The report tells what the trimmed model holds, and a guide that may answer alone returns no dictionary.
+        returns = {"return_dict_in_generate": side == "untouched"}
+        timed = time_generation(model, spec, sides[side], inputs, **generate | shown | returns | changed)
+        # Not the output: its cache would take memory from the next run.
+        return _measured(timed, inputs), timed.report
+
+    for side in sides:
+        run(side, WARM_UP, max_new_tokens=WARM_UP_TOKENS)
+    runs: dict[str, list[tuple[Measured, TrimReport | None]]] = {side: [] for side in sides}
+    for _, label, found in in_turn(run, list(sides), range(repeats)):
+        runs[label].append(found)
+    untouched, trimmed = ([measured for measured, _ in runs[side]] for side in sides)
+
+    def speedup(name: str) -> float | None:
+        before, after = ([getattr(one, name) for one in side] for side in (untouched, trimmed))
+        return median_or_none(ratios(before, after))
+
+    middle = sorted(range(repeats), key=lambda i: trimmed[i].prefill_seconds)[(repeats - 1) // 2]
+    report, total = runs["trimmed"][middle][1], speedup("total_seconds")
+    assert report is not None
+    assert total is not None
     return Comparison(
-        untouched=_medians([u for u, _ in pairs]),
-        trimmed=_medians([t for _, t in pairs]),
-        report=sorted(reports, key=lambda r: r.prefill_seconds)[(repeats - 1) // 2],
+        untouched=_medians(untouched),
+        trimmed=_medians(trimmed),
+        report=report,
         repeats=repeats,
-        prefill_speedup=_median_or_none([u.prefill_seconds / t.prefill_seconds for u, t in pairs if t.prefill_seconds]),
-        decode_speedup=_median_or_none(
-            [
-                u.decode_seconds_per_token / t.decode_seconds_per_token
-                for u, t in pairs
-                if u.decode_seconds_per_token and t.decode_seconds_per_token
-            ]
-        ),
-        total_speedup=median(u.total_seconds / t.total_seconds for u, t in pairs),
+        prefill_speedup=speedup("prefill_seconds"),
+        decode_speedup=speedup("decode_seconds_per_token"),
+        total_speedup=total,
     )
 
 
-def _no_streamer(side: Side) -> None:
-    return None
-
-
-def _untouched(model: Any, inputs: Mapping[str, Any], generate: dict[str, Any]) -> Measured:
-    with _decoder_clock(model) as decoder:
-        began = clock(model.device)
-        output = model.generate(**inputs, **generate | {"return_dict_in_generate": True})
-        ended = clock(model.device)
-    tokens, cache = _new_tokens(output.sequences, inputs), output.get(CACHE)
-    steps = len(tokens) - 1
+def _measured(timed: Timed, inputs: Mapping[str, Any]) -> Measured:
+    times, report, output = timed.times, timed.report, timed.output
+    if report is None:
+        cache = output.get(CACHE)
+        held = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers) if cache is not None else 0
+        output = output.sequences
+    else:
+        held = report.kv_bytes
+    tokens = output[0, inputs["input_ids"].shape[1] :].tolist()
+    alone = report is not None and all(report.exited)
+    steps = 0 if alone else len(tokens) - 1
     return Measured(
         tokens=tokens,
-        prefill_seconds=decoder.prefill_ended - decoder.prefill_began,
-        decode_seconds_per_token=(ended - decoder.prefill_ended) / steps if steps else None,
-        total_seconds=ended - began,
-        kv_bytes=sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers) if cache is not None else 0,
+        prefill_seconds=0.0 if alone else times.prefill,
+        decode_seconds_per_token=(times.total - times.first_token) / steps if steps else None,
+        total_seconds=times.total,
+        kv_bytes=held,
     )
-
-
-def _trimmed(
-    model: Any, inputs: Mapping[str, Any], method: Method, generate: dict[str, Any]
-) -> tuple[Measured, TrimReport]:
-    with trim(model, method) as run:
-        began = clock(model.device)
-        sequences = model.generate(**inputs, **generate | {"return_dict_in_generate": False})
-        ended = clock(model.device)
-    report = run.report
-    measured = Measured(
-        tokens=_new_tokens(sequences, inputs),
-        prefill_seconds=report.prefill_seconds,
-        decode_seconds_per_token=report.decode_seconds_per_token,
-        total_seconds=ended - began,
-        kv_bytes=report.kv_bytes,
-    )
-    return measured, report
-
-
-@dataclass
-class _DecoderClock:
-    prefill_began: float = 0.0
-    prefill_ended: float = 0.0
-    forwards: int = 0
-
-
-@contextmanager
-def _decoder_clock(model: Any) -> Iterator[_DecoderClock]:
-    """Time the first forward pass of the decoder, and count them all."""
-    times = _DecoderClock()
-
-    def before(*_: Any) -> None:
-        if times.forwards == 0:
-            times.prefill_began = clock(model.device)
-
-    def after(*_: Any) -> None:
-        if times.forwards == 0:
-            times.prefill_ended = clock(model.device)
-        times.forwards += 1
-
-    decoder = describe(model).decoder
-    handles = (decoder.register_forward_pre_hook(before), decoder.register_forward_hook(after))
-    try:
-        yield times
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _new_tokens(sequences: torch.Tensor, inputs: Mapping[str, Any]) -> list[int]:
-    return sequences[0, inputs["input_ids"].shape[1] :].tolist()
 
 
 def _medians(runs: list[Measured]) -> Measured:
     return Measured(
         tokens=runs[0].tokens,
-        prefill_seconds=median(r.prefill_seconds for r in runs),
-        decode_seconds_per_token=_median_or_none(
-            [r.decode_seconds_per_token for r in runs if r.decode_seconds_per_token is not None]
-        ),
-        total_seconds=median(r.total_seconds for r in runs),
+        prefill_seconds=median(run.prefill_seconds for run in runs),
+        decode_seconds_per_token=median_or_none(run.decode_seconds_per_token for run in runs),
+        total_seconds=median(run.total_seconds for run in runs),
         kv_bytes=runs[0].kv_bytes,
     )
-
-
-def _median_or_none(values: list[float]) -> float | None:
-    return median(values) if values else None

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageStat
 from torch import Tensor
 
 from vistrim.core.layout import Grid
-from vistrim.engine.report.trim_report import TrimReport
+from vistrim.engine.report.trace import TokenGroup, Trace
 
 PANEL = 288
 """Pixels that the longer side of a panel is brought near to; every patch gets a whole number of them."""
@@ -110,23 +109,23 @@ class Region:
         What the tokens lie over.
     grid : tuple of int
         Rows and columns.
-    tokens : sequence of int
-        Which of the sample's visual tokens they are, in raster order.
+    tokens : sequence of int or None
+        The sample's visual token in each cell, in raster order; None where it is one that cannot be removed.
     """
 
     name: str
     image: Image.Image
     grid: Grid
-    tokens: Sequence[int]
+    tokens: Sequence[int | None]
 
 
-def draw_regions(report: TrimReport, regions: Sequence[Region], sample: int = 0) -> Image.Image:
+def draw_regions(trace: Trace, regions: Sequence[Region], sample: int = 0) -> Image.Image:
     """Draw what each prefill stage of a generation kept, one region under the other.
 
     Parameters
     ----------
-    report : TrimReport
-        Report of the generation.
+    trace : Trace
+        Trace of the generation: ``report.trace`` of `vistrim.trim` with ``trace=True``.
     regions : sequence of Region
         Grids of the sample's visual tokens.
     sample : int
@@ -139,12 +138,13 @@ def draw_regions(report: TrimReport, regions: Sequence[Region], sample: int = 0)
     """
     drawn = []
     for region in regions:
-        place = {token: cell for cell, token in enumerate(region.tokens)}
-        n = len(place)
+        place = {token: cell for cell, token in enumerate(region.tokens) if token is not None}
+        n = len(region.tokens)
+        always = set(range(n)) - set(place.values())
         left = list(range(n))
         stages = []
-        for stage in report.stages:
-            kept = sorted(place[token] for token in stage.kept[sample] if token in place)
+        for stage in trace.samples[sample].prefill:
+            kept = sorted(always.union(place[token] for token in stage.kept if token in place))
             if kept != left:
                 where = f"from layer {stage.layer}" if stage.layer else "before layer 0"
                 stages.append((f"{where}: {len(kept)} of {n}", kept))
@@ -153,13 +153,13 @@ def draw_regions(report: TrimReport, regions: Sequence[Region], sample: int = 0)
     return _stack(drawn)
 
 
-def draw_report(report: TrimReport, images: Sequence[Image.Image], sample: int = 0) -> Image.Image:
+def draw_trace(trace: Trace, images: Sequence[Image.Image], sample: int = 0) -> Image.Image:
     """Draw what each prefill stage of a generation kept of a sample's images, one image under the other.
 
     Parameters
     ----------
-    report : TrimReport
-        Report of the generation.
+    trace : Trace
+        Trace of the generation.
     images : sequence of PIL.Image.Image
         The sample's images as the model saw them, in prompt order.
     sample : int
@@ -175,21 +175,26 @@ def draw_report(report: TrimReport, images: Sequence[Image.Image], sample: int =
     ValueError
         If the sample's visual tokens are not one grid per image; `vistrim.analysis.regions_of` knows of tiles.
     """
-    return draw_regions(report, whole_images(report, images, sample), sample)
+    return draw_regions(trace, whole_images(trace, images, sample), sample)
 
 
-def whole_images(report: TrimReport, images: Sequence[Image.Image], sample: int = 0) -> list[Region]:
-    """The regions of images with one grid each; see `draw_report`."""
-    grids = [(grid[0], grid[1]) for grid in report.image_grids[sample] if grid is not None]
-    ends = [*accumulate((rows * columns for rows, columns in grids), initial=0)]
-    if len(images) != len(report.image_grids[sample]) or report.visual_tokens[sample] != ends[-1]:
-        raise ValueError(
-            f"{report.visual_tokens[sample]} visual tokens do not form one grid for each of {len(images)} images"
-        )
+def whole_images(trace: Trace, images: Sequence[Image.Image], sample: int = 0) -> list[Region]:
+    """The regions of images with one grid each; see `draw_trace`."""
+    groups = trace.samples[sample].groups
+    if len(images) != len(groups) or any(group.grid is None for group in groups):
+        tokens = trace.samples[sample].visual_tokens
+        raise ValueError(f"{tokens} visual tokens do not form one grid for each of {len(images)} images")
     return [
-        Region(image_name(number, len(images)), image, grid, range(ends[number], ends[number + 1]))
-        for number, (image, grid) in enumerate(zip(images, grids, strict=True))
+        region_of(image_name(number, len(images)), image, group)
+        for number, (image, group) in enumerate(zip(images, groups, strict=True))
     ]
+
+
+def region_of(name: str, image: Image.Image, group: TokenGroup) -> Region:
+    """The region of a group of tokens that has a grid, over what it shows."""
+    assert group.grid is not None
+    at = dict(zip(group.cells, group.tokens, strict=True))
+    return Region(name, image, group.grid, [at.get(cell) for cell in range(group.grid[0] * group.grid[1])])
 
 
 def image_name(number: int, of: int) -> str:

@@ -2,34 +2,30 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
 from typing import Any
 
 from PIL import Image
 
-from vistrim.analysis.overlay import Region, image_as_seen, image_name, whole_images
+from vistrim.analysis.overlay import Region, image_as_seen, image_name, region_of, whole_images
 from vistrim.analysis.pixels import pixels_of
 from vistrim.analysis.tiles import arrange, find_tiles
 from vistrim.core.layout import Grid
-from vistrim.engine import describe
-from vistrim.engine.report.trim_report import TrimReport
+from vistrim.engine.report.trace import Trace
 
 
-def regions_of(
-    model: Any, processor: Any, inputs: Mapping[str, Any], images: Sequence[Image.Image], report: TrimReport
-) -> list[Region]:
+def regions_of(processor: Any, inputs: Mapping[str, Any], images: Sequence[Image.Image], trace: Trace) -> list[Region]:
     """Find the grids of a prompt's visual tokens, and what each shows.
 
     Parameters
     ----------
-    model, processor
-        As `vistrim.load` returns them.
+    processor
+        As `vistrim.load` returns it.
     inputs : mapping
         What the processor made of the prompt; of one sample.
     images : sequence of PIL.Image.Image
         The prompt's images as they were given to the processor.
-    report : TrimReport
-        Report of a generation from them.
+    trace : Trace
+        Trace of a generation from them: ``report.trace`` of `vistrim.trim` with ``trace=True``.
 
     Returns
     -------
@@ -42,23 +38,20 @@ def regions_of(
     ValueError
         If visual tokens form no grids, or it is not known where they lie.
     """
-    shapes = describe(model).images.shapes("image", inputs, [])
-    if len(shapes) == len(images) and all(shape.views for shape in shapes):
-        starts = accumulate((shape.tokens for shape in shapes), initial=0)
+    groups = trace.samples[0].groups
+    tiled = {group.image for group in groups if group.part == "tiles"}
+    overviews = {group.image for group in groups if group.part == "overview"}
+    if overviews == set(range(len(images))):
         return [
-            Region(
-                _name(number, len(images), ("overview", "tiles")[i] if len(shape.views) > 1 else ""),
-                image,
-                view.grid,
-                [start + token for token in view.tokens],
-            )
-            for number, (start, shape, image) in enumerate(zip(starts, shapes, images, strict=False))
-            for i, view in enumerate(shape.views)
+            region_of(_name(number, len(images), group.part if number in tiled else ""), image, group)
+            for number, image in enumerate(images)
+            for group in groups
+            if group.image == number and group.part in ("overview", "tiles")
         ]
     pictures = _as_seen(processor, inputs)
-    if len(report.image_grids[0]) == len(images):
-        return whole_images(report, pictures if len(pictures) == len(images) else images)
-    return _tiled(processor, pictures, images, report)
+    if len(groups) == len(images):
+        return whole_images(trace, pictures if len(pictures) == len(images) else images)
+    return _tiled(processor, pictures, images, trace)
 
 
 def _as_seen(processor: Any, inputs: Mapping[str, Any]) -> list[Image.Image]:
@@ -73,9 +66,9 @@ def _as_seen(processor: Any, inputs: Mapping[str, Any]) -> list[Image.Image]:
 
 
 def _tiled(
-    processor: Any, pictures: Sequence[Image.Image], images: Sequence[Image.Image], report: TrimReport
+    processor: Any, pictures: Sequence[Image.Image], images: Sequence[Image.Image], trace: Trace
 ) -> list[Region]:
-    parts = whole_images(report, pictures)
+    parts = whole_images(trace, pictures)
     tiles = find_tiles(processor, images)
     if len(tiles) != len(parts):
         raise ValueError(f"{len(parts)} pictures were encoded, not the {len(tiles)} tiles of the images")
@@ -107,7 +100,7 @@ def _joined(name: str, rows: Sequence[Sequence[Region]]) -> Region:
     width, height = rows[0][0].image.size
     image = Image.new("RGB", (width * len(rows[0]), height * len(rows)))
     grid: Grid = (high * len(rows), wide * len(rows[0]))
-    tokens = [0] * (grid[0] * grid[1])
+    tokens: list[int | None] = [None] * (grid[0] * grid[1])
     for r, row in enumerate(rows):
         for c, region in enumerate(row):
             image.paste(region.image, (c * width, r * height))

@@ -1,4 +1,4 @@
-"""What differs between model families, one small file each, and the discovery that refuses the rest early."""
+"""Differences between model families, one small file each, and discovery, which refuses unsupported models early."""
 
 from vistrim.architectures.discovery import discover
 from vistrim.architectures.spec import ModelSpec

@@ -1,7 +1,7 @@
-"""LLaVA-NeXT, LLaVA-OneVision and LLaVA-NeXT-Video: an overview of each image and tiles, in one mosaic; pooled videos.
+"""LLaVA-NeXT, LLaVA-OneVision and LLaVA-NeXT-Video: an overview and a mosaic of tiles per image; pooled videos.
 
-How the mosaic is cropped, shrunk and given its newlines is asked of the model itself: its function for that is linear,
-so that it is told of by what it makes of other values than features.
+The model's own function crops and downsamples the mosaic and inserts newlines. The function is linear in the features,
+so that applying it to markers instead of features reveals the layout.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def llava_next(model: Any) -> Images:
 
 
 def llava_onevision(model: Any) -> Images:
-    """LLaVA-OneVision: frames of a video are shrunk to half their sides, with one newline behind the last."""
+    """LLaVA-OneVision: frames of a video are downsampled to half their sides, with a newline after the last frame."""
     base, config = model.base_model, model.config
     side = config.vision_config.image_size // config.vision_config.patch_size
     half = -(-side // 2)
@@ -57,7 +57,7 @@ def llava_next_video(model: Any) -> Images:
 
 
 def _of_next(arguments: Arguments) -> dict[str, Any]:
-    # Asked for only to word a warning.
+    # Used only in the text of a warning.
     return {"vision_feature_select_strategy": "full"}
 
 
@@ -91,23 +91,23 @@ def _describe(
 
 @dataclass(frozen=True)
 class _Mosaics:
-    """What becomes of the tiles of images.
+    """Mosaics of the tiles of images.
 
     Attributes
     ----------
     base : nn.Module
-        The base model, which puts them together.
+        The base model, which joins the tiles.
     settings : callable
-        What it wants to know for that, besides the sizes of the images.
+        Returns further arguments of its function, besides the sizes of the images.
     """
 
     base: Any
     settings: Callable[[Arguments], dict[str, Any]]
 
     def tiles(self, arguments: Arguments) -> list[int]:
-        """Tiles of each image, its overview among them."""
+        """Count the tiles of each image, including its overview."""
         config, sizes = self.base.config, arguments["image_sizes"]
-        # In OneVision, images that share a prompt are overviews alone.
+        # In OneVision, several images in a prompt have only overviews.
         per_prompt = arguments.get("batch_num_images")
         tiled = [True] * len(sizes) if per_prompt is None else [n == 1 for n in per_prompt for _ in range(n)]
         return [
@@ -116,7 +116,7 @@ class _Mosaics:
         ]
 
     def pack(self, values: Sequence[Tensor], arguments: Arguments) -> list[Tensor]:
-        """Make a mosaic of each image's values ``[tiles, patches]`` or ``[tiles, patches, width]``, newlines NaN."""
+        """Join the values ``[tiles, patches]`` or ``[tiles, patches, width]`` of each image; newlines are NaN."""
         if values[0].dim() == 2:
             return [packed[:, 0] for packed in self.pack([value[..., None] for value in values], arguments)]
         newline = values[0].new_full(values[0].shape[-1:], torch.nan)
@@ -126,7 +126,7 @@ class _Mosaics:
         return list(packed)
 
     def shapes(self, arguments: Arguments) -> list[ImageShape]:
-        """How the tokens of each image lie."""
+        """Find the layout of the tokens of each image."""
         vision, tiles = self.base.config.vision_config, self.tiles(arguments)
         side = vision.image_size // vision.patch_size
         # Each patch is marked with the number of its tile.
@@ -136,19 +136,19 @@ class _Mosaics:
 
 
 def _read_mosaic(shares: Tensor, tiles: int, side: int) -> ImageShape:
-    """Find the tile of each token, and where the tiles, put together, lie: the overview's tokens come first.
+    """Find the tile of each token, and the grid of the joined tiles. The tokens of the overview come first.
 
     Parameters
     ----------
     shares : Tensor
-        ``[tokens, tiles or more]``: how much of a token comes from each tile, the overview first; NaN for newlines.
+        ``[tokens, tiles or more]``: share of each tile in a token, the overview first; NaN for newlines.
     tiles : int
-        Tiles, the overview among them.
+        Number of tiles, including the overview.
     side : int
         Patches along each side of a tile.
     """
     newline = shares[:, 0].isnan()
-    # A newline belongs to what is in front of it. Shares are rounded, so that a token half in two tiles is the first's.
+    # A newline belongs to the token before it. Shares are rounded, so that a token half in two tiles goes to the first.
     token = torch.where(newline, 0, torch.arange(len(shares))).cummax(0).values
     tile = (shares.nan_to_num() * 1024).round().argmax(1)[token]
     row = newline.cumsum(0) - newline.long()

@@ -1,4 +1,4 @@
-"""From the tokens of a vision tower to visual tokens."""
+"""Maps from the tokens of a vision tower to visual tokens."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ from vistrim.architectures.spec import Arrange
 
 
 def one_to_one(skip: int) -> Arrange:
-    """Every token of the tower is a visual token, except for the first ``skip`` of each picture."""
+    """Map every token of the tower to a visual token, except for the first ``skip`` of each image, tile or frame."""
 
     def arrange(parts: Sequence[Tensor], modality: str, arguments: Mapping[str, Any]) -> Tensor:
         return torch.cat([part[:, skip:].flatten(0, 1) for part in parts])
@@ -21,16 +21,16 @@ def one_to_one(skip: int) -> Arrange:
 
 
 def mean_of_squares(cell: int, skip: int = 0) -> Arrange:
-    """Squares of ``cell`` x ``cell`` patches make a visual token, by pixel shuffle or pooling.
+    """Merge squares of ``cell`` x ``cell`` patches to a visual token, by pixel shuffle or pooling.
 
-    Patches at the lower and right border that fill no square are left out.
+    Patches at the lower and right border that do not fill a square are dropped.
 
     Parameters
     ----------
     cell : int
         Patches along each side of a square.
     skip : int
-        Tokens of each picture before its first patch; its patches form a square grid.
+        Number of tokens before the first patch of each image, tile or frame, whose patches form a square grid.
     """
 
     def merge(values: Tensor) -> Tensor:
@@ -45,5 +45,5 @@ def mean_of_squares(cell: int, skip: int = 0) -> Arrange:
 
 
 def widened(change: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
-    """Change values ``[pictures, tokens]`` or ``[pictures, tokens, width]`` by a function of the latter."""
+    """Apply a function of ``[inputs, tokens, width]`` to values of this shape or ``[inputs, tokens]``."""
     return change(values) if values.dim() == 3 else change(values[..., None])[..., 0]

@@ -1,4 +1,4 @@
-"""The decoder of a multimodal model: where it is, and whether tokens can be removed between its layers."""
+"""Discovery of the decoder of a multimodal model, and checks whether tokens can be removed between its layers."""
 
 import functools
 import inspect
@@ -23,9 +23,9 @@ LAYER_ARGUMENTS = {
     "moe_mm_token_type_ids",
     "kwargs",
 }
-"""Arguments of a decoder layer, beside its cache, that the engine knows how to give fewer tokens."""
+"""Arguments of a decoder layer, besides its cache, whose tokens the engine can remove."""
 EMPTY_WITHOUT = {"per_layer_input": "hidden_size_per_layer_input", "shared_kv_states": "num_kv_shared_layers"}
-"""Further arguments that carry nothing where the named setting of the config is 0 or missing (Gemma 4)."""
+"""Further arguments that are empty if the named setting of the config is 0 or missing (Gemma 4)."""
 
 
 def find_decoder(model: Any) -> Any:
@@ -34,18 +34,18 @@ def find_decoder(model: Any) -> Any:
     Raises
     ------
     UnsupportedModelError
-        If there is none in which tokens can be removed between two layers.
+        If there is no decoder in which tokens can be removed between layers.
     """
     name = type(model).__name__
     decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
-    # Some models keep a text model with its own head.
+    # Some models contain a text model with its own head.
     while decoder is not None and not hasattr(decoder, "layers"):
         decoder = getattr(decoder, "model", None)
     if decoder is None:
         raise UnsupportedModelError(f"{name} has no decoder with a list of layers, between which tokens can be removed")
     _check_layers(name, decoder)
     if not hasattr(decoder, "rotary_emb"):
-        raise UnsupportedModelError(f"{name} does not tell its layers the positions of their tokens (RoPE)")
+        raise UnsupportedModelError(f"{name} does not pass the positions of tokens to its layers (RoPE)")
     return decoder
 
 
@@ -53,29 +53,29 @@ def _check_layers(name: str, decoder: Any) -> None:
     config = decoder.config
     if getattr(config, "num_kv_shared_layers", None):
         raise UnsupportedModelError(
-            f"{name} has layers that use the keys and values of earlier ones, from which tokens cannot be removed "
-            "layer by layer"
+            f"{name} has layers that share the keys and values of earlier layers, so tokens cannot be removed layer by "
+            "layer"
         )
     cache = DynamicCache(config=config).layers
     if other := sorted({type(layer).__name__ for layer in cache if type(layer) not in CACHE_LAYERS}):
         raise UnsupportedModelError(
-            f"{name} keeps more than keys and values of each token ({', '.join(other)}: linear or sparse attention, "
-            "whose state cannot forget single tokens)"
+            f"{name} caches more than keys and values of each token ({', '.join(other)}: linear or sparse attention, "
+            "from whose state single tokens cannot be removed)"
         )
     for i, layer in enumerate(decoder.layers):
         kind = type(layer).__name__
         attention: Any = getattr(layer, "self_attn", None)
         if not hasattr(attention, "config") or not _uses_interface(attention.__class__):
             raise UnsupportedModelError(
-                f"layer {i} of {name} ({kind}) has no self-attention that looks its kernel up in transformers' "
-                "registry, where its queries and keys could be read"
+                f"layer {i} of {name} ({kind}) has no self-attention that uses the kernel registry of transformers, "
+                "so its queries and keys cannot be read"
             )
         empty = {argument for argument, setting in EMPTY_WITHOUT.items() if not getattr(config, setting, None)}
         arguments = inspect.signature(type(layer).forward).parameters
         caches = {argument for argument, parameter in arguments.items() if _is_cache(parameter.annotation)}
         if unknown := sorted(arguments.keys() - LAYER_ARGUMENTS - caches - empty):
             raise UnsupportedModelError(
-                f"layer {i} of {name} ({kind}) is given {', '.join(unknown)} for each token, which vistrim cannot cut"
+                f"layer {i} of {name} ({kind}) takes {', '.join(unknown)} for each token, which vistrim cannot trim"
             )
 
 
@@ -85,7 +85,7 @@ def _is_cache(annotation: Any) -> bool:
 
 @functools.cache
 def _uses_interface(attention: Any) -> bool:
-    """Whether such an attention module looks its kernel up in transformers' registry at every call."""
+    """Whether this class of attention looks up its kernel in the registry of transformers at every call."""
     for kind in attention.__mro__:
         if "forward" in vars(kind):
             try:
@@ -98,7 +98,7 @@ def _uses_interface(attention: Any) -> bool:
 
 
 def rotary_of(decoder: Any) -> Rotary:
-    """How the decoder makes its RoPE tables."""
+    """Return the function that computes the RoPE tables of the decoder."""
     module = decoder.rotary_emb
     kinds = "layer_type" in inspect.signature(module.forward).parameters
 
@@ -109,19 +109,19 @@ def rotary_of(decoder: Any) -> Rotary:
 
 
 def rope_axes(text: Any) -> int:
-    """1, or 3 for M-RoPE."""
+    """Return the number of axes of a RoPE position: 1, or 3 for M-RoPE."""
     return 3 if any("mrope_section" in parameters for parameters in _rope_parameters(text)) else 1
 
 
 def _rope_parameters(text: Any) -> Iterator[dict[str, Any]]:
     found = getattr(text, "rope_parameters", None) or {}
     yield found
-    # Several kinds of layers have one set each.
+    # Each kind of layer may have its own set.
     yield from (value for value in found.values() if isinstance(value, dict))
 
 
 def longest(text: Any) -> int | None:
-    """Tokens of a sequence beyond which attention depends on where rows are: chunks and scaled queries of Llama 4."""
+    """Return the length beyond which attention depends on row indices (chunks and query scaling of Llama 4)."""
     limits = []
     if "chunked_attention" in (getattr(text, "layer_types", None) or ()):
         limits.append(text.attention_chunk_size)

@@ -1,4 +1,4 @@
-"""Find out whether and how a model can be trimmed."""
+"""Discovery of the structure of a model, and of whether it can be trimmed."""
 
 import inspect
 from typing import Any
@@ -17,12 +17,12 @@ MODALITIES = ("image", "video")
 
 
 def discover(model: nn.Module) -> ModelSpec:
-    """Take a model apart, or refuse it.
+    """Find the parts of a model, or refuse it.
 
     Raises
     ------
     UnsupportedModelError
-        If tokens cannot be removed inside the model; the message gives the reason and the way out.
+        If tokens cannot be removed inside the model. The message states the reason and the fix.
     """
     _check_kind(model)
     whole: Any = model
@@ -49,7 +49,7 @@ def discover(model: nn.Module) -> ModelSpec:
 
 
 def is_compiled(module: nn.Module) -> bool:
-    """Whether a module, or its forward pass alone, was compiled with torch.compile."""
+    """Whether a module, or only its forward pass, was compiled with torch.compile."""
     own = vars(module)
     whole = own.get("_compiled_call_impl") is not None or "_orig_mod" in own["_modules"]
     return whole or hasattr(own.get("forward"), "_torchdynamo_orig_callable")
@@ -60,23 +60,23 @@ def _check_kind(model: nn.Module) -> None:
     if any(map(is_compiled, model.modules())):
         raise UnsupportedModelError(
             "the model was compiled with torch.compile, whose graphs cannot follow changing token counts: "
-            "pass the model as it was before compiling"
+            "pass the model before compilation"
         )
     if hasattr(model, "get_base_model"):
         raise UnsupportedModelError(f"{name} is a wrapper: pass its get_base_model()")
     if not isinstance(model, PreTrainedModel):
-        raise UnsupportedModelError(f"{name} is no model of transformers: load one with vistrim.load")
+        raise UnsupportedModelError(f"{name} is not a model of transformers: load one with vistrim.load")
     if not isinstance(model, GenerationMixin):
         raise UnsupportedModelError(f"{name} cannot generate: load the model with AutoModelForImageTextToText")
     if model.config.is_encoder_decoder:
         raise UnsupportedModelError(
-            f"{name} is an encoder-decoder model: its answers look at the image by cross-attention, and there are no "
-            "visual tokens in the decoder to trim"
+            f"{name} is an encoder-decoder model: it attends to the image by cross-attention, so there are no visual "
+            "tokens in the decoder to trim"
         )
 
 
 def _visual_token_ids(model: Any) -> dict[str, int]:
-    """Placeholder id for each modality that the model encodes."""
+    """Find the placeholder id of each modality that the model encodes."""
     found = {}
     for modality in MODALITIES:
         token = getattr(model.config, f"{modality}_token_id", None)
@@ -84,8 +84,8 @@ def _visual_token_ids(model: Any) -> dict[str, int]:
             found[modality] = token
     if not found:
         raise UnsupportedModelError(
-            f"{type(model).__name__} has no placeholder tokens for images in its prompts (it reads text only, or looks "
-            "at images by cross-attention or a few queries): there are no visual tokens to trim"
+            f"{type(model).__name__} has no placeholder tokens for images in its prompts (it takes only text, or "
+            "attends to images by cross-attention or a few queries): there are no visual tokens to trim"
         )
     if "video" in found and model.config.model_type in VIDEOS_IN_PLACES_OF_IMAGES:
         found["video"] = found["image"]
@@ -93,6 +93,6 @@ def _visual_token_ids(model: Any) -> dict[str, int]:
 
 
 def _encodes(base: Any, modality: str) -> bool:
-    # Perception LM encodes videos with the encoder of images.
+    # Perception LM encodes videos with its image encoder.
     takes_videos = modality == "video" and "pixel_values_videos" in inspect.signature(type(base).forward).parameters
     return hasattr(base, f"get_{modality}_features") or (takes_videos and hasattr(base, "get_image_features"))

@@ -1,4 +1,4 @@
-"""ERNIE 4.5 VL: a packed tower, behind whose norm 2 x 2 patches are merged, and of a video also every two frames."""
+"""ERNIE 4.5 VL: a packed tower. After its norm, 2 x 2 patches are merged, and in videos also pairs of frames."""
 
 from typing import Any
 
@@ -11,9 +11,9 @@ from vistrim.core.layout import ImageShape
 
 
 def images(model: Any) -> Images:
-    """Describe what becomes of images and videos in an ERNIE 4.5 VL model.
+    """Describe the processing of images and videos in an ERNIE 4.5 VL model.
 
-    A picture of a video is what becomes of two frames, each of which the tower sees by itself.
+    A `Picture` of a video stands for two frames, which the tower encodes separately.
     """
     vision, tower = model.config.vision_config, model.base_model.vision_tower
     pictures = PackedPictures(by_grid(vision.spatial_merge_size), _in_pairs, _pair_by_pair)
@@ -25,7 +25,7 @@ def images(model: Any) -> Images:
 
 
 def _in_pairs(patches: Patches) -> Tensor:
-    """Sources where, of each two frames, the same squares become one visual token."""
+    """Sources of visual tokens that merge the same square in each pair of frames."""
     squares = in_squares(patches)
     if patches.frames == 1:
         return squares

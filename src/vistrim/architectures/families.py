@@ -1,6 +1,7 @@
-"""Which families of models differ from what discovery finds by itself, and where they are described."""
+"""Index of the model families that need a description of their images."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from vistrim.architectures import anyres, ernie_vl, glm_v, llava, merged_patches, navit, pixtral, qwen_vl, video_llava
@@ -53,21 +54,39 @@ FAMILIES: dict[str, Callable[[Any], Images]] = {
     "hunyuan_vl": navit.hunyuan_vl,
     "ernie4_5_vl_moe": ernie_vl.images,
 }
-"""Model type (``config.model_type``) to the function that says what becomes of its images."""
+"""Model type (``config.model_type``) to the function that describes the processing of its images."""
 
 
 CANNOT: dict[str, str] = {
     "Granite4VisionForConditionalGeneration": "adds image features to its visual tokens between the layers, and cannot "
-    "be told which are left",
+    "be told which tokens are left",
 }
-"""Class to what such a model does that no structure shows, and that trimming would break."""
+"""Class to behavior that trimming would break and that discovery cannot detect."""
 
 
 VIDEOS_IN_PLACES_OF_IMAGES = ("glm4v", "glm4v_moe", "glm46v", "glm_ocr")
-"""Model types whose prompts hold the image placeholder for features of videos too."""
+"""Model types whose prompts use the image placeholder also for videos."""
+
+
+CUT_BY_PROCESSORS = (
+    "aya_vision",
+    "cohere2_vision",
+    "deepseek_vl_hybrid",
+    "gemma3",
+    "got_ocr2",
+    "idefics2",
+    "idefics3",
+    "internvl",
+    "ovis2",
+    "perception_lm",
+    "qianfan_ocr",
+    "smolvlm",
+)
+"""Model types whose processors may cut an image into tiles and give these to the model like images."""
 
 
 def images_of(model: Any) -> Images:
-    """What becomes of a model's images."""
+    """Describe the processing of a model's images."""
     describe = FAMILIES.get(model.config.model_type)
-    return Images(shapes=unknown) if describe is None else describe(model)
+    found = Images(shapes=unknown) if describe is None else describe(model)
+    return replace(found, parts_unknown=describe is None or model.config.model_type in CUT_BY_PROCESSORS)

@@ -1,4 +1,4 @@
-"""Which hidden states of a vision tower go to the projector, in configs like LLaVA's."""
+"""Hidden states of a vision tower that the projector uses, in configs like LLaVA's."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ FEATURE_SETTINGS = ("vision_feature_layer", "vision_feature_select_strategy")
 
 @dataclass(frozen=True)
 class Features:
-    """What of a tower goes to the projector.
+    """Outputs of a vision tower that the projector uses.
 
     Attributes
     ----------
     block : int
-        The deepest block whose output does; -1: the embeddings.
+        The deepest block whose output is used. -1: the embeddings.
     layers : int
-        How many outputs are put side by side.
+        Number of concatenated outputs.
     skip : int
-        First tokens of each picture that are left out.
+        Number of tokens dropped at the beginning of each image, tile or frame.
     settings : mapping of str to object
         As in `VisionTower`.
     """
@@ -32,7 +32,7 @@ class Features:
 
 
 def selected_features(config: Any, blocks: int) -> Features | None:
-    """Read it off a config, for a tower of so many blocks; None: the tower has no such layer."""
+    """Read the used outputs from a config, for a tower of ``blocks`` blocks. None: the tower has no such layer."""
     layers = getattr(config, "vision_feature_layer", -1)
     layers = (layers,) if isinstance(layers, int) else tuple(layers)
     # Hidden states count from the embeddings: number 1 is the output of block 0.
@@ -42,7 +42,7 @@ def selected_features(config: Any, blocks: int) -> Features | None:
     return Features(
         block=max(states[layer] for layer in layers) - 1,
         layers=len(layers),
-        # "default" leaves out the first token, which should be the class token. ViP-LLaVA always does.
+        # "default" drops the first token, which should be the class token. ViP-LLaVA always drops it.
         skip=int(getattr(config, "vision_feature_select_strategy", "default") == "default"),
         settings={name: getattr(config, name) for name in FEATURE_SETTINGS if hasattr(config, name)},
     )

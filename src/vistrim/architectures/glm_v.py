@@ -1,4 +1,4 @@
-"""GLM-4.1V and its kin: a packed tower, behind whose norm a convolution merges 2 x 2 patches."""
+"""GLM-4.1V and related models: a packed tower. After its norm, a convolution merges 2 x 2 patches."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ TOWERS = ("glm4v_vision", "glm4v_moe_vision", "glm_ocr_vision")
 
 
 def images(model: Any) -> Images:
-    """Describe what becomes of images and videos in a GLM-V model."""
+    """Describe the processing of images and videos in a GLM-V model."""
     vision, tower = model.config.vision_config, model.base_model.visual
     if vision.model_type not in TOWERS:
         return Images(shapes=unknown)

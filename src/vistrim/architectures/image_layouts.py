@@ -1,4 +1,4 @@
-"""How visual tokens lie in pictures, read off what the encoder of images was given."""
+"""Layouts of visual tokens, derived from the arguments of the image encoder."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,12 +10,12 @@ from vistrim.core.layout import Grid, ImageShape, Picture
 
 
 def unknown(modality: str, arguments: Mapping[str, Any], lengths: Sequence[int]) -> list[ImageShape]:
-    """Each entry of the features is a picture without a known grid."""
+    """Each entry of the features is an image, tile or frame without a known grid."""
     return [ImageShape((Picture(n),)) for n in lengths]
 
 
 def of_one_grid(grid: Grid) -> ReadShapes:
-    """Every picture has the same grid; an entry of the features is one picture or several."""
+    """All images, tiles or frames have the same grid. An entry of the features has one or several of them."""
     rows, columns = grid
 
     def shapes(modality: str, arguments: Mapping[str, Any], lengths: Sequence[int]) -> list[ImageShape]:
@@ -29,7 +29,7 @@ def of_one_grid(grid: Grid) -> ReadShapes:
 
 
 def one_square_each(modality: str, arguments: Mapping[str, Any], lengths: Sequence[int]) -> list[ImageShape]:
-    """Each entry of the features is a picture with as many rows as columns."""
+    """Each entry of the features is an image, tile or frame with a square grid."""
     found = []
     for n in lengths:
         side = math.isqrt(n)
@@ -38,18 +38,18 @@ def one_square_each(modality: str, arguments: Mapping[str, Any], lengths: Sequen
 
 
 def of_squares(pixels: int, patch: int, cell: int, before: int = 0) -> ReadShapes:
-    """Pictures are squares, of another size in each call; an entry of the features is one picture or several.
+    """Images, tiles or frames are squares whose size varies between calls. An entry has one or several of them.
 
     Parameters
     ----------
     pixels : int
-        Along each side of a picture, where the call does not say.
+        Default side of an image, tile or frame in pixels.
     patch : int
         Pixels along each side of a patch.
     cell : int
-        Patches along each side of what becomes a visual token.
+        Patches along each side of the square that becomes a visual token.
     before : int
-        Tokens in the tower before a picture's first patch.
+        Number of tokens in the tower before the first patch.
     """
 
     def shapes(modality: str, arguments: Mapping[str, Any], lengths: Sequence[int]) -> list[ImageShape]:
@@ -63,7 +63,7 @@ def of_squares(pixels: int, patch: int, cell: int, before: int = 0) -> ReadShape
 
 
 def of_latents(latents: int) -> ReadShapes:
-    """Every picture has the same number of tokens, which form no grid; an entry of the features may have several."""
+    """All images or tiles have the same number of tokens without a grid. An entry of the features may have several."""
 
     def shapes(modality: str, arguments: Mapping[str, Any], lengths: Sequence[int]) -> list[ImageShape]:
         return [ImageShape((Picture(latents),) * (n // latents)) for n in lengths]
@@ -72,12 +72,12 @@ def of_latents(latents: int) -> ReadShapes:
 
 
 def frames_and_newline(grid: Grid, projected: int) -> ReadShapes:
-    """An entry of the features is a video: frames of this grid, and a newline, which belongs to the last of them.
+    """An entry of the features is a video: frames with this grid, and a newline that belongs to the last frame.
 
-    For each frame, ``projected`` tokens go through the projector.
+    The projector computes ``projected`` tokens per frame.
     """
     frame = Picture(grid[0] * grid[1], grid, projected)
-    # With the newline, its tokens form no grid.
+    # With the newline, the tokens of the last frame form no grid.
     last = Picture(frame.tokens + 1, None, projected)
 
     def shapes(modality: str, arguments: Mapping[str, Any], lengths: Sequence[int]) -> list[ImageShape]:

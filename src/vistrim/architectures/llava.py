@@ -11,7 +11,7 @@ from vistrim.architectures.vit import take_apart
 
 
 def images(model: Any) -> Images:
-    """Describe what becomes of images in a LLaVA or ViP-LLaVA model."""
+    """Describe the processing of images in a LLaVA or ViP-LLaVA model."""
     if model.config.vision_config.model_type == "pixtral":
         return pixtral.images(model)
     vit = take_apart(model.base_model.vision_tower)

@@ -1,4 +1,4 @@
-"""Families that make a visual token of each square of patches: by pixel shuffle, by pooling, or of a single patch."""
+"""Model families in which each square of patches becomes a visual token, by pixel shuffle, pooling or one to one."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ UNKNOWN = Images(shapes=unknown)
 
 
 def internvl(model: Any) -> Images:
-    """InternVL and Qianfan-OCR: pixel shuffle behind a tower with a class token; tiles and frames are pictures."""
+    """InternVL and Qianfan-OCR: pixel shuffle after a tower with a class token; images have tiles, videos frames."""
     config, vit = model.config, take_apart(model.base_model.vision_tower)
     features = None if vit is None else selected_features(config, len(vit.blocks))
     if vit is None or features is None or features.layers > 1 or features.skip != vit.has_cls:
         return UNKNOWN
     cell = int(1 / config.downsample_ratio)
     text = config.text_config.hidden_size
-    # Only as -1 does the last layer come with its norm.
+    # The last layer is followed by its norm only if it is given as -1.
     block = None if config.vision_feature_layer == -1 else features.block
     return _squares(
         vit,
@@ -31,13 +31,13 @@ def internvl(model: Any) -> Images:
         vit.cost((vit.hidden * cell**2, text, text)),
         block=block,
         settings=features.settings,
-        # Its position embeddings follow the size of the pixels.
+        # Its position embeddings adapt to the size of the image.
         shapes=of_squares(vit.pixels, vit.patch, cell, before=1),
     )
 
 
 def aya_vision(model: Any) -> Images:
-    """Aya Vision: pixel shuffle and a gated projector; tiles are pictures."""
+    """Aya Vision: tiles, pixel shuffle and a gated projector."""
     config, vit = model.config, take_apart(model.base_model.vision_tower)
     features = None if vit is None else selected_features(config, len(vit.blocks))
     if vit is None or features is None or features.layers > 1 or features.skip != vit.has_cls:
@@ -49,7 +49,7 @@ def aya_vision(model: Any) -> Images:
 
 
 def cohere2_vision(model: Any) -> Images:
-    """Command A Vision: as Aya Vision, of the tower's last hidden state."""
+    """Command A Vision: as Aya Vision, with the last hidden state of the tower."""
     config, vit = model.config, take_apart(model.base_model.vision_tower)
     if vit is None or vit.has_cls:
         return UNKNOWN
@@ -59,7 +59,7 @@ def cohere2_vision(model: Any) -> Images:
 
 
 def gemma3(model: Any) -> Images:
-    """Gemma 3: the last hidden state, pooled to so many tokens along each side."""
+    """Gemma 3: the last hidden state, pooled to a fixed number of tokens along each side."""
     config, vit = model.config, take_apart(model.base_model.vision_tower)
     cell = vit.side // int(config.mm_tokens_per_image**0.5) if vit is not None else 0
     if vit is None or vit.has_cls or cell == 0:
@@ -68,7 +68,7 @@ def gemma3(model: Any) -> Images:
 
 
 def paligemma(model: Any) -> Images:
-    """PaliGemma: one linear layer behind the last hidden state."""
+    """PaliGemma: a linear layer after the last hidden state."""
     vit = take_apart(model.base_model.vision_tower)
     if vit is None or vit.has_cls:
         return UNKNOWN
@@ -76,7 +76,7 @@ def paligemma(model: Any) -> Images:
 
 
 def deepseek_vl(model: Any) -> Images:
-    """DeepSeek-VL (1.3B): an MLP behind the last hidden state."""
+    """DeepSeek-VL (1.3B): an MLP after the last hidden state."""
     vit = take_apart(model.base_model.vision_model)
     if vit is None or vit.has_cls:
         return UNKNOWN
@@ -85,7 +85,7 @@ def deepseek_vl(model: Any) -> Images:
 
 
 def janus(model: Any) -> Images:
-    """Janus: an MLP behind the last hidden state of the tower that reads images."""
+    """Janus: an MLP after the last hidden state of the tower for image understanding."""
     config, vit = model.config.vision_config, take_apart(model.base_model.vision_model)
     if vit is None:
         return UNKNOWN
@@ -93,36 +93,36 @@ def janus(model: Any) -> Images:
 
 
 def ovis2(model: Any) -> Images:
-    """Ovis 2: neighbours side by side become a mixture of words of a visual vocabulary."""
+    """Ovis 2: adjacent patches become a mixture of words of a visual vocabulary."""
     vit = take_apart(model.base_model.vision_tower)
     if vit is None:
         return UNKNOWN
     vision = model.config.vision_config
-    # Words for what stands around images are multiplied by zeros, which is not counted.
+    # The words for image delimiters are multiplied by zeros, which is not counted.
     cell, words = vision.hidden_stride, vision.vocab_size - vision.num_visual_indicator_tokens
     cost = vit.cost((vit.hidden * cell**2, words, model.config.hidden_size))
     return _squares(vit, cell, cost)
 
 
 def idefics3(model: Any) -> Images:
-    """Idefics 3 and SmolVLM: pixel shuffle; an entry of the features has all tiles, or frames, of a prompt."""
+    """Idefics 3 and SmolVLM: pixel shuffle. An entry of the features has all tiles or frames of a prompt."""
     config, vit = model.config, take_apart(model.base_model.vision_model)
     if vit is None:
         return UNKNOWN
     cell = config.scale_factor
     cost = vit.cost((vit.hidden * cell**2, config.text_config.hidden_size))
-    # Its position embeddings follow the size of the pixels.
+    # Its position embeddings adapt to the size of the image.
     return _squares(vit, cell, cost, shapes=of_squares(vit.pixels, vit.patch, cell))
 
 
 def idefics2(model: Any) -> Images:
-    """Idefics 2: a perceiver reads each image with so many queries, and no patch becomes a token."""
+    """Idefics 2: a perceiver resamples each image with a fixed number of queries, so no patch becomes a token."""
     latents = model.config.perceiver_config.resampler_n_latents
     return Images(shapes=of_latents(latents), tokens=latents)
 
 
 def without_tower(model: Any) -> Images:
-    """GOT-OCR 2.0, FastVLM, Perception LM, DeepSeek-VL 7B: squares of tokens, which mix or hide the tower's patches."""
+    """GOT-OCR 2.0, FastVLM, Perception LM, DeepSeek-VL 7B: square grids of tokens that do not map to tower patches."""
     return Images(shapes=one_square_each)
 
 
@@ -135,22 +135,22 @@ def _squares(
     settings: Mapping[str, Any] | None = None,
     shapes: ReadShapes | None = None,
 ) -> Images:
-    """Put together what there is to say.
+    """Build the description.
 
     Parameters
     ----------
     vit : ViT
         The tower.
     cell : int
-        Patches along each side of what becomes a visual token.
+        Patches along each side of the square that becomes a visual token.
     cost : VisionShape
         Sizes for the cost figures.
     block : int or None
-        Whose output is used; None: the tower's last hidden state.
+        The block whose output is used. None: the last hidden state of the tower.
     settings : mapping of str to object, optional
         As in `VisionTower`.
     shapes : ReadShapes, optional
-        How the visual tokens lie, where not all pictures have the size in the config.
+        Layout of the visual tokens, if sizes other than that in the config occur.
     """
     side = vit.side // cell
     grid = (side, side)

@@ -1,4 +1,4 @@
-"""Packed towers of plain blocks, as SigLIP has them, each with its own way from patches to visual tokens."""
+"""Packed towers of plain blocks as in SigLIP, with different maps from patches to visual tokens."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -24,7 +24,7 @@ from vistrim.core.layout import ImageShape, Picture
 
 
 def paddleocr_vl(model: Any) -> Images:
-    """PaddleOCR-VL: the projector merges squares of patches, which the tower has row by row."""
+    """PaddleOCR-VL: the projector merges squares of patches. The tower orders patches row by row."""
     vision, text, base = model.config.vision_config, model.config.text_config, model.base_model
     tower, merged = base.visual.vision_model, _merged(vision, vision.spatial_merge_size)
     pictures = PackedPictures(by_grid(vision.spatial_merge_size), in_rows)
@@ -33,7 +33,7 @@ def paddleocr_vl(model: Any) -> Images:
 
 
 def cosmos3_edge(model: Any) -> Images:
-    """Cosmos 3 Edge: the projector merges squares of patches, which the tower has one by one."""
+    """Cosmos 3 Edge: the projector merges squares of patches. The tower orders patches square by square."""
     config, tower = model.config, model.base_model.visual
     merge = config.vision_config.spatial_merge_size
     pictures = PackedPictures(by_grid(merge), in_squares)
@@ -42,7 +42,7 @@ def cosmos3_edge(model: Any) -> Images:
 
 
 def kimi_k25(model: Any) -> Images:
-    """Kimi K2.5: the tower merges squares of patches, which it has row by row, and pools the frames of a video."""
+    """Kimi K2.5: the tower, with patches row by row, merges squares of patches and pools the frames of a video."""
     vision, text, base = model.config.vision_config, model.config.text_config, model.base_model
     rows, columns = vision.merge_kernel_size
     if rows != columns:
@@ -53,9 +53,9 @@ def kimi_k25(model: Any) -> Images:
 
 
 def video_llama_3(model: Any) -> Images:
-    """VideoLLaMA 3: each call says how large the squares are, which are made smaller as a picture would be.
+    """VideoLLaMA 3: squares of patches are downsampled by interpolation. Their size is an argument of each call.
 
-    Tokens of a video that are like those of the frame before are left out.
+    Tokens of a video that are similar to those of the previous frame are dropped.
     """
     vision, text, tower = model.config.vision_config, model.config.text_config, model.base_model.vision_model
 
@@ -72,7 +72,7 @@ def video_llama_3(model: Any) -> Images:
 
 
 def hunyuan_vl(model: Any) -> Images:
-    """HunyuanOCR: convolutions merge squares of patches; learned tokens behind each row, at the start and the end."""
+    """HunyuanOCR: convolutions merge squares of patches. Learned tokens follow each row and frame the image."""
     vision, tower = model.config.vision_config, model.base_model.vision_tower
     hidden, merge = vision.hidden_size, vision.spatial_merge_size
     pictures = PackedPictures(by_grid(merge), _framed_rows, _with_frame)
@@ -103,19 +103,19 @@ def _images(
 
 
 def _merged(vision: Any, merge: int) -> int:
-    """Width of a square of patches."""
+    """Return the width of a square of patches."""
     return int(vision.hidden_size * merge**2)
 
 
 def _middle_of_squares(patches: Patches) -> Tensor:
-    """Sources where squares that follow each other shrink to a point by bilinear interpolation."""
+    """Sources of visual tokens that are interpolated bilinearly from consecutive squares."""
     before, behind = (patches.merge - 1) // 2, patches.merge // 2
     middle = [row * patches.merge + column for row in (before, behind) for column in (before, behind)]
     return in_squares(patches)[:, middle]
 
 
 def _framed_rows(patches: Patches) -> Tensor:
-    """Sources with nobody behind each row, and before and behind everything."""
+    """Sources of visual tokens with no source after each row, and at the start and the end."""
     rows, columns = patches.grid
     squares = pad(in_rows(patches).view(rows, columns, -1), (0, 0, 0, 1), value=-1)
     return pad(squares.flatten(0, 1), (0, 0, 1, 1), value=-1)

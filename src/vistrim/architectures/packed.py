@@ -1,4 +1,4 @@
-"""Pictures of any size, one behind the other in one sequence of a vision tower: their grids, and who becomes what."""
+"""Images of any size packed into one sequence of a vision tower: their grids, and the sources of visual tokens."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ class Patches:
     Attributes
     ----------
     frames, rows, columns : int
-        Their numbers.
+        Number of frames, and of rows and columns of patches.
     merge : int
-        Side of the squares of patches that become one visual token; what does not fill one is left out.
+        Side of the square of patches that becomes one visual token. Patches that do not fill a square are dropped.
     """
 
     frames: int
@@ -31,44 +31,44 @@ class Patches:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of the squares of a frame."""
+        """Rows and columns of squares per frame."""
         return self.rows // self.merge, self.columns // self.merge
 
     @property
     def total(self) -> int:
-        """Patches of all frames."""
+        """Number of patches of all frames."""
         return self.frames * self.rows * self.columns
 
 
 ReadPatches = Callable[[str, Mapping[str, Any]], Sequence[Patches]]
-"""Patches of each image or video that was encoded, given the modality and the arguments of the call; nothing where the
-features were made elsewhere."""
+"""Returns the patches of each encoded image or video, given the modality and the arguments of the call. Empty if the
+features were computed elsewhere."""
 
 Sources = Callable[[Patches], Tensor]
-"""``[visual tokens, members]`` long: which of an image's (or video's) tokens in the tower each of its visual tokens is
-made of; -1: of none."""
+"""Returns ``[visual tokens, members]`` long: the tower tokens from which each visual token of an image or video is
+computed; -1: none."""
 
 ShapeOf = Callable[[Patches], ImageShape]
-"""How the visual tokens of an image or video lie."""
+"""Returns the layout of the visual tokens of an image or video."""
 
 
 def frame_by_frame(patches: Patches) -> ImageShape:
-    """Each frame is a picture, and each of its squares a visual token."""
+    """Describe frames in which each square is a visual token."""
     return ImageShape((Picture.of(patches.grid, patches.rows * patches.columns),) * patches.frames)
 
 
 @dataclass(frozen=True)
 class PackedPictures:
-    """Images and videos in one sequence, in which the tower sees each frame by itself.
+    """Images and videos packed into one sequence, with separate attention per frame.
 
     Attributes
     ----------
     patches : ReadPatches
-        Their sizes.
+        Sizes of the images and videos.
     sources : Sources
-        Where the patches of a visual token are in the tower.
+        Tower tokens of each visual token.
     shape : ShapeOf
-        How their visual tokens lie.
+        Layout of the visual tokens.
     """
 
     patches: ReadPatches
@@ -76,16 +76,16 @@ class PackedPictures:
     shape: ShapeOf = frame_by_frame
 
     def shapes(self, modality: str, arguments: Mapping[str, Any], lengths: Sequence[int]) -> list[ImageShape]:
-        """Read off how the visual tokens lie: see `vistrim.architectures.spec.ReadShapes`."""
+        """Find the layout of the visual tokens; see `vistrim.architectures.spec.ReadShapes`."""
         found = self.patches(modality, arguments)
         return [self.shape(patches) for patches in found] if found else unknown(modality, arguments, lengths)
 
     def sizes(self, modality: str, arguments: Mapping[str, Any]) -> list[int]:
-        """Tokens of each picture in the tower: see `vistrim.architectures.spec.ReadSizes`."""
+        """Return the sequence lengths in the tower; see `vistrim.architectures.spec.ReadSizes`."""
         return [p.rows * p.columns for p in self.patches(modality, arguments) for _ in range(p.frames)]
 
     def arrange(self, parts: Sequence[Tensor], modality: str, arguments: Mapping[str, Any]) -> Tensor:
-        """Take the means: see `vistrim.architectures.spec.Arrange`."""
+        """Average over the sources; see `vistrim.architectures.spec.Arrange`."""
         values = torch.cat([part.flatten(0, 1) for part in parts])
         found, first = [], 0
         for patches in self.patches(modality, arguments):
@@ -97,7 +97,7 @@ class PackedPictures:
         return torch.cat(found)
 
     def tower(self, blocks: Iterable[Any], features: nn.Module, attention: str = "attn") -> VisionTower:
-        """Describe a tower whose last block's output, behind a norm or not, becomes ``features``."""
+        """Describe a tower whose last block, possibly followed by a norm, computes ``features``."""
         blocks = tuple(blocks)
         return VisionTower(
             blocks=blocks,
@@ -112,26 +112,26 @@ class PackedPictures:
 
 
 class PooledVideos(PackedPictures):
-    """Videos whose frames the tower sees together, and whose visual tokens are made of a place in all frames."""
+    """Videos with joint attention over all frames, and visual tokens pooled over all frames."""
 
     def sizes(self, modality: str, arguments: Mapping[str, Any]) -> list[int]:
-        """Tokens of each image or video in the tower."""
+        """Return the number of tower tokens of each image or video."""
         return [p.total for p in self.patches(modality, arguments)]
 
 
 def pooled(patches: Patches) -> ImageShape:
-    """One picture, however many frames there are."""
+    """Describe a video pooled to a single frame."""
     return ImageShape((Picture.of(patches.grid, patches.total),))
 
 
 def in_rows_of_all_frames(patches: Patches) -> Tensor:
-    """Sources where the patches of a frame follow each other row by row, and frames are pooled."""
+    """Sources for patches ordered row by row within frames that are pooled."""
     by_frame = in_rows(patches).view(patches.frames, -1, patches.merge**2)
     return by_frame.transpose(0, 1).flatten(1)
 
 
 def by_grid(merge: int) -> ReadPatches:
-    """Sizes in ``image_grid_thw`` and ``video_grid_thw`` ``[images or videos, 3]``."""
+    """Read sizes from ``image_grid_thw`` and ``video_grid_thw`` ``[images or videos, 3]``."""
 
     def patches(modality: str, arguments: Mapping[str, Any]) -> list[Patches]:
         grids = arguments.get(f"{modality}_grid_thw")
@@ -141,12 +141,12 @@ def by_grid(merge: int) -> ReadPatches:
 
 
 def in_squares(patches: Patches) -> Tensor:
-    """Sources where the patches of a visual token follow each other."""
+    """Sources for patches ordered square by square."""
     return torch.arange(patches.total).view(-1, patches.merge**2)
 
 
 def in_rows(patches: Patches) -> Tensor:
-    """Sources where the patches of a frame follow each other row by row."""
+    """Sources for patches ordered row by row within a frame."""
     merge, (rows, columns) = patches.merge, patches.grid
     place = torch.arange(patches.total).view(patches.frames, patches.rows, patches.columns)
     place = place[:, : rows * merge, : columns * merge].reshape(-1, rows, merge, columns, merge)
@@ -154,15 +154,15 @@ def in_rows(patches: Patches) -> Tensor:
 
 
 def in_windows(side: int) -> Sources:
-    """Sources where the patches of a visual token follow each other, and those of a frame window by window.
+    """Sources for patches ordered window by window within a frame, and square by square within a window.
 
-    Windows are squares of ``side`` visual tokens, cut off at the right and at the bottom.
+    Windows are squares of ``side`` visual tokens, cropped at the right and at the bottom.
     """
 
     def sources(patches: Patches) -> Tensor:
         rows, columns = patches.grid
         window = torch.arange(rows)[:, None] // side * columns + torch.arange(columns) // side
-        # Where each visual token of a frame is among them.
+        # Position of each visual token of a frame in this order.
         place = window.flatten().argsort(stable=True).argsort()
         place = place + torch.arange(patches.frames)[:, None] * rows * columns
         return in_squares(patches)[place.flatten()]

@@ -1,4 +1,4 @@
-"""Pixtral's tower, all images in one sequence: in Mistral 3 and LightOnOCR (squares merged), and in LLaVA's clothes."""
+"""Pixtral's tower with all images in one sequence: in Mistral 3 and LightOnOCR (merged squares), and in LLaVA."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from vistrim.core.costs import VisionShape
 
 
 def images(model: Any) -> Images:
-    """Describe what becomes of images in a model with Pixtral's tower."""
+    """Describe the processing of images in a model with Pixtral's tower."""
     config, base = model.config, model.base_model
     vision, text = config.vision_config, config.text_config
     features = selected_features(config, vision.num_hidden_layers)
@@ -45,14 +45,14 @@ def images(model: Any) -> Images:
             tokens=None,
             projector=(*merger, vision.hidden_size * features.layers, text.hidden_size, text.hidden_size),
             gated=True,
-            # Flash attention is told where images end; other kernels compute all of the matrix.
+            # FlashAttention gets the image borders. Other kernels compute the whole attention matrix.
             joint="flash" not in str(vision._attn_implementation),
         ),
     )
 
 
 def _by_size(patch: int, merge: int) -> ReadPatches:
-    """Sizes in ``image_sizes`` ``[images, 2]``, in pixels; without them, images are as large as they are given."""
+    """Read sizes from ``image_sizes`` ``[images, 2]`` in pixels, or from the pixel tensors if they are missing."""
 
     def patches(modality: str, arguments: Mapping[str, Any]) -> list[Patches]:
         sizes, pixels = arguments.get("image_sizes"), arguments.get("pixel_values")

@@ -1,7 +1,7 @@
-"""Qwen-VL from 2 to 3 and its kin: a packed tower whose last block's 2 x 2 patches are merged by an MLP.
+"""Qwen-VL 2 to 3 and related models: a packed tower, after which an MLP merges 2 x 2 patches.
 
-Version 2.5 has windows in most blocks, and its tokens window by window; version 3 sends the output of earlier blocks
-through mergers of their own (DeepStack).
+Version 2.5 has window attention in most blocks and orders tokens window by window. Version 3 also merges the outputs of
+earlier blocks (DeepStack).
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from vistrim.architectures.spec import Images
 from vistrim.core.costs import VisionShape
 
 GATED = ("qwen2_5_vl_vision", "qwen2_5_omni_vision_encoder", "exaone4_5_vision")
-"""Towers with windows and a gated feed-forward network."""
+"""Towers with window attention and a gated feed-forward network."""
 PLAIN = (
     "qwen2_vl_vision",
     "qwen3_vl_vision",
@@ -23,7 +23,7 @@ PLAIN = (
 
 
 def images(model: Any) -> Images:
-    """Describe what becomes of images and videos in a model with such a tower."""
+    """Describe the processing of images and videos in a model with such a tower."""
     vision, base = model.config.vision_config, model.base_model
     if vision.model_type not in (*GATED, *PLAIN):
         return Images(shapes=unknown)
@@ -39,7 +39,7 @@ def images(model: Any) -> Images:
 
 
 def _window(vision: Any) -> int:
-    """Side of the windows, in visual tokens; 0 where there are none."""
+    """Return the side of the windows in visual tokens, 0 without windows."""
     return vision.window_size // vision.spatial_merge_size // vision.patch_size if vision.model_type in GATED else 0
 
 
@@ -52,7 +52,7 @@ def _cost(vision: Any, base: Any) -> VisionShape | None:
     else:
         hidden, intermediate, out = vision.hidden_size, vision.intermediate_size, vision.out_hidden_size
     merged = hidden * vision.spatial_merge_size**2
-    # HyperCLOVA X has a matrix of its own behind the merger.
+    # HyperCLOVA X has an additional matrix after the merger.
     behind = (base.projector.out_features,) if hasattr(base, "projector") else ()
     whole = set(getattr(vision, "fullatt_block_indexes", range(vision.depth)))
     return VisionShape(

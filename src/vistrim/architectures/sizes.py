@@ -1,4 +1,4 @@
-"""Sizes of the decoder's layers, for the cost figures: from the config, and where that cannot say, from the weights."""
+"""Sizes of the decoder layers for cost figures, from the config or, if it is not sufficient, from the weights."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import nn
 from vistrim.core.costs import DecoderShape
 
 CHOSEN = ("num_experts_per_tok", "moe_topk", "moe_k", "top_k_experts", "experts_per_token", "moe_top_k")
-"""What configs call the number of experts that a token is sent to."""
+"""Names in configs for the number of active experts per token."""
 
 
 def decoder_shape(decoder: Any) -> DecoderShape:
-    """Sizes of all layers of a decoder."""
+    """Find the sizes of all layers of a decoder."""
     text = decoder.config
     configs = getattr(text, "per_layer_config", None) or [text] * len(decoder.layers)
     layers = [_layer(config, layer) for config, layer in zip(configs, decoder.layers, strict=True)]
@@ -31,7 +31,7 @@ def _layer(text: Any, layer: Any) -> DecoderShape:
         hidden=text.hidden_size,
         intermediate=intermediate if isinstance(intermediate, int) else 0,
         heads=heads,
-        # Older attention ignores what the config says of it.
+        # Older attention modules ignore the setting in the config.
         kv_heads=heads // getattr(layer.self_attn, "num_key_value_groups", 1),
         head_dim=_latent_head_dim(text) if latent else own_width,
         cached=latent + text.qk_rope_head_dim if latent else None,
@@ -47,15 +47,15 @@ def _layer(text: Any, layer: Any) -> DecoderShape:
 
 
 def _latent_head_dim(text: Any) -> int:
-    """Mean width of a head's logits and values in multi-head latent attention."""
+    """Return the mean width of logits and values per head in multi-head latent attention."""
     return int(text.qk_nope_head_dim + text.qk_rope_head_dim + text.v_head_dim) // 2
 
 
 def _weights(module: nn.Module) -> int:
-    """Weights that rows are multiplied with."""
+    """Count the weights that rows are multiplied with."""
     total = 0
     for part in module.modules():
-        # Quantised weights may be packed into fewer numbers.
+        # Quantized weights may be packed into fewer elements.
         if hasattr(part, "in_features") and hasattr(part, "out_features"):
             linear: Any = part
             total += linear.in_features * linear.out_features
@@ -66,7 +66,7 @@ def _weights(module: nn.Module) -> int:
 
 
 def _idle(layer: nn.Module, text: Any) -> int:
-    """Weights of the experts that a token is not sent to."""
+    """Count the weights of the experts that are inactive for a token."""
     idle = 0
     for name, module in layer.named_modules():
         if not name.endswith("experts") or "shared" in name:
@@ -75,7 +75,7 @@ def _idle(layer: nn.Module, text: Any) -> int:
         stacked = [p.shape[0] for p in module.parameters() if p.dim() == 3]
         experts = len(parts) or (stacked[0] if stacked else 1)
         if "vision_moe" in name:
-            # ERNIE has other experts for images, of which a token that is sent to those of text sees none.
+            # ERNIE has separate experts for images. Text tokens use none of them.
             idle += _weights(module)
         else:
             idle += _weights(module) * (experts - _chosen(text, experts)) // experts

@@ -1,4 +1,4 @@
-"""What the engine needs to know about a model."""
+"""Description of a model for the engine."""
 
 from __future__ import annotations
 
@@ -16,81 +16,81 @@ from vistrim.core.model_facts import ModelFacts
 
 
 class ReadShapes(Protocol):
-    """Tells how the visual tokens of images or videos lie."""
+    """Finds the layout of the visual tokens of images or videos."""
 
     def __call__(self, modality: str, arguments: Mapping[str, Any], lengths: Sequence[int]) -> list[ImageShape]:
-        """Read it off one encoding.
+        """Find the layouts for one call of the image encoder.
 
         Parameters
         ----------
         modality : str
             "image" or "video".
         arguments : mapping
-            Those of the base model's ``get_image_features`` or ``get_video_features``, by name; empty if the features
-            were made elsewhere.
+            Arguments of the base model's ``get_image_features`` or ``get_video_features``, by name. Empty if the
+            features were computed elsewhere.
         lengths : sequence of int
             Visual tokens of each entry of the features.
         """
 
 
 class Arrange(Protocol):
-    """Brings what a vision tower computed for its own tokens to the visual tokens that are made of them."""
+    """Maps values of the tokens of a vision tower to the visual tokens computed from them."""
 
     def __call__(self, parts: Sequence[Tensor], modality: str, arguments: Mapping[str, Any]) -> Tensor:
-        """Arrange the values of one encoding.
+        """Map the values of one call of the image encoder.
 
         Parameters
         ----------
         parts : sequence of Tensor
-            Of each call of the tower (or of its attention): ``[pictures, tokens]`` or ``[pictures, tokens, width]``.
-            Of a packed tower they are ``[1, tokens]`` or ``[1, tokens, width]``, one behind the other the whole
-            sequence.
+            Values of each call of the tower or its attention, ``[inputs, tokens]`` or ``[inputs, tokens, width]``,
+            where inputs are images, tiles or frames. For a packed tower, ``[1, tokens]`` or ``[1, tokens, width]``, in
+            the order of the sequence.
         modality : str
             "image" or "video".
         arguments : mapping
-            Those of the base model's ``get_image_features`` or ``get_video_features``, by name.
+            Arguments of the base model's ``get_image_features`` or ``get_video_features``, by name.
 
         Returns
         -------
         Tensor
-            ``[visual tokens]`` or ``[visual tokens, width]``, in the order of the prompts. Where several tokens of the
-            tower are merged into one, their mean; NaN where a visual token is made of none (between rows of tiles).
+            ``[visual tokens]`` or ``[visual tokens, width]``, in the order of the prompts. The mean if several tower
+            tokens are merged into one visual token. NaN for visual tokens without a source (between rows of tiles).
         """
 
 
 class ReadSizes(Protocol):
-    """Tells how long the pictures are that a vision tower has in one sequence."""
+    """Finds the lengths of the images, tiles or frames in a packed sequence of a vision tower."""
 
     def __call__(self, modality: str, arguments: Mapping[str, Any]) -> list[int]:
-        """Tokens of each picture in the tower, in its order; the parameters are those of `Arrange`."""
+        """Return the lengths in tokens, in the order of the sequence. The parameters are those of `Arrange`."""
 
 
 @dataclass(frozen=True)
 class VisionTower:
-    """Where the encoding of images can be watched.
+    """Modules of a vision tower that the engine observes.
 
     Attributes
     ----------
     blocks : tuple of nn.Module
-        Each returns hidden states ``[images, tokens, width]``.
+        Blocks of the tower. Each returns hidden states ``[images, tokens, width]``.
     attentions : tuple of nn.Module
-        The attention module of each block; it calls the attention interface.
+        Attention module of each block, which calls the attention interface.
     feature_block : int
-        The block whose output the decoder gets to see (the deepest, if there are several); -1: the embeddings.
+        The block whose output becomes the visual tokens (the deepest if there are several). -1: the embeddings.
     has_cls : bool
         Whether the first token is a class token.
     features : nn.Module
-        Its output (the first, of several) ``[images, tokens, width]`` becomes the visual tokens: the feature block, the
-        norm behind it, or the whole tower.
+        The module whose (first) output ``[images, tokens, width]`` becomes the visual tokens: the feature block, the
+        norm after it, or the whole tower.
     arrange : Arrange
-        From the tower's tokens to visual tokens.
+        Map from tower tokens to visual tokens.
     settings : mapping of str to object
-        Values in the config, by name, that a call may override and with them the feature block.
+        Values in the config, by name, that determine the feature block and that a call may override.
     for_videos : VisionTower or None
-        The tower that sees videos, where that is another one, of the same make.
+        A separate tower for videos, of the same structure.
     packed : ReadSizes or None
-        For a tower that has all pictures in one sequence: where each ends. Its attention may be called for all of them
-        at once, for each picture, or for windows of it. None: each picture has a row of its own.
+        For a tower with all images, tiles or frames in one sequence: their lengths. Its attention may be called for
+        all of them together, for each of them, or for windows. None: each has its own row.
     """
 
     blocks: tuple[nn.Module, ...]
@@ -106,25 +106,27 @@ class VisionTower:
 
 @dataclass(frozen=True)
 class Images:
-    """What becomes of images and videos on their way into the decoder.
+    """Processing of images and videos before the decoder.
 
     Attributes
     ----------
     shapes : ReadShapes
-        How their visual tokens lie.
+        Layout of the visual tokens.
     grid : tuple of int or None
-        Rows and columns of the visual tokens of a picture, where all pictures have the same.
+        Rows and columns of the visual tokens of an image, tile or frame, if all have the same grid.
     tokens : int or None
-        Visual tokens of a picture, by the config, where all pictures have the same.
+        Visual tokens of an image, tile or frame by the config, if all have the same number.
     pixels : int or None
-        Height and width of a picture, where all pictures have the same.
+        Height and width of an image, tile or frame in pixels, if all have the same size.
     tower : VisionTower or None
-        The vision tower; None: how its patches become visual tokens is not known.
+        The vision tower. None: the map from its patches to visual tokens is not known.
     cost : VisionShape or None
-        Sizes for the cost figures; None: not known.
+        Sizes for the cost figures. None: not known.
     stays : mapping of str to str
-        For each modality of which the model itself may leave features out: the argument of its base model that says
-        which stay, ``[features]`` bool.
+        For each modality whose features the model itself may drop: the name of the argument of the base model that
+        marks the features that stay, ``[features]`` bool.
+    parts_unknown : bool
+        Whether an image may really be a tile of a larger one, which the model is not told.
     """
 
     shapes: ReadShapes
@@ -134,45 +136,46 @@ class Images:
     tower: VisionTower | None = None
     cost: VisionShape | None = None
     stays: Mapping[str, str] = field(default_factory=dict)
+    parts_unknown: bool = False
 
 
 Rotary = Callable[[int, Tensor, Tensor], Any]
-"""Makes the RoPE tables of a layer, given its number, hidden states ``[batch, rows, hidden]`` for their type and
-device, and position ids ``[batch, rows]``."""
+"""Computes the RoPE tables of a layer, given its number, hidden states ``[batch, rows, hidden]`` (for dtype and device)
+and position ids ``[batch, rows]``."""
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A multimodal model, taken apart.
+    """The parts of a multimodal model.
 
     Attributes
     ----------
     name : str
         Class and checkpoint, for reports.
     checkpoint : str
-        Where the weights came from: a folder, a Hugging Face id, or nothing.
+        Source of the weights: a folder, a Hugging Face id, or empty.
     base : nn.Module
         The module that receives ``input_ids`` and image features and calls the decoder.
     decoder : nn.Module
         The text model whose forward pass runs the decoder layers.
     layers : tuple of nn.Module
-        The decoder layers; each has a ``self_attn`` that calls the attention interface.
+        The decoder layers. Each has a ``self_attn`` that calls the attention interface.
     rotary : Rotary
-        RoPE of tokens that get other positions than their own.
+        Computes RoPE tables for tokens with new positions.
     rope_axes : int
-        1, or 3 for M-RoPE, whose positions have a time, a row and a column.
+        Number of axes of a RoPE position: 1, or 3 (time, row, column) for M-RoPE.
     norm : nn.Module or None
-        The normalisation behind the last layer, where it has its usual name.
+        The norm after the last layer, if it has its usual name.
     embed : nn.Embedding
         The word embeddings.
     images : Images
-        Images and videos.
+        Processing of images and videos.
     visual_token_ids : mapping of str to int
-        Placeholder id in ``input_ids`` for each modality: "image", "video".
+        Placeholder id in ``input_ids`` of each modality: "image", "video".
     decoder_shape : DecoderShape
         Sizes for the cost figures.
     longest : int or None
-        Tokens of a sequence beyond which the decoder counts rows instead of positions; None: it never does.
+        Sequence length beyond which attention depends on row indices instead of positions. None: never.
     """
 
     name: str
@@ -191,7 +194,7 @@ class ModelSpec:
 
     @property
     def facts(self) -> ModelFacts:
-        """What methods may know."""
+        """Facts about the model that methods may use."""
         folder = Path(self.checkpoint)
         return ModelFacts(
             name=folder.name,
@@ -205,23 +208,23 @@ class ModelSpec:
 
     @property
     def model_type(self) -> str:
-        """By the name that transformers has for it."""
+        """Model type in transformers."""
         return self.base.config.model_type  # type: ignore[union-attr, return-value]
 
     @property
     def device(self) -> torch.device:
-        """Where the model takes its inputs."""
+        """Device of the model's inputs."""
         device = self.embed.weight.device
         if device.type != "meta":
             return device
-        # Offloaded: accelerate brings the weights to where they are used, and only for that time.
+        # Offloaded: accelerate moves the weights to the execution device only while they are used.
         hook = getattr(self.embed, "_hf_hook", None)
         places = [getattr(one, "execution_device", None) for one in getattr(hook, "hooks", [hook])]
         return next((torch.device(place) for place in places if place is not None), device)
 
     @property
     def dtype(self) -> torch.dtype:
-        """Number type of the embeddings, and of keys and values."""
+        """Dtype of the embeddings, and of keys and values."""
         return self.embed.weight.dtype
 
     @property

@@ -1,4 +1,4 @@
-"""Which model types the tests run through the whole engine; tests compare this list with the models that they build."""
+"""Model types that the tests run through the whole engine. A test compares this list with the models in the tests."""
 
 TESTED = (
     "aria",

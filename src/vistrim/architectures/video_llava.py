@@ -1,4 +1,4 @@
-"""Video-LLaVA: a tower for images and one for the frames of videos, which keep their class token."""
+"""Video-LLaVA: separate towers for images and for the frames of videos, which keep their class token."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +14,7 @@ from vistrim.architectures.vit import take_apart
 
 
 def images(model: Any) -> Images:
-    """Describe what becomes of images and videos in a Video-LLaVA model."""
+    """Describe the processing of images and videos in a Video-LLaVA model."""
     vit, film = take_apart(model.base_model.image_tower), take_apart(model.base_model.video_tower)
     features = None if vit is None else selected_features(model.config, len(vit.blocks))
     if vit is None or film is None or features is None:

@@ -1,4 +1,4 @@
-"""Vision transformers that see every picture by itself, on one square grid of patches."""
+"""Vision transformers that encode each image, tile or frame separately, on a square grid of patches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vistrim.core.costs import VisionShape
 
 @dataclass(frozen=True)
 class _Make:
-    """Where a kind of tower keeps its parts; ``output`` is what returns its last hidden state first."""
+    """Names of the parts of a kind of tower. ``output`` is the module whose first output is the last hidden state."""
 
     blocks: str
     attention: str
@@ -38,20 +38,20 @@ _MAKES = {
 
 @dataclass(frozen=True)
 class ViT:
-    """A vision tower, taken apart.
+    """The parts of a vision tower.
 
     Attributes
     ----------
     blocks, attentions : tuple of nn.Module
         As in `VisionTower`.
     output : nn.Module
-        What returns the tower's last hidden state first.
+        The module whose first output is the last hidden state of the tower.
     side : int
-        Patches along each side of a picture, by the config.
+        Patches along each side of an image, tile or frame, by the config.
     patch, pixels : int
-        Pixels along each side of a patch and of a picture, by the config.
+        Pixels along each side of a patch, and of an image, tile or frame, by the config.
     hidden, intermediate : int
-        Widths of its hidden states and of its feed-forward networks.
+        Widths of the hidden states and of the feed-forward networks.
     has_cls : bool
         Whether the first token is a class token.
     gated : bool
@@ -71,7 +71,7 @@ class ViT:
 
     @property
     def tokens(self) -> int:
-        """Tokens of a picture, by the config."""
+        """Tower tokens of an image, tile or frame, by the config."""
         return self.side**2 + self.has_cls
 
     @property
@@ -80,7 +80,7 @@ class ViT:
         return len(self.blocks) - 1
 
     def tower(self, arrange: Arrange, block: int | None, settings: Mapping[str, Any] | None = None) -> VisionTower:
-        """For the engine, where the output of ``block`` becomes the visual tokens; None: the last hidden state."""
+        """Describe the tower if the output of ``block`` becomes the visual tokens; None: the last hidden state."""
         at = self.last if block is None else block
         return VisionTower(
             blocks=self.blocks,
@@ -93,7 +93,7 @@ class ViT:
         )
 
     def cost(self, projector: tuple[int, ...], gated_projector: bool = False) -> VisionShape:
-        """Sizes for the cost figures, with such a projector."""
+        """Return the sizes for the cost figures, with the given projector."""
         return VisionShape(
             layers=len(self.blocks),
             hidden=self.hidden,
@@ -106,7 +106,7 @@ class ViT:
 
 
 def take_apart(tower: Any) -> ViT | None:
-    """Take a vision tower apart; None: it is of a kind that is not known."""
+    """Find the parts of a vision tower, or return None if its kind is not known."""
     config: Any = getattr(tower, "config", None)
     make = _MAKES.get(getattr(config, "model_type", ""))
     if make is None:
@@ -131,7 +131,7 @@ def take_apart(tower: Any) -> ViT | None:
 
 
 def _along_a_side(size: Any) -> int | None:
-    """Of a square, given by one number or two."""
+    """Return the side of a square given by one or two numbers, or None if it is not a square."""
     if isinstance(size, int):
         return size
     return size[0] if len(size) == 2 and size[0] == size[1] else None

@@ -1,5 +1,6 @@
 """Make the subject of a benchmark, from a named shape or a checkpoint."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from vistrim.benchmark.checkpoints import make_from_checkpoint
@@ -45,24 +46,45 @@ def make_subject(wanted: Wanted) -> Subject:
     device = resolve_device(wanted.device)
     make = make_named if wanted.model in SHAPES else make_from_checkpoint
     model, inputs, details = make(wanted, device)
+    distinct = {"distinct_layers": wanted.distinct_layers or describe(model).decoder_shape.layers}
+    return subject_of(wanted.model, model, inputs, wanted.new_tokens, {**distinct, **details})
+
+
+def subject_of(
+    name: str, model: Any, inputs: Mapping[str, Any], new_tokens: int, details: Mapping[str, Any]
+) -> Subject:
+    """Describe a model and its prompts as what is measured.
+
+    Parameters
+    ----------
+    name : str
+        The model's name.
+    model : PreTrainedModel
+        On its device.
+    inputs : mapping
+        As the processor returns them, for a batch of samples that are alike, on the model's device.
+    new_tokens : int
+        Tokens generated per sample.
+    details : mapping
+        What else distinguishes this subject from others.
+    """
     spec = describe(model)
     visual = visual_tokens(spec, inputs["input_ids"])
     text = inputs["input_ids"].shape[1] - visual
     settings: dict[str, Any] = {
-        "model": wanted.model,
+        "model": name,
         "layers": spec.decoder_shape.layers,
         "hidden": spec.decoder_shape.hidden,
-        "distinct_layers": min(wanted.distinct_layers or spec.decoder_shape.layers, spec.decoder_shape.layers),
-        "batch": wanted.batch,
+        "batch": len(inputs["input_ids"]),
         "visual_tokens": visual,
         "text_tokens": text,
-        "new_tokens": wanted.new_tokens,
+        "new_tokens": new_tokens,
         **details,
         "dtype": str(model.dtype).removeprefix("torch."),
         "attn": spec.decoder.config._attn_implementation,  # type: ignore[union-attr]
-        "device": str(device),
+        "device": str(model.device),
     }
-    return Subject(model, inputs, visual, text, step_bytes(model), settings)
+    return Subject(model, dict(inputs), visual, text, step_bytes(model), settings)
 
 
 def _check(wanted: Wanted) -> None:

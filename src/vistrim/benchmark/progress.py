@@ -1,8 +1,48 @@
 """How far a benchmark is."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
-from vistrim.benchmark.results import Run
+from rich.console import Group
+from rich.text import Text
+
+from vistrim._utils.progress import live_view
+from vistrim.benchmark.results import Cost, Run
+from vistrim.benchmark.speed_summary import summarize
+from vistrim.benchmark.speed_tables import tables
+
+Advance = Callable[[Sequence[Run], Mapping[str, Cost]], None]
+
+
+@contextmanager
+def live_tables(labels: Collection[str], repeat: int, *, shown: bool = True) -> Iterator[Advance]:
+    """Show the tables on standard error while a benchmark runs, if that is a terminal.
+
+    Parameters
+    ----------
+    labels : collection of str
+        All that run in each round.
+    repeat : int
+        Rounds.
+    shown : bool
+        Whether to show them at all.
+
+    Yields
+    ------
+    callable
+        To be told all finished runs and all known costs, whenever there are more.
+    """
+    with live_view(shown) as show:
+
+        def advance(runs: Sequence[Run], costs: Mapping[str, Cost]) -> None:
+            def view() -> Group:
+                rows = summarize(runs, costs)
+                # The line comes first: a low terminal cuts off what comes last.
+                return Group(Text(progress_line(runs, labels, repeat)), *(tables(rows) if rows else []))
+
+            show(view)
+
+        yield advance
 
 
 def progress_line(runs: Sequence[Run], labels: Collection[str], repeat: int) -> str:

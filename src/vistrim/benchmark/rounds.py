@@ -1,28 +1,23 @@
 """Rounds in which the untouched model and every method take turns, and going on where they were cut off."""
 
-import gc
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from vistrim._utils.environment import stamp
-from vistrim._utils.files import check_folder
 from vistrim._utils.labels import UNTOUCHED
-from vistrim.benchmark.clock import time_generation
+from vistrim._utils.store import check_settings
 from vistrim.benchmark.cost import trimmed_cost, untouched_cost
-from vistrim.benchmark.peak import watch_peak
-from vistrim.benchmark.results import Cost, Run
+from vistrim.benchmark.paired import WARM_UP_TOKENS, Timed, in_turn, time_generation
+from vistrim.benchmark.results import Run
 from vistrim.benchmark.run_file import RUNS, RunFile
 from vistrim.benchmark.subject import Subject, Wanted
 from vistrim.engine import ModelSpec, describe
 from vistrim.errors import BenchmarkError
 from vistrim.methods import Method
 from vistrim.methods.base.method_hash import method_hash
-from vistrim.trimming import trim
+from vistrim.trimming import prepare_trim
 
-WARM_UP_TOKENS = 2
-"""One from the prefill, one from a decoding step."""
 CONDITIONS = (
     "processor",
     "cores",
@@ -41,7 +36,7 @@ CONDITIONS = (
 def measure(
     subject: Subject,
     methods: Mapping[str, Method],
-    folder: Path,
+    folder: Path | None,
     *,
     repeat: int = 5,
     new_tokens: int = 32,
@@ -55,8 +50,8 @@ def measure(
         The model and its prompts.
     methods : mapping
         Methods by label.
-    folder : Path
-        Keeps every run. If it has complete rounds of the same benchmark, only what is missing is run.
+    folder : Path or None
+        Keeps every complete round; only those that are missing are run. None keeps them in memory.
     repeat : int
         Rounds.
     new_tokens : int
@@ -73,7 +68,7 @@ def measure(
     ------
     UnsupportedModelError, UnsupportedGenerationError
         If the model cannot be trimmed (this way).
-    ValueError
+    ParameterError, ValueError
         If a method's parameters do not fit the model, or ``repeat`` or ``new_tokens`` is less than 1.
     ResumeError
         If ``folder`` belongs to another benchmark, or to another machine or version.
@@ -95,28 +90,28 @@ def measure(
     for label, method in methods.items():
         _check(subject, spec, label, method)
     sides: dict[str, Method | None] = {UNTOUCHED: None, **methods}
-    labels = list(sides)
-    records = RunFile(folder, _settings(subject, spec, methods, new_tokens), labels)
-    advance(records)
-    if records.rounds < repeat:
-        _warm_up(subject, spec, sides)
-        records.note_cost(UNTOUCHED, untouched_cost(subject, spec, new_tokens))
-    while records.rounds < repeat:
-        number = records.next_round
-        # None is always first, and so none always finds the machine as the pause between rounds has left it.
-        first = number % len(labels)
-        for label in labels[first:] + labels[:first]:
-            run, cost = _run(subject, spec, label, sides[label], number, new_tokens)
-            if cost is not None:
-                records.note_cost(label, cost)
-            records.append(run)
+    path = None if folder is None else folder / RUNS
+    with RunFile(path, _settings(subject, spec, methods, new_tokens), list(sides)) as records:
+        advance(records)
+        if records.rounds < repeat:
+            for label in _warmed(subject, sides):
+                _timed(subject, spec, sides[label], WARM_UP_TOKENS)
+            records.note_cost(UNTOUCHED, untouched_cost(subject, spec, new_tokens))
+
+        def run(label: str, number: int) -> Timed:
+            return _timed(subject, spec, sides[label], new_tokens)
+
+        for number, label, timed in in_turn(run, list(sides), records.missing(repeat)):
+            if timed.report is not None:
+                records.note_cost(label, trimmed_cost(timed.report, methods[label], spec, subject.weight_bytes))
+            records.append(_run(label, number, timed))
             advance(records)
     return records
 
 
 def _check(subject: Subject, spec: ModelSpec, label: str, method: Method) -> None:
     """Refuse a method that the model cannot run, or whose tokens would not be the model's."""
-    trim(subject.model, method)
+    prepare_trim(subject.model, method)
     guidance = method.fitted(spec.facts).guidance if method.ranks_by == "guide" else None
     if guidance is not None and guidance.exit_threshold is not None:
         raise BenchmarkError(
@@ -135,7 +130,7 @@ def check_resumed(folder: Path, wanted: Wanted, methods: Mapping[str, Method]) -
     """
     names = ("model", "layers", "hidden", "batch", "visual_tokens", "text_tokens", "new_tokens", "attn")
     asked = {name: value for name in names if (value := getattr(wanted, name)) is not None}
-    check_folder(folder / RUNS, {**_conditions(), **asked, "methods": _notations(methods)})
+    check_settings(folder / RUNS, {**_conditions(), **asked, "methods": _notations(methods)})
 
 
 def _conditions() -> dict[str, Any]:
@@ -158,38 +153,34 @@ def _settings(subject: Subject, spec: ModelSpec, methods: Mapping[str, Method], 
     }
 
 
-def _warm_up(subject: Subject, spec: ModelSpec, sides: Mapping[str, Method | None]) -> None:
-    """Have done what is only done once.
+def _warmed(subject: Subject, sides: Mapping[str, Method | None]) -> list[str]:
+    """Labels of those that run once before the first round, for what is only done once.
 
     On an accelerator, kernels are chosen and compiled for the shapes of each method. On a processor it is the weights
     that are read and the threads that are started, which every method shares; there, a generation may take minutes.
     """
-    warmed = sides if subject.model.device.type != "cpu" else {UNTOUCHED: None}
-    for label, method in warmed.items():
-        _run(subject, spec, label, method, 0, WARM_UP_TOKENS)
+    return list(sides) if subject.model.device.type != "cpu" else [UNTOUCHED]
 
 
-def _run(
-    subject: Subject, spec: ModelSpec, label: str, method: Method | None, number: int, new_tokens: int
-) -> tuple[Run, Cost | None]:
-    """Run one side once; the cost of the untouched one is not known from that."""
-    devices = tuple({parameter.device for parameter in subject.model.parameters()})
-    # Model and engine refer to each other: what the last run held goes now, not at some moment of this run.
-    gc.collect()
-    with trim(subject.model, method) if method is not None else nullcontext() as trimmed:
-        peak = watch_peak(devices)
-        times = time_generation(subject.model, spec, subject.inputs, new_tokens, devices)
-        peak_bytes = peak()
-    report = trimmed.report if trimmed is not None else None
-    run = Run(
+def _timed(subject: Subject, spec: ModelSpec, method: Method | None, new_tokens: int) -> Timed:
+    length = {"min_new_tokens": new_tokens, "max_new_tokens": new_tokens}
+    timed = time_generation(subject.model, spec, method, subject.inputs, do_sample=False, **length)
+    if (made := 1 + len(timed.times.steps)) != new_tokens:
+        raise BenchmarkError(
+            f"the model generated {made} tokens instead of {new_tokens}: its generation config ends answers "
+            "in another way, such as max_time or forced tokens; take that out of model.generation_config"
+        )
+    return timed
+
+
+def _run(label: str, number: int, timed: Timed) -> Run:
+    times, report = timed.times, timed.report
+    return Run(
         method=label,
         round=number,
         encode_seconds=times.encode,
         first_token_seconds=times.first_token,
         select_seconds=report.select_seconds + report.guide_seconds if report is not None else 0.0,
         step_seconds=times.steps,
-        peak_bytes=peak_bytes,
+        peak_bytes=timed.peak_bytes,
     )
-    if report is None or method is None:
-        return run, None
-    return run, trimmed_cost(report, method, spec, subject.weight_bytes)

@@ -2,13 +2,12 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from vistrim._utils.environment import stamp
 from vistrim._utils.files import write_whole
-from vistrim.benchmark.results import Row, Run
+from vistrim.benchmark.benching import Benchmark
+from vistrim.benchmark.results import Row
 from vistrim.benchmark.speed_plot import plot
 from vistrim.benchmark.speed_tables import notes, tables
 
@@ -48,53 +47,28 @@ RANDOM_WEIGHTS = (
 )
 
 
-def write(
-    folder: Path,
-    rows: Sequence[Row],
-    runs: Sequence[Run],
-    settings: dict[str, Any],
-    command: str,
-    *,
-    random_weights: bool = False,
-) -> dict[str, Any]:
+def write(folder: Path, found: Benchmark, command: str) -> dict[str, Any]:
     """Write the three files.
 
     Parameters
     ----------
     folder : Path
         An existing folder.
-    rows : sequence of Row
-        With the untouched model's among them.
-    runs : sequence of Run
-        Behind the rows.
-    settings : dict
-        What was measured, as plain Python objects; ``model`` is its name.
+    found : Benchmark
+        What was measured.
     command : str
         That repeats the benchmark.
-    random_weights : bool
-        Whether the model answers at random.
 
     Returns
     -------
     dict
         The content of ``results.json``.
     """
-    found = {
-        "environment": stamp(),
-        "command": command,
-        "settings": settings,
-        "random_weights": random_weights,
-        "methods": [_method(row, [run for run in runs if run.method == row.label]) for row in rows],
-    }
-    write_whole(folder / "results.json", json.dumps(found, indent=2) + "\n")
-    write_whole(folder / "results.md", _markdown(rows, found))
-    plot(rows, folder / "results.png")
-    return found
-
-
-def _method(row: Row, runs: Sequence[Run]) -> dict[str, Any]:
-    speedups = {phase: asdict(found) | {"share": found.share} for phase, found in row.speedups.items()}
-    return asdict(row) | {"speedups": speedups, "runs": [asdict(run) for run in runs]}
+    content = {"command": command, **found.to_dict()}
+    write_whole(folder / "results.json", json.dumps(content, indent=2) + "\n")
+    write_whole(folder / "results.md", _markdown(found.rows, content))
+    plot(found.rows, folder / "results.png")
+    return content
 
 
 def _markdown(rows: Sequence[Row], found: dict[str, Any]) -> str:

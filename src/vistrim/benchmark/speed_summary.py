@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 
 from vistrim._utils.labels import UNTOUCHED
+from vistrim.benchmark.paired import median_or_none, ratios
 from vistrim.benchmark.results import Cost, Row, Run, Speedup
 from vistrim.benchmark.run_file import complete_rounds
 
@@ -42,7 +43,6 @@ def summarize(runs: Iterable[Run], costs: Mapping[str, Cost]) -> list[Row]:
 
 def _row(label: str, rounds: Sequence[Mapping[str, Run]], costs: Mapping[str, Cost]) -> Row:
     runs = [one[label] for one in rounds]
-    steps = [run.step_mean for run in runs if run.step_mean is not None]
     peaks = [run.peak_bytes for run in runs if run.peak_bytes is not None]
     return Row(
         label=label,
@@ -51,7 +51,7 @@ def _row(label: str, rounds: Sequence[Mapping[str, Run]], costs: Mapping[str, Co
         encode=median(run.encode_seconds for run in runs),
         select=median(run.select_seconds for run in runs),
         prefill=median(run.prefill_seconds for run in runs),
-        step=median(steps) if steps else None,
+        step=median_or_none(run.step_mean for run in runs),
         total=median(run.total_seconds for run in runs),
         peak_bytes=max(peaks, default=None),
         speedups={} if label == UNTOUCHED else _speedups(label, rounds, costs),
@@ -64,7 +64,6 @@ def _speedups(label: str, rounds: Sequence[Mapping[str, Run]], costs: Mapping[st
     speedups = {}
     for phase, seconds in PHASES.items():
         pairs = [(seconds(one[UNTOUCHED]), seconds(one[label])) for one in rounds]
-        ratios = [before / after for before, after in pairs if before and after]
-        if ratios:
-            speedups[phase] = Speedup(median(ratios), limits.get(phase), tuple(ratios))
+        if found := ratios(*zip(*pairs, strict=True)):
+            speedups[phase] = Speedup(median(found), limits.get(phase), found)
     return speedups

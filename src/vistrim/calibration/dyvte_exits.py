@@ -89,7 +89,7 @@ def teacher_forced(model: Any, processor: Any, items: Sequence[Item]) -> tuple[A
     labels : Tensor
         ``[batch, tokens]`` long: the answers and their end-of-sequence tokens, -100 elsewhere.
     """
-    inputs = format_prompts(processor, [item.prompt for item in items], [[item.image()] for item in items])
+    inputs = format_prompts(processor, [item.prompt for item in items], [item.images() for item in items])
     tokenizer = processor.tokenizer
     check_ends(tokenizer)
     answers = tokenizer([item.answer + tokenizer.eos_token for item in items], add_special_tokens=False)["input_ids"]

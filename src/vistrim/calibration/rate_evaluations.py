@@ -7,11 +7,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, Literal, get_args
 
-from vistrim._utils.files import append_lines, damaged_line, differences, read_lines
-from vistrim.errors import ResumeError
+from vistrim._utils.store import Store
 from vistrim.evaluation.answering import answer
 from vistrim.evaluation.items import Item
-from vistrim.evaluation.record_file import Answer
+from vistrim.evaluation.records import Answer
 from vistrim.evaluation.runner import batches
 from vistrim.methods import Method
 from vistrim.methods.base.keep_rates import KeepRates, Rows
@@ -101,7 +100,7 @@ class Asking:
         ]
 
 
-class Evaluations:
+class Evaluations(Store[Untouched | float]):
     """Performance of keep rates on calibration questions; the same rates are evaluated once, also over several runs.
 
     Parameters
@@ -112,8 +111,8 @@ class Evaluations:
         See `Objective`.
     rows : {"last", "prompt"}
         What ranks; see `KeepRates`.
-    path : Path
-        JSON lines: the settings, the untouched model's answers, and an evaluation each.
+    path : Path or None
+        JSON lines: the settings, the untouched model's answers, and an evaluation each. None keeps them in memory.
     settings : mapping
         What all evaluations of the file must share; plain JSON values.
 
@@ -122,67 +121,48 @@ class Evaluations:
     ValueError
         If the questions do not allow the objective.
     ResumeError
-        If the file belongs to other settings (says which), or is damaged.
+        See `vistrim._utils.store.Store`.
     """
 
     def __init__(
-        self, asking: Asking, objective: Objective, rows: Rows, path: Path, settings: Mapping[str, Any]
+        self, asking: Asking, objective: Objective, rows: Rows, path: Path | None, settings: Mapping[str, Any]
     ) -> None:
         check_objective(objective, asking.items)
-        self._asking, self._objective, self._rows, self._path = asking, objective, rows, path
-        self._untouched: Untouched | None = None
-        self._known: dict[tuple[float, ...], float] = {}
-        self._load(settings)
+        self._asking, self._objective, self._ranking = asking, objective, rows
+        super().__init__(path, settings, ("rates",), _decoded)
 
     @property
     def untouched(self) -> Untouched:
         """The untouched model's side, measured when it is first asked for."""
-        if self._untouched is None:
+        if (None,) not in self.rows:
             found = self._asking.answers(None)
             texts = [one.answer for one in found]
-            self._untouched = Untouched(
+            untouched = Untouched(
                 answers=texts,
                 performance=performance(self._objective, self._asking.items, texts, texts),
                 text_tokens=mean(one.prompt_tokens - one.visual_tokens for one in found),
                 visual_tokens=mean(one.visual_tokens for one in found),
             )
-            append_lines(self._path, [{"untouched": asdict(self._untouched)}])
-        return self._untouched
+            self.put([{"rates": None, "untouched": asdict(untouched)}])
+        found_before = self.rows[None,]
+        assert isinstance(found_before, Untouched)
+        return found_before
 
     def __call__(self, rates: tuple[float, ...]) -> float:
         """Performance of keep rates, one for each layer."""
-        if rates not in self._known:
+        if (rates,) not in self.rows:
             untouched = self.untouched
-            given = [one.answer for one in self._asking.answers(KeepRates(rates, self._rows))]
+            given = [one.answer for one in self._asking.answers(KeepRates(rates, self._ranking))]
             found = performance(self._objective, self._asking.items, given, untouched.answers)
-            append_lines(self._path, [{"rates": rates, "performance": found}])
-            self._known[rates] = found
-        return self._known[rates]
+            self.put([{"rates": rates, "performance": found}])
+        known = self.rows[rates,]
+        assert isinstance(known, float)
+        return known
 
     def __len__(self) -> int:
         """Evaluations of keep rates that are known."""
-        return len(self._known)
+        return sum(isinstance(found, float) for found in self.rows.values())
 
-    def _load(self, settings: Mapping[str, Any]) -> None:
-        lines = read_lines(self._path)
-        if not lines:
-            append_lines(self._path, [{"settings": settings}])
-        elif "settings" not in lines[0][1]:
-            raise ResumeError(f"{self._path} does not begin with its settings: give another --out, or delete this file")
-        for number, values in lines:
-            try:
-                self._remember(values, settings)
-            except (KeyError, TypeError, AttributeError) as error:
-                raise damaged_line(self._path, number) from error
 
-    def _remember(self, values: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-        if "settings" in values:
-            if differing := differences(values["settings"], settings):
-                raise ResumeError(
-                    f"{self._path} holds evaluations with other settings ({differing}): "
-                    "give another --out, or delete this file"
-                )
-        elif "untouched" in values:
-            self._untouched = Untouched(**values["untouched"])
-        else:
-            self._known[tuple(values["rates"])] = float(values["performance"])
+def _decoded(row: dict[str, Any]) -> Untouched | float:
+    return Untouched(**row["untouched"]) if row["rates"] is None else float(row["performance"])

@@ -2,23 +2,24 @@
 
 import importlib.util
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from vistrim._utils.environment import command_line
+from vistrim._utils.progress import progress_bars
 from vistrim.analysis.attention import RANKINGS, Analysis, analyze
 from vistrim.cli.calibrate import options
-from vistrim.cli.calibrate.questions import read_questions, refuse_placeholders
-from vistrim.cli.error_lines import WrongUsageError
+from vistrim.cli.calibrate.questions import calibration_items
+from vistrim.cli.error_lines import WrongUsageError, resumable
 from vistrim.cli.models import check_loading, load_model
 from vistrim.cli.terminal_tables import print_tables
 from vistrim.engine import describe
 from vistrim.errors import MissingPackageError
 from vistrim.evaluation.items import Item
+from vistrim.evaluation.questions import check_placeholders
 
 DEFAULT_QUESTIONS = 20
 NOTHING = "nothing"
@@ -68,11 +69,10 @@ def analyze_command(
     check_loading(dtype, device)
     if importlib.util.find_spec("matplotlib") is None:
         raise MissingPackageError("the plots need matplotlib; run `pip install 'vistrim[eval]'`")
-    default = DEFAULT_QUESTIONS if data is None else None
-    asked = read_questions(model, data, tasks, split, questions or default, seed, "agreement")
+    asked = calibration_items(model, data, tasks, split, questions, seed, "agreement", default_limit=DEFAULT_QUESTIONS)
 
     loaded, processor = load_model(model, dtype, device)
-    refuse_placeholders(asked, processor)
+    check_placeholders(asked, processor)
     found = _run(
         loaded,
         processor,
@@ -93,18 +93,12 @@ def analyze_command(
 
 
 def _run(model: Any, processor: Any, asked: list[Item], **settings: Any) -> Analysis:
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task(f"analyzing {len(asked)} questions", total=len(asked))
+    bar = f"analyzing {len(asked)} questions"
+    with resumable(), progress_bars({bar: len(asked)}) as advance:
         try:
-            return analyze(
-                model, processor, asked, advance=lambda questions: progress.advance(bar, questions), **settings
-            )
+            return analyze(model, processor, asked, advance=partial(advance, bar), **settings)
         except ValueError as error:
             raise WrongUsageError(str(error)) from error
-        except KeyboardInterrupt:
-            progress.console.print("stopped: the same command goes on from here")
-            raise
 
 
 def _layers(text: str | None) -> tuple[int, ...] | None:

@@ -10,6 +10,7 @@ from vistrim import __version__
 from vistrim.cli.analyze import analyze_command
 from vistrim.cli.bench import bench
 from vistrim.cli.calibrate import app as calibrate
+from vistrim.cli.check import check_command
 from vistrim.cli.error_lines import OneLineErrors
 from vistrim.cli.eval import evaluate_command
 from vistrim.cli.methods import methods
@@ -21,6 +22,7 @@ app.command()(run)
 app.command()(methods)
 app.command("eval")(evaluate_command)
 app.command()(bench)
+app.command("check")(check_command)
 app.command("analyze")(analyze_command)
 app.add_typer(calibrate, name="calibrate")
 

@@ -1,7 +1,7 @@
 """Asking a model: trimmed alone, or next to the untouched one."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from PIL import Image
@@ -57,6 +57,9 @@ class Asker:
         Pairs of runs with the untouched and the trimmed model; 0: the trimmed model alone is asked, once.
     streamer : callable or None
         Makes the streamer that shows an answer while it is generated: a side's, or, for None, the only one.
+    trace : bool
+        Whether reports are to have a trace: ``trim`` is then made with one. Beside the untouched model it is of a run
+        of its own, which ends with the first token, so that the timed runs have none.
     """
 
     model: Any
@@ -66,6 +69,7 @@ class Asker:
     max_new_tokens: int
     repeats: int
     streamer: Callable[[Side | None], Any] | None
+    trace: bool = False
 
     def ask(self, prompt: str) -> Answer:
         """Generate an answer, greedily.
@@ -100,10 +104,15 @@ class Asker:
             streamer=self.streamer,
             **self._greedy(),
         )
+        report = result.report
+        if self.trace:
+            with self.trim:
+                self.model.generate(**inputs, **self._greedy() | {"max_new_tokens": 1})
+            report = replace(report, trace=self.trim.report.trace)
         return Answer(
             prompt,
             self._decode(result.trimmed.tokens),
-            result.report,
+            report,
             inputs,
             untouched=self._decode(result.untouched.tokens),
             comparison=result,

@@ -3,31 +3,23 @@
 import importlib.util
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
-from rich.console import Console
 
 from vistrim._utils.environment import command_line
 from vistrim._utils.labels import UNTOUCHED
+from vistrim.benchmark.benching import bench as measured
 from vistrim.benchmark.keep_everything import KEEP_EVERYTHING, KeepEverything
-from vistrim.benchmark.making import make_subject
-from vistrim.benchmark.results import Row, Run
-from vistrim.benchmark.rounds import check_resumed, measure
 from vistrim.benchmark.shapes import SHAPES
-from vistrim.benchmark.speed_summary import summarize
 from vistrim.benchmark.speed_tables import notes, tables
-from vistrim.benchmark.subject import Subject, Wanted
-from vistrim.cli.bench_progress import live_tables
-from vistrim.cli.error_lines import WrongUsageError, memory_advice
-from vistrim.cli.models import check_loading, note_format, prepare_trim, silence_libraries
+from vistrim.cli.error_lines import WrongUsageError, memory_advice, resumable
+from vistrim.cli.models import check_loading, note_format, silence_libraries
 from vistrim.cli.parsing import parse_methods
 from vistrim.cli.terminal_tables import print_tables
 from vistrim.errors import MissingPackageError
-from vistrim.methods import Method
 
 MEMORY_ADVICE = "use less --batch, --visual-tokens or --new-tokens, --dtype bfloat16, or fewer --layers (named shapes)"
 
@@ -109,34 +101,35 @@ def bench(
     if threads is not None:
         torch.set_num_threads(threads)
 
-    wanted = Wanted(
-        model=model,
-        layers=layers,
-        hidden=hidden,
-        distinct_layers=distinct_layers,
-        batch=batch,
-        visual_tokens=visual_tokens,
-        text_tokens=text_tokens,
-        new_tokens=new_tokens,
-        dtype=dtype,
-        attn=attn,
-        device=device,
-    )
-    check_resumed(out, wanted, methods)
-    with memory_advice(MEMORY_ADVICE):
-        subject = _subject(wanted)
-        for chosen in methods.values():
-            prepare_trim(subject.model, chosen)
-        rows, runs = _measured(subject, methods, repeat, new_tokens, out)
+    silence_libraries()
+    with memory_advice(MEMORY_ADVICE), resumable():
+        found = measured(
+            model,
+            methods,
+            layers=layers,
+            hidden=hidden,
+            distinct_layers=distinct_layers,
+            batch=batch,
+            visual_tokens=visual_tokens,
+            text_tokens=text_tokens,
+            new_tokens=new_tokens,
+            dtype=dtype,
+            attn=attn,
+            device=device,
+            repeat=repeat,
+            out=out,
+        )
+    note_format(found.settings.get("prompts", ""))
     # matplotlib takes a while to import: not for commands that draw nothing.
     from vistrim.benchmark.speed_report import write
 
-    settings = {"model": model, **subject.settings, "weight_bytes": subject.weight_bytes, "rounds": rows[0].rounds}
-    found = write(out, rows, runs, settings, command_line(), random_weights=model in SHAPES)
+    content = write(out, found, command_line())
     if as_json:
-        typer.echo(json.dumps(found))
+        typer.echo(json.dumps(content))
     else:
-        print_tables(tables(rows), [*notes(rows), f"written: {out / 'results.json'}, results.md, results.png"])
+        print_tables(
+            tables(found.rows), [*notes(found.rows), f"written: {out / 'results.json'}, results.md, results.png"]
+        )
 
 
 def _check_folder(out: Path) -> None:
@@ -145,31 +138,3 @@ def _check_folder(out: Path) -> None:
         raise WrongUsageError(f"--out {out}: {place} is a file; give a folder")
     if not os.access(place, os.W_OK):
         raise WrongUsageError(f"--out {out}: {place} cannot be written to; give another folder")
-
-
-def _subject(wanted: Wanted) -> Subject:
-    silence_libraries()
-    with Console(stderr=True, highlight=False, markup=False).status(f"making {wanted.model}"):
-        subject = make_subject(wanted)
-    note_format(subject.settings.get("prompts", ""))
-    return subject
-
-
-def _measured(
-    subject: Subject, methods: dict[str, Method], repeat: int, new_tokens: int, out: Path
-) -> tuple[list[Row], Sequence[Run]]:
-    """Let the benchmark run, or go on, and show what is known meanwhile."""
-    try:
-        with live_tables((UNTOUCHED, *methods), repeat, summarize) as advance:
-            records = measure(
-                subject,
-                methods,
-                out,
-                repeat=repeat,
-                new_tokens=new_tokens,
-                advance=lambda so_far: advance(so_far.runs, so_far.costs),
-            )
-    except KeyboardInterrupt:
-        Console(stderr=True).print("stopped: the same command goes on from here")
-        raise
-    return summarize(records.runs, records.costs), records.runs

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from vistrim.errors import VistrimError
+from vistrim.errors import InputError, ParameterError, VistrimError
 from vistrim.loading import is_out_of_memory
 
 FAILED = 1
@@ -51,6 +51,16 @@ def memory_advice(advice: str) -> Iterator[None]:
         raise CommandError(f"out of memory: {advice}") from error
 
 
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Say how to go on where work that keeps its results is interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("stopped: the same command goes on from here", err=True)
+        raise
+
+
 class OneLineErrors(TyperGroup):
     """A group of commands whose errors end in one line."""
 
@@ -71,6 +81,8 @@ class OneLineErrors(TyperGroup):
             code = _complain(_parser_message(error), WRONG_USAGE)
         except CommandError as error:
             code = _complain(error, error.exit_code)
+        except (InputError, ParameterError) as error:
+            code = _complain(error, WRONG_USAGE)
         except VistrimError as error:
             code = _complain(error, FAILED)
         except Exception as error:

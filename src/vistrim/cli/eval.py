@@ -2,30 +2,28 @@
 
 import importlib.util
 import json
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vistrim._utils.environment import command_line
 from vistrim._utils.labels import UNTOUCHED
-from vistrim.cli.error_lines import CommandError
-from vistrim.cli.models import check_loading, load_model, prepare_trim, shared_settings
+from vistrim.cli.error_lines import CommandError, resumable
+from vistrim.cli.models import check_loading, load_model
 from vistrim.cli.parsing import parse_methods
-from vistrim.cli.reference_tasks import TASKS_HELP, read_items
+from vistrim.cli.questions import TASKS_HELP, Data, read_items
 from vistrim.cli.terminal_tables import print_tables
 from vistrim.errors import MissingPackageError
-from vistrim.evaluation import RecordFile, Row, evaluate, summarize
+from vistrim.evaluation import evaluate
 from vistrim.evaluation.accuracy_tables import notes, tables
-from vistrim.evaluation.items import Item
-from vistrim.methods import Method
 from vistrim.reference.items import NOTE
 from vistrim.reference.scenes import LEVELS, SPLITS
 from vistrim.shipped import NAMES
+
+DEFAULT_TASKS = "short,description,easy-vqa"
+DEFAULT_LIMIT = 100
 
 
 def evaluate_command(
@@ -39,8 +37,11 @@ def evaluate_command(
             metavar="NAME[:KEY=VALUE,...][+...]",
         ),
     ] = None,
-    tasks: Annotated[str, typer.Option(help=TASKS_HELP)] = "short,description,easy-vqa",
-    limit: Annotated[int, typer.Option(min=1, help="Questions per task.")] = 100,
+    tasks: Annotated[str | None, typer.Option(help=f"{TASKS_HELP}  [default: {DEFAULT_TASKS}]")] = None,
+    data: Data = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help=f"Questions per task ({DEFAULT_LIMIT} by default), or of --data (all).")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions answered at once.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="Which questions, and which bootstrap draws.")] = 0,
     out: Annotated[
@@ -64,75 +65,46 @@ def evaluate_command(
     """
     # Everything cheap is checked before the model is loaded.
     methods = parse_methods(method or ["st3"], {UNTOUCHED: None})
-    asked = read_items(model, tasks, split, level, limit, seed, images)
+    asked = read_items(
+        model,
+        data,
+        tasks,
+        DEFAULT_TASKS,
+        split=split,
+        limit=limit,
+        default_limit=DEFAULT_LIMIT,
+        seed=seed,
+        level=level,
+        images=images,
+    )
     check_loading(dtype, device)
     if importlib.util.find_spec("matplotlib") is None:
         raise MissingPackageError("the plot needs matplotlib; run `pip install 'vistrim[eval]'`")
 
     loaded, processor = load_model(model, dtype, device)
-    for chosen in methods.values():
-        prepare_trim(loaded, chosen)
-    fixed = {**shared_settings(loaded, processor), "max_new_tokens": max_new_tokens}
-    records = RecordFile(out, fixed)
-    _run(loaded, processor, methods, asked, records, batch_size, max_new_tokens)
-    settings = {
-        "model": model,
-        **fixed,
-        "batch_size": batch_size,
-        "tasks": tasks,
-        "limit": limit,
-        "seed": seed,
-        "level": level,
-        "split": split,
-        "images": images,
-    }
-    rows = summarize(records, asked, methods, seed)
+    with resumable():
+        found = evaluate(
+            loaded, processor, methods, asked, out=out, batch_size=batch_size, max_new_tokens=max_new_tokens, seed=seed
+        )
+    if data is None:
+        source = {"tasks": tasks or DEFAULT_TASKS, "level": level, "split": split, "images": images}
+        remark = NOTE if model in NAMES else ""
+    else:
+        source, remark = {"data": str(data)}, ""
+    limits = {"limit": limit or DEFAULT_LIMIT} if data is None else {} if limit is None else {"limit": limit}
+    found = replace(found, settings={"model": model, **found.settings, **source, **limits})
     # matplotlib takes a while to import: not for commands that draw nothing.
     from vistrim.evaluation.accuracy_report import write
 
-    found = write(out, rows, settings, command_line(), NOTE if model in NAMES else "")
+    content = write(out, found, command_line(), remark)
     if as_json:
-        typer.echo(json.dumps(found))
+        typer.echo(json.dumps(content))
     else:
-        print_tables(
-            tables(rows), [*notes(rows), f"written: {out / 'results.json'}, results.md, results.png, samples.jsonl"]
-        )
-    _complain_about_failures(rows, out)
-
-
-def _run(
-    model: Any,
-    processor: Any,
-    methods: dict[str, Method],
-    asked: list[Item],
-    records: RecordFile,
-    batch_size: int,
-    max_new_tokens: int,
-) -> None:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        bars = {label: progress.add_task(escape(label), total=len(asked)) for label in (UNTOUCHED, *methods)}
-        try:
-            evaluate(
-                model,
-                processor,
-                methods,
-                asked,
-                records,
-                batch_size=batch_size,
-                max_new_tokens=max_new_tokens,
-                advance=lambda label, answered: progress.advance(bars[label], answered),
-            )
-        except KeyboardInterrupt:
-            progress.console.print("stopped: the same command goes on from here")
-            raise
-
-
-def _complain_about_failures(rows: Sequence[Row], out: Path) -> None:
-    failures = [failure for row in rows for failure in row.failures]
-    if failures:
-        first = failures[0]
+        written = f"written: {out / 'results.json'}, results.md, results.png, samples.jsonl"
+        print_tables(tables(found.rows), [*notes(found.rows), written])
+    if found.failures:
+        first = found.failures[0]
         raise CommandError(
-            f"{len(failures)} items failed and are left out of the figures, first {first.item} with {first.method} "
-            f"({first.error}): see {out / 'results.md'}; the same command tries them again"
+            f"{len(found.failures)} items failed and are left out of the figures, first {first.item} with "
+            f"{first.method} ({first.error}): see {out / 'results.md'}; the same command tries them again"
         )

@@ -11,7 +11,7 @@ from rich.console import Console
 import vistrim
 from vistrim.cli.error_lines import WrongUsageError
 from vistrim.errors import LoadError
-from vistrim.loading import fingerprint, is_local, resolve_device, resolve_dtype
+from vistrim.loading import is_local, resolve_device, resolve_dtype
 from vistrim.prompting import UNKNOWN, prompt_format
 
 
@@ -74,30 +74,3 @@ def silence_libraries() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     huggingface_hub.logging.set_verbosity_error()
-
-
-def shared_settings(model: Any, processor: Any) -> dict[str, str]:
-    """What results must share to be put together: weights, number format, device and versions."""
-    return {
-        "weights": fingerprint(model, processor),
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "device": model.device.type,
-        "vistrim": vistrim.__version__,
-        "transformers": transformers.__version__,
-    }
-
-
-def prepare_trim(model: Any, method: vistrim.Method) -> vistrim.Trim:
-    """Check that the model can be trimmed with the method.
-
-    Raises
-    ------
-    UnsupportedModelError
-        If the model cannot be trimmed.
-    WrongUsageError
-        If the method's parameters do not fit the model.
-    """
-    try:
-        return vistrim.trim(model, method)
-    except ValueError as error:
-        raise WrongUsageError(str(error)) from error

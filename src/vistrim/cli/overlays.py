@@ -68,19 +68,22 @@ class Overlay:
     failure: CommandError | None = None
 
 
-def save_overlay(path: Path, answer: Answer, images: Sequence[Image.Image], model: Any, processor: Any) -> Overlay:
+def save_overlay(path: Path, answer: Answer, images: Sequence[Image.Image], processor: Any) -> Overlay:
     """Draw what each stage kept of the answer's images and write it; nothing is raised, as the answer is there."""
+    trace = answer.report.trace
+    assert trace is not None
     try:
-        regions = regions_of(model, processor, answer.inputs, images, answer.report)
+        regions = regions_of(processor, answer.inputs, images, trace)
     # Processors are the checkpoint's own and fail in many ways.
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         return Overlay(note=f"no overlay can be drawn for this model ({reason})")
     try:
-        draw_regions(answer.report, regions).save(path)
+        draw_regions(trace, regions).save(path)
     except OSError as error:
         reason = f"the overlay '{path}' could not be written ({error.strerror}): choose another file"
         return Overlay(failure=CommandError(reason))
     return Overlay(
-        path, "" if answer.report.stages else "nothing was dropped in prefill: the overlay shows the image alone"
+        path,
+        "" if trace.samples[0].trims_prefill else "nothing was dropped in prefill: the overlay shows the image alone",
     )

@@ -8,6 +8,7 @@ from PIL import Image
 
 from vistrim.cli.error_lines import CommandError, WrongUsageError
 from vistrim.errors import PromptError
+from vistrim.evaluation.questions import is_unicode
 from vistrim.loading import is_out_of_memory
 from vistrim.prompting import check_context, check_text, format_prompts
 
@@ -40,11 +41,6 @@ def read_prompts(prompt: str | None) -> list[str]:
     if not prompts:
         raise WrongUsageError("standard input holds no prompt: give one with -p, or pipe prompts in, one per line")
     return prompts
-
-
-def is_unicode(text: str) -> bool:
-    """Whether a text has whole characters only: Python stands in for bytes that it cannot decode with half ones."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _checked(prompt: str, which: str, encoding: str) -> str:

@@ -6,13 +6,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from vistrim._utils.image_files import read_images
 from vistrim.cli.answer_output import print_heading, print_json, print_text, terminal_streamer
 from vistrim.cli.asking import Asker
-from vistrim.cli.image_files import read_images
-from vistrim.cli.models import check_loading, load_model, prepare_trim
+from vistrim.cli.models import check_loading, load_model
 from vistrim.cli.overlays import Overlay, check_overlay, numbered, save_overlay
 from vistrim.cli.parsing import parse_method
 from vistrim.cli.prompts import read_prompts, unknown_words
+from vistrim.trimming import prepare_trim
 
 
 def run(
@@ -66,7 +67,8 @@ def run(
     asker = Asker(
         model=loaded,
         processor=processor,
-        trim=prepare_trim(loaded, chosen),
+        trim=prepare_trim(loaded, chosen, trace=overlay is not None),
+        trace=overlay is not None,
         images=pictures,
         max_new_tokens=max_new_tokens,
         repeats=repeats if compare else 0,
@@ -80,7 +82,7 @@ def run(
             typer.echo(f"note: the model does not know the words {', '.join(unknown)}", err=True)
         drawn = Overlay()
         if overlay:
-            drawn = save_overlay(numbered(overlay, number, len(prompts)), answer, pictures, loaded, processor)
+            drawn = save_overlay(numbered(overlay, number, len(prompts)), answer, pictures, processor)
         if drawn.note:
             typer.echo(f"note: {drawn.note}", err=True)
         if as_json:

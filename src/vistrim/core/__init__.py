@@ -1,1 +1,1 @@
-"""Pure tensor and number functions. Imports torch only and knows no model."""
+"""Pure tensor and number functions. They import torch only and do not depend on any model."""

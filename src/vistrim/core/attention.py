@@ -1,4 +1,4 @@
-"""Attention of some rows, in some heads, to some columns: scaled dot products without an attention map."""
+"""Scaled dot-product attention for a subset of rows, heads and columns, without an attention map."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from vistrim.core.selection import gather_rows
 
 ELEMENTS_AT_ONCE = 1 << 24
-"""Elements of gathered keys and values that exist at the same time (64 MiB in float32)."""
+"""Upper bound on gathered key and value elements held in memory at a time (64 MiB in float32)."""
 
 
 def attend(
@@ -20,7 +20,7 @@ def attend(
     dropout: float = 0.0,
     causal: bool = False,
 ) -> Tensor:
-    """Attention of all rows to all columns.
+    """Compute the attention of all rows to all columns.
 
     Parameters
     ----------
@@ -29,13 +29,13 @@ def attend(
     key, value : Tensor
         ``[batch, kv_heads, columns, head_dim]``; ``heads`` is a multiple of ``kv_heads``.
     seen : Tensor or None
-        ``[batch or 1, 1, rows, columns]``, bool (True: visible) or additive; None: everything is visible.
+        Attention mask ``[batch or 1, 1, rows, columns]``, either bool (True: visible) or additive. None: no mask.
     scaling : float
-        Factor of the logits.
+        Factor applied to the logits.
     dropout : float
-        Share of the weights that is dropped.
+        Dropout probability of the attention weights.
     causal : bool
-        Without ``seen``: whether later columns are hidden.
+        Whether later columns are hidden. Used only if ``seen`` is None.
 
     Returns
     -------
@@ -45,7 +45,7 @@ def attend(
     batch, heads, rows, size = query.shape
     per_key = heads // key.shape[1]
     if per_key > 1 and rows == 1:
-        # The heads of one key head become its rows, so that no key is repeated.
+        # Query heads that share a key head become rows of that head, so that no key is repeated.
         packed = query.reshape(batch, key.shape[1], per_key, size)
         return scaled_dot_product_attention(packed, key, value, seen, dropout, scale=scaling).reshape(query.shape)
     return scaled_dot_product_attention(query, key, value, seen, dropout, causal, scale=scaling, enable_gqa=per_key > 1)
@@ -61,32 +61,38 @@ def attend_by_tiles(
     scaling: float,
     dropout: float = 0.0,
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Attention of tiles of rows, each to columns of its own; a few tiles at a time, so that memory is bounded.
+    """Compute the attention of tiles of rows, each to its own columns, a few tiles at a time to bound memory.
 
     Parameters
     ----------
     query, key, value, scaling, dropout
         As in `attend`.
     rows : Tensor
-        ``[batch, tiles, n]`` long.
+        ``[batch, tiles, n]`` long: the query rows of each tile.
     columns : Tensor
-        ``[batch, tiles, m]`` long.
+        ``[batch, tiles, m]`` long: the key columns of each tile.
     seen : Tensor
-        ``[batch, tiles, n, m]`` bool; every row has to see something.
+        ``[batch, tiles, n, m]`` bool, True where a row may attend. Every row must see at least one column.
 
     Yields
     ------
     tiles : slice
-        The tiles.
+        The tiles of this chunk.
     output : Tensor
-        ``[batch, heads, tiles * n, head_dim]``.
+        ``[batch, heads, tiles in the chunk * n, head_dim]``.
     """
     batch, tiles = rows.shape[:2]
     heads, kv_heads, size = query.shape[1], key.shape[1], query.shape[3]
     at_once = max(1, ELEMENTS_AT_ONCE // (2 * batch * kv_heads * columns.shape[2] * size))
 
     def tiled(x: Tensor, index: Tensor) -> Tensor:
-        """``[batch * tiles, heads, rows of a tile, head_dim]``."""
+        """Gather the rows of each tile.
+
+        Returns
+        -------
+        Tensor
+            ``[batch * tiles, heads, rows of a tile, head_dim]``.
+        """
         picked = gather_rows(x, index.flatten(1), 0, 2).unflatten(2, index.shape[1:])
         return picked.transpose(1, 2).flatten(0, 1)
 

@@ -1,4 +1,4 @@
-"""QueCC's network: cross-attention from a few query-conditioned tokens to the patches under each of them."""
+"""QueCC's network: a few query-conditioned tokens, each of which cross-attends to its own block of patches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 AUTHORS_STATES, AUTHORS_DEPTH = (12, 16, 22, 23), 24
-"""Hidden states of CLIP-L that the authors read keys and values from, and its blocks."""
+"""Hidden states of CLIP-L from which the authors compute keys and values, and the number of its blocks."""
 
 
 @dataclass(frozen=True)
@@ -19,22 +19,22 @@ class CompressorShape:
     Attributes
     ----------
     grid : tuple of int
-        Rows and columns of an image's patches.
+        Rows and columns of patches per image.
     stride : int
-        Side of the square block of patches that becomes one token; divides both sides of the grid.
+        Side, in patches, of the square block that becomes one token. Must divide both sides of the grid.
     width : int
-        Of a patch's features, and of everything up to the projector.
+        Width of the patch features and of all layers up to the projector.
     states : int
-        Width of the concatenated hidden states that keys and values are made of.
+        Width of the concatenated hidden states from which keys and values are computed.
     hidden : int
-        The language model's hidden size.
+        Hidden size of the language model.
     heads : int
-        Attention heads; divide ``width``.
+        Number of attention heads. Must divide ``width``.
 
     Raises
     ------
     ValueError
-        If the stride does not divide the grid, or the heads the width.
+        If ``stride`` does not divide the grid, or ``heads`` does not divide ``width``.
     """
 
     grid: tuple[int, int]
@@ -53,17 +53,17 @@ class CompressorShape:
 
     @property
     def patches(self) -> int:
-        """Patches of an image."""
+        """Patches per image."""
         return self.grid[0] * self.grid[1]
 
     @property
     def tokens(self) -> int:
-        """Tokens that an image is compressed to."""
+        """Visual tokens per image after compression."""
         return self.patches // self.stride**2
 
     @property
     def flops(self) -> int:
-        """FLOPs of compressing one image for one question: 2 per multiply-add of the matrix products."""
+        """FLOPs to compress one image for one question: 2 per multiply-add of the matrix products."""
         n, m, d = self.patches, self.tokens, self.width
         question = self.hidden * d
         queries = 2 * n * d * d + n * d
@@ -73,22 +73,46 @@ class CompressorShape:
         return 2 * (question + queries + keys_and_values + attention + projector)
 
     def notes(self) -> dict[str, str]:
-        """The sizes as a file's settings."""
+        """Convert the sizes to the metadata of a file.
+
+        Returns
+        -------
+        dict of str to str
+            The sizes by name, without ``hidden``.
+        """
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values["grid"] = "x".join(map(str, self.grid))
-        # "hidden" is the model's, and noted with it.
+        # "hidden" belongs to the model and is stored with it.
         return {name: str(value) for name, value in values.items() if name != "hidden"}
 
     @staticmethod
     def read(settings: Mapping[str, str]) -> CompressorShape:
-        """The sizes from a file's settings."""
+        """Read the sizes from the metadata of a file.
+
+        Parameters
+        ----------
+        settings : mapping of str to str
+            The sizes by name, as `notes` returns them, and ``hidden``.
+
+        Returns
+        -------
+        CompressorShape
+            The sizes.
+
+        Raises
+        ------
+        KeyError
+            If a size is missing.
+        ValueError
+            If a size is not a number, or the sizes do not fit together.
+        """
         rows, columns = map(int, settings["grid"].split("x"))
         numbers = {name: int(settings[name]) for name in ("stride", "width", "states", "hidden", "heads")}
         return CompressorShape((rows, columns), **numbers)
 
 
 class Compressor(nn.Module):
-    r"""Compress the patches of an image to a few tokens, for a question.
+    r"""Compress the patches of an image to a few tokens, given a question.
 
     With patch features :math:`X`, concatenated hidden states :math:`X^+` and the question embedding :math:`e`:
 
@@ -98,12 +122,13 @@ class Compressor(nn.Module):
         o &= MHA(Q; K_{block}, V_{block}) \\
         tokens &= MLP(o)
 
-    The first three MLPs are Linear, GELU, Linear, LayerNorm; the last one is a projector of LLaVA's shape. Each query
-    attends only to the ``stride x stride`` block of patches under it, and there is no residual.
+    The first three MLPs are Linear, GELU, Linear, LayerNorm. The last one is a projector as in LLaVA. Each query
+    attends only to its own ``stride x stride`` block of patches. There is no residual connection.
 
     Parameters
     ----------
     shape : CompressorShape
+        Sizes of the network.
     """
 
     def __init__(self, shape: CompressorShape) -> None:
@@ -119,28 +144,28 @@ class Compressor(nn.Module):
         self.projector = nn.Sequential(nn.Linear(width, shape.hidden), nn.GELU(), nn.Linear(shape.hidden, shape.hidden))
 
     def forward(self, features: Tensor, states: Tensor, questions: Tensor) -> Tensor:
-        """Compress each image for each of its questions.
+        """Compress each image once per question.
 
         Parameters
         ----------
         features : Tensor
-            ``[images, patches, width]``.
+            Patch features ``[images, patches, width]``.
         states : Tensor
-            ``[images, patches, states]``.
+            Concatenated hidden states ``[images, patches, states]``.
         questions : Tensor
-            ``[images, questions, hidden]``.
+            Question embeddings ``[images, questions, hidden]``.
 
         Returns
         -------
         Tensor
-            ``[images, questions, tokens, hidden]``.
+            Visual tokens ``[images, questions, tokens, hidden]``.
         """
         images, asked, _ = questions.shape
         width, tokens = self.shape.width, self.shape.tokens
         conditioned = features[:, None] + self.question(questions)[:, :, None]
         on_grid = self.query(conditioned).view(images * asked, *self.shape.grid, width).permute(0, 3, 1, 2)
         queries = self.pool(on_grid).flatten(2).view(images, asked, width, tokens)
-        # Every block is a sample of its own, so that its queries see nothing else.
+        # Each block is its own batch entry, so that its queries see only its patches.
         queries = queries.permute(0, 3, 1, 2).flatten(0, 1)
         found, _ = self.attention(
             queries, self._blocks(self.key(states)), self._blocks(self.value(states)), need_weights=False
@@ -148,7 +173,13 @@ class Compressor(nn.Module):
         return self.projector(found.view(images, tokens, asked, width).transpose(1, 2))
 
     def _blocks(self, patches: Tensor) -> Tensor:
-        """``[images, patches, width]`` to ``[images * tokens, patches in a block, width]``."""
+        """Group patches ``[images, patches, width]`` into blocks.
+
+        Returns
+        -------
+        Tensor
+            ``[images * tokens, patches in a block, width]``.
+        """
         side = self.shape.stride
         rows, columns = (n // side for n in self.shape.grid)
         blocks = patches.view(-1, rows, side, columns, side, patches.shape[-1]).transpose(2, 3)
@@ -156,9 +187,19 @@ class Compressor(nn.Module):
 
 
 def recorded_blocks(depth: int) -> tuple[int, ...]:
-    """Blocks (0-based) of a vision tower of ``depth`` blocks whose outputs make keys and values.
+    """List the vision-tower blocks whose outputs are used for keys and values.
 
-    The authors' hidden states 12, 16, 22 and 23 of 24 at the same shares of the depth, each once.
+    The authors use hidden states 12, 16, 22 and 23 of 24. They are scaled to ``depth``, without duplicates.
+
+    Parameters
+    ----------
+    depth : int
+        Number of blocks of the vision tower.
+
+    Returns
+    -------
+    tuple of int
+        Block numbers, 0-based and ascending.
     """
     numbers = {max(1, round(number * depth / AUTHORS_DEPTH)) for number in AUTHORS_STATES}
     # Hidden states count from the embeddings: number 1 is the output of block 0.
@@ -166,7 +207,18 @@ def recorded_blocks(depth: int) -> tuple[int, ...]:
 
 
 def token_places(shape: CompressorShape) -> Tensor:
-    """``[patches]`` bool: the last patch of each block, whose place in the prompt the block's token takes."""
+    """Mark the last patch of each block. The token of the block takes its place in the prompt.
+
+    Parameters
+    ----------
+    shape : CompressorShape
+        Sizes of the network.
+
+    Returns
+    -------
+    Tensor
+        ``[patches]`` bool.
+    """
     last = torch.zeros(shape.grid, dtype=torch.bool)
     last[shape.stride - 1 :: shape.stride, shape.stride - 1 :: shape.stride] = True
     return last.flatten()

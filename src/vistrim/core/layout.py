@@ -1,4 +1,4 @@
-"""How the visual tokens of an image or video lie: the pictures that the vision tower saw, and their grids."""
+"""Layout of the visual tokens of an image or video: its tiles or frames, and their grids."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ Grid = tuple[int, int]
 
 @dataclass(frozen=True)
 class Picture:
-    """What the vision tower saw by itself: a whole image, a tile of one, or a frame of a video.
+    """One input of the vision tower: a whole image, a tile of an image, or a frame of a video.
 
     Attributes
     ----------
     tokens : int
-        Its visual tokens, separators between its rows included.
+        Number of visual tokens, including separators between rows.
     grid : tuple of int or None
-        Their rows and columns; None: they form no grid, or it is not known.
+        Rows and columns of the visual tokens; None if they form no grid or the grid is not known.
     projected : int or None
-        Tokens that the projector computes for it, where some of them are dropped or shrunk behind it; None: ``tokens``.
+        Number of tokens that the projector computes, if tokens are dropped or pooled after it; None: ``tokens``.
     patches : int or None
-        Its tokens in the vision tower, where this differs from picture to picture.
+        Number of tokens in the vision tower, if it varies between inputs.
     """
 
     tokens: int
@@ -35,22 +35,35 @@ class Picture:
 
     @staticmethod
     def of(grid: Grid, patches: int | None = None) -> Picture:
-        """A picture whose tokens fill a grid."""
+        """Describe an image, tile or frame whose visual tokens fill a grid.
+
+        Parameters
+        ----------
+        grid : tuple of int
+            Rows and columns.
+        patches : int, optional
+            Number of tokens in the vision tower, if it varies between inputs.
+
+        Returns
+        -------
+        Picture
+            The description.
+        """
         return Picture(grid[0] * grid[1], grid, patches=patches)
 
 
 @dataclass(frozen=True)
 class View:
-    """Visual tokens that lie over a whole image, row by row.
+    """A grid of visual tokens that covers a whole image, in raster order.
 
     Attributes
     ----------
     grid : tuple of int
-        Their rows and columns.
+        Rows and columns.
     first : int
-        The token in the upper left corner, among those of the image.
+        Index of the upper left token among the tokens of the image.
     stride : int
-        Tokens from one row to the next: more than columns where each row has a separator behind it.
+        Tokens from one row to the next. It exceeds the number of columns if each row ends with a separator.
     """
 
     grid: Grid
@@ -59,24 +72,30 @@ class View:
 
     @property
     def tokens(self) -> list[int]:
-        """The tokens in raster order."""
+        """List the tokens in raster order.
+
+        Returns
+        -------
+        list of int
+            Indices among the tokens of the image.
+        """
         rows, columns = self.grid
         return [self.first + row * self.stride + column for row in range(rows) for column in range(columns)]
 
 
 @dataclass(frozen=True)
 class ImageShape:
-    """The visual tokens of one image or video of a prompt.
+    """Layout of the visual tokens of one image or video of a prompt.
 
     Attributes
     ----------
     pictures : tuple of Picture
-        In the order in which the vision tower saw them.
+        The image, its tiles or its frames, in the order in which the vision tower encodes them.
     picture_of : Tensor or None
-        ``[tokens]`` long: the picture of each token, where the tokens of several are mixed; None: one picture follows
-        the other.
+        ``[tokens]`` long: index of the tile or frame of each token, if their tokens are interleaved. None: the tokens
+        of one follow those of the other.
     views : tuple of View
-        How they lie over the image, where tiles were put together; empty: where each picture lies is not known.
+        Grids over the whole image, if tiles were joined. Empty: the place of each tile is not known.
     """
 
     pictures: tuple[Picture, ...]
@@ -85,19 +104,30 @@ class ImageShape:
 
     @property
     def tokens(self) -> int:
-        """Visual tokens of all pictures."""
+        """Number of visual tokens."""
         return sum(picture.tokens for picture in self.pictures)
 
     @property
     def numbers(self) -> Tensor:
-        """The picture of each token, ``[tokens]`` long."""
+        """The tile or frame of each token: ``[tokens]`` long, indices into ``pictures``."""
         if self.picture_of is not None:
             return self.picture_of
         tokens = torch.tensor([picture.tokens for picture in self.pictures])
         return torch.arange(len(tokens)).repeat_interleave(tokens)
 
     def only(self, stays: Tensor) -> ImageShape:
-        """What is left where the tokens with False in ``stays`` ``[tokens]`` are gone: no grid, unless all stay."""
+        """Describe the layout after some tokens were removed.
+
+        Parameters
+        ----------
+        stays : Tensor
+            ``[tokens]`` bool, True for tokens that stay.
+
+        Returns
+        -------
+        ImageShape
+            The layout of these tokens. It has no grid unless all tokens stay.
+        """
         left = self.numbers[stays]
         counts = left.bincount(minlength=len(self.pictures)).tolist()
         pictures = tuple(
@@ -108,6 +138,19 @@ class ImageShape:
 
 
 def left_of(images: Sequence[ImageShape], stays: Tensor) -> list[ImageShape]:
-    """The shapes of images one behind the other of which only some tokens, by a mask over all of them, are left."""
+    """Describe the layout of consecutive images after some tokens were removed.
+
+    Parameters
+    ----------
+    images : sequence of ImageShape
+        The images, in order.
+    stays : Tensor
+        ``[tokens of all images]`` bool, True for tokens that stay.
+
+    Returns
+    -------
+    list of ImageShape
+        One layout per image.
+    """
     pieces = stays.cpu().split([image.tokens for image in images])
     return [image.only(piece) for image, piece in zip(images, pieces, strict=True)]

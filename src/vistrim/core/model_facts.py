@@ -1,4 +1,4 @@
-"""What a method may know about the model that it runs on."""
+"""Facts about a model that methods may use."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,24 +11,24 @@ from vistrim.core.layout import Grid
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a method may know about the model that it is to run on.
+    """Facts about a model that a method may use.
 
     Attributes
     ----------
     name : str
-        The checkpoint's name without owner or folders, such as "llava-1.5-7b-hf"; empty if the model has none.
+        Name of the checkpoint without owner or folders, such as "llava-1.5-7b-hf". Empty if the model has none.
     folder : Path or None
-        The checkpoint's folder, if it came from one on this machine.
+        Local folder of the checkpoint, if it was loaded from one.
     decoder : DecoderShape
         Sizes of the decoder.
     grid : tuple of int or None
-        Rows and columns of the visual tokens of one image, where all images have the same.
+        Rows and columns of the visual tokens of one image, if all images have the same grid.
     rope_axes : int
-        1, or 3 for M-RoPE, whose positions have a time, a row and a column.
+        Number of axes of a RoPE position: 1, or 3 (time, row, column) for M-RoPE.
     device : str
-        Where it takes its inputs, such as "cpu" or "cuda:0".
+        Device of the model's inputs, such as "cpu" or "cuda:0".
     dtype : torch.dtype
-        Number type of its embeddings.
+        Dtype of its embeddings.
     """
 
     name: str

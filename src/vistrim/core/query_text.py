@@ -1,4 +1,4 @@
-"""Text that rates an image: which words do, and what they say once position and idle heads are taken out."""
+"""Text tokens that rate visual tokens: their choice, and their attention without the prior of RoPE."""
 
 import torch
 from torch import Tensor
@@ -7,23 +7,28 @@ from vistrim.core.scores import AttentionRows
 
 
 def text_behind_images(visual: Tensor, prompt: Tensor) -> Tensor:
-    """Text of the prompt behind each sample's last visual token, ``[batch, tokens]`` bool.
+    """Mark the prompt text after the last visual token of each sample.
 
     Parameters
     ----------
     visual : Tensor
-        ``[batch, tokens]`` bool.
+        ``[batch, tokens]`` bool, True for visual tokens.
     prompt : Tensor
-        ``[batch, tokens]`` bool: False for padding and for what is behind the prompt (drafts, answers).
+        ``[batch, tokens]`` bool, False for padding and for tokens after the prompt (drafts, answers).
+
+    Returns
+    -------
+    Tensor
+        ``[batch, tokens]`` bool.
     """
     place = torch.arange(visual.shape[1], device=visual.device)
     return prompt & ~visual & (place > (place * visual).amax(1)[:, None])
 
 
 def words_above_average(image: Tensor, words: Tensor) -> Tensor:
-    r"""Find the words that an image is about, by their embeddings.
+    r"""Find the words that are relevant to an image, by their embeddings.
 
-    A word's relevance is the mean over visual tokens of the softmax, over the words, of :math:`V Q^T`.
+    The relevance of a word is the softmax over the words of :math:`V Q^T`, averaged over the visual tokens.
 
     Parameters
     ----------
@@ -35,12 +40,13 @@ def words_above_average(image: Tensor, words: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        ``[words]`` bool: True where the relevance exceeds its mean; everywhere, where that is so nowhere (all words
-        are equally relevant, or there is no image).
+        ``[words]`` bool, True where the relevance exceeds its mean. If it does so nowhere (all words are equally
+        relevant, or there is no image), all entries are True.
 
     Notes
     -----
-    Source: SparseVLM, arXiv 2410.04417 and its code, in which no word rates if all are equally relevant. In float32.
+    Source: SparseVLM, arXiv 2410.04417 and its code. In the code, no word is used if all are equally relevant.
+    Computed in float32.
     """
     relevance = (image.float() @ words.float().T).softmax(1).mean(0)
     above = relevance > relevance.mean()
@@ -48,32 +54,37 @@ def words_above_average(image: Tensor, words: Tensor) -> Tensor:
 
 
 def received_without_prior(attention: AttentionRows, visual: Tensor, heads: int, least: float) -> Tensor:
-    r"""Attention received, divided by RoPE's prior for the distance, from the heads that look at the image most.
+    r"""Compute the attention received, divided by RoPE's distance prior, in the heads that attend to the image most.
 
     The prior is :math:`g(i - j) = \langle RoPE_i(\mathbb 1), RoPE_j(\mathbb 1) \rangle / \sqrt d`.
 
     Parameters
     ----------
     attention : AttentionRows
-        Of a decoder layer.
+        Query rows of a decoder layer.
     visual : Tensor
-        ``[batch, tokens]`` bool.
+        ``[batch, tokens]`` bool, True for visual tokens.
     heads : int
-        Number of heads that take part: those with the largest sums over the visual tokens.
+        Number of heads to use: those with the largest sums over the visual tokens.
     least : float
-        Share of the prior at distance 0 below which it is not divided by.
+        Lower bound of the divisor, as a fraction of the prior at distance 0.
 
     Returns
     -------
     Tensor
-        ``[batch, tokens]`` float32: mean over these heads and the rows.
+        ``[batch, tokens]`` float32: mean over these heads and the query rows.
+
+    Raises
+    ------
+    ValueError
+        If the layer has no RoPE.
 
     Notes
     -----
-    Source: SparseVLM's code, version 2.0, which divides by the prior as it is; that falls to zero at long distances.
+    Source: SparseVLM's code, version 2.0. It has no lower bound, although the prior falls to zero at long distances.
     """
     if attention.rotary is None:
-        raise ValueError("there is no RoPE in this layer by whose prior to divide: use another variant")
+        raise ValueError("this layer has no RoPE, so there is no prior to divide by: use another variant")
     cos, sin = (table.float().expand(visual.shape[0], -1, -1) for table in attention.rotary)
     samples = torch.arange(visual.shape[0], device=cos.device)[:, None]
     per_head = torch.zeros((), device=cos.device)

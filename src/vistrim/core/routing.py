@@ -1,4 +1,4 @@
-"""Deciding from a prompt's own hidden states whether its image is still needed."""
+"""Exit decisions from the hidden states of a prompt: whether its image is still needed."""
 
 from dataclasses import dataclass
 
@@ -8,14 +8,14 @@ from torch.nn.functional import gelu
 
 
 def question_summary(hidden: Tensor, question: Tensor) -> Tensor:
-    """Sum up a question's hidden states: the mean of all its tokens but the last one, and the last one.
+    """Summarize the hidden states of a question: the mean of all tokens but the last, and the last token.
 
     Parameters
     ----------
     hidden : Tensor
-        ``[batch, tokens, hidden]``.
+        Hidden states ``[batch, tokens, hidden]``.
     question : Tensor
-        ``[batch, tokens]`` bool, at least one True per sample. Of a single token, the mean is that token itself.
+        ``[batch, tokens]`` bool, at least one True per sample. For a single token, the mean is that token.
 
     Returns
     -------
@@ -27,36 +27,41 @@ def question_summary(hidden: Tensor, question: Tensor) -> Tensor:
     is_last = place == (place * question).argmax(1)[:, None]
     others = question & ~is_last
     others = torch.where(others.any(1, keepdim=True), others, is_last)
-    # A product instead of a masked mean: no copy of all hidden states in float32 for a handful of rows.
+    # A product instead of a masked mean avoids a float32 copy of all hidden states.
     weights = torch.stack([others / others.sum(1, keepdim=True), is_last], 1)
     return (weights.to(hidden.dtype) @ hidden).float().flatten(1)
 
 
 def router_logits(summary: Tensor, w1: Tensor, w2: Tensor) -> Tensor:
-    """Logits of "stay" and "exit" ``[..., batch, 2]``: two linear layers without bias and a GELU between them.
+    """Compute the logits of "stay" and "exit": two linear layers without bias, with a GELU between them.
 
     Parameters
     ----------
     summary : Tensor
-        ``[..., batch, 2 * hidden]``.
+        `question_summary`, ``[..., batch, 2 * hidden]``.
     w1 : Tensor
-        ``[..., width, 2 * hidden]``.
+        Weights of the first layer, ``[..., width, 2 * hidden]``.
     w2 : Tensor
-        ``[..., 2, width]``.
+        Weights of the second layer, ``[..., 2, width]``.
+
+    Returns
+    -------
+    Tensor
+        ``[..., batch, 2]``.
     """
     return gelu(summary @ w1.transpose(-1, -2)) @ w2.transpose(-1, -2)
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How well answers are predicted with and without the image; all ``[...]`` float32.
+    """Agreement of predictions with and without the image. All fields are ``[...]`` float32.
 
     Attributes
     ----------
     alike : Tensor
-        Share of an answer's tokens that are predicted alike.
+        Fraction of the answer's tokens with the same prediction.
     entropy_full, entropy_without : Tensor
-        Cross entropy of the right answer with and without the image, in nats per token.
+        Cross entropy of the correct answer with and without the image, in nats per token.
     """
 
     alike: Tensor
@@ -65,14 +70,19 @@ class Agreement:
 
 
 def compare_answers(full: Tensor, without: Tensor, answer: Tensor) -> Agreement:
-    """Compare predictions of right answers.
+    """Compare the predictions of correct answers with and without the image.
 
     Parameters
     ----------
     full, without : Tensor
-        ``[batch, tokens, vocabulary]``: logits with and without the image.
+        Logits with and without the image, ``[batch, tokens, vocabulary]``.
     answer : Tensor
-        ``[batch, tokens]`` long: the right next token, -100 where there is none; at least one per sample.
+        ``[batch, tokens]`` long: the correct next token, or -100 where there is none. At least one per sample.
+
+    Returns
+    -------
+    Agreement
+        ``[batch]`` each.
     """
     counted = answer != -100
     n = counted.sum(1)
@@ -86,10 +96,20 @@ def compare_answers(full: Tensor, without: Tensor, answer: Tensor) -> Agreement:
 
 
 def exits_by_code(found: Agreement) -> Tensor:
-    """Whether samples may exit, by the rule of DyVTE's code.
+    """Decide whether samples may exit, by the rule of DyVTE's code.
 
-    More than 99 % of the answer's tokens are predicted alike, and the answer's cross entropy without the image is below
-    1.03 times that with it.
+    More than 99 % of the answer's tokens have the same prediction, and the cross entropy of the answer without the
+    image is below 1.03 times that with it.
+
+    Parameters
+    ----------
+    found : Agreement
+        Predictions with and without the image.
+
+    Returns
+    -------
+    Tensor
+        ``[...]`` bool.
 
     Notes
     -----
@@ -99,9 +119,20 @@ def exits_by_code(found: Agreement) -> Tensor:
 
 
 def exits_by_paper(found: Agreement, threshold: float) -> Tensor:
-    """Whether samples may exit, by the rule that DyVTE's paper describes.
+    """Decide whether samples may exit, by the rule in DyVTE's paper.
 
-    The answer is predicted alike, and its cross entropy without the image is below ``threshold``, in nats per token;
-    the authors' value is not known.
+    The predictions are the same for the whole answer, and its cross entropy without the image is below ``threshold``.
+
+    Parameters
+    ----------
+    found : Agreement
+        Predictions with and without the image.
+    threshold : float
+        Cross entropy in nats per token. The authors' value is not published.
+
+    Returns
+    -------
+    Tensor
+        ``[...]`` bool.
     """
     return (found.alike == 1) & (found.entropy_without < threshold)

@@ -1,4 +1,4 @@
-"""How many visual tokens stay at a layer and decoding step: plain arithmetic."""
+"""Number of visual tokens kept at each layer and decoding step."""
 
 import math
 from typing import Literal, get_args
@@ -7,32 +7,59 @@ Decay = Literal["constant", "linear", "cosine", "exponential"]
 DECAYS: tuple[str, ...] = get_args(Decay)
 
 EXPONENTIAL_RATE = 3.0
-"""Rate of the exponential decay: 5 % of the visual tokens are left after one horizon."""
+"""Rate of the exponential decay: 5 % of the visual tokens remain after one horizon."""
 
 
 def scaled_to_depth(value_at_32_layers: int, depth: int) -> int:
-    """Scale a layer number that was chosen for a 32-layer decoder to another depth (at least 1)."""
+    """Scale a layer number from a 32-layer decoder to another depth.
+
+    Parameters
+    ----------
+    value_at_32_layers : int
+        Layer number or number of layers in a decoder of 32 layers.
+    depth : int
+        Number of decoder layers.
+
+    Returns
+    -------
+    int
+        The scaled number, at least 1.
+    """
     return max(1, math.floor(value_at_32_layers * depth / 32 + 0.5))
 
 
 def cuts_before(layer: int, start_layer: int, stride: int) -> int:
-    """Count the cuts ``K(l)`` that were made before layer ``layer`` runs.
+    """Count the cuts ``K(l)`` made before layer ``l`` runs.
 
-    The first cut is made before ``start_layer``, the next ones every ``stride`` layers.
+    The first cut is before ``start_layer``. The others follow every ``stride`` layers.
+
+    Parameters
+    ----------
+    layer : int
+        Layer ``l``, 0-based.
+    start_layer : int
+        Layer before which the first cut is made.
+    stride : int
+        Layers from one cut to the next.
+
+    Returns
+    -------
+    int
+        Number of cuts.
     """
     return 0 if layer < start_layer else (layer - start_layer) // stride + 1
 
 
 def decay_factor(decay: Decay, step: int, horizon: int) -> float:
-    """Share ``f(t)`` of the visual tokens that annealing leaves at decoding step ``step``.
+    """Compute the fraction ``f(t)`` of visual tokens left by annealing at decoding step ``t``.
 
     Parameters
     ----------
     decay : {"constant", "linear", "cosine", "exponential"}
-        Shape of the decay. All start at 1 for step 0 and never rise; linear and cosine reach 0 at the
-        horizon, exponential is ``exp(-3 t / horizon)``.
+        Shape of the decay. All start at 1 and never rise. Linear and cosine reach 0 at the horizon. Exponential is
+        ``exp(-3 t / horizon)``.
     step : int
-        Generated tokens in the sequence, counting the one being processed; 0 in prefill.
+        Generated tokens in the sequence, including the one being processed. 0 in prefill.
     horizon : int
         Steps over which the tokens are annealed.
 
@@ -40,6 +67,11 @@ def decay_factor(decay: Decay, step: int, horizon: int) -> float:
     -------
     float
         A factor in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If there is no such decay.
     """
     if decay == "constant":
         return 1.0
@@ -53,18 +85,18 @@ def decay_factor(decay: Decay, step: int, horizon: int) -> float:
 
 
 def tokens_kept(n: int, retention: float, factor: float = 1.0, floor: float = 0.0) -> int:
-    """Visual tokens ``G(l, t)`` to keep out of ``n``.
+    """Compute the number ``G(l, t)`` of visual tokens to keep.
 
     Parameters
     ----------
     n : int
         Visual tokens of the sample before any trimming.
     retention : float
-        Share left by the cuts across layers, ``(1 - ratio) ** K(l)``.
+        Fraction left by the cuts across layers, ``(1 - R) ** K(l)``.
     factor : float
-        Share left by annealing, ``f(t)``.
+        Fraction left by annealing, ``f(t)``.
     floor : float
-        Share of ``n * retention`` below which annealing never goes.
+        Fraction of ``n * retention`` that annealing always keeps.
 
     Returns
     -------
@@ -72,35 +104,85 @@ def tokens_kept(n: int, retention: float, factor: float = 1.0, floor: float = 0.
         ``floor(n * retention * factor + 1/2)``, at least ``ceil(floor * n * retention)``.
     """
     kept = math.floor(n * retention * factor + 0.5)
-    # 7 % of 100 is 7.000000000000001 in floating point, but 7 tokens.
+    # Rounded first: 7 % of 100 is 7.000000000000001 in floating point, but means 7 tokens.
     least = math.ceil(floor * n * retention - 1e-9)
     return min(n, max(kept, least))
 
 
 def budget(keep: int | float, n: int) -> int:
-    """Resolve a budget for an image of ``n`` tokens: an int is a number of tokens, a float a share in (0, 1]."""
+    """Resolve ``keep`` for an image of ``n`` visual tokens.
+
+    Parameters
+    ----------
+    keep : int or float
+        An int is a number of tokens, a float a fraction in (0, 1].
+    n : int
+        Visual tokens of the image.
+
+    Returns
+    -------
+    int
+        Number of tokens to keep, at most ``n``.
+    """
     return min(n, max(1, math.floor(n * keep + 0.5)) if isinstance(keep, float) else keep)
 
 
 def check_budget(keep: int | float) -> None:
-    """Refuse a budget that is neither a positive number of tokens nor a share in (0, 1]."""
+    """Check that ``keep`` is a positive number of tokens or a fraction in (0, 1].
+
+    Parameters
+    ----------
+    keep : int or float
+        The value to check.
+
+    Raises
+    ------
+    ValueError
+        If it is neither.
+    """
     fits = 0 < keep <= 1 if isinstance(keep, float) else keep >= 1
     if not fits:
         raise ValueError(
-            f"keep={keep}: give a whole number of tokens (at least 1) or a share of the image's tokens, "
-            "above 0 and up to 1.0"
+            f"keep={keep}: must be a whole number of tokens, at least 1, or a share of the image's tokens, "
+            "above 0 and at most 1.0"
         )
 
 
 def share_kept(rate: float, n: int) -> int:
-    """Visual tokens ``ceil(rate * n)`` of ``n``: at least one, unless the rate is exactly 0."""
+    """Compute the number of visual tokens to keep at a keep rate, rounded up.
+
+    Parameters
+    ----------
+    rate : float
+        Keep rate in [0, 1].
+    n : int
+        Visual tokens.
+
+    Returns
+    -------
+    int
+        ``ceil(rate * n)``: at least one unless ``rate`` is exactly 0.
+    """
     if rate <= 0:
         return 0
-    # 7 % of 100 is 7.000000000000001 in floating point, but 7 tokens.
+    # Rounded first: 7 % of 100 is 7.000000000000001 in floating point, but means 7 tokens.
     return min(n, max(1, math.ceil(rate * n - 1e-9)))
 
 
 def share_of(share: float, n: int) -> int:
-    """Whole tokens in a share of ``n``, rounded down."""
-    # 29 % of 100 is 28.999999999999996 in floating point, but 29 tokens.
+    """Compute the number of tokens in a fraction of ``n``, rounded down.
+
+    Parameters
+    ----------
+    share : float
+        Fraction in [0, 1].
+    n : int
+        Tokens.
+
+    Returns
+    -------
+    int
+        ``floor(share * n)``.
+    """
+    # Rounded first: 29 % of 100 is 28.999999999999996 in floating point, but means 29 tokens.
     return math.floor(share * n + 1e-9)

@@ -1,4 +1,4 @@
-"""Importance of tokens, computed from a few query rows: no attention map is ever materialised."""
+"""Attention scores of tokens from a few query rows, without materializing an attention map."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,21 +7,21 @@ import torch
 from torch import Tensor
 
 ROWS_AT_ONCE = 32
-"""Query rows whose weights exist at the same time."""
+"""Query rows whose attention weights are held in memory at a time."""
 
 
 @dataclass(frozen=True)
 class Softmax:
-    """How an attention layer turns products of queries and keys into weights.
+    """Parameters of the softmax of an attention layer.
 
     Attributes
     ----------
     scaling : float
-        Factor of the logits, usually ``head_dim ** -0.5``.
+        Factor applied to the logits, usually ``head_dim ** -0.5``.
     softcap : float or None
-        Bound that a tanh puts on the logits (Gemma 2).
+        Soft cap of the logits by a tanh (Gemma 2).
     sinks : Tensor or None
-        ``[heads]``: logit of a column that takes its share of the weight and is nobody (GPT-OSS).
+        ``[heads]``: logits of the attention sinks (GPT-OSS). A sink receives weight but is not a token.
     """
 
     scaling: float
@@ -30,29 +30,29 @@ class Softmax:
 
 
 def attention_weights(query: Tensor, key: Tensor, visible: Tensor | None, softmax: Softmax) -> Tensor:
-    """Attention weights of the given query rows.
+    """Compute the attention weights of the given query rows.
 
     Parameters
     ----------
     query : Tensor
         ``[batch, heads, rows, head_dim]``, after RoPE.
     key : Tensor
-        ``[batch, kv_heads, keys, head_dim]``, after RoPE; ``heads`` is a multiple of ``kv_heads``
-        (grouped-query attention needs no copy of the keys).
+        ``[batch, kv_heads, keys, head_dim]``, after RoPE. ``heads`` is a multiple of ``kv_heads``; grouped-query
+        attention does not copy the keys.
     visible : Tensor or None
-        ``[batch, rows, keys]`` bool, True where the row may attend; None if every row sees every key.
+        ``[batch, rows, keys]`` bool, True where the row may attend. None: every row sees every key.
     softmax : Softmax
-        How the layer makes weights.
+        Parameters of the layer's softmax.
 
     Returns
     -------
     Tensor
-        ``[batch, heads, rows, keys]`` float32: the softmax is taken in float32 over the whole row.
+        ``[batch, heads, rows, keys]`` float32. The softmax is computed in float32 over the whole row.
     """
     batch, heads, rows, head_dim = query.shape
     kv_heads, keys = key.shape[1], key.shape[2]
     grouped = query.reshape(batch, kv_heads, heads // kv_heads * rows, head_dim)
-    # Scaled before the product, so that half precision does not overflow.
+    # Scaled before the product to avoid overflow in half precision.
     logits = (grouped * softmax.scaling @ key.transpose(2, 3)).view(batch, heads, rows, keys).float()
     if softmax.softcap is not None:
         logits = torch.tanh(logits / softmax.softcap) * softmax.softcap
@@ -66,21 +66,21 @@ def attention_weights(query: Tensor, key: Tensor, visible: Tensor | None, softma
 
 @dataclass(frozen=True)
 class AttentionRows:
-    """A few query rows of one attention layer, whose weights are computed when they are asked for.
+    """A few query rows of one attention layer. Their weights are computed on demand.
 
     Attributes
     ----------
     query, key, visible, softmax
         As in `attention_weights`.
     tokens : int
-        The last ``tokens`` keys are those that are scored; keys before them (earlier turns) only take their share of
-        the softmax.
+        Number of keys that are scored, counted from the end. Keys before them (earlier turns) only take part in the
+        softmax.
     places : Tensor
-        ``[batch, rows]`` long: which of these tokens each query row is.
+        ``[batch, rows]`` long: index of each query row among these tokens.
     counted : Tensor or None
-        ``[batch, rows]`` bool: False for rows that only fill up a sample with fewer of them.
+        ``[batch, rows]`` bool, False for rows that pad a sample with fewer query rows. None: all rows count.
     rotary : tuple of Tensor or None
-        Cosines and sines ``[batch or 1, tokens, head_dim]`` of the tokens' RoPE; None in vision towers.
+        RoPE cosines and sines of the tokens, ``[batch or 1, tokens, head_dim]``. None in vision towers.
     """
 
     query: Tensor
@@ -93,14 +93,14 @@ class AttentionRows:
     rotary: tuple[Tensor, Tensor] | None = None
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Weights of a block of rows at a time.
+        """Compute the attention weights, one block of rows at a time.
 
         Yields
         ------
         weights : Tensor
-            ``[batch, heads, block, tokens]`` float32; 0 for rows that do not count.
+            ``[batch, heads, block, tokens]`` float32. 0 for rows that do not count.
         places : Tensor
-            ``[batch, block]``.
+            ``[batch, block]`` long: index of each row among the tokens.
         """
         for start in range(0, self.query.shape[2], ROWS_AT_ONCE):
             block = slice(start, start + ROWS_AT_ONCE)
@@ -111,15 +111,26 @@ class AttentionRows:
             yield weights, self.places[:, block]
 
     def rows_per_sample(self) -> Tensor:
-        """Query rows that count, ``[batch]`` long."""
+        """Count the query rows of each sample.
+
+        Returns
+        -------
+        Tensor
+            ``[batch]`` long.
+        """
         if self.counted is not None:
             return self.counted.sum(1)
         return torch.full_like(self.places[:, 0], self.places.shape[1])
 
     def received(self) -> Tensor:
-        """Attention that each token receives, ``[batch, tokens]`` float32: mean over heads and rows.
+        """Compute the mean attention that each token receives, over heads and query rows.
 
         For one query row this is the mean over heads of the eager attention weights.
+
+        Returns
+        -------
+        Tensor
+            ``[batch, tokens]`` float32.
         """
         if self.counted is None and self.places.shape[1] == 1:
             ((weights, _),) = self.blocks()
@@ -128,9 +139,21 @@ class AttentionRows:
         return total / self.rows_per_sample().clamp(min=1)[:, None]
 
     def total(self) -> Tensor:
-        """Attention that each token receives, ``[batch, tokens]`` float32: sum over heads and rows."""
+        """Compute the total attention that each token receives, over heads and query rows.
+
+        Returns
+        -------
+        Tensor
+            ``[batch, tokens]`` float32.
+        """
         return torch.stack([weights.sum((1, 2)) for weights, _ in self.blocks()]).sum(0)
 
     def head_mean(self) -> Tensor:
-        """Weights of each row, ``[batch, rows, tokens]`` float32: mean over heads."""
+        """Compute the attention weights of each query row, averaged over heads.
+
+        Returns
+        -------
+        Tensor
+            ``[batch, rows, tokens]`` float32.
+        """
         return torch.cat([weights.mean(1) for weights, _ in self.blocks()], 1)

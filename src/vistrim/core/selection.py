@@ -1,4 +1,4 @@
-"""Choosing rows: top-k with a count per sample, ragged batches, fast row copies."""
+"""Selection of rows: top-k with a count per sample, ragged batches, fast row copies."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,31 +7,31 @@ import torch
 from torch import Tensor
 
 FEW = 32
-"""Rows of which only one in so many is wanted are gathered one by one."""
+"""``gather`` is used if at most one row in this many is needed."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What a method decides: which visual tokens stay, and what is merged into them.
+    """The decision of a method: the visual tokens that stay, and the tokens that are merged into them.
 
     Attributes
     ----------
     keep : Tensor
-        ``[batch, tokens]`` bool, True for the visual tokens that stay. Other tokens (text) are ignored:
-        they always stay.
+        ``[batch, tokens]`` bool, True for the visual tokens that stay. Entries of text tokens are ignored: text always
+        stays.
     counts : tuple of int
-        Number of True entries of ``keep`` per sample, known to the method without reading the tensor back.
+        Number of True entries of ``keep`` per sample. Passed separately to avoid a device synchronization.
     merge_into : Tensor, optional
-        ``[batch, tokens]`` long. For a visual token that goes: the row of the kept token that absorbs it
-        (its hidden state enters that token's mean), or -1 if it is dropped. -1 everywhere else.
+        ``[batch, tokens]`` long. For a visual token that is removed: the row of the kept token that absorbs it into
+        the mean of its hidden states, or -1 if it is dropped. -1 for all other tokens.
     behind : Tensor, optional
-        ``[batch, tokens]`` bool: kept visual tokens that leave their place and go, in their order, behind the
-        sample's last visual token.
+        ``[batch, tokens]`` bool, True for kept visual tokens that move, in order, behind the sample's last visual
+        token.
     renumber : bool
-        Whether the tokens that are left get consecutive RoPE positions. Otherwise each keeps its own.
+        Whether the remaining tokens get consecutive RoPE positions. If False, each keeps its own.
     hidden : Tensor, optional
-        ``[batch, tokens, hidden]``: what the tokens with True in ``keep`` become; other rows are ignored. Each of them
-        stands for several tokens from then on.
+        ``[batch, tokens, hidden]``: new hidden states of the tokens with True in ``keep``. Other rows are ignored. Each
+        of these tokens represents several tokens from then on.
     """
 
     keep: Tensor
@@ -48,16 +48,16 @@ def keep_top(scores: Tensor, candidates: Tensor, counts: Sequence[int]) -> Selec
     Parameters
     ----------
     scores : Tensor
-        ``[batch, tokens]`` float. NaN and minus infinity rank equal, below every other score.
+        ``[batch, tokens]`` float. NaN and minus infinity rank equal, below all other scores.
     candidates : Tensor
-        ``[batch, tokens]`` bool: the tokens to choose from (the visual ones).
+        ``[batch, tokens]`` bool, True for the tokens to choose from (the visual tokens).
     counts : sequence of int
-        Tokens to keep per sample, at most the number of its candidates.
+        Number of tokens to keep per sample, at most the number of its candidates.
 
     Returns
     -------
     Selection
-        Ties go to the earlier token.
+        The kept tokens. Ties go to the earlier token.
     """
     most, lowest = max(counts), torch.finfo(torch.float32).min
     ranked = torch.where(candidates, scores.float().nan_to_num(nan=lowest), -torch.inf)
@@ -69,15 +69,15 @@ def keep_top(scores: Tensor, candidates: Tensor, counts: Sequence[int]) -> Selec
 
 
 def kept_rows(keep: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Row indices of the kept tokens, in order, as a rectangle.
+    """Compute the row indices of the kept tokens, in order, as a rectangular tensor.
 
-    Samples that keep fewer than the widest one are filled up on the left with rows they do not keep, so that
-    the last row is the last token in every sample.
+    Samples that keep fewer tokens than the longest one are padded on the left with rows that they do not keep, so that
+    the last row is the last token of every sample.
 
     Parameters
     ----------
     keep : Tensor
-        ``[batch, tokens]`` bool.
+        ``[batch, tokens]`` bool, True for kept tokens.
     counts : sequence of int
         Number of True entries per sample.
 
@@ -86,7 +86,7 @@ def kept_rows(keep: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
     index : Tensor
         ``[batch, max(counts)]`` long.
     valid : Tensor
-        ``[batch, max(counts)]`` bool, False for fillers.
+        ``[batch, max(counts)]`` bool, False for padding.
     """
     width = max(counts)
     order = (~keep).to(torch.uint8).argsort(dim=1, stable=True)[:, :width]
@@ -98,16 +98,16 @@ def kept_rows(keep: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
 
 
 def gather_rows(x: Tensor, index: Tensor, batch_dim: int, seq_dim: int) -> Tensor:
-    """Copy rows ``index`` of ``x`` along ``seq_dim``, another set for each sample.
+    """Copy rows ``index`` of ``x`` along ``seq_dim``, with different rows per sample.
 
     Parameters
     ----------
     x : Tensor
-        Any shape; ``batch_dim`` lies before ``seq_dim`` and has size ``batch`` or 1 (broadcast).
+        Any shape. ``batch_dim`` comes before ``seq_dim`` and has size ``batch`` or 1 (broadcast).
     index : Tensor
         ``[batch, rows]`` long.
     batch_dim, seq_dim : int
-        Dimensions of ``x``; negative ones count from the end.
+        Dimensions of ``x``. Negative numbers count from the end.
 
     Returns
     -------
@@ -116,9 +116,9 @@ def gather_rows(x: Tensor, index: Tensor, batch_dim: int, seq_dim: int) -> Tenso
 
     Notes
     -----
-    Whole rows are copied with one flat ``index_select``: 5 to 30 times faster than ``gather`` with an
-    expanded index when rows are long. It first copies all of an ``x`` whose rows do not lie one behind the other, as
-    queries and keys come from their projections; of a few rows, ``gather`` touches nothing else.
+    Whole rows are copied with one flat ``index_select``, which for long rows is 5 to 30 times faster than ``gather``
+    with an expanded index. If ``x`` is not contiguous, as queries and keys after their projections, ``index_select``
+    first copies all of it. For a few rows, ``gather`` is used instead: it reads only these rows.
     """
     batch_dim, seq_dim = batch_dim % x.dim(), seq_dim % x.dim()
     index = index.to(x.device)

@@ -1,7 +1,7 @@
-"""Attention of image tokens to their neighbours: the grid is cut into tiles, each with the block of cells around it.
+"""Window attention of visual tokens: the grid is divided into tiles, each with the block of cells around it.
 
-Single queries with keys of their own would compute least, but gathering their keys takes longer than attending to the
-whole image. The queries of a tile share one block of keys, of which a mask hides what is too far away for some.
+Gathering separate keys for each query would need the fewest operations but takes longer than attending to the whole
+image. Instead, the queries of a tile share one block of keys. A mask hides the keys outside the window of a query.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 TILE = 6
-"""Rows and columns of a tile: about the fastest on processors at the size of LLaVA-1.5-7B."""
+"""Rows and columns of a tile. About the fastest size on CPUs for LLaVA-1.5-7B."""
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,11 @@ class Tiling:
     Attributes
     ----------
     queries : Tensor
-        ``[tiles, n]`` long: cells of each tile; -1 where it reaches beyond the grid.
+        ``[tiles, n]`` long: cells of each tile, -1 outside the grid.
     keys : Tensor
-        ``[tiles, m]`` long: cells of the block around it.
+        ``[tiles, m]`` long: cells of the block around each tile.
     near : Tensor
-        ``[tiles, n, m]`` bool: whether the key lies in the query's window.
+        ``[tiles, n, m]`` bool, True where the key lies in the window of the query.
     """
 
     queries: Tensor
@@ -34,19 +34,24 @@ class Tiling:
 
     @property
     def pairs(self) -> tuple[int, int]:
-        """Queries of one image that are computed, and keys of each."""
+        """Number of queries computed per image, and number of keys per query."""
         return self.queries.numel(), self.keys.shape[1]
 
 
 def tile_grid(rows: int, columns: int, window: int) -> Tiling:
-    """Cut a grid into tiles for attention within a window.
+    """Divide a grid into tiles for window attention.
 
     Parameters
     ----------
     rows, columns : int
-        Of the grid, whose cells are numbered row by row.
+        Size of the grid. Cells are numbered row by row.
     window : int
-        Odd: cells at most ``window // 2`` rows and columns away are near.
+        Side of the window in cells, odd. Cells at most ``window // 2`` rows and columns away are in the window.
+
+    Returns
+    -------
+    Tiling
+        The tiles.
     """
     reach = window // 2
     down, along = _spans(rows, reach), _spans(columns, reach)
@@ -66,32 +71,38 @@ def tile_grid(rows: int, columns: int, window: int) -> Tiling:
 
 
 def _spans(length: int, reach: int) -> list[tuple[Tensor, Tensor]]:
-    """For each tile along one side of the grid: its lines, and those of the block around it."""
+    """Divide one side of the grid into tiles.
+
+    Returns
+    -------
+    list of tuple of Tensor
+        For each tile, its lines and those of the block around it.
+    """
     size = min(TILE + 2 * reach, length)
     spans = []
     for start in range(0, length, TILE):
-        # At the rim the block is moved inwards, so that every line of it is one of the grid's.
+        # At the border the block is shifted inwards, so that it stays within the grid.
         first = min(max(start - reach, 0), length - size)
         spans.append((torch.arange(start, start + TILE), torch.arange(first, first + size)))
     return spans
 
 
 def rows_of_cells(cell: Tensor, present: Tensor, cells: int) -> Tensor:
-    """Turn the cell of each row into the row of each cell.
+    """Invert a map from rows to cells.
 
     Parameters
     ----------
     cell : Tensor
-        ``[batch, rows]`` long: the cell that a row shows, counted over all images of the sample.
+        ``[batch, rows]`` long: the cell of each row, numbered over all images of the sample.
     present : Tensor
-        ``[batch, rows]`` bool: False for rows that show none.
+        ``[batch, rows]`` bool, False for rows without a cell.
     cells : int
-        Cells of all images of a sample.
+        Number of cells of all images of a sample.
 
     Returns
     -------
     Tensor
-        ``[batch, cells]`` long; -1 for cells whose token is not there.
+        ``[batch, cells]`` long: the row of each cell, -1 where there is none.
     """
     batch, rows = cell.shape
     found = torch.full((batch, cells + 1), -1, device=cell.device)
@@ -105,21 +116,21 @@ def lay_tiles(row_of_cell: Tensor, tiling: Tiling) -> tuple[Tensor, Tensor, Tens
     Parameters
     ----------
     row_of_cell : Tensor
-        ``[batch, images, cells]`` long: the row of each cell's token; -1 where there is none.
+        ``[batch, images, cells]`` long: the row of the token in each cell, -1 where there is none.
     tiling : Tiling
-        Of one image's grid.
+        Tiles of the grid of one image.
 
     Returns
     -------
     queries : Tensor
-        ``[batch, tiles, n]`` long: rows, or -1; the tiles of all images.
+        ``[batch, tiles of all images, n]`` long: rows, or -1.
     keys : Tensor
-        ``[batch, tiles, m]`` long: rows, or -1.
+        ``[batch, tiles of all images, m]`` long: rows, or -1.
     near : Tensor
-        ``[batch, tiles, n, m]`` bool: whether both are there and the key lies in the query's window.
+        ``[batch, tiles of all images, n, m]`` bool, True where both exist and the key is in the window of the query.
     """
     device = row_of_cell.device
-    # A last cell that is never there, which the number -1 finds.
+    # An extra last cell without a token, which the index -1 selects.
     known = pad(row_of_cell, (0, 1), value=-1)
     queries, keys = known[..., tiling.queries.to(device)], known[..., tiling.keys.to(device)]
     near = tiling.near.to(device) & (queries >= 0)[..., None] & (keys >= 0)[..., None, :]

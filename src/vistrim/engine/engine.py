@@ -40,6 +40,7 @@ from vistrim.engine.passes.method_answers import check_cuts, check_description, 
 from vistrim.engine.passes.prefill import Prefill
 from vistrim.engine.releases import CACHE, check_runs, recomputes_layers, with_cache_renamed
 from vistrim.engine.report.recorder import Recorder
+from vistrim.engine.report.tracer import Tracer
 from vistrim.engine.requirements import check_grid, check_positions, layer_cuts, vision_reads
 from vistrim.engine.running import RunningCalls, RunningRecorders, ThreadState
 from vistrim.engine.wrappers import check_eager, without_adapter
@@ -60,6 +61,8 @@ class Engine(NotCopied):
         What to trim.
     reports : int or None
         Recorders to keep: those of the last calls; None: all.
+    trace : bool
+        Whether reports are to have a trace.
 
     Raises
     ------
@@ -71,7 +74,7 @@ class Engine(NotCopied):
         If the method is not written as a method has to be.
     """
 
-    def __init__(self, model: nn.Module, method: Method, reports: int | None = None) -> None:
+    def __init__(self, model: nn.Module, method: Method, reports: int | None = None, trace: bool = False) -> None:
         self.model = model = without_adapter(model)
         check_description(method)
         self.spec: ModelSpec = discover(model)
@@ -90,7 +93,9 @@ class Engine(NotCopied):
         if self.group is not None:
             check_shared(method, self.spec)
         self.recorders: deque[Recorder] = deque(maxlen=reports)
-        self._records = RunningRecorders(functools.partial(Recorder, self.spec, method, self.notation))
+        self.seen = 0
+        self._trace = trace
+        self._records = RunningRecorders(self._recorder)
         self._thread = ThreadState()
         self._hooks = Hooks()
         self._running = RunningCalls(self._hooks.remove)
@@ -131,10 +136,24 @@ class Engine(NotCopied):
         self._running.open()
 
     @property
+    def is_attached(self) -> bool:
+        """Whether calls that begin now are trimmed."""
+        return self._running.is_open
+
+    def remember(self, recorder: Recorder) -> None:
+        """Keep the recorder of a generation or bare forward pass, and count it."""
+        self.recorders.append(recorder)
+        self.seen += 1
+
+    @property
     def tower(self) -> VisionTower:
         """The vision tower, for a method that reads it."""
         assert self.spec.images.tower is not None
         return self.spec.images.tower
+
+    def _recorder(self, device: torch.device) -> Recorder:
+        tracer = Tracer(self.spec.decoder_shape.layers, self.spec.images.parts_unknown) if self._trace else None
+        return Recorder(self.spec, self.method, self.notation, device, tracer)
 
     def _encodings(self) -> Encodings:
         return Encodings(vision=TowerRecord(self.tower) if self.method.reads_vision else None)
@@ -363,7 +382,7 @@ class Engine(NotCopied):
         if forward is None or output is None:
             return output
         if forward.recorder.in_prefill:
-            self.recorders.append(forward.recorder)
+            self.remember(forward.recorder)
         forward.recorder.end_forward(forward.cache)
         last = output.last_hidden_state
         output.last_hidden_state = forward.restored(last)

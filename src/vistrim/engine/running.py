@@ -35,6 +35,11 @@ class RunningCalls:
         self._open = False
         self._running = 0
 
+    @property
+    def is_open(self) -> bool:
+        """Whether calls that begin now are admitted."""
+        return self._open
+
     def open(self) -> None:
         """Admit calls from now on."""
         with self._lock:

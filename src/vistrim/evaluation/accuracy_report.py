@@ -1,16 +1,14 @@
 """The files that an evaluation leaves: results.json, results.md and results.png."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from vistrim._utils.environment import stamp
 from vistrim._utils.files import write_whole
 from vistrim.evaluation.accuracy_plot import plot
-from vistrim.evaluation.accuracy_summary import RESAMPLES, Row
+from vistrim.evaluation.accuracy_summary import RESAMPLES
 from vistrim.evaluation.accuracy_tables import notes, tables
+from vistrim.evaluation.evaluating import Evaluation
 
 SHOWN_FAILURES = 20
 
@@ -28,19 +26,15 @@ DEFINITIONS = f"""\
 * costs are those of each sample alone, without the padding of its batch"""
 
 
-def write(
-    folder: Path, rows: Sequence[Row], settings: dict[str, Any], command: str, remark: str = ""
-) -> dict[str, Any]:
+def write(folder: Path, found: Evaluation, command: str, remark: str = "") -> dict[str, Any]:
     """Write the three files.
 
     Parameters
     ----------
     folder : Path
         An existing folder.
-    rows : sequence of Row
-        See `vistrim.evaluation.accuracy_summary.summarize`.
-    settings : dict
-        What was asked, how.
+    found : Evaluation
+        Its settings name the model.
     command : str
         That repeats the evaluation.
     remark : str
@@ -51,27 +45,21 @@ def write(
     dict
         The content of ``results.json``.
     """
-    found = {
-        "environment": stamp(),
-        "command": command,
-        "settings": settings,
-        "methods": [asdict(row) for row in rows],
-    }
-    write_whole(folder / "results.json", json.dumps(found, indent=2) + "\n")
-    write_whole(folder / "results.md", _markdown(rows, settings, command, remark))
-    plot(rows, folder / "results.png")
-    return found
+    content = {"command": command, **found.to_dict()}
+    write_whole(folder / "results.json", json.dumps(content, indent=2) + "\n")
+    write_whole(folder / "results.md", _markdown(found, command, remark))
+    plot(found.rows, folder / "results.png")
+    return content
 
 
-def _markdown(rows: Sequence[Row], settings: dict[str, Any], command: str, remark: str) -> str:
-    parts = [f"# Accuracy of {settings['model']}, untouched and trimmed", f"```\n{command}\n```"]
-    parts.append(", ".join(f"{key} {value}" for key, value in settings.items()))
+def _markdown(found: Evaluation, command: str, remark: str) -> str:
+    parts = [f"# Accuracy of {found.settings['model']}, untouched and trimmed", f"```\n{command}\n```"]
+    parts.append(", ".join(f"{key} {value}" for key, value in found.settings.items()))
     parts.append(remark)
-    parts += [table.markdown() for table in tables(rows)]
+    parts += [table.markdown() for table in tables(found.rows)]
     parts += ["![accuracy against cost](results.png)", DEFINITIONS]
-    parts.append("\n".join(f"* {line}" for line in notes(rows)))
-    failures = [failure for row in rows for failure in row.failures]
-    if failures:
-        lines = [f"* {f.item} with {f.method}: {f.error}" for f in failures[:SHOWN_FAILURES]]
-        parts.append("\n".join([f"### {len(failures)} items failed", "", *lines]))
+    parts.append("\n".join(f"* {line}" for line in notes(found.rows)))
+    if found.failures:
+        lines = [f"* {f.item} with {f.method}: {f.error}" for f in found.failures[:SHOWN_FAILURES]]
+        parts.append("\n".join([f"### {len(found.failures)} items failed", "", *lines]))
     return "\n\n".join(part for part in parts if part) + "\n"

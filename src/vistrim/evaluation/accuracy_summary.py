@@ -8,7 +8,7 @@ import numpy as np
 
 from vistrim._utils.labels import UNTOUCHED
 from vistrim.evaluation.items import Item, Task
-from vistrim.evaluation.record_file import Failure, RecordFile, Sample
+from vistrim.evaluation.records import Failure, Records, Sample
 from vistrim.methods import Method
 
 RESAMPLES = 5000
@@ -135,12 +135,12 @@ class _Pairs:
         return len(self.trimmed)
 
 
-def summarize(records: RecordFile, items: Sequence[Item], methods: Mapping[str, Method], seed: int = 0) -> list[Row]:
+def summarize(records: Records, items: Sequence[Item], methods: Mapping[str, Method], seed: int = 0) -> list[Row]:
     """Rows for the untouched model and every method, in this order.
 
     Parameters
     ----------
-    records : RecordFile
+    records : Records
         The answers.
     items : sequence of Item
         What was asked.
@@ -159,7 +159,7 @@ def groups_of(rows: Sequence[Row]) -> list[str]:
     return [group for group in asked if any(group in row.groups for row in rows)]
 
 
-def _row(records: RecordFile, items: Sequence[Item], label: str, name: str, seed: int) -> Row:
+def _row(records: Records, items: Sequence[Item], label: str, name: str, seed: int) -> Row:
     by_task = {task: _pairs(records, items, task, name) for task in dict.fromkeys(item.task for item in items)}
     groups = {
         group: [pairs for task, pairs in by_task.items() if task.group == group]
@@ -177,7 +177,7 @@ def _row(records: RecordFile, items: Sequence[Item], label: str, name: str, seed
     )
 
 
-def _pairs(records: RecordFile, items: Sequence[Item], task: Task, name: str) -> _Pairs:
+def _pairs(records: Records, items: Sequence[Item], task: Task, name: str) -> _Pairs:
     asked = [item.id for item in items if item.task == task]
     found = [(records.sample(UNTOUCHED, item), records.sample(name, item)) for item in asked]
     both = [(untouched, trimmed) for untouched, trimmed in found if untouched and trimmed]

@@ -11,7 +11,7 @@ from vistrim.core.layout import Picture
 from vistrim.engine import ModelSpec, describe
 from vistrim.engine.report.untrimmed import UntrimmedCache
 from vistrim.evaluation.items import Item
-from vistrim.evaluation.record_file import Answer
+from vistrim.evaluation.records import Answer
 from vistrim.methods import Method
 from vistrim.prompting import check_context, format_prompts
 from vistrim.trimming import trim
@@ -42,7 +42,7 @@ def answer(
         If prompt and answer do not fit into the model's context.
     """
     spec = describe(model)
-    inputs = format_prompts(processor, [item.prompt for item in items], [[item.image()] for item in items])
+    inputs = format_prompts(processor, [item.prompt for item in items], [item.images() for item in items])
     check_context(model, inputs, max_new_tokens)
     inputs = inputs.to(model.device, dtype=model.dtype)
     prompts = inputs["attention_mask"].sum(1).tolist()

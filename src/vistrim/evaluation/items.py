@@ -63,6 +63,15 @@ class Item:
     image: Callable[[], Image.Image]
 
     @property
+    def right(self) -> str:
+        """All that is right, as one text for records."""
+        return self.answer
+
+    def images(self) -> list[Image.Image]:
+        """Draw or read all images of the prompt."""
+        return [self.image()]
+
+    @property
     def picture(self) -> str:
         """The same for items about the same image."""
         return self.id.rpartition("/")[0]

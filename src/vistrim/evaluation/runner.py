@@ -12,7 +12,7 @@ from vistrim.engine import describe
 from vistrim.errors import ResumeError, VistrimError
 from vistrim.evaluation.answering import answer
 from vistrim.evaluation.items import Item
-from vistrim.evaluation.record_file import Failure, RecordFile, Sample
+from vistrim.evaluation.records import Failure, Records, Sample
 from vistrim.loading import is_out_of_memory
 from vistrim.methods import Method
 from vistrim.methods.base.method_hash import method_hash
@@ -26,12 +26,12 @@ class EvaluationError(VistrimError):
     """The evaluation cannot go on."""
 
 
-def evaluate(
+def answer_all(
     model: Any,
     processor: Any,
     methods: Mapping[str, Method],
     items: Sequence[Item],
-    records: RecordFile,
+    records: Records,
     *,
     batch_size: int = 8,
     max_new_tokens: int = 160,
@@ -47,7 +47,7 @@ def evaluate(
         Methods by the label that ``advance`` is told.
     items : sequence of Item
         Items of one task are answered together, in batches.
-    records : RecordFile
+    records : Records
         Takes every answer at once. Items that failed in an earlier run are tried again.
     batch_size : int
         Samples per batch, at least 1.
@@ -70,7 +70,8 @@ def evaluate(
     sides: dict[str, Method | None] = {UNTOUCHED: None, **methods}
     facts = describe(model).facts
     for method in methods.values():
-        records.claim(_name(method), method_hash(method, facts))
+        # Methods that are written alike may have other files or another guide.
+        records.claim({f"files and guide of {method}": method_hash(method, facts)})
     todo = {label: [item for item in items if not _known(records, side, item)] for label, side in sides.items()}
     # Refuse what does not fit before the first answer is waited for.
     for label, side in sides.items():
@@ -90,9 +91,9 @@ def evaluate(
             advance(label, len(batch))
 
 
-def _known(records: RecordFile, method: Method | None, item: Item) -> bool:
+def _known(records: Records, method: Method | None, item: Item) -> bool:
     sample = records.sample(_name(method), item.id)
-    if sample is not None and (sample.prompt, sample.right) != (item.prompt, item.answer):
+    if sample is not None and (sample.prompt, sample.right) != (item.prompt, item.right):
         raise ResumeError(f"the question {item.id} is not the one that was answered before: give another folder")
     return sample is not None
 
@@ -139,7 +140,7 @@ def _answered(
                 item=item.id,
                 task=item.task.name,
                 prompt=item.prompt,
-                right=item.answer,
+                right=item.right,
                 score=item.score(given.answer),
                 **asdict(given),
             )

@@ -1,4 +1,4 @@
-"""Trimming methods: one file each. Importing this package registers them all."""
+"""Trimming methods, one file each. Importing this package registers all of them."""
 
 from vistrim.methods.base.composition import Composed, compose
 from vistrim.methods.base.method import Method

@@ -1,4 +1,4 @@
-"""DyVTE: small routers look at the question's hidden states and decide when the image is no longer needed."""
+"""DyVTE: small routers decide from the question's hidden states at which layer the image is no longer needed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,37 +23,37 @@ PARTS = ("w1", "w2")
 @register
 @dataclass(frozen=True)
 class DyVTE(Method):
-    r"""Withdraw all visual tokens of a sample behind the first decoder layer whose router votes for it.
+    r"""Remove all visual tokens of a sample after the first decoder layer whose router decides to exit.
 
-    The router of layer :math:`l` reads the residual stream behind that layer, :math:`u_l = [\mathrm{mean}_{t \in T
-    \setminus last} x_l^t; x_l^{last}]`, where :math:`T` is the prompt's text behind the sample's last image, and
-    votes by :math:`W_2\,\mathrm{GELU}(W_1 u_l)`, two linear layers without bias. If the second logit exceeds the
-    first, layers :math:`l + 1` and above run without visual tokens; text keeps its positions. The keys and values of
-    layers up to :math:`l` stay in the cache and are attended to while decoding, when no router is asked. Every sample
-    of a batch exits where its own router says.
+    The router of layer :math:`l` reads the residual stream after that layer, :math:`u_l = [\mathrm{mean}_{t \in T
+    \setminus last} x_l^t; x_l^{last}]`, where :math:`T` is the prompt text after the sample's last image. It computes
+    two logits, :math:`W_2\,\mathrm{GELU}(W_1 u_l)`, with two linear layers without bias. If the second logit exceeds
+    the first, layers from :math:`l + 1` on run without visual tokens. Text keeps its positions. The keys and values of
+    layers up to :math:`l` stay in the cache, and decoding attends to them. Routers run only in prefill. Each sample of
+    a batch exits at its own layer.
 
     Parameters
     ----------
     routers : str, optional
-        File of routers trained for the model by ``vistrim calibrate dyvte``. None:
-        ``vistrim/dyvte.safetensors`` in the model's folder; `reference` has one.
+        File with routers trained for the model by ``vistrim calibrate dyvte``. None: ``vistrim/dyvte.safetensors`` in
+        the model's folder, which the model ``reference`` has.
 
     Notes
     -----
-    Source: arXiv 2411.19628 and github.com/DoubtedSteam/DyVTE at b4a3396. The code is for one sample with one image
-    and a fixed prompt. Where the question is a single token, its mean is that token. The authors' routers are 2048
-    wide for hidden sizes of 4096 and 5120, 1.1 to 1.7 GB in bfloat16; the width is up to the training here. How
-    routers are trained: `vistrim.calibration.dyvte_routers`. The authors also run it behind FastV; here two methods
-    that cut in prefill do not compose.
+    Source: arXiv 2411.19628 and github.com/DoubtedSteam/DyVTE at b4a3396. The authors' code supports one sample with
+    one image and a fixed prompt. If the question is a single token, its mean is that token. The authors' routers are
+    2048 wide for hidden sizes of 4096 and 5120, which is 1.1 to 1.7 GB in bfloat16. Here the width is a setting of the
+    training, see `vistrim.calibration.dyvte_routers`. The authors also combine DyVTE with FastV. Here two methods that
+    cut in prefill cannot be composed.
     """
 
     name = "dyvte"
     summary = (
-        "Withdraws all visual tokens at the layer where a trained router says that the question needs them no more"
+        "Removes all visual tokens at the layer where a trained router decides that the question needs them no longer"
     )
     stages = ("prefill",)
     needs = f"routers trained for the model ({TRAINING})"
-    kv_cache = "full up to the exit, none from there on"
+    kv_cache = "full up to the exit, no visual tokens after it"
     source = "arXiv 2411.19628"
     ranks_by = "nothing"
     reads_prompt = True
@@ -66,10 +66,10 @@ class DyVTE(Method):
         Raises
         ------
         ValueError
-            If there are none, or they are another model's.
+            If there is no such file, or its routers are for another model.
         """
         part = load_part(self.routers, self.name, model, TRAINING)
-        # Behind the last layer there is nothing to leave out.
+        # After the last layer there is no computation left to save.
         layers = range(model.decoder.layers - 1)
         try:
             w1, w2 = (
@@ -78,32 +78,32 @@ class DyVTE(Method):
         except KeyError as error:
             raise ValueError(f"the routers lack {error}: train them again with `{TRAINING}`") from error
         except RuntimeError as error:
-            raise ValueError(f"the routers are of different sizes: train them again with `{TRAINING}`") from error
+            raise ValueError(f"the routers have different sizes: train them again with `{TRAINING}`") from error
         if w1.shape[2] != 2 * model.decoder.hidden or w2.shape[1:] != (2, w1.shape[1]):
-            raise ValueError(f"the routers are not of the sizes that the model needs: train them with `{TRAINING}`")
+            raise ValueError(f"the sizes of the routers do not match the model: train them with `{TRAINING}`")
         return RoutedDyVTE(self.routers, w1=w1, w2=w2)
 
     def prefill_layers(self, depth: int) -> tuple[int, ...]:
-        """Every layer that follows another one."""
+        """Return all layers but the first."""
         return tuple(range(1, depth))
 
 
 @dataclass(frozen=True)
 class RoutedDyVTE(DyVTE):
-    """DyVTE with a model's routers.
+    """DyVTE with the routers of a model.
 
     Attributes
     ----------
     w1, w2 : Tensor
-        The first linear layers ``[layers - 1, width, 2 * hidden]`` and the second ones ``[layers - 1, 2, width]``,
-        float32.
+        Weights of the first linear layers, ``[layers - 1, width, 2 * hidden]``, and of the second ones,
+        ``[layers - 1, 2, width]``, float32.
     """
 
     w1: Tensor = field(kw_only=True, repr=False, compare=False)
     w2: Tensor = field(kw_only=True, repr=False, compare=False)
 
     def select_prefill(self, layer: int, tokens: LayerTokens) -> Selection | None:
-        """Keep nothing of the samples that exit."""
+        """Keep no visual tokens of the samples that exit."""
         if not any(tokens.held):
             return None
         assert tokens.hidden is not None
@@ -118,7 +118,7 @@ class RoutedDyVTE(DyVTE):
         return Selection(tokens.visual & ~exits[:, None].to(tokens.visual.device), counts)
 
     def own_flops(self, model: ModelFacts, visual_per_layer: Sequence[int]) -> int:
-        """Of the routers that the sample was shown to: those of all layers up to its exit, but the last one's."""
+        """Count the FLOPs of the routers that ran for the sample: one per layer up to its exit, none after the last."""
         asked = sum(n > 0 for n in visual_per_layer[:-1])
         return 2 * asked * (self.w1[0].numel() + self.w2[0].numel())
 

@@ -14,17 +14,17 @@ from vistrim.methods.base.stage_inputs import LayerTokens
 class FastV(OneCut):
     r"""Drop a share of the visual tokens before one decoder layer.
 
-    Before layer :math:`K` the ``round(N * (1 - ratio))`` visual tokens stay that receive most attention from the last
-    prompt token at layer :math:`K - 1` (mean over heads). Layers below :math:`K` keep the keys and values of all.
+    Before layer :math:`K`, the ``round(N * (1 - ratio))`` visual tokens stay that receive the most attention from the
+    last prompt token at layer :math:`K - 1` (mean over heads). Layers below :math:`K` keep all keys and values.
 
     Parameters
     ----------
     layer : int
-        :math:`K`, at least 1: the first layer (0-based) that runs on fewer tokens.
+        :math:`K`, at least 1: the first layer (0-based) that runs with fewer tokens.
     ratio : float
         Share of the visual tokens to drop, in [0, 1].
     positions : {"original", "renumber"}
-        RoPE positions of the tokens that are left: each its own as the authors have them, or consecutive.
+        RoPE positions of the remaining tokens: unchanged, as in the authors' code, or consecutive.
 
     Raises
     ------
@@ -33,11 +33,10 @@ class FastV(OneCut):
 
     Notes
     -----
-    Source: arXiv 2403.06764 (ECCV 2024) and github.com/pkunlp-icler/FastV at d165972; layer 2 and ratio 0.5 are its
-    headline. Of the variants called FastV this is the one with a KV cache (``fastv_forward``), which cuts once in
-    prefill.
-    The paper ranks by the attention from all other tokens, its code by that of the last token alone: the code is
-    followed. ``layer=0`` means random tokens there; use `Random` for that.
+    Source: arXiv 2403.06764 (ECCV 2024) and github.com/pkunlp-icler/FastV at d165972. Layer 2 and ratio 0.5 are the
+    settings of its main result. Of the variants in the code, this is the one with a KV cache (``fastv_forward``), which
+    cuts once in prefill. The paper ranks by the attention from all other tokens, its code by the attention from the
+    last token. This follows the code. In the code, ``layer=0`` selects random tokens; use `Random` for that.
     """
 
     name = "fastv"
@@ -57,6 +56,6 @@ class FastV(OneCut):
 
     def select_prefill(self, layer: int, tokens: LayerTokens) -> Selection:
         """Keep the most attended tokens."""
-        # The code rounds like this too, so half a token goes to the even number.
+        # As in the authors' code, halves are rounded to the even number.
         counts = tuple(round(n * (1 - self.ratio)) for n in tokens.initial)
         return replace(keep_top(tokens.scores, tokens.visual, counts), renumber=self.renumbers)

@@ -1,4 +1,4 @@
-"""A hybrid of three stages: fewer tokens into the decoder, fewer from layer to layer, fewer while decoding."""
+"""A hybrid of three methods that cut before the decoder, across its layers and while decoding."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,18 +15,18 @@ from vistrim.methods.vta import DEFAULT_FLOOR, DEFAULT_HORIZON, VTA
 @register
 @dataclass(frozen=True)
 class Hybrid(Composition):
-    """`VisPruner` lets half of the tokens in, `PVTP` cuts inside the decoder, `VTA` anneals while decoding.
+    """Keep half of the tokens with `VisPruner`, cut inside the decoder with `PVTP`, anneal in decoding with `VTA`.
 
     Parameters
     ----------
     keep : int or float
         Tokens per image that enter the decoder; see `VisPruner`.
     positions : {"original", "renumber"}
-        RoPE positions of those that enter.
+        RoPE positions of these tokens: unchanged or consecutive.
     start_layer, stride, ratio
-        The cuts across layers, from what has entered; see `PVTP`.
+        The cuts across layers, relative to the tokens that enter the decoder; see `PVTP`.
     decay, horizon, floor, interval
-        The annealing over generated tokens, from what has entered; see `VTA`.
+        The annealing over generated tokens, relative to the tokens that enter the decoder; see `VTA`.
 
     Raises
     ------
@@ -35,16 +35,16 @@ class Hybrid(Composition):
 
     Notes
     -----
-    This combination and its defaults are this project's own, chosen on the reference model's validation questions among
-    FasterVLM and VisPruner with both kinds of positions (docs/evaluation.md). They leave about 21 % of the tokens on
-    average. Other combinations are one `vistrim.compose` away.
+    This combination and its defaults are choices of this project. They were selected on the validation questions of the
+    reference model, among FasterVLM and VisPruner with both kinds of positions (docs/evaluation.md). They keep about
+    21 % of the tokens on average. For other combinations use `vistrim.compose`.
     """
 
     name = "hybrid"
-    summary = "VisPruner to half before the decoder, PVTP inside, VTA while decoding"
+    summary = "VisPruner to half of the tokens before the decoder, PVTP inside it, VTA while decoding"
     stages = ("input", "prefill", "decode")
-    needs = "what vispruner and pvtp need"
-    kv_cache = "small from the start, smaller from cut to cut, and shrinks while decoding"
+    needs = "the same as vispruner and pvtp"
+    kv_cache = "small from the start, smaller after each cut, shrinks while decoding"
     source = "this project"
 
     keep: int | float = 0.5
@@ -58,12 +58,12 @@ class Hybrid(Composition):
     interval: int = 1
 
     def __post_init__(self) -> None:
-        # Building the parts checks every parameter.
+        # Constructing the methods checks every parameter.
         _ = self.parts
 
     @cached_property
     def parts(self) -> tuple[Method, ...]:
-        """One for each stage."""
+        """The method of each stage."""
         return (
             VisPruner(self.keep, positions=self.positions),
             PVTP(self.start_layer, self.stride, self.ratio),

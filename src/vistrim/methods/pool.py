@@ -1,4 +1,4 @@
-"""Average pooling of the visual tokens to a smaller grid: a strong and free baseline."""
+"""Average pooling of the visual tokens to a smaller grid, a strong baseline at no cost."""
 
 from dataclasses import dataclass
 
@@ -14,14 +14,14 @@ from vistrim.methods.base.registry import register
 class Pool(PerImage):
     """Average the visual tokens of each image over the cells of a smaller grid, before the decoder.
 
-    Each cell is represented by the token nearest its centre: it gets the mean of the cell's projected features and
-    keeps its own position.
+    Each cell is represented by the token nearest its center. It gets the mean of the projected features of the cell and
+    keeps its position.
 
     Parameters
     ----------
     keep : int or float
-        Tokens per image to keep: a whole number, or a share in (0, 1]. The grid used is the largest one with at most
-        that many cells whose shape is closest to the image's.
+        Tokens per image to keep: a whole number, or a share in (0, 1]. The grid is the largest one with at most that
+        many cells; of several, the one whose aspect ratio is closest to the image's grid.
 
     Raises
     ------
@@ -41,31 +41,31 @@ class Pool(PerImage):
         check_budget(self.keep)
 
     def choose(self, image: ImageTokens) -> ImageChoice:
-        """Assign every token to its cell's representative."""
+        """Assign every token to the representative of its cell."""
         rows, columns = image.grid or (0, 0)
         if rows * columns != image.n:
-            own = "form none" if image.grid is None else f"are {image.n} instead of {rows} x {columns}"
+            own = "have no grid" if image.grid is None else f"number {image.n} instead of {rows} x {columns}"
             raise ValueError(
-                f"pool needs a grid of tokens, and those of this image {own}: use uniform or random instead"
+                f"pool needs a grid of tokens, but the tokens of this image {own}: use uniform or random instead"
             )
         cell_rows, cell_columns = smaller_grid(rows, columns, budget(self.keep, image.n))
-        row_cell, row_centre = _cells(rows, cell_rows)
-        column_cell, column_centre = _cells(columns, cell_columns)
-        centres = row_centre[:, None] * columns + column_centre[None, :]
-        into = centres[row_cell[:, None], column_cell[None, :]].flatten()
-        keep = centres.flatten()
+        row_cell, row_center = _cells(rows, cell_rows)
+        column_cell, column_center = _cells(columns, cell_columns)
+        centers = row_center[:, None] * columns + column_center[None, :]
+        into = centers[row_cell[:, None], column_cell[None, :]].flatten()
+        keep = centers.flatten()
         return ImageChoice(keep, into.index_fill(0, keep, -1))
 
 
 def smaller_grid(rows: int, columns: int, cells: int) -> tuple[int, int]:
-    """Rows and columns of the largest grid of at most ``cells`` cells; of several, the one shaped most alike."""
+    """Return the largest grid (rows, columns) of at most ``cells`` cells; of several, the one closest in shape."""
     fits = ((r, min(columns, cells // r)) for r in range(1, min(rows, cells) + 1))
     return max(fits, key=lambda g: (g[0] * g[1], -abs(g[0] / g[1] - rows / columns)))
 
 
 def _cells(length: int, cells: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cell of each of ``length`` places, and the place nearest each cell's centre."""
+    """Return the cell of each of ``length`` positions, and the position nearest the center of each cell."""
     place = torch.arange(length)
     cell = place * cells // length
-    centre = torch.tensor([int(place[cell == c].float().mean()) for c in range(cells)])
-    return cell, centre
+    center = torch.tensor([int(place[cell == c].float().mean()) for c in range(cells)])
+    return cell, center

@@ -1,4 +1,4 @@
-"""P-Sigmoid: keep rates that fall with depth like a sigmoid, within a given budget."""
+"""P-Sigmoid: keep rates that fall with depth like a sigmoid and have a given mean."""
 
 from dataclasses import dataclass
 
@@ -13,42 +13,41 @@ from vistrim.methods.base.schedule_file import load_rates
 @register
 @dataclass(frozen=True)
 class PSigmoid(Method):
-    r"""Keep a share of the visual tokens that falls with depth like a sigmoid and whose mean over the layers is given.
+    r"""Keep a share of visual tokens that falls with depth like a sigmoid and has a given mean over the layers.
 
-    Before layer :math:`l \ge 1` the :math:`\lceil r_l N \rceil` visual tokens stay that receive most attention at layer
-    :math:`l - 1`, from the last prompt token (mean over heads), with their original positions;
+    Before layer :math:`l \ge 1`, the :math:`\lceil r_l N \rceil` visual tokens stay that receive the most attention
+    from the last prompt token at layer :math:`l - 1` (mean over heads). They keep their positions.
 
     .. math:: r_0 = 1, \quad r_l = c \, \sigma(\kappa (\alpha - l - 1/2)), \quad \frac{1}{L} \sum_l r_l = b,
 
-    where :math:`\alpha(\kappa, b)` is known in closed form: see `vistrim.core.sigmoid`. A sigmoid never reaches 0, so
-    that one token stays to the end.
+    where :math:`\alpha(\kappa, b)` has a closed form, see `vistrim.core.sigmoid`. A sigmoid never reaches 0, so at
+    least one token stays in every layer.
 
     Parameters
     ----------
     schedule : str, optional
-        A file that ``vistrim calibrate psigmoid`` wrote for the model, instead of budget and kappa. It may also say
-        that all text behind the last image ranks.
+        File that ``vistrim calibrate psigmoid`` wrote for the model, instead of ``budget`` and ``kappa``. It may also
+        set the ranking rows to all text after the last image.
     budget : float, optional
         :math:`b`, the mean keep rate over all layers: from ``1 / layers`` to 1.
     kappa : float, optional
-        :math:`\kappa`, per layer: how steeply the rates fall. Small: all layers from 1 on keep the same. Large:
-        everything stays up to layer :math:`bL`, and hardly anything from there on.
+        Steepness :math:`\kappa` of the sigmoid, per layer. With a small value, all layers from 1 on have the same rate.
+        With a large value, nearly everything stays up to layer :math:`bL` and hardly anything after it.
 
     Raises
     ------
     ValueError
-        If budget or kappa is out of range, only one of them is given, or a schedule as well. When the model is to be
-        trimmed, if nothing is given or the schedule is another method's or another model's.
+        If ``budget`` or ``kappa`` is out of range, if only one of them is given, or if there is a schedule as well.
+        When the method is applied to a model, if nothing is given or the schedule is for another method or model.
 
     Notes
     -----
-    Source: arXiv 2412.00556 (CVPR 2025). There is no official code. The paper has the sigmoid and searches its
-    steepness. The midpoint that follows from the budget, layer 0 that keeps everything, which tokens' attention ranks
-    and how positions are given are this project's reading or choice.
+    Source: arXiv 2412.00556 (CVPR 2025). There is no official code. The sigmoid and the search for its steepness are
+    from the paper. The midpoint, the full layer 0, the ranking rows and the positions are our reading or our choice.
     """
 
     name = "psigmoid"
-    summary = "Keeps a share of the visual tokens that falls with depth like a sigmoid, within a budget"
+    summary = "Keeps a share of visual tokens that falls with depth like a sigmoid, at a given mean"
     stages = ("prefill",)
     needs = "budget and kappa, or a schedule from vistrim calibrate; " + KeepRates.needs
     kv_cache = KeepRates.kv_cache
@@ -61,7 +60,7 @@ class PSigmoid(Method):
     def __post_init__(self) -> None:
         given = self.budget is not None, self.kappa is not None
         if self.schedule is not None and any(given):
-            raise ValueError("psigmoid takes either a schedule, or budget and kappa: leave one of them out")
+            raise ValueError("psigmoid takes either a schedule or budget and kappa: remove one of them")
         if given[0] != given[1]:
             raise ValueError(
                 f"budget={self.budget}, kappa={self.kappa}: give both, as in psigmoid:budget=0.33,kappa=0.5"
@@ -69,15 +68,15 @@ class PSigmoid(Method):
         if self.budget is not None and not 0 < self.budget <= 1:
             raise ValueError(f"budget={self.budget}: must be above 0 and at most 1 (the mean share that is kept)")
         if self.kappa is not None and not self.kappa > 0:
-            raise ValueError(f"kappa={self.kappa}: must be above 0 (how steeply the shares fall)")
+            raise ValueError(f"kappa={self.kappa}: must be above 0 (the steepness of the sigmoid)")
 
     def fitted(self, model: ModelFacts) -> Method:
-        """The rates, of the schedule or of the sigmoid."""
+        """Load the rates of the schedule, or compute those of the sigmoid."""
         if self.schedule is not None:
             return load_rates(self.schedule, self.name, model)
         if self.budget is None or self.kappa is None:
             raise ValueError(
                 "psigmoid needs budget and kappa, as in psigmoid:budget=0.33,kappa=0.5, or a schedule for the model: "
-                "make one with `vistrim calibrate psigmoid --out FILE` and give psigmoid:schedule=FILE"
+                "make one with `vistrim calibrate psigmoid --out FILE` and use psigmoid:schedule=FILE"
             )
         return KeepRates(sigmoid_rates(self.kappa, self.budget, model.decoder.layers))

@@ -12,18 +12,18 @@ from vistrim.methods.base.registry import register
 @register
 @dataclass(frozen=True)
 class PVTP(AttentionSchedule):
-    r"""Drop the least attended visual tokens again and again as prefill goes deeper.
+    r"""Drop the least attended visual tokens at several decoder layers in prefill.
 
-    Before layer ``start_layer`` and then every ``stride`` layers, a share ``ratio`` of the remaining visual tokens
-    goes: :math:`G(l) = \lfloor N (1 - R)^{K(l)} + 1/2 \rfloor`, with ``K(l)`` the cuts made so far. The tokens that
-    stay are those that receive most attention from the last prompt token at the layer before.
+    Before layer ``start_layer`` and then every ``stride`` layers, a share ``ratio`` of the remaining visual tokens is
+    dropped: :math:`G(l) = \lfloor N (1 - R)^{K(l)} + 1/2 \rfloor` tokens stay, where ``K(l)`` is the number of cuts so
+    far. These are the tokens that receive the most attention from the last prompt token at the layer before.
 
     Parameters
     ----------
     start_layer : int, optional
-        First layer (0-based, at least 1) that runs on fewer tokens. None: 3 of 32 layers, scaled to the depth.
+        First layer (0-based, at least 1) that runs with fewer tokens. None: 3 of 32 layers, scaled to the depth.
     stride : int, optional
-        Layers between two cuts. None: 4 of 32 layers, scaled to the depth.
+        Layers from one cut to the next. None: 4 of 32 layers, scaled to the depth.
     ratio : float
         Share of the remaining visual tokens that each cut drops, in [0, 1).
 
@@ -34,14 +34,14 @@ class PVTP(AttentionSchedule):
 
     Notes
     -----
-    Source: ST³, arXiv 2412.20105, which has a pruning stride and a pruning ratio. There is no official code; the
-    geometric schedule, the query row, the start layer and all default values are this project's reading and choice.
+    Source: ST³, arXiv 2412.20105, which has a pruning stride and a pruning ratio. There is no official code. The
+    geometric schedule, the query row, the start layer and all default values are our reading and our choice.
     """
 
     name = "pvtp"
-    summary = "Drops the least attended visual tokens layer by layer in prefill (ST³'s spatial half)"
+    summary = "Drops the least attended visual tokens layer by layer in prefill (the spatial half of ST³)"
     stages = ("prefill",)
-    kv_cache = "smaller from cut to cut"
+    kv_cache = "smaller after each cut"
     source = "arXiv 2412.20105 (our reading)"
 
     start_layer: int | None = None
@@ -51,8 +51,8 @@ class PVTP(AttentionSchedule):
     def __post_init__(self) -> None:
         if self.start_layer is not None and self.start_layer < 1:
             raise ValueError(
-                f"start_layer={self.start_layer}: must be at least 1, because layer 0 has no layer before it whose "
-                "attention could rank the tokens"
+                f"start_layer={self.start_layer}: must be at least 1, because tokens are ranked by the attention of "
+                "the layer before"
             )
         if self.stride is not None and self.stride < 1:
             raise ValueError(f"stride={self.stride}: must be at least 1")
@@ -60,17 +60,17 @@ class PVTP(AttentionSchedule):
             raise ValueError(f"ratio={self.ratio}: must be at least 0 and below 1 (the share that each cut drops)")
 
     def fitted(self, model: ModelFacts) -> Method:
-        """Refuse a first cut behind the last layer."""
+        """Check that the decoder has the layer of the first cut."""
         if self.start_layer is not None:
             check_layer("start_layer", self.start_layer, model.decoder.layers)
         return self
 
     def retention(self, layer: int, depth: int) -> float:
-        """Share of the visual tokens that the cuts before ``layer`` leave, ``(1 - ratio) ** K(layer)``."""
+        """Return the share of visual tokens left by the cuts before ``layer``, ``(1 - ratio) ** K(layer)``."""
         start = self.start_layer if self.start_layer is not None else scaled_to_depth(3, depth)
         stride = self.stride if self.stride is not None else scaled_to_depth(4, depth)
         return (1.0 - self.ratio) ** cuts_before(layer, start, stride)
 
     def tokens_kept(self, n: int, layer: int, step: int, depth: int) -> int:
-        """``G(l)``; the same at every step."""
+        """Return ``G(l)``, which is the same at every step."""
         return tokens_kept(n, self.retention(layer, depth))

@@ -1,4 +1,4 @@
-"""PyramidDrop: the decoder in stages, each with fewer visual tokens."""
+"""PyramidDrop: the decoder is divided into stages with fewer and fewer visual tokens."""
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -13,20 +13,20 @@ from vistrim.methods.base.stage_inputs import LayerTokens
 @register
 @dataclass(frozen=True)
 class PyramidDrop(Method):
-    r"""Drop the least attended visual tokens before a few decoder layers, down to fixed shares of their first number.
+    r"""Drop the least attended visual tokens before a few decoder layers, down to fixed shares of their initial number.
 
-    Before layer ``layers[i]`` the ``int(N * keep[i])`` visual tokens stay that receive most attention from the last
-    prompt token *at that layer*, computed on what is about to enter it (mean over heads).
+    Before layer ``layers[i]``, the ``int(N * keep[i])`` visual tokens stay that receive the most attention from the
+    last prompt token *at that layer*, computed from the inputs of the layer (mean over heads).
 
     Parameters
     ----------
     layers : tuple of int, optional
-        Rising, each at least 1. None: a quarter, half and three quarters of the depth, so (8, 16, 24) of 32.
+        Layers of the cuts (0-based), ascending, each at least 1. None: a quarter, half and three quarters of the depth,
+        which is (8, 16, 24) of 32.
     keep : tuple of float
-        Share of the sample's first visual tokens that stays from each of the layers on; in [0, 1], not rising.
+        Share of the sample's initial visual tokens that stays from each of these layers on, in [0, 1], non-increasing.
     positions : {"renumber", "original"}
-        RoPE positions of the tokens that are left: consecutive after each cut as the authors have them, or each its
-        own.
+        RoPE positions of the remaining tokens: consecutive after each cut, as in the authors' code, or unchanged.
 
     Raises
     ------
@@ -35,20 +35,21 @@ class PyramidDrop(Method):
 
     Notes
     -----
-    Source: arXiv 2410.17247 (CVPR 2025) and github.com/Cooperx521/PyramidDrop at 6444f30. The defaults are those of all
-    its evaluation scripts. The paper says that queries and keys are those of the last layer of a stage; the code
-    computes those of the next layer, and is followed. The code projects all tokens and builds a full mask for it; here
-    one query row and the keys are enough, also with grouped-query attention, which the code does not handle.
+    Source: arXiv 2410.17247 (CVPR 2025) and github.com/Cooperx521/PyramidDrop at 6444f30. The defaults are those of its
+    evaluation scripts. Where paper and code differ, this follows the code: it uses the queries and keys of the first
+    layer of the next stage, not of the last layer of a stage, and keeps ``int(N * share)`` tokens instead of removing
+    ``ceil((1 - share) * n)`` of the tokens of a stage.
 
-    The paper removes ``ceil((1 - share) * n)`` of what a stage has; the code's ``int(N * share)`` is followed. While
-    training, the code ranks by every token in front of an answer; here it is always the one in front of the first.
+    Deviations. The code projects all tokens and builds a full mask. Here one query row and the keys suffice, and
+    grouped-query attention, which the code lacks, is supported. In training, the code ranks by every token before an
+    answer. Here it is always the token before the first answer.
     """
 
     name = "pyramiddrop"
-    summary = "Drops the least attended visual tokens in stages, ranked by the layer about to run"
+    summary = "Drops the least attended visual tokens in stages, ranked by the first layer of the next stage"
     stages = ("prefill",)
-    needs = "one query row and the keys of the layers about to run"
-    kv_cache = "smaller from stage to stage"
+    needs = "one query row and the keys of the layers of the cuts"
+    kv_cache = "smaller after each cut"
     source = "arXiv 2410.17247"
     ranks_by = "layer ahead"
 
@@ -61,13 +62,13 @@ class PyramidDrop(Method):
             check_layers("layers", self.layers, first=1)
         n = 3 if self.layers is None else len(self.layers)
         if not isinstance(self.keep, tuple) or len(self.keep) != n:
-            raise ValueError(f"keep={self.keep!r}: must be a tuple of {n} shares, one for each layer")
+            raise ValueError(f"keep={self.keep!r}: must be a tuple of {n} shares, one per layer")
         if not all(0 <= share <= 1 for share in self.keep) or any(a < b for a, b in pairwise(self.keep)):
-            raise ValueError(f"keep={self.keep}: must be shares between 0 and 1 that do not rise")
+            raise ValueError(f"keep={self.keep}: must be non-increasing shares between 0 and 1")
         check_positions(self.positions)
 
     def fitted(self, model: ModelFacts) -> Method:
-        """Refuse layers that the decoder does not have."""
+        """Check that the decoder has these layers."""
         depth = model.decoder.layers
         layers = self.prefill_layers(depth)
         if layers[-1] >= depth:
@@ -75,11 +76,11 @@ class PyramidDrop(Method):
                 f"layers={layers}, but the model has {depth} decoder layers (0 to {depth - 1}): choose smaller ones"
             )
         if layers[0] < 1:
-            raise ValueError(f"a decoder of {depth} layers has no three stages: give the layers yourself")
+            raise ValueError(f"a decoder of {depth} layers is too small for the default layers: set layers")
         return self
 
     def prefill_layers(self, depth: int) -> tuple[int, ...]:
-        """The first layers of the stages."""
+        """Return the first layer of each stage after the first."""
         return self.layers if self.layers is not None else (depth // 4, depth // 2, 3 * depth // 4)
 
     def select_prefill(self, layer: int, tokens: LayerTokens) -> Selection:

@@ -1,4 +1,4 @@
-"""QueCC: each image as a few tokens, made for the question that is asked about it."""
+"""QueCC: each image is compressed to a few tokens, conditioned on the question."""
 
 from __future__ import annotations
 
@@ -24,38 +24,37 @@ COMMAND = "python -m training.reference.train_quecc --tokens 16 --export-to DIR"
 @register
 @dataclass(frozen=True)
 class QueCC(Method):
-    r"""Replace the tokens of each image by the few that a trained compressor makes of them for the question.
+    r"""Replace the tokens of each image by a few tokens from a trained compressor, conditioned on the question.
 
-    The question is the prompt's text behind the sample's last image (all of its text, where there is none behind). The
-    language model reads it alone, without an image, and its last hidden state at the last token is the question
-    embedding. `vistrim.core.compressor.Compressor` turns it and the vision tower's hidden states into one token for
-    each block of ``stride x stride`` patches; the trained part fixes the stride. The token takes the place of its
-    block's last patch. Of several images each is compressed for the same question.
+    The question is the prompt text after the sample's last image, or all of its text if there is none after it. The
+    language model processes it alone, without images. The last hidden state of its last token is the question
+    embedding. From the embedding and the hidden states of the vision tower, `vistrim.core.compressor.Compressor`
+    computes one token per block of ``stride x stride`` patches. The trained compressor determines the stride. The token
+    takes the place of the last patch of its block. All images of a sample are compressed for the same question.
 
     Parameters
     ----------
     compressor : str or None
-        File of the trained part; None: ``vistrim/quecc.safetensors`` in the model's folder.
+        File of the trained compressor. None: ``vistrim/quecc.safetensors`` in the model's folder.
     positions : {"renumber", "original"}
-        RoPE positions of the tokens that are left: consecutive, as in a prompt that has only so many image tokens,
-        which is what the model was trained with; or each its own.
+        RoPE positions of the remaining tokens: consecutive, as in training, or unchanged.
 
     Raises
     ------
     ValueError
-        If a parameter is out of range; on a model, if there is no trained part for it.
+        If a parameter is out of range. When the method is applied to a model, if there is no compressor for it.
 
     Notes
     -----
     Source: arXiv 2411.03312 (ICLR 2025), github.com/locuslab/llava-token-compression at bdedebd. Deviations: the
-    released code needs a fixed width of 4096 and one image, and cannot run inference; here all sizes come from the
-    trained part, and every way to generate works. There the question is the text of the first turn only, tokenised
-    again; here it is read from the tokens of the prompt as they are, up to where the answer begins. The model's own
-    projector still runs on all patches, although its output is replaced: its cost is that of the untrimmed model.
+    released code needs a fixed width of 4096 and one image, and cannot run inference. Here all sizes come from the
+    trained compressor, and all generation modes work. There the question is the text of the first turn only, tokenized
+    again. Here it consists of the prompt's tokens up to the beginning of the answer. The projector of the model still
+    runs on all patches although its output is replaced, so its cost equals that of the untouched model.
     """
 
     name = "quecc"
-    summary = "Replaces each image's tokens by a few that a trained compressor makes for the question"
+    summary = "Replaces the tokens of each image by a few from a trained compressor, conditioned on the question"
     stages = ("input",)
     needs = "a trained compressor, and a model tuned with it"
     kv_cache = "small in every layer"
@@ -71,57 +70,59 @@ class QueCC(Method):
         check_positions(self.positions)
 
     def fitted(self, model: ModelFacts) -> FittedQueCC:
-        """With the trained part loaded."""
+        """Load the trained compressor."""
         part = load_part(self.compressor, self.name, model, COMMAND)
         try:
             shape = CompressorShape.read(part.settings)
             _network(part, shape, torch.device("cpu"), torch.float32)
         except (KeyError, RuntimeError) as error:
-            raise ValueError(f"the compressor's file is damaged ({error}): make it again with `{COMMAND}`") from error
+            raise ValueError(
+                f"the file of the compressor is damaged ({error}): train it again with `{COMMAND}`"
+            ) from error
         if shape.grid != model.grid:
             own = "no fixed number" if model.grid is None else "{} x {}".format(*model.grid)
             raise ValueError(
-                f"the compressor was trained for images of {shape.grid[0]} x {shape.grid[1]} patches, and this model's "
-                f"have {own}: train one for it with `{COMMAND}`"
+                f"the compressor was trained for images of {shape.grid[0]} x {shape.grid[1]} patches, but images of "
+                f"this model have {own}: train one for it with `{COMMAND}`"
             )
         return FittedQueCC(self.compressor, self.positions, part=part, shape=shape)
 
 
 @dataclass(frozen=True)
 class FittedQueCC(QueCC):
-    """`QueCC` on a model.
+    """`QueCC` with the compressor of a model.
 
     Parameters
     ----------
     part : TrainedPart
-        The compressor's weights.
+        Weights of the compressor.
     shape : CompressorShape
-        Its sizes.
+        Sizes of the compressor.
     """
 
     part: TrainedPart = field(kw_only=True, repr=False)
     shape: CompressorShape = field(kw_only=True)
 
     def own_flops(self, model: ModelFacts, visual_per_layer: Sequence[int]) -> int:
-        """Of compressing the sample's images; the engine adds what reading the question takes."""
+        """Count the FLOPs of compressing the sample's images. The engine adds those of reading the question."""
         return -(-visual_per_layer[0] // self.shape.tokens) * self.shape.flops
 
     def vision_states(self, feature_block: int) -> tuple[int, ...]:
-        """The blocks that keys and values are made of."""
+        """Return the blocks whose outputs are used for keys and values."""
         return tuple(map(int, self.part.settings["blocks"].split("/")))
 
     def select_input(self, tokens: InputTokens) -> Selection:
-        """Put each image's compressed tokens in the places of some of its patches."""
+        """Put the compressed tokens of each image in the place of some of its patches."""
         assert tokens.vision is not None
         assert tokens.question is not None
         device, patches = tokens.visual.device, self.shape.patches
         source = tokens.vision.source
         if int((source >= 0).sum()) != patches * sum(map(len, tokens.images)):
             raise UnsupportedModelError(
-                f"the compressor was trained for images of {patches} visual tokens, and these have others: set "
-                "model.config.vision_feature_select_strategy as it was in training"
+                f"the compressor was trained for images of {patches} visual tokens, but these have a different number: "
+                "set model.config.vision_feature_select_strategy as in training"
             )
-        # A last token that has to stay, as the prompt ends with it, is one of them too.
+        # If the prompt ends with a visual token, which must stay, it is one of them too.
         taken = (source >= 0) & token_places(self.shape).to(device)[source % patches]
         places = taken.nonzero().view(-1, self.shape.tokens, 2)
         sample, image = places[:, 0, 0], source[places[:, 0, 0], places[:, 0, 1]] // patches
@@ -134,7 +135,7 @@ class FittedQueCC(QueCC):
         with torch.no_grad():
             made = network(of_image(tokens.vision.features), of_image(states), tokens.question[sample][:, None])
         hidden = torch.zeros_like(tokens.embeddings)
-        # Under autocast the network's output has another dtype than the embeddings.
+        # Under autocast the output of the network has a different dtype than the embeddings.
         hidden[taken] = made.flatten(0, 2).to(hidden.dtype)
         counts = (taken & tokens.visual).sum(1).tolist()
         return Selection(taken, tuple(counts), renumber=self.renumbers, hidden=hidden)

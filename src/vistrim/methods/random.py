@@ -1,4 +1,4 @@
-"""Random visual tokens: the baseline that every selection rule has to beat."""
+"""Random visual tokens, the minimum baseline for every selection rule."""
 
 from dataclasses import dataclass
 
@@ -19,8 +19,8 @@ class Random(PerImage):
     keep : int or float
         Tokens per image to keep: a whole number, or a share in (0, 1].
     seed : int
-        Seed of the choice. It depends on the seed, on the image's number within its prompt and on its number of
-        tokens alone, so that a sample gets the same tokens in any batch.
+        Random seed. The choice depends only on the seed, the index of the image in its prompt and its number of tokens,
+        so that a sample gets the same tokens in any batch.
 
     Raises
     ------
@@ -39,6 +39,6 @@ class Random(PerImage):
         check_budget(self.keep)
 
     def choose(self, image: ImageTokens) -> ImageChoice:
-        """Draw without replacement."""
+        """Draw tokens without replacement."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + image.number)
         return ImageChoice(torch.randperm(image.n, generator=generator)[: budget(self.keep, image.n)])

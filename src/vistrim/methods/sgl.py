@@ -1,4 +1,4 @@
-"""SGL: a small model of the family answers first, and its attention ranks the large one's visual tokens."""
+"""SGL: a small guide model answers first, and its attention ranks the visual tokens of the large model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,71 +13,73 @@ from vistrim.methods.base.registry import register
 from vistrim.methods.base.stage_inputs import InputTokens, LayerTokens
 
 CONSISTENCY_SHARE = 0.05
-"""Share of the visual tokens with which the guide reads its answer again."""
+"""Share of visual tokens kept when the guide model reads its answer again."""
 
 
 @register
 @dataclass(frozen=True)
 class SGL(Method):
-    r"""Let a smaller model answer first: keep the visual tokens that it looked at, or take its answer where it is sure.
+    r"""Rank visual tokens by the attention of a guide model, and return its answer where it is confident.
 
-    *Guidance.* The guide answers the prompt greedily. A visual token :math:`v` scores
+    *Guidance.* The guide model answers the prompt greedily. The score of a visual token :math:`v` is
 
     .. math:: A_v = \sum_l \sum_h \Big( \sum_{q} A^{l,h}[q, v] + \sum_{i} A^{l,h}[g_i, v] \Big)
 
-    over all layers and heads of the guide, the rows :math:`q` of the text behind the sample's last visual token (where
-    there is none, of its last prompt token) and the rows of the generated tokens :math:`g_i`; a plain sum. The last
-    generated token is never read, and so has no row.
+    summed over all layers and heads of the guide, over the rows :math:`q` of the text after the sample's last visual
+    token (or its last prompt token, if there is no such text), and over the rows of the generated tokens :math:`g_i`.
+    The last generated token is never an input, so it has no row.
 
-    *Pruning.* With :math:`L` layers, ``K = floor(L * layer_fraction)`` of them see all visual tokens; from layer
-    :math:`K` on there are only the ``floor(N * keep_ratio)`` of the sample's ``N`` with the highest score (ties: the
-    earlier one), at their own positions. ``K = 0`` prunes before the decoder. A sample of few tokens may keep none.
+    *Pruning.* Of :math:`L` layers, the first ``K = floor(L * layer_fraction)`` see all visual tokens. From layer
+    :math:`K` on, only the ``floor(N * keep_ratio)`` of the sample's ``N`` visual tokens with the highest scores stay,
+    at their original positions (ties: the earlier token). ``K = 0`` prunes before the decoder. A sample with few tokens
+    may keep none.
 
-    *Early exit.* With a threshold :math:`\tau`, the guide reads prompt and answer once more, with the best 5 % of its
-    visual tokens alone (at least one, chosen before its layer 0). Samples with
+    *Early exit.* With a threshold :math:`\tau`, the guide reads the prompt and its answer once more, with only the best
+    5 % of its visual tokens (at least one, chosen before its layer 0). Samples with
 
     .. math:: S = \tfrac12 \Big( \big(\prod_i p_i\big)^{1/N_G} + \prod_i p'_i \Big) > \tau
 
-    get the guide's answer, and the model is asked about the others only. :math:`p_i` is the probability that the guide
-    gave to the :math:`i`-th of the :math:`N_G` tokens of its answer (its end included), :math:`p'_i` that on rereading.
+    get the guide's answer, and the large model answers only the others. :math:`p_i` is the probability of the
+    :math:`i`-th of the :math:`N_G` tokens of the guide's answer (including its end), :math:`p'_i` that in the second
+    pass.
 
     Parameters
     ----------
     guide : PreTrainedModel or ModelLoader
-        A smaller model with the same visual tokens and vocabulary, or what loads one for the model's device and number
-        type: on the command line it is named, as `vistrim.load` takes it.
+        A smaller model with the same visual tokens and vocabulary, or a loader of one for the model's device and dtype.
+        On the command line it is a name that `vistrim.load` accepts.
     layer_fraction : float
         Share of the layers that see all visual tokens, in [0, 1].
     keep_ratio : float
-        Share of the visual tokens that the others see, in [0, 1].
+        Share of the visual tokens that the other layers see, in [0, 1].
     exit_threshold : float, optional
-        :math:`\tau`, from 0 (the guide answers everything) to 1 (nothing). None: the model answers everything, and
+        :math:`\tau`, from 0 (the guide answers all samples) to 1 (none). None: the large model answers all samples, and
         no exit score is computed.
 
     Raises
     ------
     ValueError
-        If a parameter is out of range, or there is no guide.
+        If a parameter is out of range, or there is no guide model.
 
     Notes
     -----
     Source: arXiv 2412.03324 (CVPR 2025) and github.com/NUS-HPC-AI-Lab/SGL at 7e76fd2. The paper's settings for
-    ``layer_fraction`` and ``keep_ratio`` are 0.4 and 0.4, 0.2 and 0.2, 0.05 and 0.05, which leave 64, 35 and 9 % of the
+    ``layer_fraction`` and ``keep_ratio`` are 0.4 and 0.4, 0.2 and 0.2, 0.05 and 0.05. They keep 64, 35 and 9 % of the
     tokens on average over 48 layers.
 
-    Deviations. The code's rows of the prompt begin at the last visual token, here behind it, as in the paper. Its sums
-    are bfloat16 on eager attention; here they are float32, and the guide keeps its fast attention. It handles
-    one image span in a batch of one; here a batch equals its samples. Its large model always runs, and both scores are
-    only noted; here the exit happens. :math:`p_i` is taken from the logits as the guide gives them, which settings such
-    as a repetition penalty do not change.
+    Deviations. The prompt rows in the code start at the last visual token, here after it, as in the paper. The code
+    sums in bfloat16 with eager attention. Here sums are float32, and the guide keeps its attention kernel. The code
+    supports one image in a batch of one. Here a batch gives the same result as its samples. In the code the large model
+    always runs, and both scores are only recorded. Here the exit happens. :math:`p_i` is computed from the unprocessed
+    logits of the guide, before a repetition penalty and similar settings.
 
-    The guide obeys the call's settings on the length and end of an answer and on the tokens in it, but neither sampling
-    nor ``stop_strings``, nor ``logits_processor`` and other code of the caller's. Its answer ends at its own
-    end-of-sequence tokens too, unless the call names some; and its generation config counts for what the call leaves
-    open, such as a repetition penalty.
+    The guide follows the settings of the call for the length, the end and the allowed tokens of an answer. It ignores
+    sampling, ``stop_strings``, ``logits_processor`` and other code of the caller. Its answer also ends at its own
+    end-of-sequence tokens, unless the call sets them. Its generation config applies to settings that the call does not
+    set, such as a repetition penalty.
 
-    It is a method of both the input and the prefill stage, of which it acts in one, so that it composes with methods
-    that act while decoding.
+    The method belongs to both the input and the prefill stage but acts in only one of them, so that it can be composed
+    with methods that act while decoding.
 
     Examples
     --------
@@ -88,10 +90,10 @@ class SGL(Method):
     """
 
     name = "sgl"
-    summary = "Keeps what a smaller model looked at while answering, and takes its answer where it is sure"
+    summary = "Ranks visual tokens by the attention of a guide model, and returns its answer where it is confident"
     stages = ("input", "prefill")
-    needs = "a smaller model with the same visual tokens (the guide)"
-    kv_cache = "full below the cut, small from it on; the guide's own beside it until it has answered"
+    needs = "a smaller model with the same visual tokens (the guide model)"
+    kv_cache = "full below the cut, small from it on; plus the guide's cache until it has answered"
     source = "arXiv 2412.03324"
     ranks_by = "guide"
 
@@ -102,9 +104,7 @@ class SGL(Method):
 
     def __post_init__(self) -> None:
         if self.guide is not None and not callable(self.guide):
-            raise ValueError(
-                f"guide={self.guide!r}: must be a model; load one by its name with vistrim.load(name) first"
-            )
+            raise ValueError(f"guide={self.guide!r}: must be a model: load one by its name with vistrim.load(name)")
         for name in ("layer_fraction", "keep_ratio"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be between 0 and 1")
@@ -113,26 +113,28 @@ class SGL(Method):
 
     @property
     def guidance(self) -> Guidance:
-        """The loaded guide."""
+        """The loaded guide model."""
         assert isinstance(self.guide, nn.Module)
         return Guidance(self.guide, self.exit_threshold, CONSISTENCY_SHARE)
 
     def fitted(self, model: ModelFacts) -> Method:
-        """The method with its guide loaded.
+        """Load the guide model.
 
         Raises
         ------
         ValueError
-            If there is no guide, or every layer would see all tokens.
+            If there is no guide model, or every layer would see all tokens.
         LoadError
-            If the guide cannot be loaded.
+            If the guide model cannot be loaded.
         """
         if self.guide is None:
-            raise ValueError("sgl needs a guide: name a smaller model of the family, as in sgl:guide=reference-small")
+            raise ValueError(
+                "sgl needs a guide model: name a smaller one of the family, as in sgl:guide=reference-small"
+            )
         depth = model.decoder.layers
         if self._layer(depth) >= depth:
             raise ValueError(
-                f"layer_fraction={self.layer_fraction}: with all {depth} decoder layers before the cut nothing would "
+                f"layer_fraction={self.layer_fraction}: with all {depth} decoder layers before the cut, nothing would "
                 "be trimmed: choose a smaller layer_fraction"
             )
         if isinstance(self.guide, nn.Module):
@@ -140,14 +142,14 @@ class SGL(Method):
         return replace(self, guide=self.guide(model.device, model.dtype))
 
     def select_input(self, tokens: InputTokens) -> Selection | None:
-        """Keep the best tokens, if no layer is to see them all."""
+        """Keep the best tokens if the cut is before the decoder."""
         if self._layer(tokens.depth) > 0:
             return None
         assert tokens.guidance is not None
         return self._best(tokens.guidance, tokens.visual, list(map(sum, tokens.images)))
 
     def prefill_layers(self, depth: int) -> tuple[int, ...]:
-        """The one cut, unless it is before the decoder."""
+        """Return the layer of the cut, unless it is before the decoder."""
         layer = self._layer(depth)
         return (layer,) if layer > 0 else ()
 

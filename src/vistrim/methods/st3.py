@@ -16,15 +16,15 @@ from vistrim.methods.vta import DEFAULT_FLOOR, DEFAULT_HORIZON, VTA
 @register
 @dataclass(frozen=True)
 class ST3(AttentionSchedule):
-    r"""Trim visual tokens across layers in prefill (PVTP) and in every layer's cache while decoding (VTA).
+    r"""Trim visual tokens across layers in prefill (PVTP) and in the cache of every layer while decoding (VTA).
 
     Layer ``l`` keeps, at decoding step ``t`` (0 in prefill),
 
     .. math:: G(l, t) = \lfloor N (1 - R)^{K(l)} f(t) + 1/2 \rfloor,
         \quad \text{at least } \lceil floor \cdot N (1 - R)^{K(l)} \rceil
 
-    visual tokens: those that receive most attention at layer ``l - 1``, from the last prompt token in prefill and
-    from the token being processed in decode; mean over heads, ties to the earlier token.
+    visual tokens. These are the tokens that receive the most attention at layer ``l - 1`` (mean over heads), from the
+    last prompt token in prefill and from the token being processed while decoding. Ties go to the earlier token.
 
     Parameters
     ----------
@@ -40,14 +40,14 @@ class ST3(AttentionSchedule):
 
     Notes
     -----
-    Source: arXiv 2412.20105 (AAAI 2025). There is no official code, and the paper's hyper-parameters were not
-    available: the formula is this project's reading, and all default values and presets are this project's own.
+    Source: arXiv 2412.20105 (AAAI 2025). There is no official code, and the hyperparameters of the paper were not
+    available. The formula is our reading. All default values and presets are choices of this project.
     """
 
     name = "st3"
     summary = "ST³: trims across layers in prefill and anneals the KV cache while decoding"
     stages = ("prefill", "decode")
-    kv_cache = "smaller from cut to cut, and shrinks while decoding"
+    kv_cache = "smaller after each cut, shrinks while decoding"
     source = "arXiv 2412.20105 (our reading)"
 
     start_layer: int | None = None
@@ -59,20 +59,21 @@ class ST3(AttentionSchedule):
     interval: int = 1
 
     def __post_init__(self) -> None:
-        # Building the halves checks every parameter.
+        # Constructing both halves checks every parameter.
         _ = self.spatial, self.temporal
 
     @classmethod
     def preset(cls, name: Literal["balanced", "compact"]) -> "ST3":
-        """Build one of this project's presets (the paper's are not known).
+        """Build one of the presets of this project. Those of the paper are not published.
 
         Parameters
         ----------
         name : {"balanced", "compact"}
-            "balanced", the default: cuts to about 43 % of the KV cache in prefill and anneals so slowly that it stays
-            there while the untrimmed cache grows. "compact": cuts to about 30 % in prefill and does not anneal.
-            ``ST3(horizon=64, floor=0.1)`` anneals to the paper's "about 30 %" on average, and loses many facts of long
-            descriptions (docs/evaluation.md). (All figures are for 32 layers, 576 visual and 64 text tokens.)
+            "balanced", the default, cuts to about 43 % of the KV cache in prefill. It anneals slowly, so that this
+            fraction stays about the same while the cache of the untouched model grows. "compact" cuts to about 30 % in
+            prefill and does not anneal. ``ST3(horizon=64, floor=0.1)`` anneals to the paper's "about 30 %" on average
+            and loses many facts in long descriptions (docs/evaluation.md). All figures are for 32 layers, 576 visual
+            tokens and 64 text tokens.
 
         Raises
         ------
@@ -83,7 +84,7 @@ class ST3(AttentionSchedule):
             return cls()
         if name == "compact":
             return cls(ratio=0.5, decay="constant")
-        raise ValueError(f"no preset called {name!r}: choose balanced or compact")
+        raise ValueError(f"unknown preset {name!r}: choose balanced or compact")
 
     @cached_property
     def spatial(self) -> PVTP:
@@ -101,14 +102,14 @@ class ST3(AttentionSchedule):
         return self.temporal.acts_in_decode
 
     def fitted(self, model: ModelFacts) -> Method:
-        """Refuse a first cut behind the last layer."""
+        """Check that the decoder has the layer of the first cut."""
         self.spatial.fitted(model)
         return self
 
     def tokens_kept(self, n: int, layer: int, step: int, depth: int) -> int:
-        """``G(l, t)``."""
+        """Return ``G(l, t)``."""
         return tokens_kept(n, self.spatial.retention(layer, depth), self.temporal.factor(step), self.floor)
 
     def is_due(self, step: int) -> bool:
-        """At every ``interval``-th step."""
+        """Return True at every ``interval``-th step."""
         return self.temporal.is_due(step)

@@ -1,4 +1,4 @@
-"""Evenly spaced visual tokens: a strong and free baseline."""
+"""Evenly spaced visual tokens, a strong baseline at no cost."""
 
 from dataclasses import dataclass
 
@@ -35,10 +35,10 @@ class Uniform(PerImage):
         check_budget(self.keep)
 
     def choose(self, image: ImageTokens) -> ImageChoice:
-        """Take the middle token of each of ``k`` equal stretches of the raster."""
+        """Keep the middle token of each of ``k`` equal segments of the raster."""
         return ImageChoice(evenly_spaced(image.n, budget(self.keep, image.n)))
 
 
 def evenly_spaced(n: int, k: int) -> torch.Tensor:
-    """The middles ``[k]`` long of ``k`` equal stretches of ``n`` places."""
+    """Middles ``[k]`` (long) of ``k`` equal segments of ``n`` places."""
     return (2 * torch.arange(k) + 1) * n // (2 * k)

@@ -1,4 +1,4 @@
-"""VisPruner: patches that the class token attends to, and patches unlike each other."""
+"""VisPruner: patches that the class token attends to most, and a diverse set of the others."""
 
 from dataclasses import dataclass
 
@@ -18,21 +18,22 @@ REMOVED_AT_ONCE = 8
 @register
 @dataclass(frozen=True)
 class VisPruner(ClassAttention):
-    r"""Keep the important patches of each image and, of the others, those that differ most, before the decoder.
+    r"""Keep the important patches of each image and a diverse subset of the others, before the decoder.
 
-    ``int(T * important_ratio)`` of the ``T`` tokens to keep are those of `FasterVLM`. The others are listed by falling
-    score and thinned out until the rest of ``T`` is left: in each round the list is dealt out to two halves by turns,
-    and the (up to 8) members of the first half that are most like some member of the second, by the cosine of their
-    vision-tower features, are dropped. What is left of the first half, most alike first, goes in front of the second.
+    Of ``T`` tokens to keep, ``int(T * important_ratio)`` are selected as in `FasterVLM`. The others are sorted by
+    descending score and pruned until the remaining number is left. In each round, the list is split alternately into
+    two halves. The members of the first half (up to 8) with the highest similarity to a member of the second half, by
+    the cosine of their vision-tower features, are dropped. The rest of the first half, most similar first, is placed in
+    front of the second half.
 
     Parameters
     ----------
     keep : int or float
         Tokens per image to keep: a whole number, or a share in (0, 1]. The authors use 128, 64 and 32 of 576.
     important_ratio : float
-        Share of them that is chosen by class attention alone, in [0, 1]. With 1 this is `FasterVLM`.
+        Share of these tokens that is chosen by class attention alone, in [0, 1]. With 1 this is `FasterVLM`.
     positions : {"renumber", "original"}
-        RoPE positions of the tokens that are left: consecutive as the authors have them, or each its own.
+        RoPE positions of the remaining tokens: consecutive, as in the authors' code, or unchanged.
 
     Raises
     ------
@@ -42,14 +43,14 @@ class VisPruner(ClassAttention):
     Notes
     -----
     Source: VisPruner (ICCV 2025; later versions of arXiv 2412.01818) and github.com/Theia-4869/VisPruner at aefa01a.
-    Its examples set ``important_ratio`` to 0.5 for 128 tokens and 0.75 for 64; the values behind its tables are not
-    stated. The code fails where an odd number of tokens is to be thinned out, as its first half then has one member
-    more than it makes room for. Here that member is just one of the half; and where the half has fewer than 8 members,
-    all of them go at most.
+    Its examples set ``important_ratio`` to 0.5 for 128 tokens and 0.75 for 64. The values for its tables are not
+    published. The code fails if the list has an odd number of tokens, because its first half then has one member too
+    many. Here the first half may have one member more, and if it has fewer than 8 members, at most all of them are
+    dropped.
     """
 
     name = "vispruner"
-    summary = "Keeps patches that the class token attends to, and of the others those that differ most"
+    summary = "Keeps the patches that the class token attends to most, and a diverse subset of the others"
     source = "VisPruner, arXiv 2412.01818"
 
     keep: int | float = 128
@@ -64,7 +65,7 @@ class VisPruner(ClassAttention):
             )
 
     def vision_blocks(self, feature_block: int) -> tuple[int, ...]:
-        """The block that makes the visual tokens."""
+        """Return the block whose output becomes the visual tokens."""
         return (feature_block,)
 
     def choose(self, image: ImageTokens) -> ImageChoice:
@@ -82,21 +83,21 @@ class VisPruner(ClassAttention):
 
 
 def thinned_out(ranked: Tensor, similarity: Tensor, left: int) -> Tensor:
-    """Drop the most redundant of some tokens until ``left`` of them are left.
+    """Drop the most redundant tokens until ``left`` tokens remain.
 
     Parameters
     ----------
     ranked : Tensor
         ``[m]`` long: the tokens, best first.
     similarity : Tensor
-        ``[n, n]``: of all tokens.
+        ``[n, n]``: similarity of all pairs of tokens.
     left : int
-        From 0 to m.
+        Number of tokens to keep, from 0 to m.
 
     Returns
     -------
     Tensor
-        ``[left]`` long.
+        ``[left]`` long: the remaining tokens.
     """
     if left == 0:
         return ranked[:0]

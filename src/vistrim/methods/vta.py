@@ -7,35 +7,36 @@ from vistrim.methods.base.attention_schedule import AttentionSchedule
 from vistrim.methods.base.registry import register
 
 DEFAULT_HORIZON = 256
-"""Chosen on the reference model's long descriptions: the shortest horizon (of 64, 128 and 256) at which annealing alone
-costs less than one per cent of the facts. At 64 it costs a third. See docs/evaluation.md."""
+"""Chosen on the long descriptions of the reference model: the shortest horizon (of 64, 128 and 256) at which annealing
+alone loses less than one percent of the facts. At 64 it loses a third. See docs/evaluation.md."""
 
 MAX_HORIZON = 1_000_000
 
 DEFAULT_FLOOR = 0.5
-"""Chosen the same way: where a short horizon reaches the floor, 0.5 keeps clearly more facts than 0.3 or 0.1, for at
-most 4 % of the KV cache."""
+"""Chosen in the same way: if a short horizon reaches the floor, 0.5 keeps clearly more facts than 0.3 or 0.1, for at
+most 4 % more of the KV cache."""
 
 
 @register
 @dataclass(frozen=True)
 class VTA(AttentionSchedule):
-    r"""Shrink the visual part of every layer's KV cache as the answer grows.
+    r"""Evict visual tokens from the KV cache of every layer as the answer grows.
 
-    At decoding step ``t`` each layer keeps :math:`G(t) = \lfloor N f(t) + 1/2 \rfloor` visual tokens, at least
-    :math:`\lceil floor \cdot N \rceil`: those that receive most attention from the token being processed at the layer
-    before (layer 0: from the token before, at layer 0). Evicted keys and values are gone for good.
+    At decoding step ``t``, each layer keeps :math:`G(t) = \lfloor N f(t) + 1/2 \rfloor` visual tokens, at least
+    :math:`\lceil floor \cdot N \rceil`. These are the tokens that receive the most attention from the token being
+    processed at the layer before. Layer 0 uses its own attention from the previous step. Evicted keys and values cannot
+    be restored.
 
     Parameters
     ----------
     decay : {"constant", "linear", "cosine", "exponential"}
         Shape of ``f``; see `vistrim.core.schedules.decay_factor`.
     horizon : int
-        Generated tokens over which the visual tokens are annealed, at least 1.
+        Number of generated tokens over which the visual tokens are annealed, at least 1.
     floor : float
         Share of the visual tokens that always stays, in [0, 1].
     interval : int
-        Trim only at every ``interval``-th step, at least 1: a larger value costs less time.
+        Steps from one eviction to the next, at least 1. A larger value costs less time.
 
     Raises
     ------
@@ -44,12 +45,12 @@ class VTA(AttentionSchedule):
 
     Notes
     -----
-    Source: ST³, arXiv 2412.20105, which sets the number kept in each layer from the length of the generated text.
-    There is no official code; the formula and all default values are this project's reading and choice.
+    Source: ST³, arXiv 2412.20105, in which the number of tokens kept in each layer depends on the length of the
+    generated text. There is no official code. The formula and all default values are our reading and our choice.
     """
 
     name = "vta"
-    summary = "Shrinks each layer's visual KV cache as the answer grows (ST³'s temporal half)"
+    summary = "Evicts visual tokens from the KV cache of each layer as the answer grows (the temporal half of ST³)"
     stages = ("decode",)
     kv_cache = "shrinks in every layer while decoding"
     source = "arXiv 2412.20105 (our reading)"
@@ -75,13 +76,13 @@ class VTA(AttentionSchedule):
         return self.decay != "constant"
 
     def factor(self, step: int) -> float:
-        """``f(t)``."""
+        """Return ``f(t)``."""
         return decay_factor(self.decay, step, self.horizon)
 
     def tokens_kept(self, n: int, layer: int, step: int, depth: int) -> int:
-        """``G(t)``; the same at every layer."""
+        """Return ``G(t)``, which is the same at every layer."""
         return tokens_kept(n, 1.0, self.factor(step), self.floor)
 
     def is_due(self, step: int) -> bool:
-        """At every ``interval``-th step."""
+        """Return True at every ``interval``-th step."""
         return step % self.interval == 0

@@ -1,4 +1,4 @@
-"""VTC-CLS: keep the patches that the class token attends to, over several blocks of the vision tower."""
+"""VTC-CLS: keep the patches that the class token attends to most, over several blocks of the vision tower."""
 
 from dataclasses import dataclass
 
@@ -22,10 +22,10 @@ class VTCCLS(ClassAttention):
     keep : int or float
         Tokens per image to keep: a whole number, or a share in (0, 1]. The authors use 256, 128 and 64 of 576.
     first_layer : int
-        First block :math:`l_0` (0-based) of the sum. 16 is the default of the authors' code; the values behind the
-        paper's tables are not published.
+        First block :math:`l_0` (0-based) of the sum. 16 is the default of the authors' code. The values for the tables
+        of the paper are not published.
     positions : {"renumber", "original"}
-        RoPE positions of the tokens that are left: consecutive as the authors have them, or each its own.
+        RoPE positions of the remaining tokens: consecutive, as in the authors' code, or unchanged.
 
     Raises
     ------
@@ -34,8 +34,8 @@ class VTCCLS(ClassAttention):
 
     Notes
     -----
-    Source: arXiv 2412.05819 and github.com/THU-MIG/VTC-CLS at e41ac9b. The code handles one image of 576 tokens;
-    with several tiles it would average over the tiles. Here every image is ranked by itself.
+    Source: arXiv 2412.05819 and github.com/THU-MIG/VTC-CLS at e41ac9b. The code supports one image of 576 tokens and
+    would average over several tiles. Here every image or tile is ranked separately.
     """
 
     name = "vtc-cls"
@@ -50,11 +50,11 @@ class VTCCLS(ClassAttention):
         super().__post_init__()
         if type(self.first_layer) is not int or self.first_layer < 0:
             raise ValueError(
-                f"first_layer={self.first_layer}: must be a whole number from 0, the tower's first block, on"
+                f"first_layer={self.first_layer}: must be a whole number, at least 0 (the first block of the tower)"
             )
 
     def vision_blocks(self, feature_block: int) -> tuple[int, ...]:
-        """From ``first_layer`` to the block that makes the visual tokens."""
+        """Return the blocks from ``first_layer`` to the one whose output becomes the visual tokens."""
         if 0 <= feature_block < self.first_layer:
             raise ValueError(
                 f"first_layer={self.first_layer}, but the visual tokens come from block {feature_block} of the vision "

@@ -1,4 +1,4 @@
-"""VTW: all visual tokens leave the decoder at one layer."""
+"""VTW: all visual tokens are removed at one decoder layer."""
 
 from dataclasses import dataclass
 
@@ -14,9 +14,9 @@ from vistrim.methods.base.stage_inputs import LayerTokens
 @register
 @dataclass(frozen=True)
 class VTW(OneCut):
-    """Withdraw all visual tokens before one decoder layer; deeper layers see text only.
+    """Remove all visual tokens before one decoder layer. Deeper layers see only text.
 
-    Layers below ``layer`` keep the keys and values of all visual tokens, deeper ones hold none.
+    Layers below ``layer`` keep the keys and values of all visual tokens, deeper layers hold none.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ class VTW(OneCut):
         `vistrim.calibration.vtw.search_layer` finds it.
         The authors' code uses 15 or 16 for LLaVA-1.5-7B and 20 for 13B.
     positions : {"original", "renumber"}
-        RoPE positions of the text from there on: each its own as the authors have them by default, or consecutive.
+        RoPE positions of the text from there on: unchanged, as by default in the authors' code, or consecutive.
 
     Raises
     ------
@@ -35,13 +35,13 @@ class VTW(OneCut):
     Notes
     -----
     Source: arXiv 2405.05803 (AAAI 2025) and github.com/lzhxmu/VTW at a3d8cfc. The code does not shorten the attention
-    mask at the cut, so that padding and eager attention fail there; here they work.
+    mask at the cut, so it fails with padding and eager attention. Both work here.
     """
 
     name = "vtw"
-    summary = "Withdraws all visual tokens before one decoder layer"
-    needs = "nothing (the layer is found by search_layer)"
-    kv_cache = "full below the cut, none from it on"
+    summary = "Removes all visual tokens before one decoder layer"
+    needs = "nothing (search_layer finds the layer)"
+    kv_cache = "full below the cut, no visual tokens from it on"
     source = "arXiv 2405.05803"
     ranks_by = "nothing"
 

@@ -1,4 +1,4 @@
-"""YOPO: what a model computes for visual tokens is cut by structure, the same for every image and question."""
+"""YOPO: structural cuts of the computation for visual tokens, the same for every image and question."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -14,7 +14,7 @@ from vistrim.methods.base.registry import register
 from vistrim.methods.base.stage_inputs import LayerTokens
 
 HEADS = "heads"
-"""Name of the mask in its file: ``[layers, heads]``, true (or 1) for active heads."""
+"""Name of the mask in its file: ``[layers, heads]``, True (or 1) for active heads."""
 AUTO = "auto"
 CALIBRATION = "vistrim calibrate yopo"
 
@@ -24,57 +24,57 @@ HeadMask = tuple[tuple[bool, ...], ...]
 @register
 @dataclass(frozen=True)
 class YOPO(Method):
-    r"""Cut attention, heads, layers and neurons for visual tokens, regardless of the sample.
+    r"""Cut attention, heads, layers and neurons for visual tokens, independent of the sample.
 
-    Four cuts, each of which is off by default. What they cut is not computed:
+    There are four cuts, all off by default. The parts that are cut are not computed:
 
-    * *Neighbour-aware attention*: in prefill, in every layer, a visual token attends to the text before it and to the
-      visual tokens of its own image that are at most ``window // 2`` rows and columns away on the image's grid, later
-      ones included. Text attends as before.
-    * *Heads*: in an inactive head text attends to text alone, in prefill and while decoding; visual tokens have no
-      query, key and value there, and get nothing from it.
+    * *Neighbor-aware attention*: in prefill, in every layer, a visual token attends to the text before it and to the
+      visual tokens of its own image that are at most ``window // 2`` rows and columns away on the image's grid,
+      including later ones. Text attends as before.
+    * *Heads*: in an inactive head, text attends only to text, in prefill and while decoding. Visual tokens have no
+      query, key and value there and receive no output from it.
     * *Layer drop*: layers from ``layer`` on run without visual tokens.
-    * *Sparse feed-forward*: visual tokens pass through the first ``ffn`` of each layer's neurons.
+    * *Sparse feed-forward*: visual tokens use only the first share ``ffn`` of each layer's neurons.
 
     Parameters
     ----------
     window : int, optional
-        Side of the window in grid cells: odd, at least 1. The authors use 5 of 24. None: attention is not cut.
+        Side of the window in grid cells, odd and at least 1. The authors use 5 of 24. None: attention is not cut.
     heads : str or tuple of tuple of bool, optional
-        File with the active heads, made by ``vistrim calibrate yopo``; "auto": ``vistrim/yopo.safetensors`` in the
-        model's folder; or the mask ``[layers][heads]`` itself. None: all heads are active.
+        File with the active heads, made by ``vistrim calibrate yopo``; "auto" for ``vistrim/yopo.safetensors`` in the
+        model's folder; or the mask ``[layers][heads]``. None: all heads are active.
     layer : int, optional
         First layer (0-based, at least 1) without visual tokens. The authors use 16 of 32 for LLaVA-1.5-7B and 20 of 40
         for 13B. None: no layer is dropped.
     ffn : float
-        Share of the neurons, above 0 and up to 1; the authors use 1/2 in fine-tuned models.
+        Share of the neurons, above 0 and at most 1. The authors use 1/2 in fine-tuned models.
     normalise : {"attended", "all"}
-        What the attention of text sums to 1 over in inactive heads: "attended", the text that is attended to; "all",
-        also the visual tokens, of which only the values are left out. "all" is what the authors' code computes, on
-        which their checkpoints were fine-tuned; it saves less, as it needs the keys.
+        Tokens over which the attention of text is normalized in inactive heads. "attended": only the text. "all": also
+        the visual tokens, whose values are omitted. The authors' code uses "all", and their checkpoints were fine-tuned
+        with it. It saves less, because it needs the keys.
 
     Raises
     ------
     ValueError
-        If a parameter is out of range, or the heads are another model's.
+        If a parameter is out of range, or the heads are those of another model.
 
     Notes
     -----
-    Source: arXiv 2410.06169 and github.com/ZhangAIPI/YOPO_MLLM_Pruning at f0783f4, which only simulates the cuts by
-    masks. Without fine-tuning the cuts cost accuracy; the authors fine-tune LLaVA with them, and cut only heads,
-    windows and layers of other models untuned.
+    Source: arXiv 2410.06169 and github.com/ZhangAIPI/YOPO_MLLM_Pruning at f0783f4, which only simulates the cuts with
+    masks. Without fine-tuning, the cuts reduce accuracy. The authors fine-tune LLaVA with all cuts. Of other models,
+    without fine-tuning, they cut only heads, windows and layers.
 
-    Deviations. Inactive heads are renormalised unless ``normalise`` is "all". Layer drop is always renormalised, as the
-    tokens are gone: the authors keep computing them for the softmax, so that ``layer`` and "all" exclude each other.
-    The authors have one image; here visual tokens attend, with a window, to none of another image. Where tokens were
-    removed before, the window is that of the original grid, and a merged token stands where the one that it was merged
-    into stood. A sliding window of the model limits the text that a visual token attends to, not its neighbours. A
+    Deviations. Inactive heads are renormalized unless ``normalise`` is "all". Layer drop always renormalizes, because
+    the tokens are removed. The authors still compute them for the softmax, so ``layer`` and "all" exclude each other.
+    The authors support one image. Here, with a window, visual tokens do not attend to other images. If tokens were
+    removed before, the window refers to the original grid, and a merged token has the place of the token that it was
+    merged into. A sliding window of the model limits the text that a visual token attends to, not its neighbors. A
     visual token that the engine never removes, because its logits are needed, counts as text.
 
-    Cuts see visual tokens alone: an image that was cached before the model was trimmed counts as text, and tokens
-    that a method composed with it removes in prefill count in no softmax, "all" or not.
+    The cuts apply only to visual tokens. An image that was cached before the model was trimmed counts as text. Tokens
+    that another method of a composition removes in prefill are not part of any softmax, even with "all".
 
-    The KV cache stays rectangular: it has room for the visual tokens of inactive heads, filled with zeros.
+    The KV cache stays rectangular. It stores zeros for the visual tokens of inactive heads.
     """
 
     name = "yopo"
@@ -98,19 +98,19 @@ class YOPO(Method):
         if layer is not None and (type(layer) is not int or layer < 1):
             raise ValueError(f"layer={layer}: must be a whole number, at least 1, or none")
         if not (self.heads is None or isinstance(self.heads, str) or _is_mask(self.heads)):
-            raise ValueError("heads: must be a file, auto, or a tuple with a tuple of True and False for each layer")
+            raise ValueError("heads: must be a file, auto, or a tuple with a tuple of True and False per layer")
         if not 0 < self.ffn <= 1:
-            raise ValueError(f"ffn={self.ffn}: must be a share of the neurons, above 0 and up to 1")
+            raise ValueError(f"ffn={self.ffn}: must be a share of the neurons, above 0 and at most 1")
         if self.normalise not in ("attended", "all"):
             raise ValueError(f"normalise={self.normalise!r}: must be attended or all")
         if self.normalise == "all" and layer is not None:
             raise ValueError(
-                f"normalise=all with layer={layer}: visual tokens that are gone from a layer cannot count in its "
-                "softmax; use normalise=attended, or leave the layer out (layer=none)"
+                f"normalise=all with layer={layer}: visual tokens that were removed from a layer cannot count in its "
+                "softmax: use normalise=attended, or no layer drop (layer=none)"
             )
 
     def __str__(self) -> str:
-        """With a mask, the number of active heads stands for it."""
+        """Return the notation. A mask is abbreviated to its number of active heads."""
         if self.heads is None or isinstance(self.heads, str):
             return super().__str__()
         flags = [flag for row in self.heads for flag in row]
@@ -118,12 +118,12 @@ class YOPO(Method):
 
     @property
     def acting_stages(self) -> tuple[str, ...]:
-        """Inside the layers if anything is cut there, in prefill if layers are dropped."""
+        """``structure`` if there are cuts inside the layers, ``prefill`` if layers are dropped."""
         inside = self.window is not None or self.heads is not None or self.ffn < 1
         return ("structure",) * inside + ("prefill",) * (self.layer is not None)
 
     def fitted(self, model: ModelFacts) -> Method:
-        """Load the heads, and refuse a mask or a layer that the model does not have."""
+        """Load the heads, and check that the mask and the layer match the model."""
         if self.layer is not None:
             check_layer("layer", self.layer, model.decoder.layers)
         heads = self.heads
@@ -137,13 +137,13 @@ class YOPO(Method):
         sizes = {len(row) for row in heads}
         if len(heads) != model.decoder.layers or sizes != {model.decoder.heads}:
             raise ValueError(
-                f"the heads are those of {len(heads)} layers with {'/'.join(map(str, sorted(sizes)))} heads, and the "
-                f"model has {model.decoder.layers} with {model.decoder.heads}: make a mask for it with `{CALIBRATION}`"
+                f"the mask is for {len(heads)} layers with {'/'.join(map(str, sorted(sizes)))} heads, but the model "
+                f"has {model.decoder.layers} with {model.decoder.heads}: make a mask for it with `{CALIBRATION}`"
             )
         return replace(self, heads=heads)
 
     def structure(self, model: ModelFacts) -> tuple[LayerStructure, ...]:
-        """The cuts in each layer that has visual tokens."""
+        """Return the cuts of each layer."""
         depth = model.decoder.layers
         last = depth if self.layer is None else self.layer
         whole = (True,) * model.decoder.heads
@@ -155,7 +155,7 @@ class YOPO(Method):
         return cut + (LayerStructure(),) * (depth - last)
 
     def prefill_layers(self, depth: int) -> tuple[int, ...]:
-        """The layer drop."""
+        """Return the layer from which on there are no visual tokens."""
         return () if self.layer is None else (self.layer,)
 
     def select_prefill(self, layer: int, tokens: LayerTokens) -> Selection:

@@ -1,1 +1,1 @@
-"""What the shipped models are: scenes, tasks, rendering, processor and weights."""
+"""The shipped models: their scenes, tasks, rendering, processor and weights."""

@@ -1,6 +1,7 @@
-"""easy-VQA, a set of images and questions that nobody here made (V. Zhou, 2019, MIT; PyPI package ``easy-vqa``).
+"""easy-VQA, an external data set of images and questions (V. Zhou, 2019, MIT; PyPI package ``easy-vqa``).
 
-Images of 64 x 64 pixels with one shape each; 24 kinds of question and 13 answers; its own train and test split.
+It has images of 64 x 64 pixels with one shape each, 24 kinds of questions, 13 answers, and its own train and test
+split.
 """
 
 from __future__ import annotations
@@ -29,19 +30,19 @@ class Picture:
     questions: tuple[Question, ...]
 
     def open(self) -> Image.Image:
-        """The image, RGB."""
+        """Return the image, RGB."""
         with Image.open(self.path) as image:
             return image.convert("RGB")
 
 
 @lru_cache(maxsize=2)
 def pictures(split: str) -> tuple[Picture, ...]:
-    """All images of a split, in the order of their numbers.
+    """List all images of a split, in the order of their numbers.
 
     Raises
     ------
     ValueError
-        If ``split`` is none of ``SPLITS``.
+        If ``split`` is not one of ``SPLITS``.
     MissingPackageError
         If the package ``easy-vqa`` is not installed.
     """
@@ -63,5 +64,5 @@ def _package() -> Any:
     try:
         import easy_vqa
     except ImportError as error:
-        raise MissingPackageError("easy-VQA's images are not installed; run `pip install easy-vqa`") from error
+        raise MissingPackageError("the images of easy-VQA are not installed: run `pip install easy-vqa`") from error
     return easy_vqa

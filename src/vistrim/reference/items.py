@@ -1,4 +1,4 @@
-"""Items about the scenes and easy-VQA's images, for evaluations."""
+"""Evaluation items about the scenes and the images of easy-VQA."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ EVALUATED = {
     "description": Task("description", "Description", description_f1),
     _EASY_VQA.name: _EASY_VQA,
 }
-"""Tasks by name, in the order in which they are reported."""
+"""Tasks by name, in the order of reports."""
 TOGETHER = {"short": SHORT_TASKS}
-"""Names of several tasks together."""
+"""Names for groups of tasks."""
 
 NOTE = (
-    "The reference models know nothing but drawn shapes: accuracy on them is evidence about a method's mechanics, "
-    "not about large models."
+    "The reference models know only drawn shapes: accuracy on them shows that a method works as designed, not how it "
+    "performs on large models."
 )
-"""What to know of figures about the reference models."""
+"""Note printed with figures about the reference models."""
 
-#: Scenes that lie between the first scenes of two seeds.
+#: Distance between the first scenes of two seeds.
 _SEED_DISTANCE = 1_000_000
-#: A task that finds a question in fewer scenes than one in so many finds none.
+#: A task must offer a question in at least one of this many scenes.
 _SCENES_PER_QUESTION = 200
 
 
 def items(task: str, split: str, level: str, number: int, seed: int = 0) -> list[Item]:
-    """Questions of one task; asking for more of them only adds to the list.
+    """List questions of one task. A larger ``number`` only extends the list.
 
     Parameters
     ----------
@@ -45,18 +45,23 @@ def items(task: str, split: str, level: str, number: int, seed: int = 0) -> list
     split : str
         "train", "validation" or "test"; easy-VQA has no "validation".
     level : str
-        Difficulty of the scenes, a name in ``scenes.LEVELS``; easy-VQA has none.
+        Difficulty of the scenes, a name in ``scenes.LEVELS``. easy-VQA has no levels.
     number : int
-        Questions, one per scene. Of easy-VQA there may be fewer in all.
+        Number of questions, one per scene. easy-VQA may have fewer.
     seed : int
-        Which ones.
+        Seed of the choice.
+
+    Returns
+    -------
+    list of Item
+        The questions.
 
     Raises
     ------
     ValueError
         If there is no such task, split or level.
     MissingPackageError
-        If easy-VQA is asked for and not installed.
+        If easy-VQA is requested and not installed.
     """
     if task not in EVALUATED:
         raise ValueError(f"no task {task!r}: choose {', '.join(EVALUATED)}")
@@ -77,26 +82,33 @@ def items(task: str, split: str, level: str, number: int, seed: int = 0) -> list
 
 
 def from_scenes(item: Callable[[int], Item | None], task: str, level: str, number: int, seed: int) -> list[Item]:
-    """Items about as many scenes as it takes.
+    """List items about as many scenes as needed.
 
     Parameters
     ----------
     item : callable
-        Makes the item about a scene, given its index; None where the scene offers no such question.
+        Returns the item about a scene, given its index, or None if the scene offers no such question.
     task, level, number, seed
         See `items`.
+
+    Returns
+    -------
+    list of Item
+        The items.
 
     Raises
     ------
     ValueError
-        If hardly any scene offers one.
+        If hardly any scene offers such a question.
     """
     found: list[Item] = []
     start = seed * _SEED_DISTANCE
     index = start
     while len(found) < number:
         if index - start > _SCENES_PER_QUESTION * (len(found) + 1):
-            raise ValueError(f"scenes of level {level!r} hardly offer any {task} question: take another level or task")
+            raise ValueError(
+                f"scenes of level {level!r} hardly offer any {task} question: choose another level or task"
+            )
         made = item(index)
         if made is not None:
             found.append(made)
@@ -105,7 +117,7 @@ def from_scenes(item: Callable[[int], Item | None], task: str, level: str, numbe
 
 
 def easy_vqa_items(split: str, number: int, seed: int) -> list[Item]:
-    """Questions of easy-VQA, in an order of their own for each seed; see `items`."""
+    """List questions of easy-VQA in an order that depends on the seed; see `items`."""
     pictures = easy_vqa.pictures(split)
     places = [(i, j) for i, picture in enumerate(pictures) for j in range(len(picture.questions))]
     Random(f"{easy_vqa.TASK}:{split}:{seed}").shuffle(places)

@@ -17,7 +17,7 @@ PAD, BOS, EOS, UNKNOWN, IMAGE, USER, ASSISTANT = SPECIAL_TOKENS = (
     "<user>",
     "<assistant>",
 )
-# Token ids follow this order: words may be added at the end only, else trained weights lose their meaning.
+# The order determines token ids. Words may only be appended, or trained weights become invalid.
 WORDS = (
     *("background", "what", "color", "is", "the", "kind", "of", "shape", "size", "which", "letter", "on", "where"),
     *("has", "at", "how", "many", "are", "there", "a", "with", "above", "below", "yes", "no"),
@@ -29,7 +29,7 @@ WORDS = (
     *COLUMNS,
     *map(str, range(10)),
     *LETTERS,
-    # What easy-VQA says beyond that.
+    # Additional words of easy-VQA.
     *("does", "contain", "present", "in", "not", "rectangle", "black", "gray", "teal", "brown"),
 )
 
@@ -37,7 +37,7 @@ IMAGE_SIZE = 144
 PATCH_SIZE = 12
 GRID = IMAGE_SIZE // PATCH_SIZE
 
-#: Images come first, as in training, wherever the message puts them.
+#: Images come first, as in training, regardless of their place in the message.
 CHAT_TEMPLATE = (
     "{{ bos_token }}"
     "{% for message in messages %}"
@@ -53,7 +53,7 @@ CHAT_TEMPLATE = (
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A word-level tokenizer: case, punctuation and plurals make no difference, other words become ``<unk>``."""
+    """Build a word-level tokenizer that ignores case, punctuation and plurals. Unknown words become ``<unk>``."""
     vocabulary = {token: index for index, token in enumerate((*SPECIAL_TOKENS, *WORDS))}
     backend = Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
     nouns = "|".join((*KINDS, "shape", "letter"))
@@ -76,19 +76,19 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         eos_token=EOS,
         unk_token=UNKNOWN,
         additional_special_tokens=[IMAGE, USER, ASSISTANT],
-        # Batched generation needs every prompt to end where the answer begins.
+        # Batched generation needs padding on the left, so that every prompt ends where the answer begins.
         padding_side="left",
         clean_up_tokenization_spaces=False,
     )
 
 
 def build_processor() -> LlavaProcessor:
-    """The processor: any image becomes 144 x 144 pixels, any chat one prompt with 144 visual tokens."""
+    """Build the processor. Images are resized to 144 x 144 pixels, which become 144 visual tokens."""
     return LlavaProcessor(
         image_processor=CLIPImageProcessorPil(
             size={"height": IMAGE_SIZE, "width": IMAGE_SIZE},
             crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE},
-            # Squeezing keeps the whole scene in sight; a centre crop would cut shapes off.
+            # Resizing without a center crop keeps the whole scene.
             do_center_crop=False,
             image_mean=[0.5, 0.5, 0.5],
             image_std=[0.25, 0.25, 0.25],
@@ -102,5 +102,5 @@ def build_processor() -> LlavaProcessor:
 
 
 def chat(prompt: str) -> list[dict[str, object]]:
-    """The messages of one question about one image."""
+    """Build the messages of one question about one image."""
     return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]

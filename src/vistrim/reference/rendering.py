@@ -1,4 +1,4 @@
-"""Draws scenes with Pillow, and says which shape lies under which patch."""
+"""Rendering of scenes with Pillow, and the shape under each patch."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ RGB = {
     "purple": (140, 50, 170),
     "orange": (245, 130, 25),
 }
-#: Letters are white on the dark colours and black on the others.
+#: Letters are white on the dark colors and black on the others.
 DARK = frozenset({"blue", "purple"})
 #: Font size as a fraction of the image side.
 LETTER_SIZE = 0.14
-#: Drawing happens at this multiple of the resolution and is averaged down: smooth edges.
+#: Supersampling factor for smooth edges.
 SUPERSAMPLING = 2
-#: Share of a patch that a shape must cover to count as lying under it.
+#: Share of a patch that a shape must cover to be assigned to it.
 MIN_COVERAGE = 0.25
 _SUBPIXELS = 4
 
@@ -37,6 +37,7 @@ def render(scene: Scene, resolution: int = 144) -> Image.Image:
     Parameters
     ----------
     scene : Scene
+        The scene.
     resolution : int
         Side of the square image in pixels.
 
@@ -66,11 +67,12 @@ def render(scene: Scene, resolution: int = 144) -> Image.Image:
 
 
 def patch_owners(scene: Scene, grid: int) -> np.ndarray:
-    """Index of the shape under each patch.
+    """Find the shape under each patch.
 
     Parameters
     ----------
     scene : Scene
+        The scene.
     grid : int
         Patches per image side.
 
@@ -85,7 +87,7 @@ def patch_owners(scene: Scene, grid: int) -> np.ndarray:
     for index, shape in enumerate(scene.shapes):
         _draw_shape(draw, shape, side, index + 1)
     pixels = np.asarray(image).reshape(grid, _SUBPIXELS, grid, _SUBPIXELS)
-    # Shapes never share an area, and areas end where patches end: a patch sees one shape at most.
+    # Shapes never share an area, and areas are aligned with patches, so a patch shows at most one shape.
     owner = pixels.max(axis=(1, 3)).astype(np.int64) - 1
     coverage = (pixels > 0).mean(axis=(1, 3))
     return np.where(coverage >= MIN_COVERAGE, owner, -1).reshape(-1)
@@ -115,7 +117,7 @@ def _draw_shape(draw: ImageDraw.ImageDraw, shape: Shape, side: int, fill: tuple[
 
 
 def outline(shape: Shape) -> tuple[Point, ...]:
-    """Corners of a shape other than a circle, in fractions of the image side; all lie within its radius."""
+    """Compute the corners of a shape other than a circle, as fractions of the image side, all within its radius."""
     corners = CORNERS[shape.kind]
     return tuple((shape.x + shape.radius * x, shape.y + shape.radius * y) for x, y in corners)
 

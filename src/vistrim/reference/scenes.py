@@ -1,6 +1,6 @@
-"""Seeded scenes: coloured, sized, lettered shapes that lie in a 3 x 3 arrangement of image areas.
+"""Seeded scenes of shapes with colors, sizes and letters in a 3 x 3 arrangement of image areas.
 
-A scene is pure data (no pixels), so that questions and training targets can be derived from it exactly.
+A scene is plain data without pixels, from which questions and training targets can be derived exactly.
 :mod:`vistrim.reference.rendering` draws it.
 """
 
@@ -26,17 +26,17 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Difficulty:
-    """How full and how irregular the generated scenes are.
+    """Density and irregularity of the generated scenes.
 
     Parameters
     ----------
     min_shapes, max_shapes : int
         Bounds (inclusive) of the number of shapes, at most nine: one per area.
     jitter : float
-        Largest shift of a shape from the middle of its area, as a fraction of the image side. It is cut
-        where a shape would leave its area.
+        Maximum shift of a shape from the center of its area, as a fraction of the image side. It is limited so that
+        shapes stay within their areas.
     clutter : int
-        Largest number of strokes in the background.
+        Maximum number of strokes in the background.
     """
 
     min_shapes: int
@@ -62,7 +62,7 @@ LEVELS = {
 
 @dataclass(frozen=True)
 class Shape:
-    """One shape. ``x``, ``y`` (centre) and ``radius`` are fractions of the image side."""
+    """One shape. ``x``, ``y`` (center) and ``radius`` are fractions of the image side."""
 
     kind: str
     color: str
@@ -104,7 +104,7 @@ class Stroke:
 class Scene:
     """Shapes in raster order (area by area, row by row) on a background.
 
-    ``background`` holds the RGB colours of the upper and lower edge; the renderer blends between them.
+    ``background`` holds the RGB colors of the upper and lower edge; the renderer blends between them.
     """
 
     shapes: tuple[Shape, ...]
@@ -113,14 +113,14 @@ class Scene:
 
 
 def generate_scene(split: str, index: int, difficulty: Difficulty) -> Scene:
-    """Scene number ``index`` of a split: the same arguments always give the same scene.
+    """Generate scene number ``index`` of a split. The same arguments always give the same scene.
 
-    The split's name is part of the seed, so that no two splits share a random stream.
+    The name of the split is part of the seed, so that splits never share a random stream.
 
     Raises
     ------
     ValueError
-        If ``split`` is none of ``SPLITS``.
+        If ``split`` is not one of ``SPLITS``.
     """
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
@@ -163,6 +163,6 @@ def _random_stroke(rng: Random, gray: int) -> Stroke:
 
 
 def _tint(rng: Random, gray: int) -> tuple[int, int, int]:
-    """A pale colour around a gray level."""
+    """A pale color around a gray level."""
     red, green, blue = (max(0, min(255, gray + rng.randint(-14, 14))) for _ in range(3))
     return red, green, blue

@@ -1,7 +1,7 @@
-"""Questions and answers about a scene, right by construction.
+"""Questions about a scene, with answers that are correct by construction.
 
-A function per task, or per kind of task, turns a scene and a random stream into a :class:`Question`, or into None
-where the scene offers no such question (for example a relation in a scene with one shape).
+Each task, or kind of task, is a function of a scene and a random stream. It returns a :class:`Question`, or None if the
+scene offers no such question (for example a relation in a scene with one shape).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Scene(Protocol):
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt and its only right answer.
+    """A prompt and its only correct answer.
 
-    ``subject`` is the shape that the end of the prompt names, where there is one.
+    ``subject`` is the shape named at the end of the prompt, if there is one.
     """
 
     task: str
@@ -48,7 +48,7 @@ ATTRIBUTE_QUESTIONS = {
 
 
 def attribute(task: str, scene: Scene, rng: Random) -> Question | None:
-    """An attribute of the shape that the question names; ``task`` is one of ``ATTRIBUTE_QUESTIONS``."""
+    """Ask for an attribute of the shape that the question names. ``task`` is one of ``ATTRIBUTE_QUESTIONS``."""
     hidden, wording = ATTRIBUTE_QUESTIONS[task]
     shape = rng.choice(scene.shapes)
     name = unique_name(scene, shape, rng, hidden)
@@ -56,15 +56,15 @@ def attribute(task: str, scene: Scene, rng: Random) -> Question | None:
 
 
 def lookup(scene: Scene, rng: Random) -> Question:
-    """Reverse look-up: which shape has a letter, or lies in an area."""
+    """Ask which shape has a given letter or lies in a given area."""
     shape = rng.choice(scene.shapes)
     clue = rng.choice((f"has the letter {shape.letter}", f"is at the {shape.area}"))
     return Question("lookup", f"Which shape {clue}?", f"{shape.color} {shape.kind}", shape)
 
 
 def count(scene: Scene, rng: Random) -> Question:
-    """Number of shapes, of all or of one colour or kind."""
-    # Half of the narrowed questions name a colour or kind that the scene has: else most answers would be 0.
+    """Ask for the number of shapes, or of shapes of one color or kind."""
+    # Half of the questions about a color or kind name one that the scene has. Otherwise most answers would be 0.
     shape = rng.choice(scene.shapes)
     group = rng.choice(("", "color", "kind"))
     if not group:
@@ -77,12 +77,12 @@ def count(scene: Scene, rng: Random) -> Question:
 
 
 def existence(scene: Scene, rng: Random, yes: float = 0.5) -> Question:
-    """Whether a shape of some colour and kind is there; ``yes`` is the share of questions whose answer is yes."""
+    """Ask whether the scene has a shape of a given color and kind. ``yes`` is the share of questions answered yes."""
     present = {(shape.color, shape.kind) for shape in scene.shapes}
     if rng.random() < yes:
         shape = rng.choice(scene.shapes)
         return Question("existence", f"Is there a {shape.color} {shape.kind}?", "yes", shape)
-    # A colour and a kind that are there, though not on the same shape, where the scene allows it.
+    # If possible, a color and a kind that both occur in the scene, but not on the same shape.
     shown_colors = sorted({shape.color for shape in scene.shapes})
     shown_kinds = sorted({shape.kind for shape in scene.shapes})
     crossed = [(c, k) for c in shown_colors for k in shown_kinds if (c, k) not in present]
@@ -92,7 +92,7 @@ def existence(scene: Scene, rng: Random, yes: float = 0.5) -> Question:
 
 
 def relation(scene: Scene, rng: Random) -> Question | None:
-    """Whether one shape lies left of, right of, above or below another one (by image areas)."""
+    """Ask whether one shape lies left of, right of, above or below another one (by image areas)."""
     names = {shape: unique_name(scene, shape, rng, hidden="area") for shape in scene.shapes}
     axis, words = rng.choice(((COLUMNS, ("left of", "right of")), (ROWS, ("above", "below"))))
 
@@ -109,29 +109,29 @@ def relation(scene: Scene, rng: Random) -> Question | None:
 
 
 def description(scene: Scene, rng: Random) -> Question:
-    """Every shape in raster order: area, size, colour, kind and letter."""
+    """Ask for all shapes in raster order: area, size, color, kind and letter."""
     prompt = rng.choice(DESCRIPTION_PROMPTS)
     return Question("description", prompt, " and ".join(describe(shape) for shape in scene.shapes))
 
 
 def describe(shape: Shape) -> str:
-    """The facts of one shape as the long description words them."""
+    """Write the facts of one shape as in the long description."""
     return f"at the {shape.area} a {shape.size} {shape.color} {shape.kind} with the letter {shape.letter}"
 
 
 def description_f1(given: str, right: str) -> float:
-    """F1 over object facts: (area, size), (area, colour), (area, kind) and (area, letter) of every shape."""
+    """Compute the F1 score over object facts: (area, size), (area, color), (area, kind) and (area, letter)."""
     return f1(_facts(plain(given)), _facts(plain(right)))
 
 
 def f1(given: Counter, right: Counter) -> float:
-    """F1 of what was given over what is right, both counted; 0 where there is nothing."""
+    """Compute the F1 score of two multisets; 0 if both are empty."""
     total = given.total() + right.total()
     return 2 * (given & right).total() / total if total else 0.0
 
 
 def _facts(text: str) -> Counter[tuple[str, str]]:
-    """Facts of a description: each shape's area with each of its attribute words."""
+    """List the facts of a description: the area of each shape with each of its attribute words."""
     facts: Counter[tuple[str, str]] = Counter()
     for clause in text.split(" and "):
         words = clause.split()
@@ -142,7 +142,7 @@ def _facts(text: str) -> Counter[tuple[str, str]]:
     return facts
 
 
-#: Some hold words that the tokenizer does not know: people will use such words.
+#: Some contain words that are not in the vocabulary, as users will use such words.
 DESCRIPTION_PROMPTS = (
     "Describe the image.",
     "Describe all shapes.",
@@ -162,7 +162,7 @@ SHORT_TASKS = tuple(name for name in TASKS if name != "description")
 
 
 def ask(task: str, scene: Scene, rng: Random) -> Question | None:
-    """One question of a task about a scene, or None where the scene offers none.
+    """Ask one question of a task about a scene. Returns None if the scene offers no such question.
 
     Raises
     ------
@@ -173,7 +173,7 @@ def ask(task: str, scene: Scene, rng: Random) -> Question | None:
 
 
 def unique_name(scene: Scene, shape: Shape, rng: Random, hidden: str) -> str | None:
-    """A phrase that fits this shape alone and does not tell its ``hidden`` attribute, or None."""
+    """Find a phrase that identifies this shape without its ``hidden`` attribute, or return None."""
     phrases = {
         ("kind",): shape.kind,
         ("color",): f"{shape.color} shape",

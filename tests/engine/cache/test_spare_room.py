@@ -12,6 +12,7 @@ from transformers.cache_utils import DynamicLayer
 
 from tests import tiny
 from tests.closeness import close
+from tests.covering import covering
 from vistrim import PVTP, VTA, compose, trim
 from vistrim.engine.cache import spare_room
 from vistrim.engine.cache.spare_room import GrowingLayer, room_for
@@ -178,6 +179,7 @@ GENERATIONS = {
 }
 
 
+@covering(1)
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("way", GENERATIONS)
 def test_generations_are_the_same_with_and_without_room(way, attention, monkeypatch):

@@ -40,6 +40,10 @@ def test_bytes_equal_the_plan_and_the_tensors():
     assert report.kv_bytes_per_step == [PER_TOKEN * held for (held,) in report.kv_tokens_per_step]
     shares = [(sum(planned) + 5 * (text + t)) / (5 * (n + text + t)) for t in range(8)]
     assert report.kv_fraction_mean == pytest.approx(sum(shares) / 8)
+    assert report.kv_fraction_peak == pytest.approx(max(shares))
+    # Text adds nothing to the visual share.
+    assert report.kv_visual_fraction_mean == pytest.approx(sum(planned) / (tiny.DEPTH * n))
+    assert report.flops_fraction == report.prefill_flops / report.prefill_flops_full
 
 
 def test_annealing_lowers_the_bytes_step_by_step():
@@ -54,7 +58,39 @@ def test_annealing_lowers_the_bytes_step_by_step():
     assert report.kv_bytes_peak == tiny.DEPTH * PER_TOKEN * max(held)
     shares = [h / (n + text + t) for t, h in enumerate(held)]
     assert report.kv_fraction_mean == pytest.approx(sum(shares) / 8)
-    assert report.prefill_flops == report.prefill_flops_full
+    assert report.kv_fraction_peak == shares[0] == 1.0
+    assert report.kv_visual_fraction_mean == pytest.approx(sum(kept) / (8 * n))
+    assert report.flops_fraction == 1.0
+    assert {"kv_fraction_mean", "kv_fraction_peak", "kv_visual_fraction_mean", "flops_fraction"} <= set(
+        report.to_dict()
+    )
+
+
+def test_visual_fraction_counts_the_images_of_all_turns_and_samples():
+    model, inputs = tiny.shared(), tiny.batch(tiny.RAGGED)
+    more, pixels = torch.tensor([[5, *[tiny.IMAGE] * 16, 6]] * 3), torch.randn(3, 3, 16, 16)
+    with trim(model, Uniform(4)) as run:
+        first = tiny.generate(model, inputs, 2, num_beams=2)
+        tiny.generate(model, inputs, 2)
+        first = tiny.generate(model, inputs, 2)
+        tiny.generate(model, tiny.follow_up(first, inputs, more, torch.cat([inputs["pixel_values"], pixels])[-3:]), 2)
+    assert [report.kv_visual_fraction_mean for report in run.reports] == [0.25] * 4
+    assert run.reports[0].kv_visual_bytes_full_per_step == [PER_TOKEN * tiny.DEPTH * 2 * 64] * 2
+    assert run.reports[3].kv_visual_bytes_full_per_step == [PER_TOKEN * tiny.DEPTH * (64 + 48)] * 2
+    with trim(model, Uniform(4)) as run:
+        tiny.generate(model, tiny.batch([tiny.sample(0, 9)]), 2)
+        tiny.generate(model, inputs, 2, use_cache=False)
+    assert [report.kv_visual_fraction_mean for report in run.reports] == [None] * len(run.reports)
+    assert run.report.kv_fraction_mean is run.report.kv_fraction_peak is None
+
+
+def test_a_handle_says_what_it_is():
+    run = trim(tiny.shared(), Uniform(4), reports=1)
+    assert "LlavaForConditionalGeneration by uniform:keep=4: detached, 0 generations seen" in repr(run)
+    with run:
+        for seen in ("1 generation ", "2 generations "):
+            tiny.generate(run.model, tiny.batch([tiny.sample(1, 9)]), 1)
+            assert f"attached, {seen}seen" in repr(run)
 
 
 def test_flops_equal_a_count_of_the_matrix_products():
@@ -164,7 +200,9 @@ def test_sliding_window_without_trimming_holds_what_the_model_would():
         tiny.generate(model, tiny.follow_up(first, inputs, torch.tensor([[5, 6]])))
     for report in run.reports:
         assert report.kv_bytes == report.kv_bytes_full
-        assert report.kv_fraction_mean == 1.0
+        assert report.kv_fraction_mean == report.kv_fraction_peak == 1.0
+        # The window has pushed out every image of the first turn.
+        assert report.kv_visual_fraction_mean in (1.0, None)
         assert report.prefill_flops == report.prefill_flops_full
 
 

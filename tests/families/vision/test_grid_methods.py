@@ -9,12 +9,13 @@ import pytest
 from torch import Tensor
 
 from tests.closeness import close
+from tests.covering import covering
 from tests.families.masked_reference import MaskedReference
 from tests.families.test_masked_reference import follow
 from tests.families.vision.eager_towers import Observed, Place, observe
 from tests.families.vision.known_towers import HANDS
 from tests.families.vision.setting_variants import family, model
-from tests.families.vision.test_grid_towers import every_family, samples
+from tests.families.vision.test_grid_towers import samples, some_in_every_run
 from tests.methods import training_free_rules
 from tests.tiny import generate, logits
 from vistrim import VTCCLS, FasterVLM, Pool, Uniform, VisPruner, trim
@@ -151,13 +152,15 @@ def check(name: str, plan: str, attention: str, compare_logits: bool) -> None:
                 assert [n[b] for n in run.report.kv_tokens_per_layer] == reference.kv_lengths()
 
 
-@every_family
+@covering(1)
+@some_in_every_run
 @pytest.mark.parametrize("plan", METHODS)
 def test_each_picture_keeps_what_the_rule_says(name, plan):
     check(name, plan, "sdpa", compare_logits=False)
 
 
-@every_family
+@covering(1)
+@some_in_every_run
 @pytest.mark.parametrize(("plan", "attention"), [("vispruner", "sdpa"), ("vtc-cls", "eager")])
 def test_logits_equal_the_reference(name, plan, attention):
     check(name, plan, attention, compare_logits=True)

@@ -13,7 +13,7 @@ from tests.families.vision.known_towers import HANDS
 from tests.families.vision.patch_maps import mosaic, square
 from tests.families.vision.setting_variants import family, model
 from tests.families.vision.test_grid_methods import best, kept_rows
-from tests.families.vision.test_grid_towers import Spy, encoded, every_family, samples
+from tests.families.vision.test_grid_towers import Spy, encoded, every_family, samples, some_in_every_run
 from tests.families.zoo.family import IMAGE, TEXT, clip, siglip
 from tests.tiny import generate, logits
 from vistrim import FasterVLM, Pool, Uniform, UnsupportedGenerationError, UnsupportedModelError, VisPruner, trim
@@ -57,7 +57,7 @@ def counted_flops(stock, inputs, modality: str) -> int:
     return counted - sum(sum(of.values()) for part, of in counts.items() if part.endswith("Model.head"))
 
 
-@every_family
+@some_in_every_run
 def test_flops_equal_a_count_of_the_matrix_products(name):
     inputs, stock = family(name).batch(samples(name)), model(name, "eager")
     images, total = images_of(stock), 0
@@ -168,7 +168,7 @@ def test_half_precision(name):
     assert 0 < run.report.visual_tokens_per_layer[0][0] < run.report.visual_tokens[0]
 
 
-@every_family
+@some_in_every_run
 def test_features_made_elsewhere_are_still_dealt_to_prompts(name):
     """Without its size, an image of several tiles is one picture; the tower cannot be read any more."""
     of, stock = family(name), model(name)

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from tests.closeness import close
+from tests.covering import covering
+from tests.families.depth import WHOLE, slow_beside
 from tests.families.vision.eager_towers import PLACEHOLDERS, blocks, call, features_of, observe
 from tests.families.vision.known_towers import HANDS
 from tests.families.vision.setting_variants import family, model
@@ -20,6 +22,7 @@ from vistrim.methods.base.method import Method
 from vistrim.methods.base.stage_inputs import InputTokens
 
 every_family = pytest.mark.parametrize("name", HANDS)
+some_in_every_run = pytest.mark.parametrize("name", slow_beside(WHOLE, HANDS))
 
 
 def samples(name: str) -> list[Sample]:
@@ -56,7 +59,7 @@ def test_tokens_lie_as_seen_by_eye(name):
                 assert image.picture_of.tolist() == list(shown.owner)
 
 
-@every_family
+@some_in_every_run
 def test_each_visual_token_is_made_of_the_patches_that_it_depends_on(name):
     """Found by the derivatives of the stock model's features, in a change to each of the tower's tokens."""
     hand, inputs = HANDS[name], family(name).batch(samples(name))
@@ -113,7 +116,8 @@ class Spy(Method):
         return None
 
 
-@every_family
+@covering(1)
+@some_in_every_run
 @pytest.mark.parametrize(("attention", "beams"), [("sdpa", 1), ("eager", 1), ("sdpa", 3)])
 def test_methods_see_what_the_tower_computed(name, attention, beams):
     hand, inputs = HANDS[name], family(name).batch(samples(name))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.closeness import close
+from tests.covering import covering
 from tests.families.vision.packed_reference import batches, encoded, pictures, visual_tokens
 from tests.families.vision.told_reference import read
 from tests.families.zoo import FAMILIES, shared
@@ -56,6 +57,7 @@ METHODS = {
 }
 
 
+@covering(1)
 @both_models
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("method", METHODS)

@@ -8,6 +8,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from tests.closeness import close
+from tests.covering import covering
+from tests.families.depth import WHOLE, slow_beside
 from tests.families.masked_reference import MaskedReference
 from tests.families.test_masked_reference import follow
 from tests.families.vision.packed_reference import TOWERS, Encoded, batches, encoded, pictures, visual_tokens
@@ -22,6 +24,7 @@ from vistrim.methods.base.per_image import PerImage
 LESS_EXACT = {"hunyuan_vl": 1e-3}
 """Where stock batches differ from their samples by more than that: 4e-4."""
 every_tower = pytest.mark.parametrize("name", TOWERS)
+some_in_every_run = pytest.mark.parametrize("name", slow_beside(WHOLE, TOWERS))
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,8 @@ def equal(a, b):
     return close(a, b)
 
 
-@every_tower
+@covering(1)
+@some_in_every_run
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_methods_see_what_the_untouched_tower_computes(name, attention):
     for at, samples in enumerate(batches(name)):
@@ -70,7 +74,7 @@ def test_methods_see_what_the_untouched_tower_computes(name, attention):
                 assert equal(tokens.vision.features[source], expected)
 
 
-@every_tower
+@some_in_every_run
 def test_pictures_are_images_and_frames_with_their_grids(name):
     for at, samples in enumerate(batches(name)):
         found, tokens = encoded(name, at), looked(name, samples, "sdpa")
@@ -208,9 +212,12 @@ def _among(rule, received, features, shows, n):
     return [shows[i] for i in VisPrunerRule(wanted, 0.5).choose(few, 0)]
 
 
+@covering(1)
 @pytest.mark.parametrize(
     ("name", "method"),
-    [(name, method) for name in TOWERS for method in METHODS if method == "fastervlm" or name in DIFFERENT],
+    slow_beside(
+        WHOLE, [(name, method) for name in TOWERS for method in METHODS if method == "fastervlm" or name in DIFFERENT]
+    ),
 )
 def test_methods_keep_what_their_rule_says_of_each_picture(name, method):
     """And the answer is that of the stock model in which the others are hidden."""
@@ -234,7 +241,7 @@ def test_methods_keep_what_their_rule_says_of_each_picture(name, method):
             assert [layer[b] for layer in run.report.kv_tokens_per_layer] == reference.kv_lengths()
 
 
-@every_tower
+@some_in_every_run
 def test_keeping_everything_changes_no_bit(name):
     family, model = FAMILIES[name], shared(name)
     for samples in batches(name):

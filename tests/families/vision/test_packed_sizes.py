@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests.families.depth import WHOLE, slow_beside
 from tests.families.vision.packed_reference import TOWERS, batches, encode, features_of, pictures, visual_tokens
 from tests.families.zoo import FAMILIES, shared
 from tests.tiny import generate
@@ -70,7 +71,7 @@ PIXELS = ("patch_embed", "patch_embedding", "patch_conv")
 """What turns pixels into patches, which does not count."""
 
 
-@pytest.mark.parametrize("name", TOWERS)
+@pytest.mark.parametrize("name", slow_beside(WHOLE, TOWERS))
 def test_flops_equal_a_count_of_the_matrix_products(name):
     """Counted by torch while the untouched model encodes."""
     family, model = FAMILIES[name], shared(name)

@@ -5,6 +5,7 @@ import torch
 
 from tests import tiny
 from tests.closeness import close
+from tests.covering import covering
 from tests.engine.test_against_oracle import follow
 from tests.oracle import Oracle, st3_schedule
 from vistrim import (
@@ -45,6 +46,7 @@ class EnteredCounts(Oracle):
         return logits
 
 
+@covering
 @pytest.mark.parametrize("samples", [[tiny.sample(2, 9)], tiny.RAGGED, tiny.SAME_LENGTH], ids=["one", "ragged", "same"])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("whole", [True, False], ids=["st3", "halves"])

@@ -8,6 +8,7 @@ import torch
 
 from tests import tiny
 from tests.closeness import close
+from tests.covering import covering
 from tests.engine.test_against_oracle import follow
 from tests.oracle import Oracle
 from vistrim import PVTP, GSearch, PSigmoid, Uniform, compose, trim
@@ -37,6 +38,7 @@ def counted(rates):
     return kept
 
 
+@covering
 @pytest.mark.parametrize("text", tiny.TEXTS)
 @pytest.mark.parametrize("samples", [tiny.RAGGED, tiny.SAME_LENGTH, [tiny.sample(1, 4), tiny.sample(0, 30)]])
 @pytest.mark.parametrize(
@@ -151,7 +153,7 @@ def test_rates_out_of_range(rates, rows, says):
         (GSearch(), "gsearch needs a schedule .*calibrate gsearch --out FILE"),
         (PSigmoid(), "psigmoid needs budget and kappa.*calibrate psigmoid --out FILE"),
         (GSearch("no/such/file.json"), "there is no schedule no/such/file.json: .*calibrate gsearch"),
-        (PSigmoid(budget=0.1, kappa=1.0), "0.2000 of them on average: give at least that"),
+        (PSigmoid(budget=0.1, kappa=1.0), "0.2000 of them: set the budget to at least that"),
         (KeepRates((1, 0.5)), "2 rates, but the model has 5 decoder layers"),
     ],
 )
@@ -163,8 +165,8 @@ def test_what_does_not_fit_the_model_is_refused(method, says):
 @pytest.mark.parametrize(
     ("parameters", "says"),
     [
-        ({"schedule": "a.json", "budget": 0.5}, "either a schedule, or budget and kappa"),
-        ({"schedule": "a.json", "kappa": 0.5}, "either a schedule, or budget and kappa"),
+        ({"schedule": "a.json", "budget": 0.5}, "either a schedule or budget and kappa"),
+        ({"schedule": "a.json", "kappa": 0.5}, "either a schedule or budget and kappa"),
         ({"budget": 0.5}, "give both"),
         ({"kappa": 0.5}, "give both"),
         ({"budget": 1.5, "kappa": 1.0}, "at most 1"),

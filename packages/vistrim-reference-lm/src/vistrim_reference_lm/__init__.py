@@ -1,1 +1,1 @@
-"""Data alone: the weights that ``vistrim.load("reference-lm")`` adds to its language model."""
+"""Data only: the weights that ``vistrim.load("reference-lm")`` adds to its language model."""

@@ -8,24 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor
 
-from vistrim._version import __version__
+from vistrim._utils.store import Store
 from vistrim.analysis.attention.own_answers import OwnAnswers, next_token_divergence, own_answers
 from vistrim.analysis.attention.rankings import NOTHING_STAYS, RANKINGS, GivenRanking, scores_of
 from vistrim.analysis.attention.reading import Reading, read_attention
 from vistrim.analysis.attention.record import plain, record
-from vistrim.analysis.attention.records import Records
 from vistrim.analysis.attention.report import Analysis
 from vistrim.engine.single_pass import untrimmed
 from vistrim.errors import ResumeError
 from vistrim.evaluation.items import Item
 from vistrim.evaluation.runner import batches
-from vistrim.loading import fingerprint
+from vistrim.loading import identity
 from vistrim.prompting import check_context, format_prompts
 from vistrim.trimming import trim
 
+SAMPLES = "samples.jsonl"
+"""Name of the file of records in its folder."""
 MOST_LAYERS = 12
 """Layers whose rankings are tried where it is not said which."""
 
@@ -95,27 +95,21 @@ def analyze(
     chosen = _Chosen(keep, _layers(layers, depth), tuple(dict.fromkeys(rankings)), max_new_tokens, seed)
     chosen.check(items, batch_size)
     settings = {
-        "weights": fingerprint(model, processor),
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "device": model.device.type,
-        "vistrim": __version__,
-        "transformers": transformers.__version__,
+        **identity(model, processor),
         "keep": keep,
         "layers": list(chosen.layers),
         "rankings": list(chosen.rankings),
         "max_new_tokens": max_new_tokens,
         "seed": seed,
     }
-    folder = Path(out) if out is not None else None
-    records = Records(folder, settings)
-    for batch in batches(items, batch_size):
-        missing = [item for item in batch if not _known(records, item)]
-        advance(len(batch) - len(missing))
-        if missing:
-            others = [_other_question(item, items) for item in missing]
-            records.add(_batch(model, processor, missing, others, chosen, advance))
-    found = [values for item in items if (values := records.get(item.id)) is not None]
-    return Analysis.of(found, settings)
+    with Store(Path(out) / SAMPLES if out is not None else None, settings, ("item",), dict) as store:
+        for batch in batches(items, batch_size):
+            missing = [item for item in batch if not _known(store, item)]
+            advance(len(batch) - len(missing))
+            if missing:
+                others = [_other_question(item, items) for item in missing]
+                store.put(_batch(model, processor, missing, others, chosen, advance))
+        return Analysis.of([store.rows[item.id,] for item in items if (item.id,) in store.rows], settings)
 
 
 @dataclass(frozen=True)
@@ -153,8 +147,8 @@ def _layers(layers: Sequence[int] | None, depth: int) -> tuple[int, ...]:
     return tuple(sorted(set(layers)))
 
 
-def _known(records: Records, item: Item) -> bool:
-    found = records.get(item.id)
+def _known(store: Store[dict[str, Any]], item: Item) -> bool:
+    found = store.rows.get((item.id,))
     if found is not None and found["prompt"] != item.prompt:
         raise ResumeError(f"the question {item.id} is not the one that was analyzed before: give another folder")
     return found is not None
@@ -175,11 +169,11 @@ def _batch(
     chosen: _Chosen,
     advance: Callable[[float], None],
 ) -> list[dict[str, Any]]:
-    images = [item.image() for item in items]
+    images = [item.images() for item in items]
     passes = 2 + len(chosen.cuts)
 
     def prompts(questions: Sequence[str]) -> Any:
-        inputs = format_prompts(processor, questions, [[image] for image in images])
+        inputs = format_prompts(processor, questions, images)
         check_context(model, inputs, chosen.max_new_tokens)
         return inputs.to(model.device, dtype=model.dtype)
 

@@ -2,26 +2,28 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vistrim._utils.environment import command_line
+from vistrim._utils.progress import progress_bars
 from vistrim.calibration.dyvte_exits import agreement, check_ends
 from vistrim.calibration.dyvte_routers import Trained, check_samples, collect, train_routers
 from vistrim.cli.calibrate import options
 from vistrim.cli.calibrate.output import check_new_file
-from vistrim.cli.calibrate.questions import digest, read_questions, refuse_placeholders
-from vistrim.cli.error_lines import WrongUsageError
-from vistrim.cli.models import check_loading, load_model, shared_settings
-from vistrim.cli.reference_tasks import TASKS_HELP
+from vistrim.cli.calibrate.questions import calibration_items
+from vistrim.cli.error_lines import WrongUsageError, resumable
+from vistrim.cli.models import check_loading, load_model
+from vistrim.cli.questions import TASKS_HELP
 from vistrim.core.model_facts import ModelFacts
 from vistrim.core.routing import exits_by_code, exits_by_paper
 from vistrim.engine import describe
+from vistrim.evaluation.questions import check_placeholders, digest
+from vistrim.loading import identity
 from vistrim.methods.base.artifacts import part_path, save_part
 
 DEFAULT_TASKS = "short,description,easy-vqa"
@@ -70,32 +72,29 @@ def dyvte(
     may_exit = _rule(rule, threshold)
     check_loading(dtype, device)
     check_new_file(out, force)
-    default = None if data is not None else 500
-    own_tasks = tasks if data is not None else tasks or DEFAULT_TASKS
     measurements = out.with_name(f"{out.name}.progress")
     if measurements.exists() and not measurements.is_dir():
         raise WrongUsageError(f"{measurements}, where measurements are kept, is a file: give another --out")
-    questions = read_questions(model, data, own_tasks, split, limit or default, seed, "accuracy")
+    questions = calibration_items(
+        model, data, tasks, split, limit, seed, "accuracy", default_tasks=DEFAULT_TASKS, default_limit=500
+    )
     _check(check_samples, len(questions))
 
     loaded, processor = load_model(model, dtype, device)
     facts = describe(loaded).facts
-    refuse_placeholders(questions, processor)
+    check_placeholders(questions, processor)
     _check(check_ends, processor.tokenizer)
     width = width or max(1, facts.decoder.hidden // WIDTH_OF_HIDDEN)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        measuring = progress.add_task("measuring exits", total=len(questions))
-        training = progress.add_task("training routers", total=epochs)
+    with resumable(), progress_bars({"measuring exits": len(questions), "training routers": epochs}) as advance:
         try:
             measured = collect(
                 loaded,
                 processor,
                 questions,
                 measurements,
-                str(shared_settings(loaded, processor)),
+                str(identity(loaded, processor)),
                 batch_size,
-                lambda items: progress.advance(measuring, items),
+                partial(advance, "measuring exits"),
             )
             found = train_routers(
                 measured["summary"],
@@ -103,13 +102,10 @@ def dyvte(
                 width,
                 epochs,
                 seed=seed,
-                advance=lambda: progress.advance(training),
+                advance=partial(advance, "training routers"),
             )
         except ValueError as error:
             raise WrongUsageError(str(error)) from error
-        except KeyboardInterrupt:
-            progress.console.print("stopped: the same command goes on from here")
-            raise
     notes = {
         "rule": rule if threshold is None else f"{rule}, threshold {threshold:g}",
         "width": width,

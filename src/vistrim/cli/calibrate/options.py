@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vistrim.cli.reference_tasks import TASKS_HELP
+from vistrim.cli.questions import TASKS_HELP, Data
 
 Model = Annotated[
     str, typer.Option("--model", help="Reference model, local directory or Hugging Face id.", metavar="NAME")
@@ -15,15 +15,6 @@ Out = Annotated[
     typer.Option("--out", help="Schedule file to write; an interrupted search goes on.", metavar="FILE.json"),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace --out if it holds something else.")]
-Data = Annotated[
-    Path | None,
-    typer.Option(
-        "--data",
-        help='Your own questions instead of --tasks: lines of {"image": path, "prompt": str, "answer": str}, with '
-        "paths relative to the file.",
-        metavar="FILE.jsonl",
-    ),
-]
 Tasks = Annotated[str | None, typer.Option("--tasks", help=f"{TASKS_HELP}  [default: short,description]")]
 Limit = Annotated[
     int | None, typer.Option("--limit", min=1, help="Questions per task (25 by default), or lines of --data (all).")
@@ -50,3 +41,21 @@ Dtype = Annotated[
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...", metavar="NAME")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, nothing else.")]
+
+__all__ = [
+    "BatchSize",
+    "Data",
+    "Device",
+    "Dtype",
+    "Force",
+    "Json",
+    "Limit",
+    "MaxNewTokens",
+    "Model",
+    "Objective",
+    "Out",
+    "Rows",
+    "Seed",
+    "Split",
+    "Tasks",
+]

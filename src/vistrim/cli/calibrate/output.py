@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from vistrim._utils.files import differences
+from vistrim._utils.store import differences
 from vistrim.cli.error_lines import WrongUsageError
 from vistrim.methods.base.schedule_file import Schedule, read_schedule
 

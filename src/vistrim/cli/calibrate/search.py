@@ -9,20 +9,21 @@ from statistics import mean
 from typing import Any, ClassVar
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vistrim import __version__
 from vistrim._utils.environment import command_line, stamp
+from vistrim._utils.progress import progress_bars
 from vistrim.calibration.rate_evaluations import Asking, Evaluations
 from vistrim.cli.calibrate.output import finished, show
-from vistrim.cli.calibrate.questions import digest, read_questions, refuse_placeholders
-from vistrim.cli.error_lines import WrongUsageError
-from vistrim.cli.models import check_loading, load_model, shared_settings
+from vistrim.cli.calibrate.questions import calibration_items
+from vistrim.cli.error_lines import WrongUsageError, resumable
+from vistrim.cli.models import check_loading, load_model
 from vistrim.core.costs import DecoderShape
 from vistrim.engine import describe
-from vistrim.errors import ResumeError
+from vistrim.errors import InUseError, ResumeError
 from vistrim.evaluation.items import Item
+from vistrim.evaluation.questions import check_placeholders, digest
+from vistrim.loading import identity
 from vistrim.methods.base.keep_rates import check_rows
 from vistrim.methods.base.schedule_file import Schedule
 
@@ -116,7 +117,7 @@ class Calibration:
     @cached_property
     def questions(self) -> list[Item]:
         """What is asked."""
-        return read_questions(self.model, self.data, self.tasks, self.split, self.limit, self.seed, self.objective)
+        return calibration_items(self.model, self.data, self.tasks, self.split, self.limit, self.seed, self.objective)
 
     @property
     def _asked(self) -> dict[str, Any]:
@@ -144,9 +145,9 @@ class Calibration:
     def _made(self, search: Search, settings: dict[str, Any]) -> Schedule:
         model, processor = load_model(self.model, self.dtype, self.device)
         spec = describe(model)
-        refuse_placeholders(self.questions, processor)
+        check_placeholders(self.questions, processor)
         asking = Asking(model, processor, self.questions, self.batch_size, self.max_new_tokens)
-        shared = {**shared_settings(model, processor), **self._asked}
+        shared = {**identity(model, processor), **self._asked}
         progress_file = self.out.with_name(f"{self.out.name}.progress.jsonl")
         try:
             total = search.total(spec.decoder_shape)
@@ -154,12 +155,13 @@ class Calibration:
             raise WrongUsageError(str(error)) from error
         try:
             evaluations = Evaluations(asking, self.objective, self.rows, progress_file, shared)
-        except ResumeError:
-            if not self.force:
+        except ResumeError as error:
+            if isinstance(error, InUseError) or not self.force:
                 raise
             progress_file.unlink()
             evaluations = Evaluations(asking, self.objective, self.rows, progress_file, shared)
-        found = _searched(search, evaluations, spec.decoder_shape, total)
+        with evaluations:
+            found = _searched(search, evaluations, spec.decoder_shape, total)
         return Schedule(
             method=search.method,
             model=spec.facts.name,
@@ -182,15 +184,6 @@ class Calibration:
 
 
 def _searched(search: Search, evaluations: Evaluations, shape: DecoderShape, total: int) -> Found:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task("untouched", total=total + 1)
-        try:
-            untouched = evaluations.untouched.performance
-            progress.update(bar, advance=1, description=f"untouched {100 * untouched:.1f} %")
-            return search.run(
-                evaluations, shape, lambda best: progress.update(bar, advance=1, description=f"best {best}")
-            )
-        except KeyboardInterrupt:
-            progress.console.print("stopped: the same command goes on from here")
-            raise
+    with resumable(), progress_bars({"untouched": total + 1}) as advance:
+        advance("untouched", text=f"untouched {100 * evaluations.untouched.performance:.1f} %")
+        return search.run(evaluations, shape, lambda best: advance("untouched", text=f"best {best}"))

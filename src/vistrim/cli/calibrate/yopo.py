@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
+from vistrim._utils.progress import Advance, progress_bars
 from vistrim.calibration.yopo_heads import HeadCalibration, calibrate_heads
 from vistrim.cli.calibrate import options
 from vistrim.cli.calibrate.output import check_new_file
-from vistrim.cli.calibrate.questions import read_questions, refuse_placeholders
+from vistrim.cli.calibrate.questions import calibration_items
 from vistrim.cli.error_lines import WrongUsageError
 from vistrim.cli.models import check_loading, load_model
 from vistrim.evaluation.items import Item
+from vistrim.evaluation.questions import check_placeholders
 from vistrim.methods.base.artifacts import part_path
 from vistrim.prompting import format_prompts
 
@@ -57,15 +57,14 @@ def yopo(
         raise WrongUsageError("--keep and --threshold are two ways to say the same: leave one out")
     check_loading(dtype, device)
     check_new_file(out, force)
-    default = DEFAULT_LIMIT if data is None else None
-    asked = read_questions(model, data, tasks, split, limit or default, seed, "agreement")
+    asked = calibration_items(model, data, tasks, split, limit, seed, "agreement", default_limit=DEFAULT_LIMIT)
 
     loaded, processor = load_model(model, dtype, device)
-    refuse_placeholders(asked, processor)
+    check_placeholders(asked, processor)
     batches = [asked[start : start + batch_size] for start in range(0, len(asked), batch_size)]
     share = DEFAULT_KEEP if keep is None and threshold is None else keep
-    with Progress(console=Console(stderr=True)) as progress:
-        prompts = progress.track(_prompts(loaded, processor, batches), len(batches), description="measuring")
+    with progress_bars({"measuring": len(asked)}) as advance:
+        prompts = _prompts(loaded, processor, batches, advance)
         try:
             found = calibrate_heads(loaded, prompts, threshold=threshold, keep=share)
         except ValueError as error:
@@ -77,10 +76,11 @@ def yopo(
         _print(found, out)
 
 
-def _prompts(model: Any, processor: Any, batches: Sequence[Sequence[Item]]) -> Iterator[Any]:
+def _prompts(model: Any, processor: Any, batches: Sequence[Sequence[Item]], advance: Advance) -> Iterator[Any]:
     for batch in batches:
-        inputs = format_prompts(processor, [item.prompt for item in batch], [[item.image()] for item in batch])
+        inputs = format_prompts(processor, [item.prompt for item in batch], [item.images() for item in batch])
         yield inputs.to(model.device, dtype=model.dtype)
+        advance("measuring", len(batch))
 
 
 def _summary(found: HeadCalibration, out: Path) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""Reads queries and keys at the attention interface, and puts another kernel in where one is asked for.
+"""Interception of the attention interface: reads queries and keys, and replaces the kernel on request.
 
-Attention modules look their kernel up by ``self.config._attn_implementation`` at every call. While a model is trimmed,
-each attention module's ``config`` is a stand-in that answers with our name in the one thread and for the one layer that
-asked for scores or brings a kernel of its own, and with the true name everywhere else. Where only scores are asked for,
-the true kernel still does the attention.
+Attention modules look up their kernel by ``self.config._attn_implementation`` at every call. While a model is trimmed,
+the ``config`` of each attention module is a proxy. It returns the name of our kernel in the thread and layer that
+requested scores or a different kernel, and the original name otherwise. If only scores are requested, the original
+kernel still computes the attention.
 """
 
 import sys
@@ -23,7 +23,7 @@ _NAME = "vistrim"
 
 AttentionReader = Callable[[Tensor, Tensor, Tensor | None, Softmax], None]
 """Receives query ``[batch, heads, rows, head_dim]`` and key ``[batch, kv_heads, columns, head_dim]`` after RoPE, the
-layer's mask and how it makes weights."""
+mask and the softmax parameters of the layer."""
 
 ValueReader = Callable[[Tensor, Tensor, Tensor, Tensor | None, Softmax], None]
 """As `AttentionReader`, with the values ``[batch, kv_heads, columns, head_dim]`` behind the key."""
@@ -35,18 +35,18 @@ Kernel = Callable[[Tensor, Tensor, Tensor, Tensor | None, float, float], Tensor]
 
 @dataclass(frozen=True)
 class Interception:
-    """What is done at one call of an attention module.
+    """Actions at one call of an attention module.
 
     Attributes
     ----------
     read : AttentionReader or None
-        Who wants to read.
+        Called after the attention.
     kernel : Kernel or None
-        What does the attention; None: the module's own kernel.
+        Computes the attention. None: the kernel of the module.
     read_before : AttentionReader or None
-        Who wants to read before the attention is done.
+        Called before the attention.
     drops_positions : bool
-        Whether the kernel is not told positions: FlashAttention would take the gaps that removed tokens leave for the
+        Whether positions are not passed to the kernel. FlashAttention would interpret the gaps of removed tokens as
         borders of packed sequences.
     read_values : ValueReader or None
         Who wants to read values, too.
@@ -60,7 +60,7 @@ class Interception:
 
 
 class InterceptingConfig(NotCopied):
-    """Stands in for the ``config`` of one attention module."""
+    """Proxy of the ``config`` of one attention module."""
 
     def __init__(self, real: Any, find: Callable[[], Interception | None]) -> None:
         self.vistrim_real = real
@@ -68,19 +68,19 @@ class InterceptingConfig(NotCopied):
 
     @property
     def _attn_implementation(self) -> str:
-        # FlashAttention asks for its own name once more, while it runs.
+        # FlashAttention reads its name again while it runs.
         intercepted = _running.config is not self and self.vistrim_find() is not None
         return _NAME if intercepted else self.vistrim_real._attn_implementation
 
     def __getattr__(self, name: str) -> Any:
         if name == "vistrim_real":
-            # Asked for by copy and pickle before there is any state.
+            # copy and pickle read it before there is any state.
             raise AttributeError(name)
         return getattr(self.vistrim_real, name)
 
 
 class _Running(threading.local):
-    """The stand-in of the module whose true kernel this thread is running."""
+    """The proxy of the module whose original kernel this thread is running."""
 
     config: InterceptingConfig | None = None
 
@@ -89,25 +89,25 @@ _running = _Running()
 
 
 def install(attention: nn.Module, find: Callable[[], Interception | None]) -> None:
-    """Put the stand-in into an attention module.
+    """Install the proxy in an attention module.
 
     Parameters
     ----------
     attention : nn.Module
         A module with a ``config`` that calls the attention interface.
     find : callable
-        Called at every forward pass of the module, in its thread: returns what is to be done, or None.
+        Called at every forward pass of the module, in its thread. Returns the interception, or None.
     """
     attention.config = InterceptingConfig(attention.config, find)  # type: ignore[assignment]
 
 
 def is_installed(attention: nn.Module) -> bool:
-    """Whether the module's config is a stand-in."""
+    """Whether the config of the module is a proxy."""
     return isinstance(attention.config, InterceptingConfig)
 
 
 def remove(attention: nn.Module) -> None:
-    """Give the module its own config back."""
+    """Restore the config of the module."""
     attention.config = attention.config.vistrim_real  # type: ignore[union-attr]
 
 
@@ -149,7 +149,7 @@ def _own_kernel(
     arguments: dict[str, Any],
 ) -> Any:
     config = module.config
-    # Each modeling file has an eager kernel of its own, which is not in the registry.
+    # Each modeling file has its own eager kernel, which is not in the registry.
     eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
     name = kernel_for(config.vistrim_real._attn_implementation, mask, softmax)
     kernel = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager)

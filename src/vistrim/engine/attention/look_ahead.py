@@ -1,4 +1,4 @@
-"""Queries and keys of a decoder layer that has not run yet."""
+"""Queries and keys of a decoder layer before it runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vistrim.core.selection import gather_rows
 from vistrim.engine.hooks import Call
 
 PLAIN = (LlamaAttention, MistralAttention, Qwen2Attention, GemmaAttention)
-"""Attention whose queries and keys are projections with RoPE and nothing else: only those asked for are computed."""
+"""Attention whose queries and keys are just projections with RoPE, so that only the needed rows are computed."""
 
 
 class _Reached(Exception):  # noqa: N818 (no error: it leaves a layer at the point where queries and keys are made)
@@ -28,27 +28,27 @@ class _Reached(Exception):  # noqa: N818 (no error: it leaves a layer at the poi
 
 
 def leave_layer(query: Tensor, key: Tensor, mask: Tensor | None, softmax: Softmax) -> None:
-    """Reader in front of the kernel: ends the layer that `queries_and_keys` runs."""
+    """Reader before the kernel that leaves the layer run by `queries_and_keys`."""
     raise _Reached(query, key, softmax)
 
 
 @torch.no_grad()
 def queries_and_keys(layer: Any, hidden: Tensor, arguments: Call, rows: Tensor) -> tuple[Tensor, Tensor, Softmax]:
-    """Compute what a layer will compute: all keys, and the queries of a few rows.
+    """Compute all keys of a layer, and the queries of a few rows, before the layer runs.
 
-    The layer's own forward pass is run up to its attention kernel, which has to be intercepted with `leave_layer`.
-    Where it is known what the pass does until then, only the queries of these rows are computed.
+    The forward pass of the layer is run up to its attention kernel, which must be intercepted with `leave_layer`. For
+    the known attention classes, only the queries of these rows are computed.
 
     Parameters
     ----------
     layer : nn.Module
         A decoder layer.
     hidden : Tensor
-        ``[batch, tokens, hidden]``: the layer's input.
+        Input of the layer, ``[batch, tokens, hidden]``.
     arguments : dict
-        The layer's other arguments.
+        The other arguments of the layer.
     rows : Tensor
-        ``[batch, rows]`` long.
+        ``[batch, rows]`` long: the query rows.
 
     Returns
     -------
@@ -57,14 +57,14 @@ def queries_and_keys(layer: Any, hidden: Tensor, arguments: Call, rows: Tensor) 
     key : Tensor
         ``[batch, kv_heads, tokens, head_dim]`` after RoPE.
     softmax : Softmax
-        How the layer makes weights of them.
+        Softmax parameters of the layer.
     """
     attention = layer.self_attn
-    # Elsewhere (on another GPU, or offloaded), whatever brings it here does so only where the whole layer is run.
+    # If the layer is on another GPU or offloaded, its hooks move tensors only when the whole layer runs.
     if type(attention) in PLAIN and _is_on(hidden.device, attention):
         return *_plain(layer, hidden, arguments["position_embeddings"], rows), Softmax(attention.scaling)
     try:
-        # Its `forward` rather than itself: the hooks of this very forward pass sit on the call.
+        # Call `forward` directly, because the hooks of this forward pass are on the module call.
         layer.forward(hidden, **(_without_cache(arguments) | {"use_cache": False}))
     except _Reached as reached:
         query, key, softmax = reached.found
@@ -90,7 +90,7 @@ def _plain(layer: Any, hidden: Tensor, tables: tuple[Tensor, Tensor], rows: Tens
 
     query = heads(attention.q_proj, gather_rows(normed, rows, 0, 1))
     key = heads(attention.k_proj, normed)
-    # Each modeling file has its own way to apply RoPE; it rotates a pair.
+    # Each modeling file has its own function to apply RoPE, to queries and keys together.
     rotate = sys.modules[type(attention).__module__].apply_rotary_pos_emb
     asked = [gather_rows(table, rows, 0, 1) for table in tables]
     return rotate(query, query[:, :1], *asked)[0], rotate(key[:, :1], key, *tables)[1]

@@ -1,1 +1,1 @@
-"""Cache layers that can forget tokens, with room behind them, and the swap that puts them in."""
+"""Cache layers that can evict tokens, with spare room for new ones, and their installation in a cache."""

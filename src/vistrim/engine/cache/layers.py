@@ -1,11 +1,12 @@
-"""Cache layers that forget tokens, while telling transformers the length as if nothing had been removed.
+"""Cache layers that evict tokens but report to transformers the length without evictions.
 
-Because the reported lengths stay logical, ``generate``, position ids, masks, beam search, multi-turn use and assisted
-decoding work unchanged; only the tensors shrink. transformers does the same for its sliding-window layers.
+Because the reported length is logical, ``generate``, position ids, masks, beam search, multi-turn use and assisted
+decoding work unchanged. Only the tensors shrink. transformers does the same in its sliding-window layers.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,22 +25,22 @@ from vistrim.errors import UnsupportedGenerationError
 
 @dataclass(frozen=True)
 class Incoming:
-    """Announces the tokens that the next update will store.
+    """Description of the tokens that the next update will store.
 
     Attributes
     ----------
     length : int
-        Tokens of this forward pass before trimming.
+        Number of tokens of this forward pass before trimming.
     tokens : TokenMap or None
-        What is stored of them; None: all of them, and all are text.
+        The tokens that are stored. None: all of them, and all are text.
     initial : tuple of int or None
-        Visual tokens among them that entered the decoder, per sample.
+        Number of their visual tokens that entered the decoder, per sample.
     trimmed : bool
-        Whether ``tokens`` are fewer, or in other places, than before trimming.
+        Whether tokens were removed or moved.
     shift : Shift or None
-        By how much renumbering has lowered the RoPE position of the last of them.
+        Decrease of the RoPE position of the last token by renumbering.
     lacking : LayerStructure or None
-        Heads in which visual tokens among them have no keys or values; None: all are stored.
+        Heads in which their visual tokens have no keys or values. None: all are stored.
     """
 
     length: int
@@ -55,65 +56,86 @@ GENERATED = Incoming(1)
 
 
 class Trimmable:
-    """Mixin for a dynamic cache layer. Class attributes are the state of a layer that never lost a token."""
+    """Mixin for a dynamic cache layer. The class attributes are the state of a layer without evictions."""
 
     tokens: TokenMap | None = None
-    """Map of the first columns; those behind it are consecutive text tokens from slot ``tail`` on."""
+    """Map of the first columns. They are followed by consecutive text tokens from slot ``tail`` on."""
     tail: int = 0
     logical: int = 0
-    """Tokens seen so far, the removed ones included."""
+    """Number of tokens seen so far, including removed ones."""
     initial: tuple[int, ...] | None = None
-    """Visual tokens of all prompts so far that entered the decoder, per sample."""
+    """Number of visual tokens of all prompts so far that entered the decoder, per sample."""
     left: tuple[int, ...] | None = None
-    """Visual tokens of all prompts so far that prefill has left in this layer, per sample."""
+    """Number of visual tokens of all prompts so far that this layer held after prefill, per sample."""
+    seen_visual: tuple[tuple[int, ...], ...] | None = None
+    """Slots of the visual tokens of all prompts so far, before trimming, per sample."""
     shift: Shift | None = None
-    """By how much renumbering has lowered the RoPE position of whatever comes next; None: not at all."""
+    """Decrease of the RoPE position of the following tokens by renumbering; None: no change."""
     prompt_length: int = 0
     """``logical`` at the end of the last prefill."""
     scores: Tensor | None = None
-    """``[batch, mapped columns]``: attention received from the last token (layer 0 of annealed caches)."""
+    """``[batch, mapped columns]``: attention received from the last token (only in layer 0, for annealing)."""
     crop_limit: int = 0
-    """Slot below which the cache cannot be cropped: some layer no longer has all tokens before it."""
+    """Slot below which the cache cannot be cropped, because a layer has lost tokens before it."""
     crop_limit_if_trimmed: int = 0
     incoming: Incoming | None = None
     is_trimmed: bool = False
-    """Whether columns are no longer where a mask made for the logical length expects them, or lack something."""
+    """Whether columns do not match a mask for the logical length, or have no keys or values in some heads."""
     lacking: LayerStructure | None = None
-    """Heads in which visual tokens have no keys or values (zeros instead); None: all are stored."""
+    """Heads in which visual tokens have zeros instead of keys or values; None: all are stored."""
 
     keys: Tensor
     values: Tensor
     take_columns: Callable[[Tensor], None]
-    """Holds the columns ``[batch, columns]`` and no others."""
+    """Replaces the stored columns by ``[batch, columns]`` of them."""
 
     @property
     def stored(self) -> int:
-        """Columns that the tensors really have."""
+        """Number of columns of the tensors."""
         return 0 if self.logical == 0 else self.keys.shape[-2]
 
     def columns(self, device: torch.device | None = None) -> TokenMap:
-        """Map of all columns; on ``device``, if the layer has none yet (its own device may be another GPU)."""
+        """Build the map of all columns, on ``device`` if the layer is empty (its own device may be another GPU)."""
         device = self.tokens.slots.device if self.tokens is not None else device or self.keys.device
         tail = TokenMap.text(self.keys.shape[0], self.tail, self.logical - self.tail, device)
         everything = tail if self.tokens is None else self.tokens.followed_by(tail)
-        # A sliding window evicts from the front.
+        # A sliding window evicts the first columns.
         evicted = everything.width - self.stored
         return everything.without_first(evicted) if evicted else everything
 
     @property
     def is_plain(self) -> bool:
-        """Whether a generated token may look at all columns, and has the position that the model gives it."""
+        """Whether a generated token attends to all columns and has the position assigned by the model."""
         return self.shift is None and (self.tokens is None or not any(self.tokens.n_invalid))
 
     @property
     def held(self) -> tuple[int, ...]:
-        """Real tokens stored per sample."""
+        """Number of stored tokens per sample, without padding."""
         if self.tokens is None:
             return (self.stored,) * self.keys.shape[0] if self.stored else ()
         return tuple(self.stored - n for n in self.tokens.n_invalid)
 
+    @property
+    def full_length(self) -> int:
+        """Columns that the layer would hold had nothing been removed."""
+        return self.logical
+
+    @property
+    def visual_entries(self) -> tuple[int, int]:
+        """Visual tokens of all samples together: those stored, and those that would be had nothing been removed."""
+        if self.seen_visual is None:
+            return 0, 0
+        since = self.logical - self.full_length
+        full = sum(len(slots) - bisect_left(slots, since) for slots in self.seen_visual)
+        return sum(self.tokens.n_visual) if self.tokens is not None else full, full
+
+    def note_visual(self, slots: tuple[tuple[int, ...], ...]) -> None:
+        """Take over the slots of a prompt's visual tokens, per sample."""
+        before = self.seen_visual or ((),) * len(slots)
+        self.seen_visual = tuple(old + new for old, new in zip(before, slots, strict=True))
+
     def keep(self, selection: Selection) -> None:
-        """Evict the visual tokens that the selection, over the mapped columns, does not keep."""
+        """Evict the visual tokens among the mapped columns that the selection does not keep."""
         assert self.tokens is not None
         index, tokens = self.tokens.keep(selection)
         generated = torch.arange(self.tokens.width, self.stored, device=index.device)
@@ -128,13 +150,13 @@ class Trimmable:
         elif self.is_trimmed:
             raise UnsupportedGenerationError(
                 "this KV cache was trimmed by vistrim and cannot be continued without it: "
-                "generate inside `with vistrim.trim(...)`, or start a new cache"
+                "generate inside `with vistrim.trim(...)`, or start with a new cache"
             )
         self.logical += key_states.shape[-2] if incoming is None else incoming.length
         return super().update(key_states, value_states, *args, **kwargs)  # type: ignore[misc]
 
     def _note(self, incoming: Incoming) -> None:
-        """Take over what was announced, except for its length."""
+        """Store the description of incoming tokens, except for their number."""
         if incoming.tokens is not None:
             here = incoming.tokens.slots.device
             self.tokens = self.columns(here).followed_by(incoming.tokens) if self.logical else incoming.tokens
@@ -156,10 +178,12 @@ class Trimmable:
         shorter = self.logical - abs(tokens_to_remove)
         if shorter < self.crop_limit:
             raise UnsupportedGenerationError(
-                "a trimmed KV cache cannot be cropped into its images: crop less, or start a new cache"
+                "a trimmed KV cache cannot be cropped into its images: crop less, or start with a new cache"
             )
         super().crop(tokens_to_remove)  # type: ignore[misc]
         self.logical = shorter
+        if self.seen_visual is not None:
+            self.seen_visual = tuple(slots[: bisect_left(slots, shorter)] for slots in self.seen_visual)
         if self.tokens is not None and self.tail > shorter:
             before = self.tokens.n_visual
             self.tokens = self.tokens.without_last(self.tail - shorter)
@@ -173,7 +197,7 @@ class Trimmable:
         self._tell_length()
 
     def note_padding(self, mask: Tensor) -> None:
-        """Take over the padding ``[batch, slots]`` of tokens that were cached before their model was trimmed."""
+        """Store the padding ``[batch, slots]`` of tokens that were cached before the model was trimmed."""
         if self.tokens is None and self.logical:
             text = self.columns(mask.device)
             valid = mask.gather(1, text.slots)
@@ -205,6 +229,8 @@ class Trimmable:
         if self.initial is not None:
             self.initial = take(self.initial, index)
             self.left = take(self.left, index) if self.left is not None else None
+        if self.seen_visual is not None:
+            self.seen_visual = take(self.seen_visual, index)
         if self.shift is not None:
             self.shift = self.shift.samples(index)
         if self.scores is not None:
@@ -212,11 +238,11 @@ class Trimmable:
 
     @property
     def evicts_next(self) -> bool:
-        """Whether storing one more token may push another out of a sliding window."""
+        """Whether storing another token may evict one from a sliding window."""
         return False
 
     def _tell_length(self) -> None:
-        """Keep a base class that counts tokens itself in step."""
+        """Update the token count of the base class, if it has one."""
 
 
 class TrimmableLayer(Trimmable, GrowingLayer):
@@ -225,23 +251,18 @@ class TrimmableLayer(Trimmable, GrowingLayer):
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.logical + query_length, 0
 
-    @property
-    def full_length(self) -> int:
-        """Columns that the layer would hold had nothing been removed."""
-        return self.logical
-
 
 class TrimmableSlidingLayer(Trimmable, DynamicSlidingWindowLayer):
     """Sliding-window layer.
 
     The base class keeps the last ``sliding_window - 1`` stored columns, which cover at least the window in logical
-    distance; the mask hides what lies beyond it. Only tokens that were merged and moved share places with others: where
-    the window is shorter than the prompt, some that it would still reach may be evicted.
+    distance. The mask hides the columns outside the window. Only merged tokens that were moved share places with
+    others. If the window is shorter than the prompt, some of them may be evicted while still in the window.
     """
 
     @property
     def full_length(self) -> int:
-        """Columns that the layer would hold had nothing been removed."""
+        """Number of columns without removals."""
         return min(self.logical, self.sliding_window - 1)
 
     @property
@@ -253,7 +274,7 @@ class TrimmableSlidingLayer(Trimmable, DynamicSlidingWindowLayer):
         return self.logical + 1 >= self.sliding_window
 
     def take_columns(self, index: Tensor) -> None:
-        """Hold the columns ``index`` ``[batch, columns]`` and no others."""
+        """Keep only the columns ``index`` ``[batch, columns]``."""
         self.keys, self.values = gather_rows(self.keys, index, 0, 2), gather_rows(self.values, index, 0, 2)
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
@@ -268,6 +289,6 @@ class TrimmableSlidingLayer(Trimmable, DynamicSlidingWindowLayer):
 
 
 def refuse_cropping(layers: list[Any]) -> None:
-    """Let all layers refuse to be cropped to where one of them has lost tokens, before any of them is cropped."""
+    """Make all layers refuse a crop that one of them cannot do, so that none of them is cropped first."""
     for layer in layers:
         layer.crop_limit = layer.crop_limit_if_trimmed

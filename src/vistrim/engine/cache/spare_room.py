@@ -1,4 +1,4 @@
-"""Keys and values with room behind them, so that a decoding step writes one column instead of copying a whole layer."""
+"""Keys and values with spare room, so that a decoding step writes one column instead of copying the whole layer."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from transformers.cache_utils import DynamicLayer
 from vistrim.core.selection import gather_rows
 
 WORTH_ROOM = 1 << 18
-"""Bytes of keys from which copying them takes longer than managing room for them."""
+"""Size of the keys in bytes above which copying them takes longer than managing spare room."""
 
 
 def room_for(columns: int) -> int:
-    """Columns of room behind so many: a little more memory (3 % of a long cache), and a copy once in as many steps."""
+    """Return the number of spare columns: 3 % more memory for a long cache, and one copy per this many steps."""
     return 8 + columns // 32
 
 
 @dataclass(frozen=True)
 class Room:
-    """A tensor with room, and the view of it that is in use.
+    """A tensor with spare room, and the view of it that is in use.
 
     Attributes
     ----------
@@ -38,12 +38,12 @@ class Room:
 
     @staticmethod
     def of(buffer: Tensor, columns: int) -> Room:
-        """The first columns of a tensor in use."""
+        """Use the first columns of a tensor."""
         return Room(buffer, buffer.narrow(2, 0, columns))
 
     @staticmethod
     def holding(held: Tensor, new: Tensor) -> Room:
-        """Copy tensors ``[batch, heads, n, width]``, one behind the other, into a new tensor with room."""
+        """Concatenate tensors ``[batch, heads, n, width]`` in a new tensor with spare room."""
         batch, heads, columns, width = held.shape
         room = room_for(columns + new.shape[2])
         buffer = held.new_empty(batch, heads, columns + new.shape[2] + room, width)
@@ -51,41 +51,41 @@ class Room:
         return Room.of(buffer, columns).with_behind(new)
 
     def takes(self, held: Tensor, new: Tensor) -> bool:
-        """Whether ``new`` fits behind what is in use, and that is still what the cache layer holds."""
+        """Whether ``new`` fits into the spare room, and the cache layer still holds the view in use."""
         if held is not self.used or held.shape[2] + new.shape[2] > self.buffer.shape[2]:
             return False
-        # Tensors that were made in inference mode cannot be written outside of it.
+        # Tensors created in inference mode cannot be written outside of it.
         return not self.buffer.is_inference() or torch.is_inference_mode_enabled()
 
     def with_behind(self, new: Tensor) -> Room:
-        """Write ``new`` behind what is in use."""
+        """Write ``new`` after the columns in use."""
         columns = self.used.shape[2]
         self.buffer.narrow(2, columns, new.shape[2]).copy_(new)
         return Room.of(self.buffer, columns + new.shape[2])
 
 
 def behind(room: Room | None, held: Tensor, new: Tensor) -> Room:
-    """Put ``new`` ``[batch, heads, n, width]`` behind ``held``, into its room or, if that will not do, into a copy."""
+    """Append ``new`` ``[batch, heads, n, width]`` to ``held``, in its spare room if possible, otherwise in a copy."""
     return room.with_behind(new) if room is not None and room.takes(held, new) else Room.holding(held, new)
 
 
 def whole(room: Room | None, held: Tensor) -> Tensor:
-    """Return the tensor that has ``held`` in its first columns: the one with the room, or itself."""
+    """Return the tensor that starts with the columns of ``held``: the one with spare room, or ``held`` itself."""
     return room.buffer if room is not None and room.used is held else held
 
 
 def alike(held: Tensor, new: Tensor) -> bool:
-    """Whether concatenating is nothing but copying: the number type, the device and all other sizes are the same."""
+    """Whether concatenation is a plain copy: dtype, device and all other sizes are equal."""
     return held.dtype == new.dtype and held.device == new.device and held.shape[:2] == new.shape[:2]
 
 
 class GrowingLayer(DynamicLayer):
-    """Full-attention layer that writes a generated token into the room behind the others, where it can.
+    """Full-attention layer that writes generated tokens into spare room where possible.
 
     Attributes
     ----------
     room : tuple of Room or None
-        Behind keys and values; None: there is none.
+        Spare room of keys and values. None: there is none.
     """
 
     room: tuple[Room, Room] | None = None
@@ -94,7 +94,7 @@ class GrowingLayer(DynamicLayer):
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         small = not self.is_initialized or self.keys.nbytes < WORTH_ROOM
-        # What autograd has saved must not be written to.
+        # Tensors saved by autograd must not be modified.
         if small or torch.is_grad_enabled() or not alike(self.keys, key_states):
             self.room = None
             return super().update(key_states, value_states, *args, **kwargs)
@@ -103,14 +103,14 @@ class GrowingLayer(DynamicLayer):
         return self.keys, self.values
 
     def take_columns(self, index: Tensor) -> None:
-        """Hold the columns ``index`` ``[batch, columns]`` and no others, in memory of their own."""
+        """Keep only the columns ``index`` ``[batch, columns]``, in new memory."""
         columns = index.shape[1]
         with_room = self.keys.nbytes >= WORTH_ROOM and not torch.is_grad_enabled()
         if with_room:
-            # It is copied along with them, from any column.
+            # The spare room is gathered together with them, from an arbitrary column.
             index = pad(index, (0, room_for(columns)))
         rooms = self.room or (None, None)
-        # Out of the whole buffer, whose rows lie one behind the other: of a part they would first be copied together.
+        # Gather from the whole buffer, which is contiguous. A view would first be copied.
         sources = whole(rooms[0], self.keys), whole(rooms[1], self.values)
         keys, values = (gather_rows(source, index, 0, 2) for source in sources)
         if with_room:
@@ -123,14 +123,14 @@ class GrowingLayer(DynamicLayer):
         self.keys, self.values = keys.used, values.used
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy must not write into the same room.
+        # A copy must not write into the same buffer.
         return {name: value for name, value in vars(self).items() if name != "room"}
 
     def reset(self) -> None:
         super().reset()
         self.room = None
 
-    # Each of these replaces keys and values; the tensors that they were in must not be held on to.
+    # These methods replace keys and values. The old tensors must be released.
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         super().reorder_cache(beam_idx)

@@ -1,4 +1,4 @@
-"""Which caches can forget tokens: checks, and the swap of their layers."""
+"""Checks of caches, and replacement of their layers by layers that can evict tokens."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -14,12 +14,12 @@ _SWAPPED = frozenset(_TRIMMABLE.values())
 
 
 def check_cache(cache: object) -> None:
-    """Refuse a cache that cannot forget tokens.
+    """Refuse a cache that cannot evict tokens.
 
     Raises
     ------
     UnsupportedGenerationError
-        For anything but a dynamic cache on the model's device.
+        If it is not a dynamic cache on the device of the model.
     """
     layers = getattr(cache, "layers", None)
     kinds = {type(cache)} if layers is None else {type(layer) for layer in layers}
@@ -37,33 +37,33 @@ def check_cache(cache: object) -> None:
 
 
 def make_trimmable(cache: Cache, config: Any) -> None:
-    """Swap the layers of a dynamic cache, in place, for layers that can forget tokens.
+    """Replace the layers of a dynamic cache, in place, by layers that can evict tokens.
 
     Parameters
     ----------
     cache : Cache
         A dynamic cache, empty or in use.
     config : PretrainedConfig
-        Of the decoder that uses it.
+        Config of the decoder.
 
     Raises
     ------
     UnsupportedGenerationError
-        If the cache does not fit.
+        If the cache does not match the decoder.
     """
-    # A decoding step comes by here every time.
+    # Fast path: every decoding step calls this function.
     layers = getattr(cache, "layers", None)
     if layers and _SWAPPED.issuperset(map(type, layers)) and not getattr(cache, "offloading", False):
         return
     check_cache(cache)
-    # A cache made without the config does not know of sliding windows.
+    # A cache created without the config has no sliding windows.
     model_layers = DynamicCache(config=config).layers
     cache.layers += model_layers[len(cache.layers) :]
     for i, layer in enumerate(cache.layers):
         if layer.is_sliding != model_layers[i].is_sliding and layer.get_seq_length():
             raise UnsupportedGenerationError(
-                "this KV cache was made without the model's sliding window: "
-                "make it with DynamicCache(config=model.config.get_text_config())"
+                "this KV cache was created without the model's sliding window: "
+                "create it with DynamicCache(config=model.config.get_text_config())"
             )
         if type(layer) in _TRIMMABLE:
             source = layer if layer.get_seq_length() else model_layers[i]
@@ -74,16 +74,16 @@ def make_trimmable(cache: Cache, config: Any) -> None:
 
 
 def check_lacking(cache: Cache, lacking: Iterable[LayerStructure | None]) -> None:
-    """Refuse a cache whose visual tokens lack keys or values that the layers are going to read.
+    """Refuse a cache whose visual tokens lack keys or values that the layers will read.
 
     Raises
     ------
     UnsupportedGenerationError
-        If it was filled with other heads cut.
+        If the cache was filled with different head cuts.
     """
     for cached, own in zip(cache.layers, lacking, strict=True):
         if cached.lacking is not None and cached.lacking != own:
             raise UnsupportedGenerationError(
                 "this KV cache was filled with attention heads cut, and its visual tokens have no keys and values "
-                "there: continue it with the same heads cut, or start a new cache"
+                "there: continue it with the same heads cut, or start with a new cache"
             )

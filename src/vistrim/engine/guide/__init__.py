@@ -1,1 +1,1 @@
-"""A second model that answers first; imported when a method asks for it."""
+"""The guide model, a second model that answers first. Imported only if a method needs it."""

@@ -1,4 +1,4 @@
-"""How much attention each token of a prompt receives while a model generates, summed up on the fly."""
+"""Total attention that each prompt token receives while a model generates, accumulated on the fly."""
 
 from __future__ import annotations
 
@@ -24,11 +24,10 @@ from vistrim.engine.tokens.masks import visible_to_rows
 
 
 class AttentionCollector:
-    """Sums the attention that each prompt token receives in one generation, without beams, in this thread.
+    """Accumulates the attention that each prompt token receives in one generation without beams, in this thread.
 
-    Query rows are, in prefill, those of the text behind a sample's last visual token (where there is none: of its last
-    prompt token) and then the row of each token generated. Rows of padding do not count, nor do those behind a sample's
-    end-of-sequence token.
+    The query rows are, in prefill, the text after the sample's last visual token (or its last prompt token if there is
+    no such text) and then each generated token. Padding and tokens after the end-of-sequence token do not count.
 
     Parameters
     ----------
@@ -40,17 +39,17 @@ class AttentionCollector:
     Attributes
     ----------
     prompt : Prompt
-        What was read.
+        The prompt.
     encodings : Encodings
-        How the visual tokens of its images lie.
+        Layout of the visual tokens of its images.
     encoded : dict or None
-        The encoded images, as transformers passes them to the model.
+        The encoded images, in the form that transformers passes to the model.
     received : Tensor
-        ``[batch, prompt tokens]`` float32: attention, summed over layers, heads and query rows.
+        ``[batch, prompt tokens]`` float32: attention summed over layers, heads and query rows.
     going : Tensor
-        ``[batch]`` bool: whether the answer has not ended.
+        ``[batch]`` bool, True while the answer has not ended.
     lengths : Tensor
-        ``[batch]`` long: tokens of the answer, the end-of-sequence token included.
+        ``[batch]`` long: tokens of the answer, including the end-of-sequence token.
     """
 
     prompt: Prompt
@@ -67,7 +66,7 @@ class AttentionCollector:
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
-        """Hook into the model; it is left as it was, whatever happens."""
+        """Install hooks in the model, and remove them in any case."""
         hooks = Hooks()
         with ExitStack() as undo:
             undo.callback(hooks.remove)
@@ -79,7 +78,7 @@ class AttentionCollector:
             yield
 
     def note_token(self, ids: Tensor, scores: Any, **_: Any) -> Tensor:
-        """Follow each sample to its end: a stopping criterion that never stops."""
+        """Track the end of each sample, as a stopping criterion that never stops."""
         self.lengths += self.going
         self.going = self.going & ~torch.isin(ids[:, -1], self.ends)
         return torch.zeros_like(self.going)
@@ -105,7 +104,7 @@ class AttentionCollector:
         return self.encodings if threading.get_ident() == self._thread else None
 
     def _intercept(self) -> interception.Interception | None:
-        # Other threads may use the model meanwhile.
+        # Other threads may use the model at the same time.
         return (
             interception.Interception(self._read, drops_positions=True)
             if threading.get_ident() == self._thread
@@ -123,7 +122,7 @@ class AttentionCollector:
         counted = counted.to(query.device) if counted is not None else None
         seen = visible_to_rows(mask, rows, length, columns)
         total = AttentionRows(query, key, seen, softmax, columns, rows, counted).total().to(self.received.device)
-        # A sliding window has forgotten the first tokens; the last columns are generated ones.
+        # A sliding window has evicted the first tokens. The last columns are generated tokens.
         first, width = self._seen - columns, self.received.shape[1]
         if first < width:
             self.received[:, first:] += total[:, : width - first]

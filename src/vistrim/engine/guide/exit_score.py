@@ -1,4 +1,4 @@
-"""How sure a guide is of its answers: the probability it gives them, and whether it still would with few tokens."""
+"""Confidence of a guide model in its answers: their probability, and their probability with few visual tokens."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from vistrim.methods.base.stage_inputs import InputTokens
 
 @dataclass(frozen=True)
 class KeepBest(Method):
-    """Lets a share of the visual tokens into the decoder, at least one, by scores that are given.
+    """Keeps a share of the visual tokens before the decoder, at least one, by given scores.
 
     Attributes
     ----------
     share : float
-        Of each sample's visual tokens.
+        Share of each sample's visual tokens to keep.
     scores : Tensor
         ``[batch, prompt tokens]`` float32.
     thread : int
-        The thread for which this is: others may use the model meanwhile.
+        The thread in which the method acts. Others may use the model at the same time.
     """
 
     name = "best-tokens"
-    summary = "Keeps the visual tokens with the best of given scores"
+    summary = "Keeps the visual tokens with the highest given scores"
     stages = ("input",)
     kv_cache = "small in every layer"
     source = "engine"
@@ -53,7 +53,7 @@ class KeepBest(Method):
         return keep_top(self.scores, tokens.visual, [self.kept(sum(images)) for images in tokens.images])
 
     def kept(self, n: int) -> int:
-        """Tokens of ``n`` that stay."""
+        """Return the number of tokens of ``n`` to keep."""
         return min(n, max(1, share_of(self.share, n)))
 
 
@@ -66,7 +66,7 @@ def read_again(
     lengths: Tensor,
     best: KeepBest,
 ) -> tuple[Tensor, ...]:
-    """Let a model read prompts and its answers to them, with few visual tokens.
+    """Compute a model's logits for its answers with few visual tokens.
 
     Parameters
     ----------
@@ -75,18 +75,18 @@ def read_again(
     ids, mask : Tensor
         ``[batch, prompt tokens]``: the prompts and their padding mask.
     images : dict or None
-        Encoded images, as transformers passes them to a model.
+        Encoded images, in the form that transformers passes to a model.
     answers : Tensor
         ``[batch, n]`` long.
     lengths : Tensor
         ``[batch]`` long: tokens of each answer.
     best : KeepBest
-        The visual tokens to read them with.
+        Selection of visual tokens.
 
     Returns
     -------
     tuple of Tensor
-        ``[batch, vocabulary]`` at the place of each token of the answers.
+        Logits ``[batch, vocabulary]`` for each token of the answers.
     """
     engine = Engine(model, best)
     place = (mask.cumsum(1) - 1).clamp(min=0)
@@ -102,7 +102,7 @@ def read_again(
         )
         logits = prompt.logits.unbind(1)
         if answers.shape[1] > 1:
-            # Without the images, as the answer may hold their placeholder. Nothing is expected behind its last token.
+            # Without images, because the answer may contain the placeholder. The last token predicts nothing.
             number = torch.arange(answers.shape[1] - 1, device=answers.device)
             answer = model(
                 input_ids=answers[:, :-1],
@@ -117,12 +117,12 @@ def read_again(
 
 
 def log_probability(logits: Iterable[Tensor], answers: Tensor, lengths: Tensor) -> Tensor:
-    """Log of the probability of each answer, ``[batch]`` float32.
+    """Compute the log probability of each answer, ``[batch]`` float32.
 
     Parameters
     ----------
     logits : iterable of Tensor
-        ``[batch, vocabulary]`` at the place of each of its tokens.
+        ``[batch, vocabulary]`` for each token of the answers.
     answers : Tensor
         ``[batch, n]`` long.
     lengths : Tensor
@@ -135,16 +135,16 @@ def log_probability(logits: Iterable[Tensor], answers: Tensor, lengths: Tensor) 
 
 
 def exit_score(confidence: Tensor, consistency: Tensor, lengths: Tensor) -> Tensor:
-    r"""Score :math:`S` of each answer, ``[batch]`` float32 in [0, 1].
+    r"""Compute the exit score :math:`S` of each answer, ``[batch]`` float32 in [0, 1].
 
     .. math:: S = \tfrac12 \left( \Big(\prod_i p_i\Big)^{1/N} + \prod_i p'_i \right)
 
     Parameters
     ----------
     confidence, consistency : Tensor
-        ``[batch]`` float32: log of the probability :math:`\prod_i p_i` that the answer had when it was given, and of
-        that :math:`\prod_i p'_i` when it was read again.
+        ``[batch]`` float32: log of the probability :math:`\prod_i p_i` of the answer when it was generated, and of its
+        probability :math:`\prod_i p'_i` with few visual tokens.
     lengths : Tensor
-        ``[batch]`` long: its tokens :math:`N`.
+        ``[batch]`` long: number :math:`N` of its tokens.
     """
     return ((confidence / lengths).exp() + consistency.exp()) / 2

@@ -1,4 +1,4 @@
-"""Samples that a guide has answered: what becomes of the call and of its output."""
+"""Samples that exit with the answer of the guide model: removal from the call, and insertion into the output."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import torch
 from torch import Tensor
 
 PER_SAMPLE = ("input_ids", "inputs", "attention_mask", "position_ids")
-"""Arguments of ``generate`` with a row for each sample."""
+"""Arguments of ``generate`` with one row per sample."""
 PER_IMAGE = ("pixel_values", "image_sizes")
-"""Arguments of ``generate`` with a row for each image."""
+"""Arguments of ``generate`` with one row per image."""
 
 
 def without(arguments: dict[str, Any], exited: Sequence[bool], images: Sequence[int]) -> dict[str, Any]:
-    """Arguments of ``generate`` for the samples that have not exited.
+    """Restrict arguments of ``generate`` to the samples that have not exited.
 
     Parameters
     ----------
     arguments : dict
-        By name.
+        Arguments by name.
     exited : sequence of bool
-        Per sample.
+        Whether each sample has exited.
     images : sequence of int
-        Images of each sample.
+        Number of images of each sample.
     """
     samples = ~torch.tensor(exited)
     of_images = samples.repeat_interleave(torch.tensor(images))
@@ -41,22 +41,22 @@ def without(arguments: dict[str, Any], exited: Sequence[bool], images: Sequence[
 def merged(
     ids: Tensor, answers: Tensor, lengths: Sequence[int], exited: Sequence[bool], others: Tensor | None, pad: int
 ) -> Tensor:
-    """Put the sequences of all samples together.
+    """Combine the sequences of all samples.
 
     Parameters
     ----------
     ids : Tensor
         ``[batch, prompt]`` long.
     answers : Tensor
-        ``[batch, n]`` long: the guide's.
+        ``[batch, n]`` long: answers of the guide model.
     lengths : sequence of int
         Tokens of these answers.
     exited : sequence of bool
-        The samples that get them.
+        Whether each sample gets the answer of the guide model.
     others : Tensor or None
-        ``[the others, prompt + m]`` long: the model's sequences.
+        ``[other samples, prompt + m]`` long: sequences of the large model.
     pad : int
-        Stands behind shorter answers.
+        Padding token after shorter answers.
 
     Returns
     -------
@@ -64,7 +64,7 @@ def merged(
         ``[batch, prompt + longest]`` long.
     """
     prompt = ids.shape[1]
-    width = max([prompt + n for n, gone in zip(lengths, exited, strict=True) if gone])
+    width = max(prompt + n for n, gone in zip(lengths, exited, strict=True) if gone)
     width = max(width, others.shape[1] if others is not None else 0)
     sequences = ids.new_full((len(ids), width), pad)
     sequences[:, :prompt] = ids

@@ -1,4 +1,4 @@
-"""The guide: a smaller model that answers first, and what it pays attention to meanwhile."""
+"""The guide model: a smaller model that answers first, and its attention to the visual tokens."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ _locks: weakref.WeakKeyDictionary[nn.Module, Any] = weakref.WeakKeyDictionary()
 
 @dataclass(frozen=True)
 class GuideAnswer:
-    """What the guide made of a batch.
+    """Answers of the guide model to a batch.
 
     Attributes
     ----------
     tokens : Tensor
-        ``[batch, n]`` long: the answers; what is behind their ends is of no account.
+        ``[batch, n]`` long: the answers. Tokens after the end of an answer are undefined.
     lengths : tuple of int
-        Tokens of each answer, the end-of-sequence token included.
+        Tokens of each answer, including the end-of-sequence token.
     received : Tensor
         ``[batch, prompt tokens]`` float32: see `vistrim.methods.base.stage_inputs.InputTokens.guidance`.
     exit_scores : tuple of float
-        In [0, 1], one per sample; empty if none are asked for.
+        Exit score of each sample, in [0, 1]. Empty without an exit threshold.
     images, prompt_tokens, visual_tokens : tuple of int
-        Per sample.
+        Number of images and tokens per sample.
     pad : int
-        Stands behind answers that are shorter than others.
+        Padding token after shorter answers.
     flops : tuple of int
-        Per sample, for the sample alone: vision tower, prefill, decoding steps and the reading for the exit score.
+        FLOPs of each sample, as if it ran alone: vision tower, prefill, decoding and the pass for the exit score.
     seconds : float
-        Wall time of all that.
+        Wall time of the whole batch.
     """
 
     tokens: Tensor
@@ -66,21 +66,21 @@ class GuideAnswer:
 
 
 class Guide:
-    """A guide for a model.
+    """A guide model and its checks against the large model.
 
     Parameters
     ----------
     guidance : Guidance
-        What the method asks for.
+        The guide model and the settings of the method.
     spec : ModelSpec
-        The model that is to be guided.
+        The large model.
 
     Raises
     ------
     UnsupportedModelError
-        If the guide is of no supported structure, or is being trimmed.
+        If the structure of the guide model is not supported, or it is being trimmed.
     ValueError
-        If it does not fit the model.
+        If it does not match the large model.
     """
 
     def __init__(self, guidance: Guidance, spec: ModelSpec) -> None:
@@ -89,18 +89,18 @@ class Guide:
         try:
             self.spec = discover(self.model)
         except UnsupportedModelError as error:
-            raise UnsupportedModelError(f"this model cannot be a guide: {error}") from error
+            raise UnsupportedModelError(f"this model cannot be a guide model: {error}") from error
         if find_group(self.model) is not None:
             raise UnsupportedModelError(
-                "vistrim does not support a guide under tensor parallelism: load it on one device in each process"
+                "vistrim does not support a guide model with tensor parallelism: load it on one device in each process"
             )
         _check_alignment(self.spec, spec)
-        # One thread at a time reads a guide, also where several models share it.
+        # Only one thread at a time uses a guide model, even if several models share it.
         self._lock = _locks.setdefault(self.model, threading.RLock())
         self.check_free()
 
     def check_free(self) -> None:
-        """Refuse a guide that does not see all of its visual tokens, or answers by lot.
+        """Refuse a guide model that is trimmed or not deterministic.
 
         Raises
         ------
@@ -115,12 +115,12 @@ class Guide:
 
     @torch.no_grad()
     def answer(self, call: GenerateCall) -> GuideAnswer:
-        """Answer a batch greedily, given the inputs and the limits of a call of the model's ``generate``.
+        """Answer a batch greedily, with the inputs and the length settings of a call of ``generate``.
 
         Raises
         ------
         UnsupportedGenerationError
-            If the guide cannot be read, for example because of its attention kernel.
+            If the attention of the guide model cannot be read, for example because of its kernel.
         UnsupportedModelError
             If it is being trimmed, or in training mode.
         """
@@ -154,14 +154,14 @@ class Guide:
         )
 
     def _generate(self, inputs: dict[str, Tensor], settings: dict[str, Any]) -> tuple[AttentionCollector, Tensor, Any]:
-        """Answer, read: also returns the answers and, for an exit score, their logits."""
+        """Answer a batch. Returns the collected attention, the answers and, for an exit score, their logits."""
         ids = inputs["input_ids"]
         collector = AttentionCollector(
             self.spec, torch.tensor(settings["eos_token_id"] or [], dtype=ids.dtype, device=ids.device)
         )
         settings = settings | {"stopping_criteria": StoppingCriteriaList([collector.note_token])}
         generate = self.model.generate
-        # The guide's own generation config may ask for what cannot be read.
+        # The generation config of the guide model may have settings that are not supported.
         begin_generation(GenerateCall.of(self.model, generate, (), inputs | settings), acts_in_decode=False)
         check_readable(self.spec.decoder)
         with collector.collecting():
@@ -177,7 +177,7 @@ class Guide:
         return prompt.pictures.of_sample
 
     def _flops(self, collector: AttentionCollector, best: KeepBest | None) -> tuple[int, ...]:
-        """FLOPs per sample; the last token of an answer is never read."""
+        """Count the FLOPs per sample. The last token of an answer is never an input."""
         tokens, shape = collector.prompt.tokens, self.spec.decoder_shape
         steps = [length - 1 for length in collector.lengths.tolist()]
         flops = []
@@ -195,9 +195,9 @@ class Guide:
 
 
 def _check_alignment(guide: ModelSpec, model: ModelSpec) -> None:
-    """Refuse a guide whose n-th visual token is not the model's."""
+    """Refuse a guide model whose n-th visual token does not correspond to that of the large model."""
     if guide.decoder is model.decoder:
-        raise ValueError("the guide is the model itself: give a smaller one, as in sgl:guide=reference-small")
+        raise ValueError("the guide model is the model itself: use a smaller one, as in sgl:guide=reference-small")
     aligned = {
         "an image size of {} pixels": lambda spec: spec.images.pixels,
         "{} visual tokens per image": lambda spec: spec.images.tokens,
@@ -208,6 +208,6 @@ def _check_alignment(guide: ModelSpec, model: ModelSpec) -> None:
     for words, figure in aligned.items():
         if figure(guide) != figure(model):
             raise ValueError(
-                f"the guide has {words.format(figure(guide))}, the model {figure(model)}, and their visual tokens do "
-                "not correspond one to one: give a smaller model of the same family, trained with the same processor"
+                f"the guide has {words.format(figure(guide))}, the model {figure(model)}, so their visual tokens do "
+                "not correspond one to one: use a smaller model of the same family, trained with the same processor"
             )

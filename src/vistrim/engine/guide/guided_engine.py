@@ -1,4 +1,4 @@
-"""An engine for methods that rank by a guide: the guide answers first, and where it is sure, that is the answer."""
+"""Engine for methods with a guide model: it answers first, and its answer is returned where it is confident."""
 
 from __future__ import annotations
 
@@ -16,28 +16,27 @@ from vistrim.engine.guide.guide import Guide, GuideAnswer
 from vistrim.engine.inputs.prompt import has_images
 from vistrim.engine.releases import CACHE
 from vistrim.engine.report.guide_record import GuideRecord
-from vistrim.engine.report.recorder import Recorder
 from vistrim.methods.base.method import Method
 
 
 class GuidedEngine(Engine):
-    """Runs a method that ranks by a guide.
+    """Runs a method that ranks tokens by a guide model.
 
     Parameters
     ----------
-    model, method, reports
+    model, method, reports, trace
         As in `Engine`.
 
     Raises
     ------
     UnsupportedModelError
-        If the model or the guide is not supported, or the guide is being trimmed.
+        If the model or the guide model is not supported, or the guide model is being trimmed.
     ValueError
-        If the method's parameters, the guide among them, do not fit the model.
+        If the parameters of the method, including the guide model, do not match the model.
     """
 
-    def __init__(self, model: nn.Module, method: Method, reports: int | None = None) -> None:
-        super().__init__(model, method, reports)
+    def __init__(self, model: nn.Module, method: Method, reports: int | None = None, trace: bool = False) -> None:
+        super().__init__(model, method, reports, trace)
         assert self.method.guidance is not None
         self.threshold = self.method.guidance.exit_threshold
         self.guide = Guide(self.method.guidance, self.spec)
@@ -48,19 +47,19 @@ class GuidedEngine(Engine):
         Raises
         ------
         UnsupportedModelError
-            If the model or the guide is already being trimmed.
+            If the model or the guide model is already being trimmed.
         """
         self.guide.check_free()
         super().attach()
 
     def _run(self, call: GenerateCall, generation: Generation, generate: functools.partial[Any]) -> Any:
-        """Ask the guide, and then the model about what the guide has not answered alone."""
+        """Run the guide model, and then the large model on the samples that did not exit."""
         _check_inputs(call)
         if self.threshold is not None:
             _check_exits(call)
             _check_parting(call, self.spec)
         elif not has_images(call.arguments):
-            # Nothing to rank.
+            # There are no visual tokens to rank.
             return super()._run(call, generation, generate)
         answer = self.guide.answer(call)
         exited = self._exited(answer)
@@ -96,15 +95,16 @@ class GuidedEngine(Engine):
         return tuple(score > self.threshold for score in answer.exit_scores)
 
     def _report_alone(self, generation: Generation) -> None:
-        """Leave a report on a batch of which the model sees nothing."""
+        """Write the report of a batch in which all samples exit."""
         assert generation.guided is not None
-        recorder = Recorder(self.spec, self.method, self.notation, self.spec.device, generation.guided)
+        recorder = self._recorder(self.spec.device)
+        recorder.guided = generation.guided
         recorder.begin_prefill(0, generation.guided.width, 0, None, None)
-        self.recorders.append(recorder)
+        self.remember(recorder)
 
 
 def _stream(streamer: Any, call: GenerateCall, answer: GuideAnswer) -> None:
-    """Stream the prompt and the guide's answer to it, as ``generate`` does."""
+    """Stream the prompt and the answer of the guide model, as ``generate`` does."""
     assert call.input_ids is not None
     streamer.put(call.input_ids.cpu())
     for token in answer.tokens[0, : answer.lengths[0]].cpu():
@@ -113,35 +113,37 @@ def _stream(streamer: Any, call: GenerateCall, answer: GuideAnswer) -> None:
 
 
 def _check_inputs(call: GenerateCall) -> None:
-    """Refuse inputs that the guide cannot be given too."""
+    """Refuse inputs that cannot be passed to the guide model as well."""
     given = call.arguments
     if call.cache is not None and call.cache.get_seq_length():
         refuse(
-            "a guide in a later turn, whose cache of the earlier turns it does not have",
+            "a guide model in a later turn, because it has no cache of the earlier turns",
             f"pass the whole conversation without `{CACHE}`",
         )
     if given.get("inputs_embeds") is not None or call.input_ids is None:
-        refuse("a guide with `inputs_embeds`, which are the model's own", "pass `input_ids` and `pixel_values`")
+        refuse(
+            "a guide model with `inputs_embeds`, which are specific to a model", "pass `input_ids` and `pixel_values`"
+        )
     if given.get("position_ids") is not None:
-        refuse("a guide with `position_ids`, which are the model's own", "leave out `position_ids`")
+        refuse("a guide model with `position_ids`, which are specific to a model", "leave out `position_ids`")
     if given.get("mm_encoder_outputs"):
-        refuse("a guide with images that the model has encoded", "pass `pixel_values`")
+        refuse("a guide model with images encoded by another model", "pass `pixel_values`")
 
 
 def _check_parting(call: GenerateCall, spec: ModelSpec) -> None:
-    """Refuse a batch of which samples cannot leave, as it is not known which part of the pixels is theirs."""
+    """Refuse a batch in which it is not known which part of the pixels belongs to a sample that exits."""
     tensors = {name for name, value in call.arguments.items() if isinstance(value, Tensor)}
     pixels = call.arguments.get("pixel_values")
     known = spec.images.grid is not None and (pixels is None or pixels.dim() == 4)
     if call.input_ids is not None and len(call.input_ids) > 1 and not (known and tensors <= {*PER_SAMPLE, *PER_IMAGE}):
         refuse(
-            "a guide that may answer some samples of a batch alone, in a model with images of several sizes",
-            "generate for one sample at a time, or choose no exit_threshold",
+            "a guide model with early exit for a batch, in a model with images of several sizes",
+            "generate for one sample at a time, or set no exit_threshold",
         )
 
 
 def _check_exits(call: GenerateCall) -> None:
-    """Refuse what a sample that the guide answers cannot have."""
+    """Refuse options that are not available for samples that exit."""
     setting, given = call.setting, call.arguments
     assert call.input_ids is not None
     beams = (setting("num_beams") or 1) > 1 or (setting("num_return_sequences") or 1) > 1
@@ -151,7 +153,7 @@ def _check_exits(call: GenerateCall) -> None:
         "beams or several answers": (beams, "pass num_beams=1 and num_return_sequences=1"),
         "a returned dictionary": (setting("return_dict_in_generate"), "leave out `return_dict_in_generate`"),
         "a streamer for several samples": (several, "generate for one sample at a time"),
-        "a cache of the caller's": (call.cache is not None, f"leave out `{CACHE}`"),
+        "a given cache": (call.cache is not None, f"leave out `{CACHE}`"),
         "stop strings": (setting("stop_strings"), "leave out `stop_strings`"),
         "a watermark": (setting("watermarking_config"), "leave out `watermarking_config`"),
         "a time limit": (setting("max_time"), "leave out `max_time`"),
@@ -162,4 +164,4 @@ def _check_exits(call: GenerateCall) -> None:
     }
     for case, (asked, way_out) in cases.items():
         if asked:
-            refuse(f"{case} where a guide may answer alone", f"{way_out}, or choose no exit_threshold")
+            refuse(f"{case} with early exit by a guide model", f"{way_out}, or set no exit_threshold")

@@ -1,4 +1,4 @@
-"""What a guide takes over from a call of the ``generate`` of the model that it guides."""
+"""Inputs and settings that the guide model takes from a call of ``generate`` of the large model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OBEYED = (
     "exponential_decay_length_penalty",
     "remove_invalid_values",
 )
-"""Settings of a call of ``generate``, beside length and end, that change a greedy answer."""
+"""Settings of ``generate``, other than the length and the end of the answer, that affect greedy decoding."""
 GREEDY = {
     "do_sample": False,
     "num_beams": 1,
@@ -39,8 +39,8 @@ GREEDY = {
 
 
 def inputs_of(call: GenerateCall, spec: ModelSpec) -> dict[str, Tensor]:
-    """Prompts and images of a call, where and as a model takes them."""
-    # Every family has tensors of its own beside the ids: masks, pixels, sizes, grids, types of tokens.
+    """Collect the prompts and images of a call, on the device and in the dtype of a model."""
+    # Model families have different tensors besides the ids: masks, pixels, sizes, grids, token types.
     given = {name: value for name, value in call.arguments.items() if isinstance(value, Tensor) and name != "inputs"}
     assert call.input_ids is not None
     given["input_ids"] = call.input_ids
@@ -51,14 +51,14 @@ def inputs_of(call: GenerateCall, spec: ModelSpec) -> dict[str, Tensor]:
 
 
 def greedy_settings(call: GenerateCall, own: GenerationConfig) -> dict[str, Any]:
-    """Settings with which a guide answers greedily as the call asks for.
+    """Build the settings of the guide model for greedy decoding in accordance with the call.
 
     Parameters
     ----------
     call : GenerateCall
-        Of the model's ``generate``. It says how long answers are, and with ``eos_token_id`` where they end.
+        Call of the large model's ``generate``. It sets the length of answers, and with ``eos_token_id`` their end.
     own : GenerationConfig
-        The guide's, whose end-of-sequence tokens count too where the call names none.
+        Generation config of the guide model. Its end-of-sequence tokens also apply if the call sets none.
     """
     setting = call.setting
     given = call.arguments.get("generation_config")
@@ -76,5 +76,5 @@ def greedy_settings(call: GenerateCall, own: GenerationConfig) -> dict[str, Any]
 
 
 def _ids(tokens: Any) -> list[int]:
-    """Token ids from one, several or None."""
+    """Convert one token id, several or None to a list."""
     return [] if tokens is None else torch.as_tensor(tokens).reshape(-1).tolist()

@@ -22,12 +22,15 @@ class PromptPictures:
         ``[batch, tokens]`` long: for a placeholder the number of its picture in its sample, from 0; -1 for text.
     of_sample : tuple of tuple of Picture
         The pictures of each sample: those of images, and behind them those of videos.
+    images : mapping of str to tuple
+        For each modality, the images (or videos) of each sample.
     mixed : bool
         Whether tokens of several pictures stand among each other.
     """
 
     number: Tensor
     of_sample: tuple[tuple[Picture, ...], ...]
+    images: Mapping[str, tuple[tuple[ImageShape, ...], ...]]
     mixed: bool = False
 
     def count(self, visual: Tensor) -> tuple[tuple[int, ...], ...]:
@@ -64,10 +67,12 @@ def find_pictures(
     number = torch.full_like(next(iter(found.values())), -1, dtype=torch.long)
     batch = len(number)
     of_sample: list[tuple[Picture, ...]] = [()] * batch
+    of_modality: dict[str, tuple[tuple[ImageShape, ...], ...]] = {}
     mixed = False
     for (modality, places), wanted in zip(found.items(), counts, strict=True):
         images = shapes.get(modality, ())
         dealt = _deal(images, wanted, modality)
+        of_modality[modality] = tuple(map(tuple, dealt))
         pieces = []
         for sample, own in enumerate(dealt):
             for image in own:
@@ -76,7 +81,7 @@ def find_pictures(
                 of_sample[sample] += image.pictures
         if pieces:
             number[places] = torch.cat(pieces).to(device)
-    return PromptPictures(number, tuple(of_sample), mixed)
+    return PromptPictures(number, tuple(of_sample), of_modality, mixed)
 
 
 def _deal(images: Sequence[ImageShape], wanted: Sequence[int], modality: str) -> list[list[ImageShape]]:

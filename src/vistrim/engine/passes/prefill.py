@@ -296,7 +296,7 @@ class Prefill(LayerInputs):
             self.merges.append(Merge(before.slots - self.past, selection.merge_into))
         self.trimmed = True
         self.memo.clear()
-        self.recorder.cut(layer, self.tokens)
+        self.recorder.cut(layer, before, selection, self.tokens)
         if selection.hidden is not None:
             hidden = replace_hidden(hidden, selection.keep, selection.hidden)
         return compact_hidden(hidden, index, selection.merge_into)

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from vistrim.architectures import ModelSpec
 from vistrim.core.costs import prefill_flops
+from vistrim.engine.report.trace import SampleTrace, Trace
 from vistrim.engine.report.trim_report import Stage, TrimReport
 from vistrim.engine.report.untrimmed import UntrimmedCache
 
@@ -63,15 +64,12 @@ class GuideRecord:
 
     def _with_exits(self, report: TrimReport, spec: ModelSpec) -> TrimReport:
         depth, answered = spec.decoder_shape.layers, self.exited.count(False)
-        share = report.kv_fraction_mean
-        if self.caches:
-            share = (share or 0.0) * answered / len(self.exited)
         untrimmed = UntrimmedCache(spec)
         lengths = [n for n, gone in zip(self.answer_tokens, self.exited, strict=True) if gone]
         full = prefill_flops(spec.decoder_shape, [self.width] * depth)
         kv_tokens = report.kv_tokens_per_layer or [[]] * (depth if self.caches else 0)
         return replace(
-            report,
+            self._with_bytes(report, untrimmed, max(lengths)) if self.caches else report,
             visual_tokens=list(self.visual_tokens),
             prompt_tokens=list(self.prompt_tokens),
             visual_tokens_per_layer=[self._spread(row, 0) for row in report.visual_tokens_per_layer or [[]] * depth],
@@ -80,7 +78,6 @@ class GuideRecord:
             # The last token of an answer is never stored.
             kv_bytes_full=report.kv_bytes_full
             + sum(untrimmed.nbytes(self.width + n - 1) for n in lengths if self.caches),
-            kv_fraction_mean=share,
             prefill_flops_full=report.prefill_flops_full + len(lengths) * full,
             prefill_flops_per_sample=self._spread(report.prefill_flops_per_sample, 0),
             method_flops=self._spread(report.method_flops, 0),
@@ -89,9 +86,33 @@ class GuideRecord:
                 Stage(stage.layer, self._spread(stage.kept, []), self._spread(stage.merged, []))
                 for stage in report.stages
             ],
-            image_grids=self._spread(report.image_grids, []),
+            trace=self._traced(report.trace, depth),
             warnings=report.warnings if answered else [],
         )
+
+    def _with_bytes(self, report: TrimReport, untrimmed: UntrimmedCache, longest: int) -> TrimReport:
+        """Add what the untrimmed model would hold of the exited samples after each forward pass."""
+        nothing = [0] * longest
+        exited = [n for n, gone in zip(self.visual_tokens, self.exited, strict=True) if gone]
+        visual = sum(map(untrimmed.nbytes, exited))
+        full = enumerate(report.kv_bytes_full_per_step or nothing)
+        return replace(
+            report,
+            kv_bytes_per_step=report.kv_bytes_per_step or nothing,
+            kv_bytes_full_per_step=[own + len(exited) * untrimmed.nbytes(self.width + step) for step, own in full],
+            kv_visual_bytes_per_step=report.kv_visual_bytes_per_step or nothing,
+            kv_visual_bytes_full_per_step=[own + visual for own in report.kv_visual_bytes_full_per_step or nothing],
+        )
+
+    def _traced(self, trace: Trace | None, layers: int) -> Trace | None:
+        if trace is None:
+            return None
+        answered = iter(trace.samples)
+        samples = (
+            SampleTrace.unseen(n, layers, "a guide has answered this sample alone") if gone else next(answered)
+            for n, gone in zip(self.visual_tokens, self.exited, strict=True)
+        )
+        return replace(trace, samples=tuple(samples))
 
     def _spread(self, values: Sequence[T], nothing: T) -> list[T]:
         """Values of all samples, of which the given ones are those that the model answered."""

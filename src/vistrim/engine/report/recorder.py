@@ -12,9 +12,11 @@ from vistrim.architectures import ModelSpec
 from vistrim.architectures.tested import TESTED
 from vistrim.core import costs
 from vistrim.core.layout import Picture
+from vistrim.core.selection import Selection
 from vistrim.engine.inputs.prompt import Prompt
 from vistrim.engine.report.guide_record import GuideRecord
 from vistrim.engine.report.timing import Stopwatch, clock
+from vistrim.engine.report.tracer import Merged, Tracer
 from vistrim.engine.report.trim_report import Stage, TrimReport
 from vistrim.engine.tokens.token_map import TokenMap
 from vistrim.methods.base.method import Method
@@ -55,6 +57,7 @@ class Recorder:
     method: Method
     notation: str
     device: torch.device
+    tracer: Tracer | None = None
     guided: GuideRecord | None = None
     batch: int = 0
     prompt: int = 0
@@ -71,7 +74,6 @@ class Recorder:
     visual_per_layer: list[tuple[int, ...]] = field(default_factory=list)
     structured: dict[int, tuple[int, tuple[int, ...]]] = field(default_factory=dict)
     stages: list[Stage] = field(default_factory=list)
-    grids: list[list[list[int] | None]] = field(default_factory=list)
     selection: Stopwatch = field(init=False)
     select_seconds: float = 0.0
     devices: tuple[torch.device, ...] = field(init=False)
@@ -86,13 +88,13 @@ class Recorder:
     ranked_by_row_end: bool = False
     ranked_in_doubt: bool = False
     unseen: bool = False
-    passes: int = 0
     held_bytes: int = 0
     full_bytes: int = 0
-    shares: float = 0.0
     kv_tokens: list[tuple[int, ...]] = field(default_factory=list)
     kv_tokens_per_step: list[tuple[int, ...]] = field(default_factory=list)
     kv_bytes_per_step: list[int] = field(default_factory=list)
+    kv_bytes_full_per_step: list[int] = field(default_factory=list)
+    kv_visual_bytes_per_step: list[tuple[int, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.devices = devices_of(self.spec, self.device)
@@ -118,7 +120,7 @@ class Recorder:
         self.batch, self.prompt, self.past = batch, length, past
         depth = self.spec.decoder_shape.layers
         self.cached_full = [layer.full_length for layer in cache.layers] if cache is not None else [0] * depth
-        self.visual, self.prompt_tokens, self.grids = (0,) * batch, (length,) * batch, [[]] * batch
+        self.visual, self.prompt_tokens = (0,) * batch, (length,) * batch
         if prompt is not None:
             self.source = prompt
             self.visual = prompt.tokens.n_visual
@@ -142,10 +144,15 @@ class Recorder:
         if self.in_prefill:
             self.structured[layer] = flops, alone
 
-    def cut(self, layer: int, tokens: TokenMap) -> None:
+    def cut(self, layer: int, before: TokenMap, selection: Selection, left: TokenMap) -> None:
         """Note which tokens are left from a layer on; passes without a cache repeat the prefill and are not noted."""
-        if self.in_prefill:
-            self.cuts.append((layer, tokens))
+        if not self.in_prefill:
+            return
+        self.cuts.append((layer, left))
+        if self.tracer is not None:
+            merges = selection.merge_into is not None or selection.hidden is not None
+            made = Merged(before.slots, selection.merge_into, selection.hidden is not None) if merges else None
+            self.tracer.merged.append(made)
 
     @contextmanager
     def selecting(self) -> Iterator[None]:
@@ -157,16 +164,18 @@ class Recorder:
         """Note the cache after a forward pass."""
         if self.in_prefill:
             self.prefill_ended = clock(*self.devices)
-            self._settle()
+            self._settle(cache)
             self.decoding_began = self.ended = time.perf_counter()
         else:
             self.steps += 1
             self.ended = time.perf_counter()
         if cache is not None:
-            self.passes += 1
             self.look_at(cache)
+            if self.tracer is not None:
+                self.tracer.look_at(self.steps, cache)
             self.kv_bytes_per_step.append(self.held_bytes)
-            self.shares += self.held_bytes / self.full_bytes if self.full_bytes else 1.0
+            self.kv_bytes_full_per_step.append(self.full_bytes)
+            self.kv_visual_bytes_per_step.append(visual_bytes(cache))
             self.kv_tokens_per_step.append(tuple(map(sum, zip(*self.kv_tokens, strict=True))))
 
     def look_at(self, cache: Cache) -> None:
@@ -188,7 +197,6 @@ class Recorder:
         flops = sum(self._layer_flops(layer, None, rows) for layer, rows in enumerate(self.rows))
         per_sample = [self._visual_of(b) for b in range(self.batch)]
         flops_full = self.batch * costs.prefill_flops(shape, [self.prompt] * depth, self.cached_full)
-        share = self.shares / self.passes if self.passes else None
         # The first token comes from the prefill; a step may yield several when candidates were drafted.
         decoded = self.generated - 1 if self.generated else self.steps
         prefill_ended = self.prefill_ended or self.prefill_began
@@ -204,7 +212,9 @@ class Recorder:
             kv_bytes=self.held_bytes,
             kv_bytes_peak=max(self.kv_bytes_per_step, default=0),
             kv_bytes_full=self.full_bytes,
-            kv_fraction_mean=share,
+            kv_bytes_full_per_step=self.kv_bytes_full_per_step.copy(),
+            kv_visual_bytes_per_step=[held for held, _ in self.kv_visual_bytes_per_step],
+            kv_visual_bytes_full_per_step=[full for _, full in self.kv_visual_bytes_per_step],
             prefill_flops=flops,
             prefill_flops_full=flops_full,
             prefill_flops_per_sample=[self._flops_alone(b, visual) for b, visual in enumerate(per_sample)],
@@ -215,11 +225,11 @@ class Recorder:
             select_seconds=self.select_seconds,
             generated_tokens=self.generated or self.steps,
             stages=self.stages.copy(),
-            image_grids=self.grids.copy(),
-            warnings=self._warnings(flops < flops_full, share),
+            warnings=self._warnings(flops < flops_full),
             guide_seconds=0.0,
             exited=[False] * self.batch,
             exit_scores=[],
+            trace=self.tracer.trace(self.steps) if self.tracer is not None else None,
         )
         return found if self.guided is None else self.guided.complete(found, self.spec)
 
@@ -247,13 +257,21 @@ class Recorder:
             shape, [read] * shape.layers
         )
 
-    def _settle(self) -> None:
+    def _settle(self, cache: Cache | None) -> None:
         """Write down as numbers what the prefill did, whose end was waited for, and let go of its tensors."""
         self.select_seconds = self.selection.seconds
         source, cuts = self.source, self.cuts
         self.source, self.cuts = None, []
-        if source is None:
-            return
+        if source is not None:
+            self._settle_stages(source, cuts)
+            rows = source.tokens.visual.tolist()
+            slots = tuple(tuple(self.past + i for i, visual in enumerate(row) if visual) for row in rows)
+            for layer in cache.layers if cache is not None else ():
+                layer.note_visual(slots)
+        if self.tracer is not None:
+            self.tracer.end_prefill(self.batch, self.past, source, self.stages)
+
+    def _settle_stages(self, source: Prompt, cuts: list[tuple[int, TokenMap]]) -> None:
         # The n-th visual token of a sample is the one with n visual tokens in front of it.
         number = source.tokens.visual.cumsum(1) - 1
         for layer, left in cuts:
@@ -265,13 +283,10 @@ class Recorder:
                 [sorted(numbers[b, rows[b]].tolist()) for b in range(self.batch)] for rows in (visual, merged_into)
             )
             self.stages.append(Stage(layer, kept, merged))
-        if source.inputs.placeholders:
-            pictures = source.pictures
-            grids = [[None if pictures.mixed else picture.grid for picture in own] for own in pictures.of_sample]
-            self.grids = [[None if grid is None else list(grid) for grid in own] for own in grids]
 
-    def _warnings(self, fewer_flops: bool, share: float | None) -> list[str]:
-        smaller_cache = share is not None and share < 1.0
+    def _warnings(self, fewer_flops: bool) -> list[str]:
+        steps = zip(self.kv_bytes_per_step, self.kv_bytes_full_per_step, strict=True)
+        smaller_cache = any(held < full for held, full in steps)
         if not any(self.visual) and not smaller_cache:
             return [EMBEDDED] if self.unseen else ["no visual tokens in the prompt: there was nothing to trim"]
         found = []
@@ -314,4 +329,16 @@ def cache_bytes(cache: Cache) -> tuple[int, int]:
             size = layer.keys.nbytes + layer.values.nbytes
             held += size
             full += size // columns * layer.full_length
+    return held, full
+
+
+def visual_bytes(cache: Cache) -> tuple[int, int]:
+    """Bytes of the keys and values of visual tokens alone, likewise."""
+    held = full = 0
+    for layer in cache.layers:
+        if columns := layer.stored:
+            entry = (layer.keys.nbytes + layer.values.nbytes) // (columns * layer.keys.shape[0])
+            now, untrimmed = layer.visual_entries
+            held += now * entry
+            full += untrimmed * entry
     return held, full

@@ -5,8 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeAlias
 
 import torch
+
+Moment: TypeAlias = "float | torch.cuda.Event"
 
 
 def clock(*devices: torch.device) -> float:
@@ -17,11 +20,11 @@ def clock(*devices: torch.device) -> float:
     return time.perf_counter()
 
 
-class Stopwatch:
-    """Adds up how long pieces of work take.
+class Timer:
+    """Marks moments of the work on devices, and tells the time between them.
 
-    On a single CUDA device, the work is timed by events on its stream, so that nothing waits for the device before the
-    sum is asked for. Anywhere else the devices are waited for before and after each piece.
+    On a single CUDA device, moments are events on its stream, so that nothing waits for the device before a time is
+    asked for. Anywhere else the devices are waited for at every moment.
 
     Parameters
     ----------
@@ -34,32 +37,49 @@ class Stopwatch:
         accelerators = {device for device in devices if device.type not in ("cpu", "meta")}
         only = next(iter(accelerators)) if len(accelerators) == 1 else None
         self._cuda = only if only is not None and only.type == "cuda" else None
-        self._clocked = 0.0
-        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+
+    def now(self) -> Moment:
+        """Mark this moment."""
+        if self._cuda is None:
+            return clock(*self._devices)
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self._cuda))
+        return event
+
+    @staticmethod
+    def seconds(began: Moment, ended: Moment) -> float:
+        """Time between two moments; waits for work in between that is not done yet."""
+        if isinstance(began, float) and isinstance(ended, float):
+            return ended - began
+        assert isinstance(began, torch.cuda.Event)
+        assert isinstance(ended, torch.cuda.Event)
+        ended.synchronize()
+        return began.elapsed_time(ended) / 1e3
+
+
+class Stopwatch:
+    """Adds up how long pieces of work take, by a `Timer`.
+
+    Parameters
+    ----------
+    devices : sequence of torch.device
+        All that the work may run on.
+    """
+
+    def __init__(self, devices: Sequence[torch.device]) -> None:
+        self._timer, self._sum = Timer(devices), 0.0
+        self._pieces: list[tuple[Moment, Moment]] = []
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Time a piece of work."""
-        if self._cuda is None:
-            began = clock(*self._devices)
-            yield
-            self._clocked += clock(*self._devices) - began
-        else:
-            began_there = _mark(self._cuda)
-            yield
-            self._events.append((began_there, _mark(self._cuda)))
+        began = self._timer.now()
+        yield
+        self._pieces.append((began, self._timer.now()))
 
     @property
     def seconds(self) -> float:
-        """The sum so far; waits for work that is not done yet, and lets go of its events."""
-        for began, end in self._events:
-            end.synchronize()
-            self._clocked += began.elapsed_time(end) / 1e3
-        self._events.clear()
-        return self._clocked
-
-
-def _mark(device: torch.device) -> torch.cuda.Event:
-    event = torch.cuda.Event(enable_timing=True)
-    event.record(torch.cuda.current_stream(device))
-    return event
+        """The sum so far; waits for work that is not done yet, and lets go of its moments."""
+        self._sum += sum(self._timer.seconds(*piece) for piece in self._pieces)
+        self._pieces.clear()
+        return self._sum

@@ -2,10 +2,21 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from vistrim._utils.units import bytes_text
+from vistrim.engine.report.trace import Trace
+
+DERIVED = (
+    "average_tokens",
+    "exit_layers",
+    "kv_fraction_mean",
+    "kv_fraction_peak",
+    "kv_visual_fraction_mean",
+    "flops_fraction",
+)
+"""Figures that follow from the measurements."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +73,10 @@ class TrimReport:
         Largest number of bytes held after any forward pass.
     kv_bytes_full : int
         Bytes the untrimmed model would hold at the end: exact, by shape.
-    kv_fraction_mean : float or None
-        Bytes held over bytes of the untrimmed model, mean over the forward passes; None without a cache.
+    kv_bytes_full_per_step : list of int
+        Bytes the untrimmed model would hold after each forward pass.
+    kv_visual_bytes_per_step, kv_visual_bytes_full_per_step : list of int
+        The same for the keys and values of visual tokens alone: held, and by the untrimmed model.
     prefill_flops, prefill_flops_full : int
         FLOPs of the decoder in prefill, as run and untrimmed (definition: `vistrim.core.costs`).
     prefill_flops_per_sample : list of int
@@ -85,9 +98,6 @@ class TrimReport:
         New tokens per returned sequence (the longest one).
     stages : list of Stage
         Which visual tokens were kept in prefill.
-    image_grids : list of list
-        Per sample: rows and columns of the visual tokens of each image, tile or frame that the vision tower saw by
-        itself; None where they form no grid of their own.
     warnings : list of str
         Reasons why little or nothing was gained.
     guide_seconds : float
@@ -96,6 +106,9 @@ class TrimReport:
         Per sample: whether the guide's answer was returned and the model not asked.
     exit_scores : list of float
         Per sample: what decided on that; empty if nothing was to be decided.
+    trace : Trace or None
+        Which visual tokens each layer held at each step, and where they lie on their images, if `vistrim.trim` was
+        asked for it.
     """
 
     model: str
@@ -109,7 +122,9 @@ class TrimReport:
     kv_bytes: int
     kv_bytes_peak: int
     kv_bytes_full: int
-    kv_fraction_mean: float | None
+    kv_bytes_full_per_step: list[int]
+    kv_visual_bytes_per_step: list[int]
+    kv_visual_bytes_full_per_step: list[int]
     prefill_flops: int
     prefill_flops_full: int
     prefill_flops_per_sample: list[int]
@@ -120,17 +135,40 @@ class TrimReport:
     select_seconds: float
     generated_tokens: int
     stages: list[Stage]
-    image_grids: list[list[list[int] | None]]
     warnings: list[str]
     guide_seconds: float
     exited: list[bool]
     exit_scores: list[float]
+    trace: Trace | None = None
 
     @property
     def average_tokens(self) -> float:
         """Visual tokens per layer in prefill: mean over layers and samples."""
         counts = [n for layer in self.visual_tokens_per_layer for n in layer]
         return sum(counts) / len(counts) if counts else 0.0
+
+    @property
+    def kv_fraction_mean(self) -> float | None:
+        """Bytes held over bytes of the untrimmed model after the same forward pass, mean over the passes.
+
+        None without a cache.
+        """
+        return _mean(_shares(self.kv_bytes_per_step, self.kv_bytes_full_per_step))
+
+    @property
+    def kv_fraction_peak(self) -> float | None:
+        """The largest of these fractions; None without a cache."""
+        return max(_shares(self.kv_bytes_per_step, self.kv_bytes_full_per_step), default=None)
+
+    @property
+    def kv_visual_fraction_mean(self) -> float | None:
+        """The mean for the keys and values of visual tokens alone; None without a cache or visual tokens."""
+        return _mean(_shares(self.kv_visual_bytes_per_step, self.kv_visual_bytes_full_per_step))
+
+    @property
+    def flops_fraction(self) -> float | None:
+        """FLOPs of the decoder in prefill over those of the untrimmed model; None if it computes nothing."""
+        return self.prefill_flops / self.prefill_flops_full if self.prefill_flops_full else None
 
     @property
     def exit_layers(self) -> list[int | None]:
@@ -147,7 +185,9 @@ class TrimReport:
 
     def to_dict(self) -> dict[str, Any]:
         """All measurements as plain Python objects."""
-        return asdict(self) | {"average_tokens": self.average_tokens, "exit_layers": self.exit_layers}
+        trace = self.trace.to_dict() if self.trace is not None else None
+        derived = {name: getattr(self, name) for name in DERIVED}
+        return asdict(replace(self, trace=None)) | derived | {"trace": trace}
 
     def to_json(self, indent: int | None = 2) -> str:
         """All measurements as JSON text."""
@@ -180,6 +220,8 @@ class TrimReport:
                 ("  peak", bytes_text(self.kv_bytes_peak)),
                 ("  mean of untrimmed", f"{100 * self.kv_fraction_mean:.1f} %"),
             ]
+        if self.kv_visual_fraction_mean is not None:
+            lines.append(("  of visual tokens alone", f"{100 * self.kv_visual_fraction_mean:.1f} %"))
         return [*lines, ("generated tokens", str(self.generated_tokens))]
 
     def _guide_rows(self) -> list[tuple[str, str]]:
@@ -216,6 +258,14 @@ class TrimReport:
         rows = "".join(f"<tr><td>{escape(a)}</td><td>{escape(b)}</td></tr>" for a, b in self.rows())
         notes = "".join(f"<p>warning: {escape(w)}</p>" for w in self.warnings)
         return f"<table>{rows}</table>{notes}"
+
+
+def _shares(held: list[int], full: list[int]) -> list[float]:
+    return [part / whole for part, whole in zip(held, full, strict=True) if whole]
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def _each(values: list[int]) -> str:

@@ -1,1 +1,1 @@
-"""Cuts inside the layers; imported when a method asks for them."""
+"""Cuts inside the layers. Imported only if a method needs them."""

@@ -1,4 +1,4 @@
-"""Cuts inside a model's layers: which there are, whether these layers can be cut, and what each does in a pass."""
+"""Cuts inside the layers of a model: the checks whether a layer can be cut, and its plan for a forward pass."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ FEED_FORWARD = ("gate_proj", "up_proj", "down_proj")
 
 @dataclass(frozen=True)
 class CutLayer(StructuredLayer):
-    """A layer that leaves something out, with what it does in a forward pass."""
+    """A layer with structural cuts, and its plans for forward passes."""
 
     def plan_prefill(self, number: int, forward: LayerInputs) -> LayerPass | None:
-        """Plan the layer, which is about to run in a prefill; see `vistrim.engine.structured.plan.plan_prefill`."""
+        """Plan the layer before it runs in a prefill; see `vistrim.engine.structured.plan.plan_prefill`."""
         return plan_prefill(self, number, forward)
 
     def plan_decode(self, cached: Any) -> LayerPass | None:
-        """Plan the layer, which is about to run with this cache layer; None: there is nothing to leave out."""
+        """Plan the layer before it runs with this cache layer. Returns None if there is nothing to cut."""
         return plan_decode(self, cached)
 
     def narrow(self, layer: nn.Module, shape: DecoderShape, hooks: Hooks, find: FindRows) -> None:
-        """Shadow what visual rows pass through less of; see `vistrim.engine.structured.projections.narrow`."""
+        """Install the cut projections and networks; see `vistrim.engine.structured.projections.narrow`."""
         narrow(layer, self.structure, shape, hooks, find)
 
 
 def find_cuts(structures: Sequence[LayerStructure], name: str, spec: ModelSpec) -> tuple[CutLayer | None, ...]:
-    """Check that what a method, called ``name``, wants to leave out can be left out of a model's layers.
+    """Check that the layers of a model support the cuts of the method ``name``.
 
     Raises
     ------
     UnsupportedModelError
-        If a layer is not made of the parts that are known.
+        If a layer does not have the known structure.
     """
     for layer, structure in zip(spec.layers, structures, strict=True):
-        # A model made of its configuration alone has no weights at all, and it is only asked whether it could be cut.
+        # A model built from a config alone has no weights. It is only checked whether it could be cut.
         described = spec.device.type == "meta"
         if structure.cuts_heads:
             cannot = f"{name} cannot cut attention heads"
@@ -65,7 +65,7 @@ def find_cuts(structures: Sequence[LayerStructure], name: str, spec: ModelSpec) 
 
 
 def _check_attention(attention: Any, name: str) -> None:
-    """Refuse attention that does more than project, normalise head by head, rotate and attend."""
+    """Refuse attention that does more than project, normalize each head, rotate and attend."""
     more = {child for child, _ in attention.named_children()} - {*PROJECTIONS, *HEAD_NORMS}
     more |= {part for part in ("sinks", "attn_logit_softcapping") if getattr(attention, part, None) is not None}
     for norm in HEAD_NORMS:
@@ -82,10 +82,10 @@ def _check_parts(layer: Any, name: str, parts: tuple[str, ...], cannot: str, way
     module = getattr(layer, name, None)
     for part in parts:
         found = getattr(module, part, None)
-        # Quantised and adapted projections have no plain weights of which a part could be used.
+        # Quantized projections and those with adapters have no plain weights that could be sliced.
         if found is None or (part != "act_fn" and not _is_plain(found, described)):
             raise UnsupportedModelError(
-                f"{cannot} of this model, whose layers have no plain {part} in {name}: leave that cut out ({way_out})"
+                f"{cannot} of this model, whose layers have no plain {part} in {name}: disable that cut ({way_out})"
             )
 
 

@@ -1,4 +1,4 @@
-"""Decoding in a layer in which some heads do not see visual tokens."""
+"""Decoding in a layer with heads that do not see visual tokens."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class DecodeKernel:
     layer : StructuredLayer
         The layer.
     held : TokenMap
-        The mapped columns; those behind them are text.
+        The mapped columns. They are followed by text.
     """
 
     layer: StructuredLayer
@@ -50,7 +50,7 @@ class DecodeKernel:
         return output.transpose(1, 2)
 
     def _text(self, columns: int, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Columns of the text ``[batch, n]``, and which of them are seen ``[batch, 1, 1, n]``; None: all."""
+        """Return the columns of the text ``[batch, n]``, and their visibility ``[batch, 1, 1, n]`` (None: all)."""
         mapped, known = self.held.text_rows
         behind = torch.arange(self.held.width, columns, device=mapped.device).expand(mapped.shape[0], -1)
         index = torch.cat([mapped, behind], 1)
@@ -62,7 +62,7 @@ class DecodeKernel:
 
 
 def plan_decode(layer: StructuredLayer, cached: Any) -> LayerPass | None:
-    """Plan a layer that is about to run; None: there is nothing to leave out."""
+    """Plan a layer before it runs. Returns None if there is nothing to cut."""
     held: TokenMap | None = cached.tokens
     if held is None or not layer.idle or not any(held.n_visual):
         return None

@@ -1,4 +1,4 @@
-"""Which rows and columns a structured layer has in a prefill, and what it computes on them."""
+"""Plan of a layer with structural cuts in a prefill: its rows, columns and computations."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from vistrim.errors import UnsupportedGenerationError
 
 
 def plan_prefill(layer: StructuredLayer, number: int, forward: LayerInputs) -> LayerPass | None:
-    """Plan a layer that is about to run, and note what it computes; None: there is nothing to leave out.
+    """Plan a layer before it runs, and record its FLOPs. Returns None if there is nothing to cut.
 
     Raises
     ------
     UnsupportedGenerationError
-        If a window is asked for on images without a grid.
+        If there is a window but the images have no grid.
     """
     tokens, columns = forward.tokens, forward.columns(number)
     if not any(columns.n_visual):
@@ -67,13 +67,12 @@ def _tiles(window: int, columns: TokenMap, forward: LayerInputs) -> Tiles:
 
 
 def _common_grid(pictures: PromptPictures) -> Grid:
-    """Rows and columns of all pictures of a batch of prompts."""
+    """Return the grid that all images, tiles or frames of a batch have in common."""
     grids = {picture.grid for own in pictures.of_sample for picture in own}
     grid = grids.pop() if len(grids) == 1 else None
     if grid is None or pictures.mixed:
         raise UnsupportedGenerationError(
-            "attention within a window needs images whose visual tokens form one grid, the same for all of them: "
-            "leave the window out (window=none)"
+            "window attention needs images whose visual tokens all form the same grid: disable the window (window=none)"
         )
     return grid
 
@@ -81,7 +80,7 @@ def _common_grid(pictures: PromptPictures) -> Grid:
 def _note_work(
     layer: StructuredLayer, number: int, forward: LayerInputs, columns: TokenMap, tiles: Tiles | None
 ) -> None:
-    """Note the FLOPs of the whole batch, and of each sample as if it were alone."""
+    """Record the FLOPs of the whole batch, and of each sample as if it ran alone."""
     tokens, shape = forward.tokens, forward.spec.decoder_shape
     cached = columns.width - tokens.width
 

@@ -1,4 +1,4 @@
-"""Prefill of a layer that leaves things out for visual tokens: which rows and columns it still computes."""
+"""Prefill attention of a layer with structural cuts: the rows and columns that it still computes."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from vistrim.engine.tokens.token_map import TokenMap
 
 @dataclass(frozen=True)
 class Tiles:
-    """Visual tokens, tile by tile, and what they attend to.
+    """Visual tokens in tiles, and the tokens that they attend to.
 
     Attributes
     ----------
     queries : Tensor
-        ``[batch, tiles, n]`` long: rows; -1 where there is none.
+        ``[batch, tiles, n]`` long: rows of the tile, -1 where there is none.
     keys : Tensor
-        ``[batch, tiles, m]`` long: rows around them; -1 where there is none.
+        ``[batch, tiles, m]`` long: rows of the block around the tile, -1 where there is none.
     near : Tensor
-        ``[batch, tiles, n, m]`` bool: whether a key lies in the query's window.
+        ``[batch, tiles, n, m]`` bool, True where a key lies in the window of the query.
     text, known : Tensor
-        ``[batch, k]`` long and bool: columns of the text before the last visual token, and which are no fillers.
+        ``[batch, k]`` long and bool: columns of the text before the last visual token, and False for padding.
     n_text : tuple of int
-        How much text that is, per sample.
+        Number of these text tokens per sample.
     images : tuple of int
-        Images per sample.
+        Number of images per sample.
     pairs : tuple of int
-        Queries of one image that are computed, and image keys of each.
+        Number of queries computed per image, and number of image keys per query.
     """
 
     queries: Tensor
@@ -61,9 +61,9 @@ class PrefillKernel:
     tokens : TokenMap
         The rows.
     columns : TokenMap
-        What the layer's cache holds, and the rows.
+        The tokens in the cache of the layer, and the rows.
     tiles : Tiles or None
-        For attention within a window.
+        Tiles for window attention. None: no window.
     """
 
     layer: StructuredLayer
@@ -76,7 +76,7 @@ class PrefillKernel:
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, dropout: float
     ) -> Tensor:
         batch, heads, rows, size = query.shape
-        # A last row takes what is computed for fillers.
+        # An extra last row receives the output of padding.
         output = query.new_zeros(batch, rows + 1, heads, size)
         if self.tiles is None:
             for block in self.layer.active:
@@ -108,7 +108,7 @@ class PrefillKernel:
         scaling: float,
         dropout: float,
     ) -> None:
-        """Attention of the text in some heads."""
+        """Compute the attention of the text in some heads."""
         text, is_text = self.tokens.text_rows
         place = torch.where(is_text, text, query.shape[2]).to(query.device)
         query = gather_rows(query, text, 0, 2)
@@ -126,7 +126,7 @@ class PrefillKernel:
         scaling: float,
         dropout: float,
     ) -> None:
-        """Attention of visual tokens to their neighbours and to the text before them."""
+        """Compute the attention of visual tokens to their neighbors and to the text before them."""
         tiles = self.tiles
         assert tiles is not None
         rows = query.shape[2]
@@ -184,5 +184,5 @@ def _heads(block: HeadBlock, query: Tensor, key: Tensor, value: Tensor) -> tuple
 def _put(output: Tensor, place: Tensor, block: HeadBlock, found: Tensor) -> None:
     """Write ``[batch, heads, n, head_dim]`` to the rows ``place`` ``[batch, n]``."""
     samples = torch.arange(place.shape[0], device=place.device)[:, None]
-    # Under autocast the kernel's output has another dtype than the queries.
+    # Under autocast the output of the kernel has a different dtype than the queries.
     output[samples, place, block.query] = found.transpose(1, 2).to(output.dtype)

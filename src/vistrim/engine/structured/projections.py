@@ -1,7 +1,7 @@
-"""Projections and feed-forward networks that do less for visual rows.
+"""Projections and feed-forward networks with structural cuts for visual rows.
 
-They are shadowed on the instance while a model is trimmed. The other rows go through the module's own forward pass, so
-that whatever wraps it keeps working; visual rows are multiplied with slices of its weights.
+While a model is trimmed, their ``forward`` is replaced on the instance. Visual rows are multiplied with slices of the
+weights. The other rows go through the original forward pass, so that wrappers keep working.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from vistrim.engine.hooks import Hooks
 from vistrim.engine.passes.layer_cut import RowSplit
 
 FindRows = Callable[[], RowSplit | None]
-"""The rows of the running pass; None: all rows are alike."""
+"""Returns the visual and other rows of the current pass; None: no cuts apply."""
 
 
 def narrow(layer: Any, structure: LayerStructure, shape: DecoderShape, hooks: Hooks, find: FindRows) -> None:
-    """Shadow what visual rows pass through less of.
+    """Replace the ``forward`` of the modules that are cut for visual rows.
 
     Parameters
     ----------
     layer : nn.Module
         A decoder layer.
     structure : LayerStructure
-        What it leaves out.
+        Cuts of the layer.
     shape : DecoderShape
         Sizes of the decoder.
     hooks : Hooks
-        Takes the shadows off again.
+        Restores the modules.
     find : callable
-        Called at every forward pass, in its thread.
+        Called at every forward pass, in its thread. Returns the rows.
     """
     if structure.cuts_heads:
         assert structure.heads is not None
@@ -51,7 +51,7 @@ def narrow(layer: Any, structure: LayerStructure, shape: DecoderShape, hooks: Ho
 
 
 Narrowed = Callable[[Any, Tensor], Tensor]
-"""Sends rows ``[rows, width]`` through a part of a module."""
+"""Applies a part of a module to rows ``[rows, width]``."""
 
 
 def _shadow(module: nn.Module, narrowed: Narrowed, hooks: Hooks, find: FindRows) -> None:
@@ -73,7 +73,7 @@ def _shadow(module: nn.Module, narrowed: Narrowed, hooks: Hooks, find: FindRows)
 
 
 def _some_outputs(features: tuple[slice, ...]) -> Narrowed:
-    """Only these outputs of a linear layer; the others are zero."""
+    """Compute only these outputs of a linear layer. The others are zero."""
 
     def narrowed(module: nn.Linear, x: Tensor) -> Tensor:
         output = x.new_zeros(len(x), module.out_features)
@@ -86,12 +86,12 @@ def _some_outputs(features: tuple[slice, ...]) -> Narrowed:
 
 
 def _some_inputs(features: tuple[slice, ...]) -> Narrowed:
-    """Only these inputs of a linear layer; the others count as zero."""
+    """Use only these inputs of a linear layer. The others count as zero."""
 
     def narrowed(module: nn.Linear, x: Tensor) -> Tensor:
         if not features:
             return x.new_zeros(len(x), module.out_features) if module.bias is None else module.bias.expand(len(x), -1)
-        # One product over copied columns: several products, added up, take longer and round more often.
+        # One product over copied columns is faster than a sum of several products, and rounds less often.
         weight = torch.cat([module.weight[:, some] for some in features], 1)
         return linear(torch.cat([x[:, some] for some in features], 1), weight, module.bias)
 
@@ -99,7 +99,7 @@ def _some_inputs(features: tuple[slice, ...]) -> Narrowed:
 
 
 def _first_neurons(n: int) -> Narrowed:
-    """The first neurons of a gated feed-forward network."""
+    """Use only the first neurons of a gated feed-forward network."""
 
     def through(module: nn.Linear, x: Tensor) -> Tensor:
         return linear(x, module.weight[:n], None if module.bias is None else module.bias[:n])

@@ -1,4 +1,4 @@
-"""A layer that leaves things out for visual tokens: which of its heads see them, and what its cache lacks."""
+"""A layer with structural cuts for visual tokens: the heads that see them, and the entries missing in its cache."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ CutT = TypeVar("CutT", bound="StructuredLayer")
 
 @dataclass(frozen=True)
 class StructuredLayer:
-    """A layer that leaves something out.
+    """A layer with structural cuts.
 
     Attributes
     ----------
     structure : LayerStructure
-        What.
+        The cuts.
     active, idle : tuple of HeadBlock
-        Heads that see visual tokens, and those that do not.
+        Heads that see visual tokens, and heads that do not.
     """
 
     structure: LayerStructure
@@ -32,24 +32,24 @@ class StructuredLayer:
 
     @classmethod
     def of(cls: type[CutT], structure: LayerStructure, shape: DecoderShape) -> CutT:
-        """Cut the heads into blocks."""
+        """Split the heads into blocks."""
         return cls(structure, *head_blocks(structure.heads or (True,) * shape.heads, shape.kv_heads))
 
     @property
     def brings_kernel(self) -> bool:
-        """Whether the layer may need an attention kernel of ours."""
+        """Whether the layer may need one of our attention kernels."""
         return bool(self.idle) or self.structure.window is not None
 
     @property
     def lacking(self) -> LayerStructure | None:
-        """What the visual tokens that this layer stores lack."""
+        """Heads in which stored visual tokens have no keys or values; None: all are stored."""
         cut = self.structure
         return LayerStructure(heads=cut.heads, renormalise=cut.renormalise) if cut.cuts_heads else None
 
     def looking(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries and keys ``[batch, heads, ..., head_dim]`` by whose attention visual tokens can be ranked.
+        """Return the queries and keys ``[batch, heads, ..., head_dim]`` that can rank visual tokens.
 
-        Those of the heads that see visual tokens. Where none does, one that looks at all tokens alike.
+        These are the heads that see visual tokens. If there are none, it is one head with uniform attention.
         """
         if not self.idle:
             return query, key

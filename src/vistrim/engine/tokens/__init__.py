@@ -1,1 +1,1 @@
-"""What is left of a sequence once tokens are gone: which rows, their positions and their masks."""
+"""Remaining tokens of a trimmed sequence: their rows, positions and masks."""

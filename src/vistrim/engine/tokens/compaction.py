@@ -1,4 +1,4 @@
-"""The one place where tokens leave the hidden states and everything that runs along with them."""
+"""Removal of tokens from the hidden states and from all per-token tensors. No other module does this."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from vistrim.core.selection import gather_rows
 
 
 def compact_hidden(hidden: Tensor, index: Tensor, merge_into: Tensor | None) -> Tensor:
-    """Keep the rows ``index`` of the hidden states, after averaging in the tokens that are merged into them.
+    """Keep the rows ``index`` of the hidden states, after merging other tokens into them.
 
     Parameters
     ----------
@@ -32,16 +32,19 @@ def compact_hidden(hidden: Tensor, index: Tensor, merge_into: Tensor | None) -> 
 
 
 def replace_hidden(hidden: Tensor, keep: Tensor, replacement: Tensor) -> Tensor:
-    """Give the tokens with True in ``keep`` ``[batch, tokens]`` other hidden states ``[batch, tokens, hidden]``."""
+    """Replace the hidden states of the tokens with True in ``keep``, ``[batch, tokens]``.
+
+    ``hidden`` and ``replacement`` are ``[batch, tokens, hidden]``.
+    """
     return torch.where(keep.to(hidden.device)[..., None], replacement.to(hidden), hidden)
 
 
 PER_TOKEN = {"position_ids": (-2, -1), "moe_mm_token_type_ids": (0, 1)}
-"""Arguments of layers that have an entry for each token: dimensions of the batch and of the tokens."""
+"""Arguments of layers with one entry per token: their batch and token dimensions."""
 
 
 def compact_arguments(arguments: Mapping[str, Any], rows: Tensor) -> dict[str, Any]:
-    """Cut the RoPE tables and what else a layer is given for each token down to ``rows`` ``[batch, rows]``."""
+    """Restrict the RoPE tables and all other per-token arguments of a layer to ``rows`` ``[batch, rows]``."""
     changed: dict[str, Any] = {
         name: gather_rows(arguments[name], rows, *dims)
         for name, dims in PER_TOKEN.items()
@@ -56,7 +59,7 @@ def compact_arguments(arguments: Mapping[str, Any], rows: Tensor) -> dict[str, A
 
 
 def restore_length(hidden: Tensor, rows: Tensor, valid: Tensor, length: int) -> Tensor:
-    """Put rows back to where they were in the untrimmed sequence; removed tokens become zeros.
+    """Restore the length of the untrimmed sequence. Removed tokens become zeros.
 
     Parameters
     ----------
@@ -65,9 +68,9 @@ def restore_length(hidden: Tensor, rows: Tensor, valid: Tensor, length: int) -> 
     rows : Tensor
         ``[batch, rows]`` long: place of each row in the full sequence.
     valid : Tensor
-        ``[batch, rows]`` bool: False for rows to leave out.
+        ``[batch, rows]`` bool, False for rows to ignore.
     length : int
-        Tokens of the full sequence.
+        Number of tokens of the full sequence.
     """
     rows, valid = rows.to(hidden.device), valid.to(hidden.device)
     batch, _, width = hidden.shape
@@ -76,7 +79,7 @@ def restore_length(hidden: Tensor, rows: Tensor, valid: Tensor, length: int) -> 
 
 
 def merged_hidden(hidden: Tensor, merge_into: Tensor) -> Tensor:
-    """Give rows that absorb others the mean of them all and themselves.
+    """Replace rows that absorb others by the mean over all of them, including the row itself.
 
     Parameters
     ----------
@@ -93,5 +96,5 @@ def merged_hidden(hidden: Tensor, merge_into: Tensor) -> Tensor:
     total = total.scatter_add(1, target[..., None].expand_as(hidden), hidden.float())
     members = torch.zeros(batch, tokens, device=hidden.device).scatter_add(1, target, torch.ones_like(own).float())
     mean = (total / members.clamp(min=1)[..., None]).to(hidden.dtype)
-    # Rows that absorb nothing stay as they are to the bit.
+    # Rows that absorb nothing stay bit-identical.
     return torch.where((members > 1)[..., None], mean, hidden)

@@ -1,4 +1,4 @@
-"""The attention mask of a layer that holds fewer tokens than the model believes."""
+"""Attention mask of a layer with fewer tokens than the full sequence."""
 
 import torch
 from torch import Tensor
@@ -15,15 +15,14 @@ def layer_mask(
     first_slot: int,
     kv_offset: int,
 ) -> Tensor | None:
-    """Cut the model's mask of a prefill down to the rows and columns that a layer still has.
+    """Restrict the model's mask of a prefill to the rows and columns that a layer still has.
 
     Parameters
     ----------
     mask : Tensor or None
-        ``[batch or 1, 1, full queries, full keys]``, bool (True: visible) or additive float; None: causal without
-        padding.
+        ``[batch or 1, 1, full queries, full keys]``, bool (True: visible) or additive. None: causal, without padding.
     keys : TokenMap
-        The columns: what the layer's cache holds and the tokens of this forward pass.
+        The columns: the tokens in the cache of the layer, and those of this forward pass.
     queries : TokenMap
         The rows.
     first_slot : int
@@ -34,12 +33,12 @@ def layer_mask(
     Returns
     -------
     Tensor or None
-        ``[batch, 1, rows, columns]`` of the same kind, or None where a causal mask is right as it is.
+        ``[batch, 1, rows, columns]`` of the same kind, or None if a plain causal mask is correct.
     """
     if mask is None:
         if not any(keys.n_invalid):
             return None
-        # Order is kept, so that "not later" holds for rows as it does for slots.
+        # The order is kept, so causality of slots is causality of rows.
         rows, columns = queries.width, keys.width
         causal = torch.ones(rows, columns, dtype=torch.bool, device=keys.valid.device).tril(columns - rows)
         return _show_something(causal & keys.valid[:, None, None], queries)
@@ -49,7 +48,7 @@ def layer_mask(
     full, mask = mask, gather_rows(mask, row.clamp(min=0), 0, 2)
     mask = gather_rows(mask, place.clamp(min=0), 0, 3)
     if not keys.in_order:
-        # Tokens in one place see each other in the order of their rows, unless the place before sees that place, too.
+        # Tokens with the same place see each other in row order, unless the place before also sees that place.
         rows, columns = queries.width, keys.width
         earlier = torch.ones(rows, columns, dtype=torch.bool, device=mask.device).tril(columns - rows)
         elsewhere = (queries.places[:, :, None] != keys.places[:, None]).to(mask.device)
@@ -64,22 +63,22 @@ def layer_mask(
 def decode_mask(
     held: TokenMap, stored: int, past: int, window: int | None, additive: torch.dtype | None, flat: bool
 ) -> Tensor | None:
-    """Mask of one generated token over a trimmed cache layer and itself.
+    """Build the mask of one generated token over a trimmed cache layer and itself.
 
     Parameters
     ----------
     held : TokenMap
-        The mapped columns; behind them are consecutive generated tokens.
+        The mapped columns. They are followed by consecutive generated tokens.
     stored : int
-        All columns.
+        Number of all columns.
     past : int
         Slot of the generated token.
     window : int or None
-        Slots that a sliding-window layer looks back over.
+        Sliding window of the layer in slots. None: full attention.
     additive : torch.dtype or None
-        Type of an additive mask; None: a bool one.
+        Dtype of an additive mask. None: a bool mask.
     flat : bool
-        Whether the kernel is a FlashAttention. To one row, what is out of its window may as well be padding.
+        Whether the kernel is FlashAttention. For one row, columns outside the window can be treated as padding.
 
     Returns
     -------
@@ -105,22 +104,22 @@ def decode_mask(
 
 
 def visible(mask: Tensor) -> Tensor:
-    """Turn a bool or additive mask into a bool one (True: visible)."""
+    """Convert a bool or additive mask to a bool mask (True: visible)."""
     return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
 
 
 def visible_to_rows(mask: Tensor | None, rows: Tensor, queries: int, columns: int) -> Tensor:
-    """Columns that some query rows of each sample may attend to.
+    """Compute the columns that some query rows of each sample may attend to.
 
     Parameters
     ----------
     mask : Tensor or None
-        The layer's mask, ``[batch or 1, 1, queries, columns]`` bool or additive; ``[batch, columns]`` bool: causal, and
-        only these columns; None: causal.
+        Mask of the layer: ``[batch or 1, 1, queries, columns]``, bool or additive; or ``[batch, columns]`` bool, the
+        valid columns of a causal layer. None: causal.
     rows : Tensor
         ``[batch, n]`` long: the query rows.
     queries, columns : int
-        Rows and columns of the layer.
+        Number of rows and columns of the layer.
 
     Returns
     -------
@@ -135,18 +134,18 @@ def visible_to_rows(mask: Tensor | None, rows: Tensor, queries: int, columns: in
 
 
 def visible_between(mask: Tensor | None, rows: Tensor, columns: Tensor, all_rows: int, all_columns: int) -> Tensor:
-    """Whether some query rows of each sample may attend to some columns.
+    """Compute which of some query rows may attend to which of some columns, per sample.
 
     Parameters
     ----------
     mask : Tensor or None
-        The layer's mask, ``[batch or 1, 1, all_rows, all_columns]`` bool or additive; None: causal.
+        Mask of the layer, ``[batch or 1, 1, all_rows, all_columns]``, bool or additive. None: causal.
     rows : Tensor
-        ``[batch, n]`` long.
+        ``[batch, n]`` long: the query rows.
     columns : Tensor
-        ``[batch, m]`` long.
+        ``[batch, m]`` long: the columns.
     all_rows, all_columns : int
-        Rows and columns of the layer.
+        Number of rows and columns of the layer.
 
     Returns
     -------
@@ -159,7 +158,7 @@ def visible_between(mask: Tensor | None, rows: Tensor, columns: Tensor, all_rows
 
 
 def _show_something(seen: Tensor, queries: TokenMap) -> Tensor:
-    """Let invalid rows see every column: their result is never used, but a row without any column would be NaN."""
+    """Make all columns visible to invalid rows. Their output is never used, but without any column it would be NaN."""
     if not any(queries.n_invalid):
         return seen
     return seen | ~queries.valid.to(seen.device)[:, None, :, None]

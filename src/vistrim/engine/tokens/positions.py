@@ -1,4 +1,4 @@
-"""RoPE positions of tokens that do not keep their own."""
+"""RoPE positions of tokens that are renumbered."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from vistrim.errors import UnsupportedGenerationError
 
 @dataclass(frozen=True)
 class Shift:
-    """By how much the RoPE position of whatever comes next is lower than the model believes.
+    """Decrease of the RoPE positions of the following tokens, relative to the position ids of the model.
 
     Attributes
     ----------
     amounts : tuple of int
-        Per sample; known without waiting for the device, so that layers can share what is made of equal ones.
+        Decrease per sample. Known without a device synchronization, so that layers with equal shifts share tensors.
     tensor : Tensor
         ``[batch, 1]`` long: the same on the device.
     """
@@ -30,24 +30,24 @@ class Shift:
     tensor: Tensor
 
     def and_then(self, later: Shift) -> Shift:
-        """Both together."""
+        """Add a later shift."""
         return Shift(add(self.amounts, later.amounts), self.tensor + later.tensor)
 
     def samples(self, index: Tensor) -> Shift:
-        """The samples in another order, or several times."""
+        """Select samples, in any order and with repetition."""
         return Shift(take(self.amounts, index), self.tensor[index.to(self.tensor.device)])
 
 
 @dataclass(frozen=True)
 class Renumbering:
-    """How one forward pass has changed the positions of its tokens.
+    """Change of the positions of the tokens in one forward pass.
 
     Attributes
     ----------
     lowered : Tensor
-        ``[batch, rows]`` long: position that the model gives to a row's token, minus the one that it has now.
+        ``[batch, rows]`` long: position id of the model minus current position.
     shift : Shift
-        The same for the last token of each sample, and so for whatever follows it.
+        The same for the last token of each sample, and for all following tokens.
     """
 
     lowered: Tensor
@@ -55,27 +55,27 @@ class Renumbering:
 
     @staticmethod
     def none(tokens: TokenMap) -> Renumbering:
-        """Every token has its own position."""
+        """Keep all positions."""
         nothing = torch.zeros_like(tokens.slots)
         return Renumbering(nothing, Shift((0,) * len(nothing), nothing[:, -1:]))
 
     def after(
         self, selection: Selection, before: TokenMap, index: Tensor, left: TokenMap, own: Tensor, past: int
     ) -> Renumbering:
-        """Positions after a cut (waits for the device if it renumbers).
+        """Compute the positions after a cut. Synchronizes with the device if the cut renumbers.
 
         Parameters
         ----------
         selection : Selection
             The cut.
         before, left : TokenMap
-            The rows before it, and those that are left.
+            The rows before the cut, and the remaining rows.
         index : Tensor
-            ``[batch, rows left]`` long: the old row behind each new one.
+            ``[batch, remaining rows]`` long: the old row of each new row.
         own : Tensor
-            ``[batch or 1, tokens]`` long: the model's position ids of the whole forward pass.
+            ``[batch or 1, tokens]`` long: position ids of the model for the whole forward pass.
         past : int
-            Slot of its first token.
+            Slot of the first token of the forward pass.
         """
         if not selection.renumber:
             return Renumbering(self.lowered.gather(1, index), self.shift)
@@ -84,24 +84,23 @@ class Renumbering:
         start = now.gather(1, before.valid.to(torch.uint8).argmax(1, keepdim=True))
         new = start + left.valid.cumsum(1) - 1
         lowered = gather_rows(own, left.slots - past, 0, 1).to(device) - new
-        # Gaps that were there before are closed too, so that counting the tokens of this cut would not do.
+        # Earlier gaps are closed as well, so counting the tokens of this cut would not be enough.
         last = lowered[:, -1:]
         return Renumbering(lowered, Shift(tuple(last[:, 0].tolist()), last))
 
 
 def own_positions(arguments: Mapping[str, Any]) -> Tensor:
-    """The model's position ids ``[batch or 1, tokens]`` in a layer's arguments.
+    """Find the position ids ``[batch or 1, tokens]`` in the arguments of a layer.
 
     Raises
     ------
     UnsupportedGenerationError
-        If the model does not give them to its layers.
+        If the model does not pass them to its layers.
     """
     own: Tensor | None = arguments.get("position_ids")
     if own is None:
         raise UnsupportedGenerationError(
-            "the layers of this model are not told the positions of their tokens, which therefore cannot get others: "
-            "use positions=original"
+            "the layers of this model get no position ids, so their tokens cannot be renumbered: use positions=original"
         )
     return own
 
@@ -114,28 +113,28 @@ def lowered_arguments(
     lowered: Tensor | None,
     shift: Shift | None,
 ) -> dict[str, Any]:
-    """Position ids and RoPE tables of a layer call whose tokens have other positions than the model believes.
+    """Compute the position ids and RoPE tables of a layer whose tokens are renumbered.
 
     Parameters
     ----------
     rotary : callable
-        Makes the tables of hidden states at given positions.
+        Computes the tables for given positions.
     hidden : Tensor
-        ``[batch, rows, hidden]``: for their type and device.
+        ``[batch, rows, hidden]``. Only the dtype and device are used.
     own : Tensor
-        ``[batch or 1, tokens]`` long: the model's position ids.
+        ``[batch or 1, tokens]`` long: position ids of the model.
     rows : Tensor
-        ``[batch, rows]`` long: which of them the layer has.
+        ``[batch, rows]`` long: indices of the rows of the layer.
     lowered : Tensor or None
-        ``[batch, rows]`` long: what this forward pass takes off.
+        ``[batch, rows]`` long: decrease in this forward pass.
     shift : Shift or None
-        What earlier ones take off.
+        Decrease in earlier forward passes.
     """
     positions = gather_rows(own, rows, 0, 1)
     if lowered is not None:
         positions = positions - lowered.to(positions.device)
     if shift is not None:
         positions = positions - shift.tensor.to(positions.device)
-    # Padding may be in front of everything; its position is never used. Positions may come from another GPU.
+    # Positions of left padding may become negative but are never used. Positions may come from another GPU.
     positions = positions.clamp(min=0).to(hidden.device)
     return {"position_embeddings": rotary(hidden, positions), "position_ids": positions}

@@ -1,41 +1,44 @@
-"""Which tokens the rows of a tensor are, once some have been removed."""
+"""Map from the rows of a trimmed tensor to the tokens of the full sequence."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from vistrim.core.selection import Selection, kept_rows
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class TokenMap:
-    """The tokens behind the rows of hidden states or of a cache.
+    """Map from the rows of hidden states or of a cache to tokens.
 
-    Counts are Python numbers, kept along, so that no step has to wait for the device.
+    Counts are stored as Python numbers to avoid device synchronization.
 
     Attributes
     ----------
     slots : Tensor
-        ``[batch, rows]`` long: index of the token in the full, untrimmed sequence (padding included).
+        ``[batch, rows]`` long: index of the token in the full, untrimmed sequence, including padding.
     places : Tensor
-        ``[batch, rows]`` long: slots that never fall along the rows, by which a mask made for the full sequence can be
-        cut. A token that has left its own place counts as being where the token before it is.
+        ``[batch, rows]`` long: slots that are non-decreasing along the rows, for indexing a mask of the full sequence.
+        A token that was moved has the place of the token before it.
     valid : Tensor
-        ``[batch, rows]`` bool: False for padding and for fillers of a ragged batch.
+        ``[batch, rows]`` bool, False for padding, including that of a ragged batch.
     visual : Tensor
-        ``[batch, rows]`` bool: True for (valid) visual tokens.
+        ``[batch, rows]`` bool, True for valid visual tokens.
     merged : Tensor
-        ``[batch, rows]`` bool: True for visual tokens that stand for several: others were merged into them, or they
-        were replaced.
+        ``[batch, rows]`` bool, True for visual tokens that represent several tokens, because others were merged into
+        them or they were replaced.
     n_visual, n_invalid : tuple of int
-        Visual and invalid rows per sample.
+        Number of visual and of invalid rows per sample.
     in_order : bool
-        Whether all tokens are in their own places.
+        Whether no token was moved.
     """
 
     slots: Tensor
@@ -49,38 +52,38 @@ class TokenMap:
 
     @staticmethod
     def text(batch: int, first: int, length: int, device: torch.device) -> TokenMap:
-        """Map of ``length`` consecutive text tokens that start at slot ``first``."""
+        """Create the map of ``length`` consecutive text tokens from slot ``first`` on."""
         slots = torch.arange(first, first + length, device=device).expand(batch, -1)
         nothing = torch.zeros_like(slots, dtype=torch.bool)
         return TokenMap(slots, slots, ~nothing, nothing, nothing, (0,) * batch, (0,) * batch)
 
     @property
     def width(self) -> int:
-        """Rows, fillers included."""
+        """Number of rows, including padding."""
         return self.slots.shape[1]
 
     @property
     def n_valid(self) -> tuple[int, ...]:
-        """Real tokens per sample."""
+        """Number of valid tokens per sample."""
         return tuple(self.width - n for n in self.n_invalid)
 
     @property
     def n_text(self) -> tuple[int, ...]:
-        """Tokens per sample that are not visual."""
+        """Number of text tokens per sample."""
         return tuple(valid - visual for valid, visual in zip(self.n_valid, self.n_visual, strict=True))
 
     @cached_property
     def text_rows(self) -> tuple[Tensor, Tensor]:
-        """Rows of the text as a rectangle, ``[batch, most text]``; which of them are no fillers (on the left)."""
+        """Rows of the text ``[batch, maximum text]``, padded on the left, and which of them are not padding."""
         return kept_rows(self.valid & ~self.visual, self.n_text)
 
     def keep(self, selection: Selection) -> tuple[Tensor, TokenMap]:
-        """Rows that remain after a selection: its visual tokens and all text.
+        """Compute the rows that remain after a selection: its visual tokens and all text.
 
         Returns
         -------
         index : Tensor
-            ``[batch, new rows]`` long: the old row behind each new one.
+            ``[batch, new rows]`` long: the old row of each new row.
         tokens : TokenMap
             The map of the new rows.
         """
@@ -99,7 +102,7 @@ class TokenMap:
             return flags.gather(1, index) & valid if fillers else flags.gather(1, index)
 
         slots = self.slots.gather(1, index)
-        # Before anything has moved they are the same.
+        # Until a token is moved, they are the same.
         places = slots if self.places is self.slots else self.places.gather(1, index)
         if selection.behind is not None:
             places = torch.where(valid, places, 0).cummax(1).values
@@ -123,15 +126,15 @@ class TokenMap:
         )
 
     def _order(self, behind: Tensor) -> Tensor:
-        """``[batch, rows]``: the rows, with those in ``behind`` moved behind the last visual one."""
+        """Return the order of rows ``[batch, rows]`` with those in ``behind`` moved after the last visual row."""
         rows = torch.arange(self.width, device=self.slots.device)
         last = (rows * self.visual).amax(1, keepdim=True)
-        # Room for every moved row between the last visual row and the next one.
+        # Keep room for all moved rows between the last visual row and the next row.
         step = self.width + 1
         return torch.where(behind, last * step + 1 + rows, rows * step).argsort(1)
 
     def followed_by(self, other: TokenMap) -> TokenMap:
-        """The rows of this map and then those of another."""
+        """Concatenate this map with another."""
         return TokenMap(
             torch.cat([self.slots, other.slots], 1),
             torch.cat([self.places, other.places], 1),
@@ -144,11 +147,11 @@ class TokenMap:
         )
 
     def without_first(self, rows: int) -> TokenMap:
-        """The map without its first rows, as after the eviction of a sliding window."""
+        """Remove the first rows, as after the eviction of a sliding window."""
         return self._split(gone=slice(0, rows), left=slice(rows, None))
 
     def without_last(self, rows: int) -> TokenMap:
-        """The map without its last rows, as after a crop."""
+        """Remove the last rows, as after a crop."""
         end = self.width - rows
         return self._split(gone=slice(end, None), left=slice(0, end))
 
@@ -167,7 +170,7 @@ class TokenMap:
         )
 
     def samples(self, index: Tensor) -> TokenMap:
-        """The map with its samples taken in another order, or several times."""
+        """Select samples, in any order and with repetition."""
         index = index.to(self.slots.device)
         return TokenMap(
             self.slots[index],
@@ -182,12 +185,12 @@ class TokenMap:
 
 
 def add(a: Sequence[int], b: Sequence[int]) -> tuple[int, ...]:
-    """Sum per sample."""
+    """Add counts per sample."""
     return tuple(x + y for x, y in zip(a, b, strict=True))
 
 
-def take(counts: tuple[int, ...], index: Tensor) -> tuple[int, ...]:
-    """Counts of the samples ``index``; equal counts need no look at the tensor, which may be on a device."""
-    if len(set(counts)) == 1:
-        return counts[:1] * len(index)
-    return tuple(counts[i] for i in index.tolist())
+def take(values: tuple[T, ...], index: Tensor) -> tuple[T, ...]:
+    """Select the values of the samples ``index``. If all values are equal, ``index`` is not read from the device."""
+    if len(set(values)) == 1:
+        return values[:1] * len(index)
+    return tuple(values[i] for i in index.tolist())

@@ -1,5 +1,5 @@
-"""What ``reference-lm`` is about: scenes of small objects on busy backgrounds, and questions about them.
+"""Scenes of small objects on textured backgrounds, and questions about them, for ``reference-lm``.
 
-The tasks are those of ``reference``; the objects are smaller, lie more freely, and the backgrounds are not blank: a
-method that keeps the wrong tokens loses the answer.
+The tasks are those of ``reference``. The objects are smaller and placed more freely, and the backgrounds are not blank,
+so that a method that keeps the wrong tokens loses the answer.
 """

@@ -1,6 +1,6 @@
 """Backgrounds that are not blank: gradients, strokes, textures, and crops of photographs.
 
-Every split has its own photographs, so that a test scene lies before nothing that training has shown.
+Every split has its own photographs, so that no background of a test scene was seen in training.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from vistrim.errors import MissingPackageError
 from vistrim.reference.lm.scenes import BACKGROUND_SIZE
 
-#: Photographs by split; ``LICENSES.md`` beside them says where each comes from.
+#: Photographs by split. Their sources are listed in ``LICENSES.md`` in the same folder.
 PHOTOGRAPHS = {
     "train": ("astronaut", "brick", "camera", "china", "clock", "coffee", "grass", "retina"),
     "validation": ("gravel", "rocket"),
@@ -27,12 +27,12 @@ _PACKAGE = "vistrim_reference_lm"
 
 @lru_cache(maxsize=32)
 def background(split: str, number: int) -> np.ndarray:
-    """Background ``number`` of a split: ``(448, 448, 3)`` uint8, always the same; black for -1.
+    """Generate background ``number`` of a split, reproducibly: ``(448, 448, 3)`` uint8, black for -1.
 
     Raises
     ------
     MissingPackageError
-        If the distribution that holds the photographs is not installed.
+        If the distribution with the photographs is not installed.
     """
     if number < 0:
         return np.zeros((BACKGROUND_SIZE, BACKGROUND_SIZE, 3), dtype=np.uint8)
@@ -46,18 +46,18 @@ def background(split: str, number: int) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def photograph(name: str) -> Image.Image:
-    """One of ``PHOTOGRAPHS``, RGB."""
+    """Load one of ``PHOTOGRAPHS``, RGB."""
     try:
         data = files(_PACKAGE).joinpath("photographs", f"{name}.jpg").read_bytes()
     except ModuleNotFoundError as error:
         raise MissingPackageError(
-            "the photographs of reference-lm are not installed; run `pip install packages/vistrim-reference-lm`"
+            "the photographs of reference-lm are not installed: run `pip install packages/vistrim-reference-lm`"
         ) from error
     return Image.open(BytesIO(data)).convert("RGB")
 
 
 def _photograph(rng: Random, split: str) -> Image.Image:
-    """A square crop of a photograph, lighter or darker, more or less colorful."""
+    """A square crop of a photograph with random brightness and saturation."""
     whole = photograph(rng.choice(PHOTOGRAPHS[split]))
     side = int(rng.uniform(0.35, 1.0) * min(whole.size))
     left, top = (rng.randint(0, length - side) for length in whole.size)
@@ -71,7 +71,7 @@ def _photograph(rng: Random, split: str) -> Image.Image:
 
 
 def _texture(rng: Random, _: str) -> Image.Image:
-    """Two colors blended by smooth noise of several scales, or by stripes or checks with some noise."""
+    """Two colors blended by smooth noise at several scales, or by stripes or checks with some noise."""
     noise = np.zeros((BACKGROUND_SIZE, BACKGROUND_SIZE), dtype=np.float32)
     values = np.random.default_rng(rng.getrandbits(32))
     for cells in (rng.randint(3, 8), rng.randint(12, 30), rng.randint(60, 150)):
@@ -94,7 +94,7 @@ def _texture(rng: Random, _: str) -> Image.Image:
 
 
 def _gradient(rng: Random, _: str) -> Image.Image:
-    """One color that changes into another in some direction."""
+    """A linear gradient between two colors in a random direction."""
     y, x = np.mgrid[:BACKGROUND_SIZE, :BACKGROUND_SIZE].astype(np.float32) / BACKGROUND_SIZE
     turn = rng.uniform(0, 2 * np.pi)
     along = (x - 0.5) * np.cos(turn) + (y - 0.5) * np.sin(turn) + 0.5
@@ -117,7 +117,7 @@ def _add_strokes(image: Image.Image, rng: Random) -> None:
 
 
 def _color(rng: Random) -> np.ndarray:
-    """A muted color: the objects' own colors are strong."""
+    """A muted color, in contrast to the strong colors of the objects."""
     gray = rng.uniform(40, 235)
     return np.array([gray + rng.uniform(-30, 30) for _ in range(3)], dtype=np.float32).clip(0, 255)
 

@@ -1,4 +1,4 @@
-"""Questions to evaluate ``reference-lm`` on, each with its image and its right answer."""
+"""Evaluation questions for ``reference-lm``, each with its image and its correct answer."""
 
 from __future__ import annotations
 
@@ -18,41 +18,41 @@ from vistrim.reference.lm.tasks import SENTENCE_TASKS, Form, ask
 from vistrim.reference.tasks import SHORT_TASKS, f1
 
 _SENTENCE = "-sentence"
-#: Tasks whose answers are sentences, named after those that ask the same in a word.
+#: Tasks whose answers are sentences, named after the tasks that ask for the same in one word.
 SENTENCES = tuple(f"{task}{_SENTENCE}" for task in SENTENCE_TASKS)
 EVALUATED = {
     **{name: DRAWN[name] for name in SHORT_TASKS},
     **{name: Task(name, "Sentences") for name in SENTENCES},
     **{name: DRAWN[name] for name in ("description", easy_vqa.TASK)},
 }
-"""Tasks by name, in the order in which they are reported."""
+"""Tasks by name, in the order of reports."""
 TOGETHER = {"short": SHORT_TASKS, "sentence": SENTENCES}
-"""Names of several tasks together."""
+"""Names for groups of tasks."""
 
-#: Words that a sentence needs and that tell nothing.
+#: Function words of a sentence, which carry no information.
 _EMPTY = {"a", "an", "and", "are", "at", "in", "is", "it", "on", "shape", "shapes", "the", "there", "with"}
 
 
 @dataclass(frozen=True)
 class SentenceItem(Item):
-    """A question that is answered in a sentence: what counts is what it tells beyond the question."""
+    """A question that is answered in a sentence. Only words that are not in the question are scored."""
 
     def score(self, given: str) -> float:
-        """F1 of the words that are not in the prompt, in [0, 1]."""
+        """Compute the F1 score of the words that are not in the prompt, in [0, 1]."""
         known = {*_words(self.prompt), *_EMPTY}
         told, right = (Counter(word for word in _words(text) if word not in known) for text in (given, self.answer))
         return f1(told, right)
 
 
 def items(task: str, split: str, level: str, number: int, seed: int = 0) -> list[Item]:
-    """Questions of one task, as `vistrim.reference.items.items` gives them; ``task`` is a name in ``EVALUATED``.
+    """List questions of one task as in `vistrim.reference.items.items`. ``task`` is a name in ``EVALUATED``.
 
     Raises
     ------
     ValueError
         If there is no such task, split or level.
     MissingPackageError
-        If easy-VQA is asked for and not installed. The photographs behind the scenes are read with the images.
+        If easy-VQA is requested and not installed. The photographs in the backgrounds are read with the images.
     """
     if task not in EVALUATED:
         raise ValueError(f"no task {task!r}: choose {', '.join(EVALUATED)}")

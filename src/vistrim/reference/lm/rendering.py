@@ -1,7 +1,7 @@
-"""Draws scenes, and says which object lies under which patch.
+"""Rendering of scenes, and the object under each patch.
 
-Objects are sprites, drawn once per kind, letter and width and pasted at whole pixels in integer arithmetic: a batch of
-scenes comes out the same, bit by bit, on a CPU and on a GPU.
+Objects are sprites, drawn once per kind, letter and width, and pasted at whole pixels in integer arithmetic. A batch of
+scenes is therefore bit-identical on a CPU and on a GPU.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from vistrim.reference.scenes import COLORS, COLUMNS, KINDS, LETTERS, ROWS
 
 _AREAS = len(ROWS) * len(COLUMNS)
 ALL_WIDTHS = tuple(width for widths in WIDTHS.values() for width in widths)
-#: Drawing happens at this multiple of the resolution and is averaged down: smooth edges.
+#: Supersampling factor for smooth edges.
 _SUPERSAMPLING = 4
-#: Line around every object, and the share of its width that the line takes.
+#: Color of the outline of an object, and its width as a share of the object's width.
 _OUTLINE = (24, 24, 24)
 _OUTLINE_WIDTH = 0.06
 #: Height of a letter's font as a share of the object's width.
@@ -35,7 +35,7 @@ PRESENT, KIND, COLOR, WIDTH, LETTER, LEFT, TOP = range(7)
 
 @dataclass(frozen=True)
 class Sprites:
-    """Coverage of an area's pixels by objects in its upper left corner, 0 to 255.
+    """Coverage (0 to 255) of the pixels of an area by objects in its upper left corner.
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ class Sprites:
     letter : torch.Tensor
         ``(letters * kinds * widths, 112, 112)`` int32.
     colors, inks : torch.Tensor
-        ``(colors, 3)`` int32: of an object, and of the letter on it.
+        ``(colors, 3)`` int32: RGB of an object, and of the letter on it.
     """
 
     whole: torch.Tensor
@@ -56,7 +56,7 @@ class Sprites:
 
 @lru_cache(maxsize=2)
 def sprites(device: torch.device | str = "cpu") -> Sprites:
-    """Every object that scenes can hold, drawn once per device."""
+    """Draw every object that can occur in scenes, once per device."""
     shapes = [_shape(kind, width) for kind in KINDS for width in ALL_WIDTHS]
     letters = [_letter(letter, kind, width) for letter in LETTERS for kind in KINDS for width in ALL_WIDTHS]
     tensors = (
@@ -70,7 +70,10 @@ def sprites(device: torch.device | str = "cpu") -> Sprites:
 
 
 def placements(scene: Scene) -> np.ndarray:
-    """What the areas of a scene hold, ``(9, 7)`` int64: columns ``PRESENT`` to ``TOP``, places within the area."""
+    """Tabulate the objects in the areas of a scene, ``(9, 7)`` int64 with columns ``PRESENT`` to ``TOP``.
+
+    Coordinates are relative to the area.
+    """
     rows = np.zeros((_AREAS, 7), dtype=np.int64)
     for shape in scene.shapes:
         row, column = divmod(shape.cell, len(COLUMNS))
@@ -118,7 +121,7 @@ def draw_objects(canvas: torch.Tensor, placed: torch.Tensor) -> torch.Tensor:
 
 
 def patch_areas(placed: torch.Tensor) -> torch.Tensor:
-    """Area whose object covers at least a quarter of a patch, per patch.
+    """Find for each patch the area whose object covers at least a quarter of it.
 
     Parameters
     ----------
@@ -147,11 +150,11 @@ def render(scene: Scene) -> Image.Image:
 
 
 def _shifted(masks: torch.Tensor, index: torch.Tensor, placed: torch.Tensor) -> torch.Tensor:
-    """Masks ``(B, 9, 112, 112)`` of the chosen sprites at their places; 0 where there is no object."""
+    """Masks ``(B, 9, 112, 112)`` of the chosen sprites at their positions; 0 where there is no object."""
     line = torch.arange(AREA, device=placed.device)
     y = line - placed[..., TOP, None]
     x = line - placed[..., LEFT, None]
-    # A sprite never reaches the end of its area, so that its last row and column are empty: what lies outside.
+    # Sprites end before the last row and column of their area, so these are empty and stand for the outside.
     y, x = (torch.where(v < 0, AREA - 1, v) for v in (y, x))
     places = (index[..., None, None] * AREA + y[..., :, None]) * AREA + x[..., None, :]
     return masks.flatten()[places] * placed[..., PRESENT, None, None].to(masks.dtype)
@@ -191,7 +194,7 @@ def _shape(kind: str, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _letter(letter: str, kind: str, width: int) -> np.ndarray:
-    """Coverage by the letter on an object, around the object's middle."""
+    """Coverage by the letter on an object, around the object's center."""
     side = width * _SUPERSAMPLING
     image = Image.new("L", (side, side), 0)
     middle = (0.5, 0.5) if kind == "circle" else tuple(_middle(kind))
@@ -207,14 +210,14 @@ def _letter(letter: str, kind: str, width: int) -> np.ndarray:
 
 
 def _box_corners(kind: str) -> np.ndarray:
-    """Corners ``(n, 2)`` of a kind, scaled to fill the unit square's longer side and centered in it."""
+    """Corners ``(n, 2)`` of a kind, centered in the unit square and scaled so that the longer side fills it."""
     corners = np.asarray(CORNERS[kind])
     low, high = corners.min(0), corners.max(0)
     return (corners - (low + high) / 2) / (high - low).max() + 0.5
 
 
 def _middle(kind: str) -> np.ndarray:
-    """Where the letter goes: the mean of the corners, which for a triangle lies below its box's center."""
+    """Position of the letter: the mean of the corners, which for a triangle lies below the center of its box."""
     return _box_corners(kind).mean(0)
 
 

@@ -1,4 +1,4 @@
-"""Seeded scenes of small objects, each at a free place in one of the nine image areas."""
+"""Seeded scenes of small objects, each at a random position in one of the nine image areas."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from random import Random
 
 from vistrim.reference.scenes import COLORS, COLUMNS, KINDS, LETTERS, ROWS, SPLITS, Shape
 
-#: Side of an image and of a patch, in pixels. Nothing is drawn at any other size: an object's patches are exact.
+#: Side of an image and of a patch, in pixels. The size is fixed, so that the patches of an object are exact.
 IMAGE_SIZE, PATCH_SIZE = 336, 14
 GRID = IMAGE_SIZE // PATCH_SIZE
-#: Side of one of the nine areas in pixels; areas end where patches end.
+#: Side of one of the nine areas, in pixels. Areas are aligned with patches.
 AREA = IMAGE_SIZE // len(COLUMNS)
 
 #: Widths of an object in pixels (2 to 6 patches), by the word for its size.
 WIDTHS = {"small": (28,), "medium": (42,), "large": (56, 70, 84)}
 SIZES = tuple(WIDTHS)
-#: How often each size comes: about half, a third, and the rest.
+#: Frequency of each size: about half, a third, and the rest.
 _SIZE_WEIGHTS = (3, 2, 1)
 
-#: Backgrounds of a split: scenes choose among so many, each cropped and flipped anew.
+#: Number of backgrounds of a split. Each scene crops and flips one of them.
 BACKGROUNDS = 1024
 #: Side of a background before cropping, in pixels.
 BACKGROUND_SIZE = 448
 
-#: Fewest and most objects of a scene. The first levels are for training.
+#: Minimum and maximum number of objects in a scene. The first levels are for training.
 LEVELS = {"pair": (1, 2), "several": (2, 5), "full": (3, 9)}
 
 
 @dataclass(frozen=True)
 class Placed(Shape):
-    """An object; ``left`` and ``top`` are pixels, ``width`` is the side of the box that it fills, in pixels."""
+    """An object. ``left``, ``top`` and the side ``width`` of its bounding box are in pixels."""
 
     left: int
     top: int
@@ -39,16 +39,16 @@ class Placed(Shape):
 
 @dataclass(frozen=True)
 class View:
-    """Which part of which background is seen.
+    """Crop of a background.
 
     Parameters
     ----------
     background : int
         Number of the background in its split; -1 for black.
     left, top : int
-        Pixels cut off.
+        Offset of the crop in pixels.
     mirrored : bool
-        Left and right swapped, after cutting.
+        Whether the crop is flipped horizontally.
     """
 
     background: int
@@ -59,7 +59,7 @@ class View:
 
 @dataclass(frozen=True)
 class Scene:
-    """Objects in raster order (area by area, row by row) before a background of their split."""
+    """Objects in raster order (area by area, row by row) on a background of their split."""
 
     split: str
     shapes: tuple[Placed, ...]
@@ -67,13 +67,14 @@ class Scene:
 
 
 def generate_scene(split: str, index: int, level: str = "full") -> Scene:
-    """Scene number ``index`` of a split: the same arguments always give the same scene.
+    """Generate scene number ``index`` of a split. The same arguments always give the same scene.
 
     Parameters
     ----------
     split : str
-        "train", "validation" or "test". Part of the seed, and decides which photographs lie behind the objects.
+        "train", "validation" or "test". It is part of the seed and determines the photographs in the background.
     index : int
+        Number of the scene.
     level : str
         A name in ``LEVELS``.
 

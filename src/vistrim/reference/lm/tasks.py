@@ -1,7 +1,7 @@
-"""Questions about scenes that say how they want to be answered: in one word, or in a sentence.
+"""Questions about scenes that specify the form of the answer: one word or a sentence.
 
-The questions are those of :mod:`vistrim.reference.tasks`; what is added is the wanted form, the answers as sentences,
-and answers about images that hold nothing.
+The questions are those of :mod:`vistrim.reference.tasks`. This module adds the form, the answers as sentences, and
+answers about images without objects.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ FORMS: tuple[Form, ...] = ("word", "sentence")
 
 #: Tasks whose short answer has two words.
 _TWO_WORDS = frozenset({"position", "lookup"})
-#: Answers are yes more often than not: a model that cannot see would otherwise be right half of the time.
+#: More than half of the answers are yes, because a blind model would otherwise reach 50 %.
 _YES = 2 / 3
 
 
 def _size(scene: Scene, rng: Random) -> Question | None:
-    """As `attribute`, with every size that the scene holds equally likely: half of the objects are small."""
+    """As `attribute`, with all sizes in the scene equally likely, because half of the objects are small."""
     size = rng.choice(sorted({shape.size for shape in scene.shapes}))
     chosen = [shape for shape in scene.shapes if shape.size == size]
     rng.shuffle(chosen)
@@ -50,7 +50,7 @@ def _size(scene: Scene, rng: Random) -> Question | None:
 
 
 def portrait(scene: Scene, rng: Random) -> Question | None:
-    """All facts of one object, in a sentence."""
+    """Ask for all facts about one object, in a sentence."""
     shape = rng.choice(scene.shapes)
     name = unique_name(scene, shape, rng, rng.choice(("color", "kind", "letter", "area")))
     return Question("portrait", f"Describe the {name}.", describe(shape), shape) if name else None
@@ -69,16 +69,18 @@ SENTENCE_TASKS = (*SHORT_TASKS, "portrait")
 
 
 def ask(task: str, scene: Scene, rng: Random, form: Form = "word") -> Question | None:
-    """One question of a task about a scene, or None where the scene offers none.
+    """Ask one question of a task about a scene. Returns None if the scene offers no such question.
 
     Parameters
     ----------
     task : str
-        One of ``SHORT_TASKS``, "portrait" (a sentence always) or "description" (the form makes no difference).
+        One of ``SHORT_TASKS``, "portrait" (always a sentence) or "description" (the form makes no difference).
     scene : Scene
+        The scene.
     rng : random.Random
+        Source of randomness.
     form : {"word", "sentence"}
-        The wanted form, which the prompt names.
+        Form of the answer, which the prompt names.
 
     Raises
     ------
@@ -98,7 +100,7 @@ def ask(task: str, scene: Scene, rng: Random, form: Form = "word") -> Question |
 
 
 def about_nothing(question: Question) -> Question:
-    """The same question about an image without any object: nothing can be said of what is not there."""
+    """Change the answer of a question to that for an image without objects."""
     sentence = question.prompt.endswith("sentence.") or question.task == "description"
     if question.task == "count":
         return replace(question, answer="There are 0 shapes." if sentence else "0", subject=None)
@@ -108,7 +110,7 @@ def about_nothing(question: Question) -> Question:
 
 
 def _sentence(question: Question) -> str:
-    """The answer of a question as a sentence."""
+    """Write the answer of a question as a sentence."""
     task, answer = question.task, question.answer
     if task == "portrait":
         area, _, rest = answer.removeprefix("at the ").partition(" a ")

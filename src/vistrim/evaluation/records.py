@@ -1,13 +1,13 @@
 """What is known about each item, and the file that keeps it."""
 
-import json
-from collections.abc import Iterable, Sequence
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vistrim._utils.files import append_lines, claim_folder, damaged_line, read_lines, read_object, write_whole
-from vistrim.errors import ResumeError
+from vistrim._utils.store import Store
 
 
 @dataclass(frozen=True)
@@ -89,77 +89,39 @@ class Failure:
     error: str
 
 
-class RecordFile:
-    """The samples of an evaluation, one JSON line each, in a folder that an interrupted evaluation goes on with.
+class Records(Store[Sample | Failure]):
+    """The samples of an evaluation, in a file that an interrupted evaluation goes on with.
 
     Parameters
     ----------
-    folder : Path
-        Made where it is missing.
-    settings : dict
-        What all samples of the folder must share.
+    path : Path or None
+        JSON lines; None keeps the samples in memory only.
+    settings : mapping
+        What all samples of the file must share.
 
     Raises
     ------
     ResumeError
-        If the folder belongs to other settings; says which.
+        See `vistrim._utils.store.Store`.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
-        self._path = folder / "samples.jsonl"
-        claim_folder(self._path, settings)
-        self._samples: dict[tuple[str, str], Sample] = {}
-        self._failures: dict[tuple[str, str], Failure] = {}
-        self._identities: dict[str, str] = self._read_identities()
-        self._load()
+    def __init__(self, path: Path | None, settings: Mapping[str, Any]) -> None:
+        super().__init__(path, settings, ("method", "item"), _decoded)
 
     def sample(self, method: str, item: str) -> Sample | None:
         """The answer to an item, if there is one."""
-        return self._samples.get((method, item))
+        found = self.rows.get((method, item))
+        return found if isinstance(found, Sample) else None
 
     def failure(self, method: str, item: str) -> Failure | None:
         """Why an item has no answer, if it was tried."""
-        return self._failures.get((method, item))
-
-    def claim(self, method: str, identity: str) -> None:
-        """Note what a method's answers depend on beside its notation.
-
-        Raises
-        ------
-        ResumeError
-            If the folder has answers of another method that is written alike.
-        """
-        known = self._identities.setdefault(method, identity)
-        if known != identity:
-            raise ResumeError(
-                f"{self._path.parent} holds answers of {method} from before its files or its guide changed: give "
-                "another folder, or delete this one"
-            )
-        write_whole(self._path.with_name("methods.json"), json.dumps(self._identities, indent=2) + "\n")
+        found = self.rows.get((method, item))
+        return found if isinstance(found, Failure) else None
 
     def append(self, records: Sequence[Sample | Failure]) -> None:
-        """Add records; once this returns, a kill no longer loses them. A failure that is known is not repeated."""
-        records = [record for record in records if record != self.failure(record.method, record.item)]
-        append_lines(self._path, map(asdict, records))
-        self._remember(records)
+        """Add records, except for failures that are known."""
+        self.put(asdict(one) for one in records if one != self.failure(one.method, one.item))
 
-    def _remember(self, records: Iterable[Sample | Failure]) -> None:
-        for record in records:
-            key = (record.method, record.item)
-            if isinstance(record, Failure):
-                self._failures[key] = record
-            else:
-                self._samples[key] = record
-                self._failures.pop(key, None)
 
-    def _read_identities(self) -> dict[str, str]:
-        path = self._path.with_name("methods.json")
-        return read_object(path) if path.exists() else {}
-
-    def _load(self) -> None:
-        for number, values in read_lines(self._path):
-            try:
-                record = Failure(**values) if "error" in values else Sample(**values)
-            except TypeError as error:
-                raise damaged_line(self._path, number) from error
-            self._remember([record])
+def _decoded(row: dict[str, Any]) -> Sample | Failure:
+    return Failure(**row) if "error" in row else Sample(**row)

@@ -1,12 +1,12 @@
 import pytest
 from PIL import Image
 
-from vistrim.cli.error_lines import WrongUsageError
-from vistrim.cli.image_files import read_images
+from vistrim._utils.image_files import read_images
+from vistrim.errors import InputError
 
 
 def refusal(path) -> str:
-    with pytest.raises(WrongUsageError) as error:
+    with pytest.raises(InputError) as error:
         read_images([path])
     return str(error.value)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from vistrim.cli.error_lines import WrongUsageError
+from vistrim.errors import InputError
 
 MAX_ASPECT_RATIO = 100
 """An image processor that scales the shorter side up would blow a longer strip up to billions of pixels."""
@@ -25,7 +25,7 @@ def read_images(paths: Sequence[Path]) -> list[Image.Image]:
 
     Raises
     ------
-    WrongUsageError
+    InputError
         If a file does not exist, is no image, is damaged, too large or too narrow a strip, or has pixels of which it is
         not known how bright they are.
     """
@@ -34,29 +34,29 @@ def read_images(paths: Sequence[Path]) -> list[Image.Image]:
 
 def _read_image(path: Path) -> Image.Image:
     if not path.exists():
-        raise WrongUsageError(f"there is no image file '{path}': check the path")
+        raise InputError(f"there is no image file '{path}': check the path")
     if path.is_dir():
-        raise WrongUsageError(f"'{path}' is a directory: give the image files in it")
+        raise InputError(f"'{path}' is a directory: give the image files in it")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as file:
                 _check_depth(path, file)
                 image = to_rgb(ImageOps.exif_transpose(file))
-    except WrongUsageError:
+    except InputError:
         raise
     except PermissionError as error:
-        raise WrongUsageError(f"'{path}' may not be read: check its permissions") from error
+        raise InputError(f"'{path}' may not be read: check its permissions") from error
     except UnidentifiedImageError as error:
-        raise WrongUsageError(f"'{path}' is not an image: give a PNG, JPEG, WebP or other image file") from error
+        raise InputError(f"'{path}' is not an image: give a PNG, JPEG, WebP or other image file") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         limit = (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
-        raise WrongUsageError(f"'{path}' has more than {limit} million pixels: scale it down first") from error
+        raise InputError(f"'{path}' has more than {limit} million pixels: scale it down first") from error
     # Pillow's decoders raise nearly every type of exception for a damaged file.
     except Exception as error:
-        raise WrongUsageError(f"'{path}' is damaged or cut short ({error}): fetch or save it again") from error
+        raise InputError(f"'{path}' is damaged or cut short ({error}): fetch or save it again") from error
     if max(image.size) > MAX_ASPECT_RATIO * min(image.size):
-        raise WrongUsageError(
+        raise InputError(
             f"'{path}' is a strip of {image.width} x {image.height} pixels: "
             f"crop it until one side is at most {MAX_ASPECT_RATIO} times the other"
         )
@@ -67,7 +67,7 @@ def _check_depth(path: Path, file: Image.Image) -> None:
     """Refuse pixels that have no fixed white: it may be 1.0, 255, 4095 or what is brightest."""
     if file.mode == "F" or (file.mode == "I" and file.format not in SIXTEEN_BITS):
         kind = "floating-point" if file.mode == "F" else "32-bit"
-        raise WrongUsageError(
+        raise InputError(
             f"'{path}' has {kind} pixels, for which no value is known to be white: scale it to 8 or 16 bits per channel"
         )
 

@@ -1,0 +1,81 @@
+"""``vistrim check``: proof on the user's own checkpoint and hardware."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from vistrim._utils.files import write_whole
+from vistrim._utils.image_files import read_images
+from vistrim.checking import check
+from vistrim.checking.check import NEW_TOKENS, PROMPT
+from vistrim.cli.error_lines import FAILED, WrongUsageError, memory_advice
+from vistrim.cli.models import check_loading, load_model
+from vistrim.cli.prompts import read_prompts
+from vistrim.cli.terminal_tables import table_console
+from vistrim.errors import PromptError
+from vistrim.prompting import check_text
+
+
+def check_command(
+    model: Annotated[
+        str, typer.Argument(help="Reference model, local directory or Hugging Face id.", metavar="MODEL")
+    ] = "reference",
+    image: Annotated[
+        Path | None, typer.Option(help="Image to ask about; a drawn example by default.", metavar="FILE")
+    ] = None,
+    prompt: Annotated[str, typer.Option("--prompt", "-p", help="Question about it.")] = PROMPT,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the page.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for check.json and check.md, to go with a bug report.", metavar="DIR")
+    ] = None,
+    dtype: Annotated[
+        str, typer.Option(help="auto (the checkpoint's own), float32, bfloat16 or float16.", metavar="NAME")
+    ] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...", metavar="NAME")] = "auto",
+    new_tokens: Annotated[int, typer.Option(min=2, help="Tokens of each answer.")] = NEW_TOKENS,
+) -> None:
+    """Prove that trimming computes what it should, on your own model and hardware.
+
+    Compares trimmed runs with the untouched model, in which the removed tokens are hidden by the attention mask; checks
+    the bytes of the KV cache and padded batches; measures the speed-up. Ends with exit code 1 if a check fails.
+
+    Example: vistrim check llava-hf/llava-1.5-7b-hf --out check
+    """
+    # Everything cheap is checked before the model is loaded.
+    check_loading(dtype, device)
+    [asked] = read_prompts(prompt)
+    picture = None if image is None else read_images([image])[0]
+    if out is not None:
+        _make_folder(out)
+
+    loaded, processor = load_model(model, dtype, device)
+    try:
+        check_text(processor, asked)
+    except PromptError as error:
+        raise WrongUsageError(str(error)) from error
+    with (
+        memory_advice("use a smaller --image, --dtype bfloat16 or a smaller model"),
+        Console(stderr=True, highlight=False, markup=False).status("the untouched model") as status,
+    ):
+        report = check(loaded, processor, image=picture, prompt=asked, new_tokens=new_tokens, progress=status.update)
+    if out is not None:
+        write_whole(out / "check.json", report.to_json() + "\n")
+        write_whole(out / "check.md", report.markdown())
+    if as_json:
+        typer.echo(report.to_json())
+    else:
+        console = table_console()
+        console.print(report)
+        if out is not None:
+            console.print(f"written: {out / 'check.json'}, check.md", markup=False, soft_wrap=True)
+    if not report.passed:
+        raise typer.Exit(FAILED)
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WrongUsageError(f"--out {out}: cannot make this folder ({error.strerror}); give another one") from error

@@ -1,0 +1,140 @@
+"""``vistrim.evaluate``: the accuracy that trimming retains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vistrim._utils.environment import stamp
+from vistrim._utils.labels import UNTOUCHED
+from vistrim._utils.progress import progress_bars
+from vistrim.evaluation.accuracy_summary import Row, summarize
+from vistrim.evaluation.accuracy_tables import notes, tables
+from vistrim.evaluation.items import Item
+from vistrim.evaluation.questions import check_placeholders, read_questions
+from vistrim.evaluation.records import Failure, Records
+from vistrim.evaluation.runner import answer_all
+from vistrim.loading import identity
+from vistrim.methods import Method
+from vistrim.methods.base.labelled import by_label
+from vistrim.trimming import prepare_trim
+
+SAMPLES = "samples.jsonl"
+"""Name of the file of samples in its folder."""
+
+
+@dataclass(frozen=True, repr=False)
+class Evaluation:
+    """Result of `evaluate`; prints as tables.
+
+    Attributes
+    ----------
+    rows : list of Row
+        The untouched model's figures, then those of each method, by group of tasks and by task.
+    settings : dict
+        What was asked, how.
+    """
+
+    rows: list[Row]
+    settings: dict[str, Any]
+
+    @property
+    def failures(self) -> list[Failure]:
+        """Questions that could not be answered; no figure contains them."""
+        return [failure for row in self.rows for failure in row.failures]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, with the machine and versions, as plain Python objects."""
+        return {"environment": stamp(), "settings": self.settings, "methods": [asdict(row) for row in self.rows]}
+
+    def __repr__(self) -> str:
+        return "\n\n".join([*(table.text() for table in tables(self.rows)), *notes(self.rows)])
+
+
+def evaluate(
+    model: Any,
+    processor: Any,
+    methods: Mapping[str, Method] | Sequence[Method],
+    questions: Sequence[Item] | Path | str,
+    *,
+    out: Path | str | None = None,
+    batch_size: int = 8,
+    max_new_tokens: int = 160,
+    seed: int = 0,
+    progress: bool = True,
+) -> Evaluation:
+    """Ask the untouched model and trimming methods the same questions, and report the accuracy retained.
+
+    Parameters
+    ----------
+    model, processor
+        As `vistrim.load` returns them.
+    methods : sequence of Method, or mapping of str to Method
+        A mapping gives them labels of its own. The untouched model is always asked, too.
+    questions : path, or sequence of Item
+        A file of JSON lines such as ``{"image": "photo.png", "prompt": "What is this?", "answer": "a cat"}``, see
+        `vistrim.evaluation.read_questions`; or questions made in Python, such as those of
+        `vistrim.reference.suites.questions`.
+    out : path, optional
+        Folder that keeps every answer, in ``samples.jsonl``: an evaluation that was interrupted goes on from it, and
+        more methods or questions only add to it. By default answers are kept in memory only.
+    batch_size : int
+        Questions answered at once. Figures are those of each question alone, without the padding of its batch.
+    max_new_tokens : int
+        Longest answer, in tokens. Answers are greedy.
+    seed : int
+        Of the bootstrap behind the intervals.
+    progress : bool
+        Whether to show progress on standard error, where that is a terminal.
+
+    Returns
+    -------
+    Evaluation
+        Accuracy with 95 % intervals, agreement with the untouched model, visual tokens per layer, FLOPs and KV bytes.
+
+    Raises
+    ------
+    InputError
+        If the file of questions is wrong; names the line.
+    UnsupportedModelError, UnsupportedGenerationError
+        If the model cannot be trimmed (this way).
+    ValueError
+        If a method's parameters do not fit the model, or two methods are the same.
+    ResumeError
+        If ``out`` holds answers of another model or with other settings, or another run writes to it.
+    EvaluationError
+        If too many questions in a row cannot be answered.
+
+    Examples
+    --------
+    >>> model, processor = vistrim.load("llava-hf/llava-1.5-7b-hf")
+    >>> found = vistrim.evaluate(model, processor, [vistrim.ST3(), vistrim.FastV()], "questions.jsonl", out="results")
+    >>> found
+    >>> found.rows[1].groups["Answers"].retained
+    """
+    named = by_label(methods, reserved=UNTOUCHED)
+    items = questions if not isinstance(questions, (str, Path)) else read_questions(Path(questions))
+    if not items:
+        raise ValueError("there is no question: give at least one")
+    check_placeholders(items, processor)
+    for method in named.values():
+        prepare_trim(model, method)
+    settings = {**identity(model, processor), "max_new_tokens": max_new_tokens}
+    with (
+        Records(None if out is None else Path(out) / SAMPLES, settings) as records,
+        progress_bars(dict.fromkeys((UNTOUCHED, *named), len(items)), progress) as advance,
+    ):
+        answer_all(
+            model,
+            processor,
+            named,
+            items,
+            records,
+            batch_size=batch_size,
+            max_new_tokens=max_new_tokens,
+            advance=advance,
+        )
+        rows = summarize(records, items, named, seed)
+    return Evaluation(rows, {**settings, "batch_size": batch_size, "questions": len(items), "seed": seed})
