@@ -87,7 +87,7 @@ __all__ = [
     "VistrimError",
     "analyze",  # noqa: F822
     "bench",  # noqa: F822
-    "check",  # noqa: F822
+    "check",
     "compose",
     "describe_support",
     "evaluate",  # noqa: F822
