@@ -87,7 +87,7 @@ __all__ = [
     "VistrimError",
     "analyze",  # noqa: F822
     "bench",  # noqa: F822
-    "check",
+    "check",  # noqa: F822
     "compose",
     "describe_support",
     "evaluate",  # noqa: F822

@@ -236,4 +236,5 @@ def _cuts(
             scores = scores_of(ranking, layer, read, names, chosen.seed, share)
             with trim(model, GivenRanking(layer + 1, share, scores)):
                 logits_trimmed = own.predicted(model(**own.arguments()))
-            yield number, ranking, *(found.cpu() for found in next_token_divergence(logits, logits_trimmed))
+            divergence, same = next_token_divergence(logits, logits_trimmed)
+            yield number, ranking, divergence.cpu(), same.cpu()

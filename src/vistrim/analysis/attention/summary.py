@@ -65,7 +65,7 @@ def _mean(values: Sequence[Any]) -> list[Any]:
     count = known.sum(0)
     total = np.where(known, array, 0.0).sum(0)
     with np.errstate(invalid="ignore"):
-        return (total / np.where(count, count, np.nan)).tolist()  # type: ignore[no-any-return]
+        return (total / np.where(count, count, np.nan)).tolist()
 
 
 def _steps(values: dict[str, Any], part: str, name: str) -> Array:
@@ -133,4 +133,4 @@ def _intervals(records: Records, values: Array) -> list[list[float]]:
         sizes[number[picture]] += 1
     drawn = np.random.default_rng(0).multinomial(len(number), np.full(len(number), 1 / len(number)), RESAMPLES)
     means = (drawn @ sums) / (drawn @ sizes)[:, None]
-    return np.percentile(means, [2.5, 97.5], axis=0).T.tolist()  # type: ignore[no-any-return]
+    return np.percentile(means, [2.5, 97.5], axis=0).T.tolist()
