@@ -47,6 +47,11 @@ class OwnAnswers:
         own = {name: dict(value) if name == "mm_encoder_outputs" else value for name, value in self.inputs.items()}
         return own | {"logits_to_keep": self.tokens.shape[1], "use_cache": False}
 
+    def predicted(self, output: Any) -> Tensor:
+        """The logits of the answers in the output of such a pass; some models keep those of all places."""
+        logits: Tensor = output.logits[:, -self.tokens.shape[1] :]
+        return logits
+
 
 @torch.no_grad()
 def own_answers(model: Any, inputs: Mapping[str, Any], max_new_tokens: int) -> OwnAnswers:
@@ -93,6 +98,9 @@ def own_answers(model: Any, inputs: Mapping[str, Any], max_new_tokens: int) -> O
     if tokens.shape[1] > 1:
         # The row of the last token predicts nothing that is compared.
         given = _with_text_behind(model, given, tokens[:, :-1], counted[:, 1:])
+    if spec.rope_axes == 1:
+        # Not all decoders depend on distances alone (Ministral 3): `generate` counts without padding, too.
+        given["position_ids"] = (given["attention_mask"].cumsum(1) - 1).clamp(min=0)
     return OwnAnswers(given, prompt, tokens, counted)
 
 

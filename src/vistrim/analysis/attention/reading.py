@@ -94,7 +94,7 @@ def read_attention(model: Any, own: OwnAnswers, share: float) -> tuple[Reading, 
     kept = arguments.pop("logits_to_keep")
     del arguments["use_cache"]
     output = read_rows(model, arguments, reader.choose, reader.read, logits_to_keep=kept)
-    return reader.found, output.logits
+    return reader.found, own.predicted(output)
 
 
 @dataclass

@@ -239,6 +239,6 @@ def _cuts(
             share = 0.0 if ranking == NOTHING_STAYS else chosen.keep
             scores = scores_of(ranking, layer, read, names, chosen.seed, share)
             with trim(model, GivenRanking(layer + 1, share, scores)):
-                output = model(**own.arguments())
-            divergence, same = next_token_divergence(logits, output.logits)
+                logits_trimmed = own.predicted(model(**own.arguments()))
+            divergence, same = next_token_divergence(logits, logits_trimmed)
             yield number, ranking, divergence.cpu(), same.cpu()
