@@ -32,8 +32,9 @@ token, "question" the mean over all rows of the prompt's text after the last ima
   that draw attention independent of the text, and finds them by hidden states instead
 * **rankings**: the layer ranks the visual tokens, and all but the top are removed from the *next* layer on. Kept: share
   of the answers in which every greedy token equals the untouched model's when its answer is read (teacher forcing); the
-  95 % bootstrap interval by image is in analysis.json; bold where a baseline (uniform, random, none) keeps more. KL: divergence of the next-token distribution from the untouched
-  model's, in nats, mean over the tokens of each answer; analysis.json also has that of the first token
+  95 % bootstrap interval by image is in analysis.json; bold where a baseline (uniform, random, none) keeps more. KL:
+  divergence of the next-token distribution from the untouched model's, in nats, mean over the tokens of each answer;
+  analysis.json also has that of the first token
 * last, question: attention received at the layer; -sum: summed over the layers up to it; -values: times the norm of the
   head's value (arXiv 2602.00247); uniform: evenly spaced; random: one draw per question; none: no visual token stays"""
 
