@@ -1,4 +1,4 @@
-"""Methods that rank the visual tokens of each image by the vision tower's own attention, before the decoder."""
+"""Methods that rank the visual tokens of each image by attention in the vision tower."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -13,13 +13,17 @@ from vistrim.methods.base.per_image import ImageChoice, ImageTokens, PerImage
 
 @dataclass(frozen=True)
 class ClassAttention(PerImage):
-    """Base class: the attention that the class token pays to each patch, summed over the blocks asked for.
+    """Base class of methods that rank by the attention of the class token.
 
-    In a tower without a class token it is the mean attention that a patch receives from all patches of its image, as
-    FasterVLM's authors advise for such towers (VisPruner repository, issue 1); in blocks with windows (Qwen2.5-VL),
-    patches outside of its window pay nothing. Where several patches become one visual token, it has their mean. Where
-    the visual tokens are made of several blocks, the deepest counts as the one that makes them. A class token that is
-    itself a visual token is scored by the attention it pays to itself.
+    The score of a patch is the attention that it receives from the class token, summed over the requested blocks.
+
+    In a vision tower without a class token, it is the mean attention that the patch receives from all patches of its
+    image. The authors of FasterVLM recommend this for such towers (VisPruner repository, issue 1). In blocks with
+    windowed attention (Qwen2.5-VL), patches outside the window contribute zero.
+
+    If several patches form one visual token, its score is their mean. If the visual tokens are built from several
+    blocks, the deepest one counts as the feature block. A class token that is itself a visual token is scored by the
+    attention it pays to itself.
     """
 
     reads_vision = True
@@ -29,27 +33,60 @@ class ClassAttention(PerImage):
     @property
     @abstractmethod
     def keep(self) -> int | float:
-        """Tokens per image to keep."""
+        """Number of visual tokens to keep per image (int), or share of them (float)."""
 
     @property
     @abstractmethod
     def positions(self) -> Positions:
-        """RoPE positions of the tokens that are left."""
+        """RoPE positions of the remaining tokens."""
 
     def __post_init__(self) -> None:
         check_keep("keep", self.keep)
         check_positions(self.positions)
 
     def scores(self, image: ImageTokens) -> Tensor:
-        """``[n]`` float32."""
+        """Compute the score of each visual token of an image.
+
+        Parameters
+        ----------
+        image : ImageTokens
+            Visual tokens that are selected together.
+
+        Returns
+        -------
+        Tensor
+            ``[n]`` float32. NaN for separators, which are not patches.
+        """
         return torch.stack(list(image.attention.values())).sum(0)
 
     def choose(self, image: ImageTokens) -> ImageChoice:
-        """Keep the patches with the highest score; ties go to the earlier one, and separators go first."""
+        """Keep the patches with the highest scores.
+
+        Parameters
+        ----------
+        image : ImageTokens
+            Visual tokens that are selected together.
+
+        Returns
+        -------
+        ImageChoice
+            The kept patches. Ties go to the earlier patch, and separators are removed first.
+        """
         order = ranking(self.scores(image))
         return ImageChoice(order[: budget(self.keep, image.n)])
 
 
 def ranking(scores: Tensor) -> Tensor:
-    """``[n]`` long: tokens by falling score; those without one (NaN), which are no patches, come last."""
+    """Rank tokens by decreasing score.
+
+    Parameters
+    ----------
+    scores : Tensor
+        ``[n]`` float. NaN for tokens that are not patches.
+
+    Returns
+    -------
+    Tensor
+        ``[n]`` long: indices of the tokens. Those without a score (NaN) come last.
+    """
     return scores.nan_to_num(nan=-torch.inf).argsort(descending=True, stable=True)

@@ -1,4 +1,4 @@
-"""Methods made of others that act in different stages."""
+"""Methods composed of others that act at different stages."""
 
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
@@ -21,158 +21,388 @@ STAGES = ("input", "structure", "prefill", "decode")
 
 @dataclass(frozen=True)
 class Composition(Method):
-    """Base class: every stage is left to the part that acts in it.
+    """Base class of compositions. Each stage is handled by the part that acts at it.
 
-    A stage counts shares of the tokens that the stage before has left: behind a selector that lets half of the tokens
+    Shares at a stage refer to the tokens that the stage before has left. After a selector that lets half of the tokens
     in, a schedule inside the decoder starts from that half.
     """
 
     @property
     @abstractmethod
     def parts(self) -> tuple[Method, ...]:
-        """The methods."""
+        """The composed methods."""
 
     @property
     def acts_in_decode(self) -> bool:
-        """Whether a part does."""
+        """Whether any part trims the KV cache during decode."""
         return any(part.acts_in_decode for part in self.parts)
 
     @property
     def renumbers(self) -> bool:
-        """Whether a part does."""
+        """Whether any part gives the remaining tokens consecutive RoPE positions."""
         return any(part.renumbers for part in self.parts)
 
     @property
     def ranks_by(self) -> Ranking:  # type: ignore[override]
-        """As the part that cuts in prefill."""
+        """`Method.ranks_by` of the part at the prefill stage."""
         return self.part("prefill").ranks_by
 
     @property
     def guidance(self) -> Guidance | None:
-        """Of the part in prefill."""
+        """`Method.guidance` of the part at the prefill stage."""
         return self.part("prefill").guidance
 
     @property
     def reads_question(self) -> bool:  # type: ignore[override]
-        """Whether the part before the decoder does."""
+        """`Method.reads_question` of the part at the input stage."""
         return self.part("input").reads_question
 
     @property
     def reads_words(self) -> bool:  # type: ignore[override]
-        """Whether the part before the decoder does."""
+        """`Method.reads_words` of the part at the input stage."""
         return self.part("input").reads_words
 
     @property
     def shrinks_images(self) -> bool:  # type: ignore[override]
-        """Whether the part before the decoder does."""
+        """`Method.shrinks_images` of the part at the input stage."""
         return self.part("input").shrinks_images
 
     @property
     def shrunk_grid(self) -> Grid | None:
-        """Of the part before the decoder."""
+        """`Method.shrunk_grid` of the part at the input stage."""
         return self.part("input").shrunk_grid
 
     @property
     def reads_features(self) -> bool:  # type: ignore[override]
-        """Whether the part in prefill does."""
+        """`Method.reads_features` of the part at the prefill stage."""
         return self.part("prefill").reads_features
 
     @property
     def reads_class_token(self) -> bool:  # type: ignore[override]
-        """Whether the part before the decoder does."""
+        """`Method.reads_class_token` of the part at the input stage."""
         return self.part("input").reads_class_token
 
     @property
     def caution(self) -> str:  # type: ignore[override]
-        """Of all parts."""
+        """Warnings of all parts, separated by semicolons."""
         return "; ".join(part.caution for part in self.parts if part.caution)
 
     @property
     def reads_prompt(self) -> bool:  # type: ignore[override]
-        """Whether the part in prefill does."""
+        """`Method.reads_prompt` of the part at the prefill stage."""
         return self.part("prefill").reads_prompt
 
     @property
     def reads_vision(self) -> bool:  # type: ignore[override]
-        """Whether the part before the decoder does."""
+        """`Method.reads_vision` of the part at the input stage."""
         return self.part("input").reads_vision
 
     @property
     def needs_grid(self) -> bool:  # type: ignore[override]
-        """Whether the part before the decoder does."""
+        """`Method.needs_grid` of the part at the input stage."""
         return self.part("input").needs_grid
 
     def fitted(self, model: ModelFacts) -> "Composed":
-        """Every part as it runs on the model."""
+        """Fit every part to a model.
+
+        Parameters
+        ----------
+        model : ModelFacts
+            Sizes and properties of the model.
+
+        Returns
+        -------
+        Composed
+            The composition of the fitted parts.
+
+        Raises
+        ------
+        ValueError
+            If the parameters of a part do not fit the model.
+        """
         return Composed(tuple(part.fitted(model) for part in self.parts))
 
     def own_flops(self, model: ModelFacts, visual_per_layer: Sequence[int]) -> int:
-        """Of all parts together."""
+        """Count the FLOPs of the networks that belong to the parts.
+
+        Parameters
+        ----------
+        model : ModelFacts
+            Sizes and properties of the model.
+        visual_per_layer : sequence of int
+            Visual tokens of the sample that each decoder layer processes in prefill.
+
+        Returns
+        -------
+        int
+            FLOPs of all parts for one sample, two per multiply-add.
+        """
         return sum(part.own_flops(model, visual_per_layer) for part in self.parts)
 
     def structure(self, model: ModelFacts) -> tuple[LayerStructure, ...] | None:
-        """Ask the part that cuts inside the layers."""
+        """Call `structure` of the part at the structure stage.
+
+        Parameters
+        ----------
+        model : ModelFacts
+            Sizes and properties of the model.
+
+        Returns
+        -------
+        tuple of LayerStructure or None
+            One per decoder layer. None: no layer has structural cuts.
+        """
         return self.part("structure").structure(model)
 
     def vision_blocks(self, feature_block: int) -> tuple[int, ...]:
-        """Ask the part before the decoder."""
+        """Call `vision_blocks` of the part at the input stage.
+
+        Parameters
+        ----------
+        feature_block : int
+            Block (0-based) whose output becomes the visual tokens.
+
+        Returns
+        -------
+        tuple of int
+            Blocks of the vision tower, 0-based.
+        """
         return self.part("input").vision_blocks(feature_block)
 
     def vision_states(self, feature_block: int) -> tuple[int, ...]:
-        """Ask the part before the decoder."""
+        """Call `vision_states` of the part at the input stage.
+
+        Parameters
+        ----------
+        feature_block : int
+            Block (0-based) whose output becomes the visual tokens.
+
+        Returns
+        -------
+        tuple of int
+            Blocks of the vision tower, 0-based.
+        """
         return self.part("input").vision_states(feature_block)
 
     def vision_keys(self, feature_block: int) -> tuple[int, ...]:
-        """Ask the part before the decoder."""
+        """Call `vision_keys` of the part at the input stage.
+
+        Parameters
+        ----------
+        feature_block : int
+            Block (0-based) whose output becomes the visual tokens.
+
+        Returns
+        -------
+        tuple of int
+            Blocks of the vision tower, 0-based.
+        """
         return self.part("input").vision_keys(feature_block)
 
     def select_input(self, tokens: InputTokens) -> Selection | None:
-        """Ask the part before the decoder."""
+        """Call `select_input` of the part at the input stage.
+
+        Parameters
+        ----------
+        tokens : InputTokens
+            The prompt before decoder layer 0.
+
+        Returns
+        -------
+        Selection or None
+            The visual tokens to keep. None keeps all.
+        """
         return self.part("input").select_input(tokens)
 
     def prefill_layers(self, depth: int) -> tuple[int, ...]:
-        """Ask the part in prefill."""
+        """Call `prefill_layers` of the part at the prefill stage.
+
+        Parameters
+        ----------
+        depth : int
+            Number of decoder layers.
+
+        Returns
+        -------
+        tuple of int
+            Decoder layers, 0-based and at least 1.
+        """
         return self.part("prefill").prefill_layers(depth)
 
     def query_rows(self, embeddings: Tensor, visual: Tensor, prompt: Tensor) -> Tensor | None:
-        """Ask the part in prefill."""
+        """Call `query_rows` of the part at the prefill stage.
+
+        Parameters
+        ----------
+        embeddings : Tensor
+            ``[batch, tokens, hidden]``: input of decoder layer 0.
+        visual : Tensor
+            ``[batch, tokens]`` bool, True for visual tokens.
+        prompt : Tensor
+            ``[batch, tokens]`` bool. False for padding and for tokens after the prompt (drafts, answers).
+
+        Returns
+        -------
+        Tensor or None
+            ``[batch, tokens]`` bool, True for the tokens whose attention ranks. None: the last prompt token.
+        """
         return self.part("prefill").query_rows(embeddings, visual, prompt)
 
     def score(self, attention: AttentionRows, visual: Tensor) -> Tensor:
-        """Ask the part in prefill."""
+        """Call `score` of the part at the prefill stage.
+
+        Parameters
+        ----------
+        attention : AttentionRows
+            Attention of the query rows.
+        visual : Tensor
+            ``[batch, tokens]`` bool, True for visual tokens.
+
+        Returns
+        -------
+        Tensor
+            ``[batch, tokens]`` float32.
+        """
         return self.part("prefill").score(attention, visual)
 
     def prefill_count(self, layer: int, initial: int, held: int, images: int, depth: int) -> int:
-        """Ask the part in prefill."""
+        """Call `prefill_count` of the part at the prefill stage.
+
+        Parameters
+        ----------
+        layer : int
+            Decoder layer of the cut, 0-based.
+        initial : int
+            Visual tokens of the sample that entered the decoder.
+        held : int
+            Visual tokens of the sample before the cut.
+        images : int
+            Images, tiles or frames of the prompt.
+        depth : int
+            Number of decoder layers.
+
+        Returns
+        -------
+        int
+            Visual tokens from this layer on.
+
+        Raises
+        ------
+        MethodError
+            If the part does not provide the number.
+        """
         return self.part("prefill").prefill_count(layer, initial, held, images, depth)
 
     def input_count(self, sample: SampleSizes) -> int:
-        """Ask the part before the decoder."""
+        """Call `input_count` of the part at the input stage.
+
+        Parameters
+        ----------
+        sample : SampleSizes
+            Sizes of the prompt and its images.
+
+        Returns
+        -------
+        int
+            Visual tokens that enter the decoder.
+
+        Raises
+        ------
+        MethodError
+            If the part does not provide the number.
+        """
         return self.part("input").input_count(sample)
 
     def select_prefill(self, layer: int, tokens: LayerTokens) -> Selection | None:
-        """Ask the part in prefill."""
+        """Call `select_prefill` of the part at the prefill stage.
+
+        Parameters
+        ----------
+        layer : int
+            Decoder layer of the cut, 0-based.
+        tokens : LayerTokens
+            The tokens before this layer.
+
+        Returns
+        -------
+        Selection or None
+            The visual tokens to keep. None keeps all.
+        """
         return self.part("prefill").select_prefill(layer, tokens)
 
     def decode_counts(
         self, layer: int, step: int, initial: Sequence[int], left: Sequence[int], depth: int
     ) -> tuple[int, ...] | None:
-        """Ask the part in decode; unless it also cuts in prefill, it counts from what the cuts have left."""
+        """Call `decode_counts` of the part at the decode stage.
+
+        If that part also cuts in prefill, it counts from the tokens that entered the decoder. Otherwise it counts from
+        the tokens that the cuts in prefill have left.
+
+        Parameters
+        ----------
+        layer : int
+            Decoder layer, 0-based.
+        step : int
+            Number of generated tokens in the sequence, including the one being processed.
+        initial : sequence of int
+            Visual tokens per sample that entered the decoder.
+        left : sequence of int
+            Visual tokens per sample that this layer held after prefill.
+        depth : int
+            Number of decoder layers.
+
+        Returns
+        -------
+        tuple of int or None
+            Largest number of visual tokens per sample. None: no limit.
+        """
         part = self.part("decode")
         return part.decode_counts(layer, step, initial if part is self.part("prefill") else left, left, depth)
 
     def select_decode(self, layer: int, counts: Sequence[int], tokens: LayerTokens) -> Selection:
-        """Ask the part in decode."""
+        """Call `select_decode` of the part at the decode stage.
+
+        Parameters
+        ----------
+        layer : int
+            Decoder layer, 0-based.
+        counts : sequence of int
+            Visual tokens to keep per sample.
+        tokens : LayerTokens
+            The tokens in this layer's cache.
+
+        Returns
+        -------
+        Selection
+            The visual tokens to keep.
+        """
         return self.part("decode").select_decode(layer, counts, tokens)
 
     def part(self, stage: str) -> Method:
-        """The part that acts in a stage; where none does, a method that keeps everything."""
+        """Return the part that acts at a stage.
+
+        Parameters
+        ----------
+        stage : str
+            One of ``STAGES``.
+
+        Returns
+        -------
+        Method
+            The part, or a method that keeps everything if no part acts at the stage.
+        """
         return next((part for part in self.parts if stage in part.acting_stages), KEEP_EVERYTHING)
 
 
 @dataclass(frozen=True)
 class Composed(Composition):
-    """Methods put together by `vistrim.compose`."""
+    """A composition made by `vistrim.compose`.
+
+    Parameters
+    ----------
+    methods : tuple of Method
+        The composed methods. No two act at the same stage: see `of`.
+    """
 
     name = "compose"
     summary = "Runs methods that act in different stages together"
@@ -181,12 +411,24 @@ class Composed(Composition):
 
     @classmethod
     def of(cls, methods: Iterable[Method]) -> "Composed":
-        """Put methods together; compositions among them count as their parts.
+        """Compose methods.
+
+        Compositions among them are replaced by their parts.
+
+        Parameters
+        ----------
+        methods : iterable of Method
+            At least two methods.
+
+        Returns
+        -------
+        Composed
+            The composition.
 
         Raises
         ------
         ValueError
-            If two of them act in the same stage, or there are fewer than two.
+            If two of them act at the same stage, or there are fewer than two.
         """
         parts = tuple(part for method in methods for part in (method.methods if isinstance(method, cls) else (method,)))
         if len(parts) < 2:
@@ -204,47 +446,77 @@ class Composed(Composition):
 
     @property
     def budget_parameter(self) -> str:  # type: ignore[override]
-        """Parameter of the first part."""
+        """`Method.budget_parameter` of the first part."""
         return self.methods[0].budget_parameter
 
     @property
     def unbudgeted(self) -> str:  # type: ignore[override]
-        """Reason of the first part."""
+        """`Method.unbudgeted` of the first part."""
         return self.methods[0].unbudgeted
 
     def with_share(self, share: float, model: ModelFacts) -> Method:
-        """Set the parameter of the first part."""
+        """Return the composition with the `budget_parameter` of the first part set.
+
+        Parameters
+        ----------
+        share : float
+            Share of the visual tokens to keep, in (0, 1].
+        model : ModelFacts
+            Sizes and properties of the model.
+
+        Returns
+        -------
+        Method
+            The composition.
+        """
         return Composed((self.methods[0].with_share(share, model), *self.methods[1:]))
 
     def __str__(self) -> str:
-        """The methods, in the notation: ``fastervlm:keep=0.5+vta:horizon=64``."""
+        """Return the methods in the notation, such as ``fastervlm:keep=0.5+vta:horizon=64``.
+
+        Returns
+        -------
+        str
+            The notation.
+        """
         return "+".join(map(str, self.methods))
 
     def to_dict(self) -> dict[str, str]:
-        """See `Method.to_dict`."""
+        """Return the composition as plain data.
+
+        Returns
+        -------
+        dict
+            ``{"method": notation}``.
+
+        Raises
+        ------
+        MethodError
+            If the notation cannot express a part: see `Method.to_dict`.
+        """
         return {"method": "+".join(method.to_dict()["method"] for method in self.methods)}
 
     @property
     def parts(self) -> tuple[Method, ...]:
-        """The methods."""
+        """The composed methods."""
         return self.methods
 
     @property
     def needs(self) -> str:  # type: ignore[override]
-        """What the parts need."""
+        """Requirements of the parts, separated by semicolons."""
         return "; ".join(part.needs for part in self.methods)
 
     @property
     def kv_cache(self) -> str:  # type: ignore[override]
-        """What the parts do to it."""
+        """Effects of the parts on the KV cache, separated by semicolons."""
         return "; ".join(part.kv_cache for part in self.methods)
 
     @property
     def source(self) -> str:  # type: ignore[override]
-        """Where the parts come from."""
+        """Origins of the parts, separated by semicolons."""
         return "; ".join(part.source for part in self.methods)
 
     @property
     def stages(self) -> tuple[str, ...]:  # type: ignore[override]
-        """Every stage of a part."""
+        """Stages at which any part acts."""
         return tuple(stage for stage in STAGES if any(stage in part.acting_stages for part in self.methods))

@@ -1,4 +1,4 @@
-"""A share of the visual tokens for each layer: what searched schedules come down to."""
+"""Methods with one keep rate per decoder layer, as fitted schedules have."""
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -13,33 +13,46 @@ from vistrim.methods.base.attention_schedule import AttentionSchedule
 from vistrim.methods.base.method import Method
 
 Rows = Literal["last", "prompt"]
-"""Tokens whose attention ranks: the last prompt token, or all text of the prompt behind the last image."""
+"""Ranking rows: the last prompt token, or all text of the prompt after the last image."""
 
 
 def check_rows(rows: str) -> None:
-    """Refuse anything but a way to choose the tokens that rank."""
+    """Check that a parameter names a choice of ranking rows.
+
+    Parameters
+    ----------
+    rows : str
+        Value of the parameter ``rows``.
+
+    Raises
+    ------
+    ValueError
+        If it is neither "last" nor "prompt".
+    """
     if rows not in get_args(Rows):
         raise ValueError(f"rows={rows!r}: must be {' or '.join(get_args(Rows))}")
 
 
 @dataclass(frozen=True)
 class KeepRates(AttentionSchedule):
-    r"""Keep, before each layer, the share of the visual tokens that a schedule names for it.
+    """Keep a given share of the visual tokens in each layer.
 
-    Before layer ``l``, where ``rates[l] < rates[l - 1]``, the ``ceil(rates[l] * N)`` visual tokens stay that receive
-    most attention at layer ``l - 1`` (mean over heads and over the rows that rank), with their original positions.
+    A cut before layer ``l`` takes place where ``rates[l] < rates[l - 1]``. It keeps the ``ceil(rates[l] * N)`` visual
+    tokens that receive the most attention at layer ``l - 1``, where ``N`` is the number of visual tokens that entered
+    the decoder. The attention is the mean over heads and ranking rows. Remaining tokens keep their positions.
 
     Parameters
     ----------
     rates : tuple of float
-        One for each layer, from 1 for layer 0 on never rising; 0 keeps none, any other at least one token.
+        One share in [0, 1] per decoder layer. The first is 1, and none exceeds the one before. A rate of 0 keeps no
+        token, any other rate at least one.
     rows : {"last", "prompt"}
-        What ranks: the last prompt token, or all text of the prompt behind the last image.
+        Ranking rows: the last prompt token, or all text of the prompt after the last image.
 
     Raises
     ------
     ValueError
-        If a rate is out of range.
+        If the rates or ``rows`` are out of range.
     """
 
     name = "keep-rates"
@@ -63,12 +76,43 @@ class KeepRates(AttentionSchedule):
         check_rows(self.rows)
 
     def with_share(self, share: float, model: ModelFacts) -> Method:
-        """Multiply the rates behind layer 0 by one factor, with 1 as the limit of each."""
+        """Scale the rates so that the smallest one above 0 equals a share.
+
+        All rates after layer 0 are multiplied by one factor and limited to 1.
+
+        Parameters
+        ----------
+        share : float
+            Share of the visual tokens to keep, in (0, 1].
+        model : ModelFacts
+            Sizes and properties of the model.
+
+        Returns
+        -------
+        Method
+            The method with the scaled rates.
+        """
         factor = share / min((rate for rate in self.rates if rate), default=1.0)
         return replace(self, rates=(1.0, *(min(1.0, rate * factor) for rate in self.rates[1:])))
 
     def fitted(self, model: ModelFacts) -> Method:
-        """Refuse rates for another depth."""
+        """Check that there is one rate per decoder layer.
+
+        Parameters
+        ----------
+        model : ModelFacts
+            Sizes and properties of the model.
+
+        Returns
+        -------
+        Method
+            The method itself.
+
+        Raises
+        ------
+        ValueError
+            If the number of rates differs from the number of decoder layers.
+        """
         if len(self.rates) != model.decoder.layers:
             raise ValueError(
                 f"{len(self.rates)} rates, but the model has {model.decoder.layers} decoder layers: give one for each"
@@ -76,9 +120,41 @@ class KeepRates(AttentionSchedule):
         return self
 
     def tokens_kept(self, n: int, layer: int, step: int, depth: int) -> int:
-        """``ceil(rates[layer] * n)``."""
+        """Compute the number of visual tokens to keep.
+
+        Parameters
+        ----------
+        n : int
+            Visual tokens of the sample that entered the decoder.
+        layer : int
+            Decoder layer, 0-based.
+        step : int
+            Not used.
+        depth : int
+            Not used.
+
+        Returns
+        -------
+        int
+            ``ceil(rates[layer] * n)``.
+        """
         return share_kept(self.rates[layer], n)
 
     def query_rows(self, embeddings: Tensor, visual: Tensor, prompt: Tensor) -> Tensor | None:
-        """The rows that rank."""
+        """Choose the ranking rows.
+
+        Parameters
+        ----------
+        embeddings : Tensor
+            ``[batch, tokens, hidden]``: input of decoder layer 0.
+        visual : Tensor
+            ``[batch, tokens]`` bool, True for visual tokens.
+        prompt : Tensor
+            ``[batch, tokens]`` bool. False for padding and for tokens after the prompt (drafts, answers).
+
+        Returns
+        -------
+        Tensor or None
+            ``[batch, tokens]`` bool, True for the ranking rows. None: the last prompt token.
+        """
         return None if self.rows == "last" else text_behind_images(visual, prompt)

@@ -1,4 +1,4 @@
-"""Several methods, each under its label."""
+"""Several methods, each with a label."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,14 +7,27 @@ from vistrim.methods.base.notation import as_method
 
 
 def by_label(methods: Mapping[str, Method | str] | Sequence[Method | str], reserved: str) -> dict[str, Method]:
-    """Methods by label: a mapping's own, or else the notation of each. Strings are read as notation.
+    """Assign a label to each of several methods.
+
+    Parameters
+    ----------
+    methods : mapping of str to (Method or str), or sequence of (Method or str)
+        Methods or notations. The keys of a mapping are the labels; in a sequence, the notation of each method is its
+        label.
+    reserved : str
+        Label of the untouched model, which no method may have.
+
+    Returns
+    -------
+    dict of str to Method
+        Methods by label.
 
     Raises
     ------
     TypeError
-        If there is a single method, or something that is neither a method nor text.
+        If ``methods`` is a single method, or contains something that is neither a method nor a string.
     ValueError
-        If a notation is wrong, two methods have the same notation, or one has the label ``reserved``.
+        If a notation is wrong, two methods have the same notation, or a method has the label ``reserved``.
     """
     if isinstance(methods, (Method, str)):
         raise TypeError("methods must be several: write [method] for a single one")

@@ -1,4 +1,4 @@
-"""Methods that cut once, before one decoder layer."""
+"""Methods with a single cut before one decoder layer."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -9,19 +9,19 @@ from vistrim.methods.base.method import Method, Positions, check_layer, check_po
 
 @dataclass(frozen=True)
 class OneCut(Method):
-    """Base class: `select_prefill` is asked before layer ``layer`` alone."""
+    """Base class of methods whose `select_prefill` is called before one layer only."""
 
     stages = ("prefill",)
 
     @property
     @abstractmethod
     def layer(self) -> int:
-        """First layer (0-based, at least 1) that runs on fewer tokens."""
+        """First layer (0-based, at least 1) that runs without the removed tokens."""
 
     @property
     @abstractmethod
     def positions(self) -> Positions:
-        """RoPE positions of the tokens that are left."""
+        """RoPE positions of the remaining tokens."""
 
     def __post_init__(self) -> None:
         if type(self.layer) is not int or self.layer < 1:
@@ -32,10 +32,37 @@ class OneCut(Method):
         check_positions(self.positions)
 
     def fitted(self, model: ModelFacts) -> Method:
-        """Refuse a cut behind the last layer."""
+        """Check that the model has the layer of the cut.
+
+        Parameters
+        ----------
+        model : ModelFacts
+            Sizes and properties of the model.
+
+        Returns
+        -------
+        Method
+            The method itself.
+
+        Raises
+        ------
+        ValueError
+            If the cut is after the last layer.
+        """
         check_layer("layer", self.layer, model.decoder.layers)
         return self
 
     def prefill_layers(self, depth: int) -> tuple[int, ...]:
-        """The one cut."""
+        """Return the layer of the cut.
+
+        Parameters
+        ----------
+        depth : int
+            Number of decoder layers.
+
+        Returns
+        -------
+        tuple of int
+            One decoder layer, 0-based.
+        """
         return (self.layer,)

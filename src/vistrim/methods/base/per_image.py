@@ -1,4 +1,4 @@
-"""Methods that choose among the tokens of each image before the decoder."""
+"""Methods that select among the visual tokens of each image before the decoder."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
@@ -17,48 +17,61 @@ from vistrim.methods.base.sample_sizes import SampleSizes, group_pictures
 from vistrim.methods.base.stage_inputs import InputTokens
 
 Over = Literal["tile", "image", "prompt"]
-"""Among which tokens is chosen together: those that the vision tower saw by itself (a tile of an image, a frame of a
-video, or the whole image), those of an image or video, or all of a prompt."""
+"""Tokens that are selected together: those of one tile (or frame, or whole image without tiles), those of one
+image or video, or those of the whole prompt."""
 
 
 def check_over(over: str) -> None:
-    """Refuse anything but tokens to choose among."""
+    """Check that a parameter names tokens to select together.
+
+    Parameters
+    ----------
+    over : str
+        Value of the parameter ``over``.
+
+    Raises
+    ------
+    ValueError
+        If it is not "tile", "image" or "prompt".
+    """
     if over not in ("tile", "image", "prompt"):
         raise ValueError(f"over={over!r}: must be tile, image or prompt (among whose tokens is chosen together)")
 
 
 @dataclass(frozen=True)
 class ImageTokens:
-    """The removable visual tokens that are chosen among together: see `PerImage.over`.
+    """Visual tokens that are selected together: see `PerImage.over`.
+
+    Only tokens that may be removed are included. Attributes that the method does not request are None or empty.
 
     Attributes
     ----------
     number : int
-        Of the image in its sample, from 0; of several the first one's.
+        Number of the image in its sample, from 0. With several images, that of the first.
     n : int
-        Tokens.
+        Number of these tokens.
     grid : tuple of int or None
-        Rows and columns of the visual tokens of the whole image; None: they form no grid, or are of several images.
+        Rows and columns of the visual tokens of the image. None: they form no grid, or belong to several images.
     attention : mapping of int to Tensor
-        For each vision-tower block asked for: ``[n]`` float32, see `vistrim.methods.base.stage_inputs.VisionTokens`.
+        For each requested block of the vision tower, ``[n]`` float32: see `VisionTokens`.
     features : Tensor or None
-        ``[n, width]``: the tower's output before the projector; None if the method does not read the tower.
+        ``[n, width]``: output of the vision tower before the projector.
     embeddings : Tensor or None
-        ``[n, hidden]``: what enters the decoder.
+        ``[n, hidden]``: input of the decoder.
     keys : mapping of int to Tensor
-        For each block asked for ``[n, head_dim]`` float32, see `VisionTokens`.
+        For each requested block of the vision tower, ``[n, head_dim]`` float32: see `VisionTokens`.
     class_state : Tensor or None
-        ``[width]``: the class token beside the first of them, if it is read and there is one.
+        ``[width]``: final class token of the image of the first token, in a tower that has one.
     project : callable or None
-        The projector, see `VisionTokens`.
+        The projector: see `VisionTokens`.
     whole_image : Tensor or None
-        ``[m, hidden]``: the embeddings of the image (or video) that they are of, itself if it is all of it.
+        ``[m, hidden]``: embeddings of all removable tokens of the image or video that these tokens belong to.
     prompt : Tensor or None
-        ``[tokens, hidden]``: embeddings of the sample's whole prompt, for methods that read its words.
+        ``[tokens, hidden]``: embeddings of the whole prompt of the sample, for methods that read its words.
     words : Tensor or None
-        ``[tokens]`` bool: which of them are the question.
+        ``[tokens]`` bool, True for the tokens of ``prompt`` that form the question.
     images : int
-        Images that a number of tokens per image counts for.
+        Number of images by which a number of tokens per image is multiplied.
     """
 
     number: int
@@ -76,24 +89,37 @@ class ImageTokens:
     images: int = 1
 
     def budget(self, keep: int | float) -> int:
-        """Resolve a budget: a number of tokens per image, or a share of the tokens; at least one, at most all."""
+        """Compute the number of tokens to keep.
+
+        Parameters
+        ----------
+        keep : int or float
+            Number of tokens per image (int), or share of the tokens in (0, 1] (float).
+
+        Returns
+        -------
+        int
+            Number of tokens, at most ``n``. A share keeps at least one token.
+        """
         return budget(keep if isinstance(keep, float) else keep * self.images, self.n)
 
 
 @dataclass(frozen=True)
 class ImageChoice:
-    """Choice among the ``n`` tokens of one image.
+    """Selection among the ``n`` tokens of one image.
 
     Attributes
     ----------
     keep : Tensor
-        ``[kept]`` long: distinct indices in ``range(n)``, at least one, in any order.
+        ``[kept]`` long: distinct indices in ``range(n)`` of the tokens to keep, at least one, in any order.
     merge_into : Tensor, optional
-        ``[n]`` long: for a token that goes, the kept index that absorbs it, or -1; None: nothing is merged.
+        ``[n]`` long: for a removed token, the index of the kept token that absorbs it, or -1 if it is dropped. -1 for
+        all other tokens. None: no token is merged.
     made : Tensor, optional
-        ``[last, hidden]``: what the last ones of ``keep`` become; None: all stay what they are.
+        ``[last, hidden]``: new embeddings of the last tokens of ``keep``. None: all tokens keep their embeddings.
     behind : Tensor, optional
-        ``[n]`` long: for a kept token that leaves its place, the index behind which it goes, or -1; None: none does.
+        ``[n]`` long: for a kept token that moves, the index of the token behind which it goes. -1 for all other tokens.
+        None: no token moves.
     """
 
     keep: Tensor
@@ -104,36 +130,52 @@ class ImageChoice:
 
 @dataclass(frozen=True)
 class PerImage(Method):
-    """Base class: ask `choose` for every image and put the answers together."""
+    """Base class of methods that select tokens image by image.
+
+    Subclasses implement `choose`, which is called for every image.
+    """
 
     stages = ("input",)
     kv_cache = "small in every layer"
 
     @property
     def over(self) -> Over:
-        """Among which tokens is chosen together; a field of methods in which it can be set."""
+        """Tokens that are selected together. Some methods have it as a parameter."""
         return "tile"
 
     @abstractmethod
     def choose(self, image: ImageTokens) -> ImageChoice:
-        """Choose among the tokens of an image."""
+        """Choose among the tokens of an image.
+
+        Parameters
+        ----------
+        image : ImageTokens
+            Visual tokens that are selected together.
+
+        Returns
+        -------
+        ImageChoice
+            The tokens to keep.
+        """
 
     def count(self, n: int, grid: Grid | None, images: int) -> int:
-        """Compute how many tokens `choose` keeps; to be overridden where it is not ``keep`` of them.
+        """Compute how many tokens `choose` keeps.
+
+        The default is the parameter ``keep``. Override this hook if the method keeps another number.
 
         Parameters
         ----------
         n : int
-            Tokens that are chosen among together.
+            Number of tokens that are selected together.
         grid : tuple of int or None
-            Their rows and columns; None if they form no grid.
+            Their rows and columns. None: they form no grid.
         images : int
-            Images that a number of tokens per image counts for.
+            Number of images by which a number of tokens per image is multiplied.
 
         Returns
         -------
         int
-            Tokens kept.
+            Number of tokens kept.
 
         Raises
         ------
@@ -146,7 +188,23 @@ class PerImage(Method):
         return budget(keep if isinstance(keep, float) else keep * images, n)
 
     def input_count(self, sample: SampleSizes) -> int:
-        """Add up the counts of all images."""
+        """Compute how many visual tokens of a prompt are kept: the sum of `count` over its images.
+
+        Parameters
+        ----------
+        sample : SampleSizes
+            Sizes of the prompt and its images.
+
+        Returns
+        -------
+        int
+            Visual tokens that enter the decoder.
+
+        Raises
+        ------
+        MethodError
+            If the method does not provide the number: see `count`.
+        """
         kept = 0
         for group in group_pictures(len(sample.images), sample.whole, self.over):
             n = sum(sample.images[picture] for picture in group)
@@ -156,12 +214,22 @@ class PerImage(Method):
         return kept
 
     def select_input(self, tokens: InputTokens) -> Selection | None:
-        """Choose for every image of every sample.
+        """Call `choose` for every image of every sample and combine the results.
+
+        Parameters
+        ----------
+        tokens : InputTokens
+            The prompt before decoder layer 0.
+
+        Returns
+        -------
+        Selection or None
+            The visual tokens to keep. None keeps all.
 
         Raises
         ------
         MethodError
-            If an answer is no choice among the tokens of its image.
+            If `choose` returns no valid selection among the tokens of an image.
         """
         device = tokens.visual.device
         keep, replaced = torch.zeros_like(tokens.visual), torch.zeros_like(tokens.visual)
@@ -195,7 +263,7 @@ class PerImage(Method):
                     hidden[sample, made.to(hidden.device)] = choice.made.to(hidden)
                     replaced[sample, made] = True
             counts.append(kept)
-        # All images together, so that a device is waited for once.
+        # Checked for all images together, so that the device is synchronized only once.
         if right and not torch.stack(right).all():
             choice, n = answers[torch.stack(right).tolist().index(False)]
             problem = f"keep has to have distinct indices from 0 to {n - 1}, "
@@ -218,18 +286,18 @@ class PerImage(Method):
 
 @dataclass(frozen=True)
 class Unit:
-    """Tokens that are chosen among together.
+    """Tokens of a sample that are selected together.
 
     Attributes
     ----------
     where : Tensor
-        ``[n]`` long: their rows, in the order of the prompt.
+        ``[n]`` long: rows of the tokens, in the order of the prompt.
     n : int
-        How many.
+        Number of tokens.
     pictures : tuple of int
-        Numbers of the pictures (see `InputTokens.images`) that they are of.
+        Numbers of the images, tiles or frames (see `InputTokens.images`) that they belong to.
     images : int
-        Images that a number of tokens per image counts for.
+        Number of images by which a number of tokens per image is multiplied.
     """
 
     where: Tensor
@@ -239,13 +307,27 @@ class Unit:
 
 
 def units(tokens: InputTokens, sample: int, over: Over) -> list[Unit]:
-    """The removable tokens of a sample as they are chosen among; without those that have none.
+    """Divide the removable tokens of a sample into groups that are selected together.
 
-    A picture has none if it is a tile that is all padding, or an image that must stay.
+    Groups without tokens are left out. An image has none if it is a tile of padding only, or if it must stay.
+
+    Parameters
+    ----------
+    tokens : InputTokens
+        The prompt before decoder layer 0.
+    sample : int
+        Index of the sample in the batch.
+    over : {"tile", "image", "prompt"}
+        Tokens that are selected together.
+
+    Returns
+    -------
+    list of Unit
+        The groups.
     """
     sizes = tokens.images[sample]
     pictures = range(len(sizes))
-    # Without a look at the device: their number is known.
+    # The number of rows is known, so that no device synchronization is needed.
     rows = (~tokens.visual[sample]).to(torch.uint8).argsort(stable=True)[: sum(sizes)]
     groups = group_pictures(len(sizes), tokens.whole[sample] if tokens.whole else (), over)
     if len(groups) > 1:
@@ -262,19 +344,64 @@ def units(tokens: InputTokens, sample: int, over: Over) -> list[Unit]:
 
 
 def _whole_image(tokens: InputTokens, sample: int, unit: Unit) -> Tensor:
-    """Rows of all tokens of the image that a unit is of."""
+    """Find all removable tokens of the image that a unit belongs to.
+
+    Parameters
+    ----------
+    tokens : InputTokens
+        The prompt before decoder layer 0.
+    sample : int
+        Index of the sample in the batch.
+    unit : Unit
+        The unit.
+
+    Returns
+    -------
+    Tensor
+        ``[m]`` long: rows of the tokens.
+    """
     images = units(tokens, sample, "image")
     own = next((image for image in images if set(unit.pictures) < set(image.pictures)), unit)
     return own.where
 
 
 def _images(tokens: InputTokens, sample: int) -> int:
-    """Images and videos of a sample."""
+    """Count the images and videos of a sample.
+
+    Parameters
+    ----------
+    tokens : InputTokens
+        The prompt before decoder layer 0.
+    sample : int
+        Index of the sample in the batch.
+
+    Returns
+    -------
+    int
+        Number of images and videos.
+    """
     return len(set(tokens.whole[sample])) if tokens.whole else len(tokens.images[sample])
 
 
 def _problem(choice: Any, n: int, width: int) -> str | None:
-    """What is wrong with the answer for an image of ``n`` tokens, as far as that shows without its content."""
+    """Find an error in the result of `choose` that shows in types and shapes.
+
+    The contents of tensors are not read, which would synchronize with the device.
+
+    Parameters
+    ----------
+    choice : object
+        Result of `choose`.
+    n : int
+        Tokens of the image.
+    width : int
+        Hidden size of the decoder.
+
+    Returns
+    -------
+    str or None
+        Description of the error. None: there is none.
+    """
     if not isinstance(choice, ImageChoice):
         return "an ImageChoice is expected"
     keep, made = choice.keep, choice.made
@@ -296,7 +423,19 @@ def _problem(choice: Any, n: int, width: int) -> str | None:
 
 @dataclass(frozen=True)
 class _Spread:
-    """A choice by tokens ``[n]``: flags and targets as rows of the prompt, and whether its indices are right."""
+    """A selection by token, with row numbers of the prompt.
+
+    Attributes
+    ----------
+    stays : Tensor
+        ``[n]`` bool, True for kept tokens.
+    target : Tensor or None
+        ``[n]`` long: row that absorbs the token, or -1.
+    behind : Tensor or None
+        ``[n]`` long: row behind which the token goes, or -1.
+    fits : Tensor
+        Scalar bool: whether all indices are valid.
+    """
 
     stays: Tensor
     target: Tensor | None
@@ -305,7 +444,20 @@ class _Spread:
 
 
 def _spread(choice: ImageChoice, where: Tensor) -> _Spread:
-    """Bring a choice to rows; wrong indices do no harm on the way."""
+    """Convert a selection to row numbers of the prompt. Invalid indices are clamped and reported.
+
+    Parameters
+    ----------
+    choice : ImageChoice
+        The selection.
+    where : Tensor
+        ``[n]`` long: row of each token.
+
+    Returns
+    -------
+    _Spread
+        The selection by token.
+    """
     last = len(where) - 1
     index = choice.keep.to(where.device)
     stays = torch.zeros_like(where, dtype=torch.bool)
@@ -327,7 +479,24 @@ def _rows(index: Tensor, where: Tensor) -> Tensor:
 
 
 def _image_tokens(tokens: InputTokens, sample: int, unit: Unit, whole: Tensor) -> ImageTokens:
-    """What a method sees of a unit; ``whole`` are the rows of the image that it is of."""
+    """Collect the inputs of `choose` for a unit.
+
+    Parameters
+    ----------
+    tokens : InputTokens
+        The prompt before decoder layer 0.
+    sample : int
+        Index of the sample in the batch.
+    unit : Unit
+        The unit.
+    whole : Tensor
+        ``[m]`` long: rows of the image that it belongs to.
+
+    Returns
+    -------
+    ImageTokens
+        The inputs.
+    """
     where, vision = unit.where, tokens.vision
     prompt = tokens.embeddings[sample]
     found = ImageTokens(

@@ -1,4 +1,4 @@
-"""Methods by name."""
+"""Registry of methods by name."""
 
 import difflib
 import re
@@ -19,7 +19,25 @@ MethodT = TypeVar("MethodT", bound=type[Method])
 
 @dataclass(frozen=True)
 class MethodInfo:
-    """A row of the capability table."""
+    """A row of the table of methods.
+
+    Attributes
+    ----------
+    name : str
+        Name in the notation.
+    summary : str
+        One line that describes the method.
+    stages : tuple of str
+        Stages at which it acts.
+    needs : str
+        Requirements on the model.
+    kv_cache : str
+        Effect on the KV cache of visual tokens.
+    source : str
+        Paper or other origin.
+    parameters : dict of str to object
+        Default value of each parameter.
+    """
 
     name: str
     summary: str
@@ -28,21 +46,32 @@ class MethodInfo:
     kv_cache: str
     source: str
     parameters: dict[str, Any]
-    """Parameter names with their defaults."""
 
 
 def register(cls: MethodT) -> MethodT:
-    """Class decorator that makes a method available by its name: in the notation, in lists and in every command.
+    """Register a method class under its name, as a class decorator.
 
-    The class is a frozen dataclass whose parameters all have defaults. Defined again, as when a notebook's cell runs
-    twice, it replaces its former self.
+    The method is then available in the notation, in lists and in every command. The class must be a frozen dataclass
+    whose parameters all have defaults. If the same class is defined again, as when a notebook cell runs twice, the new
+    definition replaces the old one.
+
+    Parameters
+    ----------
+    cls : type
+        The class.
+
+    Returns
+    -------
+    type
+        The same class.
 
     Raises
     ------
     MethodError
-        If the class is not such a dataclass, its name cannot stand in the notation, or it acts in no stage.
-    ValueError
-        If another method has its name.
+        If the class is not a dataclass, its name cannot stand in the notation, a parameter has no default, or it acts
+        at no stage.
+    NameTakenError
+        If another method has the same name. It is a `ValueError`.
     """
     if not is_dataclass(cls) or "__dataclass_fields__" not in vars(cls):
         raise MethodError(f"the method {cls.__name__} is no dataclass: put @dataclass(frozen=True) below @register")
@@ -67,19 +96,24 @@ def register(cls: MethodT) -> MethodT:
 
 
 def get_method(name: str, /, **parameters: Any) -> Method:
-    """Build a method by name.
+    """Build a method from its name and parameters.
 
     Parameters
     ----------
     name : str
-        One of the names of `list_methods`.
-    **parameters
-        The method's parameters.
+        A name from `list_methods`.
+    **parameters : object
+        Parameters of the method.
+
+    Returns
+    -------
+    Method
+        The method.
 
     Raises
     ------
     ValueError
-        If there is no such method or parameter (the nearest name is suggested), or a value is out of range.
+        If there is no such method or parameter (the message suggests the closest name), or a value is out of range.
     """
     cls = find_method(name)
     known = [field.name for field in fields(cls) if field.init]
@@ -95,12 +129,24 @@ def get_method(name: str, /, **parameters: Any) -> Method:
 
 
 def find_method(name: str) -> type[Method]:
-    """The class of a method by its name; modules of other distributions are imported for names not known yet.
+    """Find the class of a method by its name.
+
+    If the name is unknown, the modules of other distributions are imported first.
+
+    Parameters
+    ----------
+    name : str
+        Name in the notation.
+
+    Returns
+    -------
+    type
+        The class of the method.
 
     Raises
     ------
     ValueError
-        If there is none (the nearest name is suggested), or two methods share a name.
+        If there is no such method (the message suggests the closest name), or two methods share a name.
     """
     if name not in _METHODS:
         load_plugins()
@@ -112,12 +158,17 @@ def find_method(name: str) -> type[Method]:
 
 
 def list_methods() -> list[MethodInfo]:
-    """All methods, those of other distributions too, in alphabetical order.
+    """List all methods in alphabetical order, including those of other distributions.
+
+    Returns
+    -------
+    list of MethodInfo
+        One entry per method.
 
     Raises
     ------
     ValueError
-        If two methods share a name; says whose they are.
+        If two methods share a name. The message names their distributions.
     """
     load_plugins()
     return [

@@ -1,4 +1,4 @@
-"""What methods see of the tokens at each stage."""
+"""Inputs of the hooks of a method: the tokens at each stage."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,33 +11,34 @@ from vistrim.core.scores import AttentionRows
 
 @dataclass(frozen=True)
 class VisionTokens:
-    """What the vision tower computed for the visual tokens of a prompt.
+    """Outputs of the vision tower for the visual tokens of a prompt.
 
-    A feature that several tokens of the tower are merged into has their mean; one that is made of none of them (a
+    If several tokens of the tower form one feature, it has their mean. A feature that is made of none of them (a
     separator between rows of tiles) has NaN.
 
     Attributes
     ----------
     attention : mapping of int to Tensor
-        For each block that `Method.vision_blocks` asks for, ``[features]`` float32: attention received by each image
-        feature of the prompt from the class token or, in a tower without one, from all tokens of its image (mean; those
-        outside of a window pay nothing); mean over heads.
+        For each block of `Method.vision_blocks`, ``[features]`` float32: attention that each image feature of the
+        prompt receives, mean over heads. It comes from the class token or, in a tower without one, from all tokens of
+        the image (their mean; tokens outside the attention window contribute zero).
     features : Tensor
-        ``[features, width]``: the tower's output before the projector; of several feature blocks the deepest one's.
+        ``[features, width]``: output of the tower before the projector. With several feature blocks, that of the
+        deepest one.
     source : Tensor
-        ``[batch, tokens]`` long: which feature each visual token of the prompt is; -1 for text. The features of an
-        image follow each other.
+        ``[batch, tokens]`` long: index of the feature of each visual token of the prompt, -1 for text. The features of
+        an image are contiguous.
     states : mapping of int to Tensor
-        For each block that `Method.vision_states` asks for, ``[features, width]``: its output.
+        For each block of `Method.vision_states`, ``[features, width]``: its output.
     queries, keys : mapping of int to Tensor
-        For each block that `Method.vision_keys` asks for, ``[features, head_dim]`` float32: the queries and keys of its
-        attention as it multiplies them (with bias, behind RoPE where the tower has it, not scaled); mean over heads.
+        For each block of `Method.vision_keys`, ``[features, head_dim]`` float32: queries and keys of its attention,
+        mean over heads. They include the bias and RoPE, if the tower has it, but no scaling.
     class_states : Tensor or None
-        ``[features, width]``, for methods that read it: the class token that the tower has put out beside each
-        feature's picture; None in a tower without one.
+        ``[features, width]``, for methods that read it: final class token of the image, tile or frame of each feature.
+        None in a tower without a class token.
     project : callable or None
-        The projector: makes embeddings ``[n, hidden]`` of rows ``[n, width]`` such as ``features`` has; None where no
-        visual token is made of one token of the tower alone.
+        The projector: maps rows ``[n, width]``, such as those of ``features``, to embeddings ``[n, hidden]``. None if
+        no visual token is made of a single token of the tower.
     """
 
     attention: Mapping[int, Tensor]
@@ -59,30 +60,31 @@ class InputTokens:
     embeddings : Tensor
         ``[batch, tokens, hidden]``: word embeddings, and projected image features at visual tokens.
     visual : Tensor
-        ``[batch, tokens]`` bool.
+        ``[batch, tokens]`` bool, True for visual tokens.
     images : tuple of tuple of int
-        Visual tokens of each image of each sample. An image is here what the vision tower saw by itself: a whole image,
-        a tile of one, or a frame of a video.
-    grids : tuple of tuple
-        Rows and columns of the visual tokens of each image; None where they form no grid.
+        Number of visual tokens of each image of each sample. An image is here a separate input of the vision tower: a
+        whole image, one of its tiles, or a frame of a video.
+    grids : tuple of tuple of (tuple of int or None)
+        Rows and columns of the visual tokens of each image. None: they form no grid.
     image_of : Tensor
-        ``[batch, tokens]`` long: the number, in its sample, of the image that a visual token belongs to; -1 for text.
+        ``[batch, tokens]`` long: number, within the sample, of the image that a visual token belongs to; -1 for text.
     vision : VisionTokens or None
-        For methods that ask for blocks of the vision tower.
+        Outputs of the vision tower, for methods that request its blocks.
     depth : int
         Number of decoder layers.
     guidance : Tensor or None
-        ``[batch, tokens]`` float32: attention received in the guide, for methods that rank by one: the sum over all
-        layers, heads, rows of the question and rows of the guide's answer.
+        ``[batch, tokens]`` float32, for methods that rank by a guide model: attention received in the guide model,
+        summed over all layers and heads and over the rows of the question and of the answer of the guide model.
     question : Tensor or None
-        ``[batch, hidden]``, for methods that read it: the decoder's last hidden state, after the final normalisation,
-        at the last token of the text behind the sample's last image, which it has read alone.
+        ``[batch, hidden]``, for methods that read it: last hidden state of the decoder, after the final normalization,
+        at the last token of the text after the last image of the sample. The decoder has read this text without the
+        rest of the prompt.
     whole : tuple of tuple of int
-        For each image of each sample (see ``images``), the number of the image or video of the prompt that it is of:
-        the tiles of an image have the same, as have the frames of a video.
+        For each image of each sample (see ``images``), the number of the image or video of the prompt that it belongs
+        to. All tiles of an image have the same number, and so do all frames of a video.
     words : Tensor or None
-        ``[batch, tokens]`` bool, for methods that read them: the text behind the sample's last image, up to where the
-        answer begins; where there is none, all text of the prompt. Its embeddings are in ``embeddings``.
+        ``[batch, tokens]`` bool, for methods that read it, True for the question: the text after the last image of the
+        sample, up to the start of the answer. If there is none, all text of the prompt.
     """
 
     embeddings: Tensor
@@ -100,34 +102,35 @@ class InputTokens:
 
 @dataclass(frozen=True)
 class LayerTokens:
-    """The tokens that a decoder layer would process (prefill) or holds in its cache (decode).
+    """The tokens before a decoder layer (prefill) or in its cache (decode).
 
     Attributes
     ----------
     scores : Tensor
-        ``[batch, tokens]`` float32. In prefill what `Method.score` made of the attention at the layer before. In
-        decode attention received at the layer before from the token being generated, mean over heads; tokens that the
-        layer before no longer holds have a negative score. Zeros for a method that ranks by nothing; for one that ranks
-        by a guide, in prefill, as `InputTokens.guidance`.
+        ``[batch, tokens]`` float32. In prefill, the result of `Method.score` for the attention at the layer before. In
+        decode, the attention at the layer before from the token being generated, mean over heads; tokens that the layer
+        before no longer holds have a negative score. For a method that ranks by no attention, zeros. For a method that
+        ranks by a guide model, in prefill, `InputTokens.guidance`.
     visual : Tensor
-        ``[batch, tokens]`` bool.
+        ``[batch, tokens]`` bool, True for visual tokens.
     held : tuple of int
-        Visual tokens per sample at this layer now.
+        Visual tokens per sample that this layer holds now.
     initial : tuple of int
         Visual tokens per sample that entered the decoder.
     depth : int
         Number of decoder layers.
     images : tuple of int
-        Images (see `InputTokens.images`) per sample in this prompt; empty in decode.
+        Number of images (see `InputTokens.images`) per sample in this prompt. Empty in decode.
     hidden : Tensor or None
-        ``[batch, tokens, hidden]``: the layer's input, in prefill.
+        ``[batch, tokens, hidden]``: input of the layer, in prefill.
     attention : AttentionRows or None
-        What ``scores`` was made of, in prefill; None for a method that ranks by a guide or by nothing.
+        Attention from which ``scores`` was computed, in prefill. None for a method that ranks by a guide model or by no
+        attention.
     prompt : Tensor or None
-        ``[batch, tokens]`` bool, in prefill: False for padding and for what is behind the prompt (drafts, answers).
+        ``[batch, tokens]`` bool, in prefill. False for padding and for tokens after the prompt (drafts, answers).
     norm : callable or None
-        The decoder's final normalisation of hidden states ``[..., hidden]``, in prefill, for methods that rank by
-        features; these find the keys of the layer before in ``attention.key``.
+        Final normalization of the decoder for hidden states ``[..., hidden]``, in prefill, for methods that rank by
+        features. The keys of the layer before are in ``attention.key``.
     """
 
     scores: Tensor
