@@ -24,6 +24,11 @@ class ClassAttention(PerImage):
     If several patches form one visual token, its score is their mean. If the visual tokens are built from several
     blocks, the deepest one counts as the feature block. A class token that is itself a visual token is scored by the
     attention it pays to itself.
+
+    Raises
+    ------
+    ValueError
+        If ``keep`` is neither a share in (0, 1] nor a whole number of at least 2, or ``positions`` is unknown.
     """
 
     reads_vision = True

@@ -9,7 +9,13 @@ from vistrim.methods.base.method import Method, Positions, check_layer, check_po
 
 @dataclass(frozen=True)
 class OneCut(Method):
-    """Base class of methods whose `select_prefill` is called before one layer only."""
+    """Base class of methods whose `select_prefill` is called before one layer only.
+
+    Raises
+    ------
+    ValueError
+        If ``layer`` is not a whole number of at least 1, or ``positions`` is unknown.
+    """
 
     stages = ("prefill",)
 
