@@ -57,8 +57,8 @@ class NamedModel:
 
         Raises
         ------
-        Exception
-            See `vistrim.load`.
+        LoadError
+            If the model cannot be loaded, see `vistrim.load`.
         """
         # Imported here, because reading the name of a model must not import transformers.
         from vistrim.loading import load
