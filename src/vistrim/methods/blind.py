@@ -17,8 +17,8 @@ class Blind(Method):
     """Remove all visual tokens before the decoder, so that the model answers from the text alone.
 
     This is a baseline. If another method scores no better on a task, either it does not preserve the information of the
-    image or the task does not need it. This is the only method that removes every visual token. A placeholder at the
-    end of the prompt stays, as with every method.
+    image or the task does not need it. This is the only method whose decoder may get no visual token at all. A
+    placeholder at the end of the prompt stays, as with every method.
 
     Notes
     -----

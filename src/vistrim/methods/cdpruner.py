@@ -96,6 +96,6 @@ class CDPruner(PerImage):
         if self.center:
             quality = quality * distinctiveness(image.embeddings)
         alike = centered_cosines(image.embeddings) if self.center else cosines(image.embeddings)
-        # Exact ones on the diagonal: tokens of equal quality must have bit-identical entries, so that ties are ties.
+        # Without exact ones, rounding would decide between tokens of equal quality.
         alike.fill_diagonal_(1)
         return ImageChoice(determinantal(quality[:, None] * alike * quality, image.budget(self.keep)))

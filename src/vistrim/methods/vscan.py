@@ -188,7 +188,7 @@ class MiddleCut(Method):
         return () if self.layer is None else (self.layer,)
 
     def prefill_count(self, layer: int, initial: int, held: int, images: int, depth: int) -> int:
-        """Return the number of tokens that ``left`` stands for."""
+        """Return ``left`` as a number of tokens."""
         return budget(self.left, initial) if isinstance(self.left, float) else min(held, self.left * images)
 
     def select_prefill(self, layer: int, tokens: LayerTokens) -> Selection:
