@@ -95,3 +95,18 @@ def test_wrong_budgets():
     for text in ("tokens", "tokens=x", "time=3"):
         with pytest.raises(ValueError, match="is no budget"):
             read_budget(text)
+
+
+def test_a_method_with_a_budget_as_plain_data():
+    model = tiny.shared()
+    data = {"method": "pyramiddrop", "budget": "tokens=0.3"}
+    assert vistrim.method_from_dict(data, model) == vistrim.at_budget("pyramiddrop", model, tokens=0.3).method
+    assert vistrim.method_from_dict({"method": "fastv", "budget": None}) == vistrim.FastV()
+    for values, given, says in (
+        (data, None, "pass the model"),
+        ({"method": "fastv", "budget": 0.3}, model, 'key "budget" must be text'),
+        ({"method": "fastv", "budget": "time=3"}, model, "is no budget"),
+        ({"budget": "tokens=0.3"}, model, 'key "method"'),
+    ):
+        with pytest.raises(ValueError, match=says):
+            vistrim.method_from_dict(values, given)

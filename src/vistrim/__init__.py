@@ -15,7 +15,7 @@ from vistrim._version import __version__ as __version__
 if TYPE_CHECKING:
     from vistrim.analysis.attention.runner import analyze
     from vistrim.benchmark.benching import bench
-    from vistrim.budgeting import at_budget
+    from vistrim.budgeting import at_budget, method_from_dict
     from vistrim.checking.checks import check
     from vistrim.engine.report.trace import Trace
     from vistrim.engine.report.trim_report import TrimReport
@@ -64,7 +64,6 @@ if TYPE_CHECKING:
         get_method,
         list_methods,
         load_method,
-        method_from_dict,
     )
     from vistrim.support import MethodSupport, ModelSupport, describe_support
     from vistrim.trimming import Trim, trim
@@ -72,7 +71,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "vistrim.analysis.attention.runner": ("analyze",),
     "vistrim.benchmark.benching": ("bench",),
-    "vistrim.budgeting": ("at_budget",),
+    "vistrim.budgeting": ("at_budget", "method_from_dict"),
     "vistrim.checking.checks": ("check",),
     "vistrim.engine.report.trace": ("Trace",),
     "vistrim.engine.report.trim_report": ("TrimReport",),

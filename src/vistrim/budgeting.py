@@ -13,9 +13,9 @@ from vistrim.engine.inputs.prompt import PromptInputs, read_prompt
 from vistrim.engine.inputs.prompt_ends import Border
 from vistrim.engine.wrappers import without_adapter
 from vistrim.errors import MethodError, ParameterError
-from vistrim.methods.base.budgeted import Budgeted
+from vistrim.methods.base.budgeted import Budgeted, read_budget
 from vistrim.methods.base.method import Method
-from vistrim.methods.base.notation import as_method
+from vistrim.methods.base.notation import as_method, from_plain_data
 from vistrim.methods.base.plan import Plan, make_plan
 from vistrim.methods.base.sample_sizes import SampleSizes
 
@@ -99,6 +99,47 @@ def at_budget(
     part = getattr(found, "methods", (found,))[0]
     value = getattr(part, part.budget_parameter)
     return Budgeted(found, kind, wanted, reached, part.budget_parameter, value)  # type: ignore[arg-type]
+
+
+def method_from_dict(values: Mapping[str, Any], model: Any = None, inputs: Mapping[str, Any] | None = None) -> Method:
+    """Build a method from plain data, the form in files and requests.
+
+    Parameters
+    ----------
+    values : mapping
+        ``{"method": notation}``, as `Method.to_dict` returns it, or with a budget
+        ``{"method": notation, "budget": "tokens=0.33"}``. Other keys are refused.
+    model : PreTrainedModel or PeftModel, optional
+        The model whose sizes a budget refers to. Needed with a budget only.
+    inputs : mapping, optional
+        A prompt for the budget, see `at_budget`.
+
+    Returns
+    -------
+    Method
+        The method, set to the budget if there is one.
+
+    Raises
+    ------
+    MethodError
+        If the method cannot be set to a budget.
+    ValueError
+        If a key is missing or unknown, the notation or budget is wrong or out of reach, or a budget has no model.
+
+    Examples
+    --------
+    >>> vistrim.method_from_dict({"method": "fastv", "budget": "flops=0.5"}, model)
+    """
+    plain = dict(values) if isinstance(values, Mapping) else values
+    budget = plain.pop("budget", None) if isinstance(plain, dict) else None
+    method = from_plain_data(plain)
+    if budget is None:
+        return method
+    if not isinstance(budget, str):
+        raise ValueError(f'the key "budget" must be text such as "tokens=0.33", not {budget!r}')
+    if model is None:
+        raise ValueError(f"the budget {budget} refers to the sizes of a model: pass the model, too")
+    return at_budget(method, model, inputs=inputs, **read_budget(budget)).method  # type: ignore[arg-type]
 
 
 def _check(method: Method, kind: str) -> None:

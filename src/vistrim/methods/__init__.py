@@ -15,7 +15,7 @@ from vistrim.methods.base.class_attention import ClassAttention, ranking
 from vistrim.methods.base.composition import Composed, Composition
 from vistrim.methods.base.method import Guidance, Method, Positions, check_positions
 from vistrim.methods.base.named_model import ModelLoader, NamedModel
-from vistrim.methods.base.notation import compose, load_method, method_from_dict
+from vistrim.methods.base.notation import compose, load_method
 from vistrim.methods.base.one_cut import OneCut
 from vistrim.methods.base.per_image import ImageChoice, ImageTokens, PerImage
 from vistrim.methods.base.registry import MethodInfo, get_method, list_methods, register
@@ -109,7 +109,6 @@ __all__ = [
     "keep_top",
     "list_methods",
     "load_method",
-    "method_from_dict",
     "ranking",
     "register",
 ]

@@ -24,7 +24,7 @@ BETWEEN_METHODS = re.compile(r"\+(?=\s*[A-Za-z])")
 BETWEEN_PARAMETERS = re.compile(",")
 
 KEYS = ("method",)
-"""What a method is from outside; every key of it is read in `method_from_dict`."""
+"""Keys that `from_plain_data` reads; a budget needs a model and is read by `vistrim.method_from_dict`."""
 
 
 def parse_method(notation: str, settings: Mapping[str, str] | None = None, preset: str | None = None) -> Method:
@@ -121,8 +121,8 @@ def compose(*methods: Method | str) -> Composed:
     return Composed.of([as_method(method) for method in methods])
 
 
-def method_from_dict(values: Mapping[str, Any]) -> Method:
-    """Build a method from plain data, such as `Method.to_dict` gives: the form in files and requests.
+def from_plain_data(values: Mapping[str, Any]) -> Method:
+    """Build a method from plain data as `Method.to_dict` returns it.
 
     Parameters
     ----------
@@ -133,11 +133,15 @@ def method_from_dict(values: Mapping[str, Any]) -> Method:
     ------
     ValueError
         If a key is missing or unknown, or the notation is wrong.
+
+    See Also
+    --------
+    vistrim.method_from_dict : Also reads a budget.
     """
     if not isinstance(values, Mapping):
         raise ValueError(f'{values!r} is no method: give {{"method": "fastervlm:keep=0.5+st3"}}')
     if unknown := [key for key in values if key not in KEYS]:
-        raise ValueError(f"a method has no {', '.join(map(repr, unknown))}: the keys are {', '.join(KEYS)}")
+        raise ValueError(f"a method has no {', '.join(map(repr, unknown))}: the keys are {', '.join(KEYS)} and budget")
     if not isinstance(values.get("method"), str):
         raise ValueError('the key "method" must be a notation, as in {"method": "fastervlm:keep=0.5+st3"}')
     return parse_method(values["method"])
@@ -164,7 +168,7 @@ def load_method(folder: str | Path) -> Method:
     """
     content = read_method_file(folder)
     try:
-        return method_from_dict(content)
+        return from_plain_data(content)
     except ValueError as error:
         raise ValueError(f"the method of {folder}: {error}") from error
 
