@@ -108,9 +108,9 @@ def shared_out(weights: Tensor, sizes: Tensor, count: int) -> Tensor:
     order = full_at.argsort(stable=True)
     filled = sizes[order].cumsum(0) - sizes[order]
     others = weights[order].flip(0).cumsum(0).flip(0)
-    # Groups are sorted by the factor at which they become full. Entry k of `factors` holds if exactly the first k groups
-    # are full. The first entry that fills no further group is the right one. All entries before it are masked, and
-    # later ones are smaller, so it is the maximum.
+    # Groups are sorted by the factor at which they become full. Entry k of `factors` holds if the first k groups are
+    # full. The first entry that fills no further group is the right one. The entries before it are masked, and later
+    # ones are not larger, so it is the maximum.
     factors = (count - filled) / others
     factor = torch.where(factors <= full_at[order], factors, 0.0).amax()
     shares = torch.minimum(weights * factor, sizes.float())

@@ -7,6 +7,7 @@ from vistrim.methods.base.method import Method
 
 Kind = Literal["tokens", "flops", "kv"]
 KINDS: tuple[str, ...] = get_args(Kind)
+"""Kinds of budgets."""
 
 
 @dataclass(frozen=True)

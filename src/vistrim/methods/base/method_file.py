@@ -9,6 +9,7 @@ from vistrim._utils.files import write_whole
 from vistrim._version import __version__
 
 NAME = "vistrim.json"
+"""Name of the file."""
 VERSION = 1
 """Version of the file format."""
 
