@@ -37,7 +37,8 @@ def distribution_of(module: str) -> str:
     Returns
     -------
     str
-        Name of the distribution. If no entry point belongs to one with this module, the name of the module.
+        Name of the distribution that has an entry point in the same top-level package. If there is none, the name of
+        the module.
     """
     root = module.partition(".")[0]
     if root == "vistrim":
@@ -51,8 +52,8 @@ def distribution_of(module: str) -> str:
 def load_plugins() -> None:
     """Import the modules of other distributions, which register their methods.
 
-    Later calls import only entry points that are new. If a module cannot be imported, its methods are left out and a
-    `RuntimeWarning` says so.
+    Each module is imported only once. If an import fails, the methods of this module are left out, with a
+    `RuntimeWarning`.
 
     Raises
     ------
