@@ -1,4 +1,4 @@
-"""VisionZip's tokens: some that stay as they are, and some that gather up others."""
+"""Dominant and contextual tokens of VisionZip."""
 
 from dataclasses import dataclass
 
@@ -9,16 +9,17 @@ from torch.nn.functional import normalize
 
 @dataclass(frozen=True)
 class Contextual:
-    """Tokens of an image that stay, and what the contextual ones become.
+    """Dominant and contextual tokens of an image.
 
     Attributes
     ----------
     dominant : Tensor
-        ``[d]`` long, in raster order.
+        ``[d]`` long: tokens that stay unchanged, in raster order.
     targets : Tensor
-        ``[c]`` long, in raster order: where others are gathered up.
+        ``[c]`` long: tokens that others are merged into, in raster order.
     features : Tensor
-        ``[c, width]`` float32: a target's own feature plus the mean of those that join it.
+        ``[c, width]`` float32: new features of the targets. Each is the feature of the target plus the mean feature of
+        the tokens that join it.
     """
 
     dominant: Tensor
@@ -27,33 +28,34 @@ class Contextual:
 
 
 def gather_up(scores: Tensor, metric: Tensor, features: Tensor, dominant: int, contextual: int) -> Contextual:
-    """Keep the tokens with the highest scores, and gather up the others in evenly spaced ones of them.
+    """Keep the tokens with the highest scores, and merge the others into evenly spaced targets.
 
-    Of the others in raster order, R of them, every ``max(1, R // contextual)``-th from the first on is a target. Each
-    further one joins the target with the highest cosine of metrics (the first, of equals).
+    Let R be the number of the other tokens. In raster order, every ``max(1, R // contextual)``-th of them is a target,
+    from the first on. Each of the rest joins the target with the highest cosine of ``metric``. Ties go to the earlier
+    target.
 
     Parameters
     ----------
     scores : Tensor
-        ``[n]`` float32; NaN for separators, which are neither kept nor gathered up as long as there are others.
+        ``[n]`` float32. NaN for separators, which are not merged and are kept only if there are no other tokens left.
     metric : Tensor
-        ``[n, head_dim]``.
+        ``[n, head_dim]``: vectors by which tokens are assigned to targets.
     features : Tensor
-        ``[n, width]``.
+        ``[n, width]``: features to merge.
     dominant, contextual : int
-        Numbers of tokens, together at most n.
+        Numbers of dominant and contextual tokens, in total at most n.
 
     Returns
     -------
     Contextual
-        The tokens that stay.
+        The tokens that stay, and the features of the contextual ones.
     """
     n, device = len(scores), scores.device
     separator = scores.isnan()
     order = scores.nan_to_num(nan=-torch.inf).argsort(descending=True, stable=True)
     chosen = order[:dominant].sort().values
     is_chosen = torch.zeros(n, dtype=torch.bool, device=device).index_fill(0, chosen, True)
-    # The others in raster order, and behind them separators.
+    # The other tokens in raster order, then the separators.
     others = (separator.long() + 2 * is_chosen).argsort(stable=True)
     free = (~is_chosen & ~separator).sum()
     every = (free // max(contextual, 1)).clamp(min=1)

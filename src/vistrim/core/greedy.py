@@ -1,7 +1,7 @@
-"""Choosing tokens one after another, each for what it adds to those chosen before.
+"""Greedy selection: each step adds the token with the largest gain over the tokens selected before.
 
-All rounds stay on the device: a round is at most four kernels, and nothing is read back. Once nothing is left that adds
-anything, a round may name a token again; the places that this leaves open are filled at the end.
+All steps stay on the device: a step launches at most four kernels and reads nothing back. When no token has a gain
+left, a step may select a token again. `filled` replaces such duplicates at the end.
 """
 
 import torch
@@ -11,29 +11,30 @@ from vistrim.core.precision import full_precision
 
 
 def farthest_first(distance: Tensor, count: int, weight: Tensor | None = None) -> Tensor:
-    r"""Choose tokens that are far from each other.
+    r"""Select tokens that are far from each other.
 
-    The first is the one whose nearest other token is farthest away, :math:`\arg\max_i \min_{j \ne i} D_{ij}`; each of
-    the others is :math:`\arg\max_i w_i \min_{s \in S} D_{is}` over those that are not chosen yet.
+    The first token is the one whose nearest other token is farthest away, :math:`\arg\max_i \min_{j \ne i} D_{ij}`.
+    Each further token is :math:`\arg\max_i w_i \min_{s \in S} D_{is}` over the tokens outside the set S of selected
+    tokens.
 
     Parameters
     ----------
     distance : Tensor
-        ``[n, n]`` float: :math:`D`, symmetric; its diagonal is ignored.
+        ``[n, n]`` float: :math:`D`, symmetric. The diagonal is ignored.
     count : int
-        Tokens to choose, from 1 to n.
+        Number of tokens to select, from 1 to n.
     weight : Tensor, optional
-        ``[n]`` float: :math:`w`, not negative; None: 1.
+        ``[n]`` float: :math:`w`, not negative. None: 1 for all tokens.
 
     Returns
     -------
     Tensor
-        ``[count]`` long, in the order of the choice; ties go to the earlier token.
+        ``[count]`` long, in the order of selection. Ties go to the earlier token.
     """
     n = len(distance)
     own = torch.eye(n, dtype=torch.bool, device=distance.device)
     first = distance.masked_fill(own, torch.inf).amin(0).argmax(0, keepdim=True)
-    # A weight that is not negative does not change which token is nearest.
+    # Row s of the result holds w_i * D_is. A weight that is not negative can be multiplied before the minimum over s.
     weighted = distance if weight is None else distance * weight
     weighted = weighted.masked_fill(own, -torch.inf)
     chosen = [first]
@@ -47,10 +48,10 @@ def farthest_first(distance: Tensor, count: int, weight: Tensor | None = None) -
 
 @full_precision
 def most_covering(similarity: Tensor, weight: Tensor, count: int) -> Tensor:
-    r"""Choose tokens that together are similar to all: weighted greedy facility location.
+    r"""Select tokens that together are similar to all tokens, by weighted greedy facility location.
 
-    With :math:`c_i`, at first 0, the best similarity of token i to a chosen one, each round takes
-    :math:`\arg\max_j w_j \sum_i \max(0, C_{ij} - c_i)` over those that are not chosen yet.
+    Each step selects :math:`\arg\max_j w_j \sum_i \max(0, C_{ij} - c_i)` over the tokens that are not selected yet.
+    :math:`c_i` is the highest similarity of token i to a selected token, initially 0.
 
     Parameters
     ----------
@@ -59,17 +60,17 @@ def most_covering(similarity: Tensor, weight: Tensor, count: int) -> Tensor:
     weight : Tensor
         ``[n]`` float32: :math:`w`, not negative.
     count : int
-        Tokens to choose, from 1 to n.
+        Number of tokens to select, from 1 to n.
 
     Returns
     -------
     Tensor
-        ``[count]`` long: those that add something in the order of the choice, then others by falling weight; ties go
-        to the earlier token.
+        ``[count]`` long: tokens with a positive gain in the order of selection, then others by descending weight. Ties
+        go to the earlier token.
     """
     n = len(similarity)
-    # For each candidate what would be covered and what is: max(c, C_j), and c. The sum of one minus that of the other
-    # is the gain, and one product of matrices gives it with its weight.
+    # For each candidate j, the coverage with j and without it: max(c, C_j) and c. The gain is the difference of their
+    # sums. One batched matrix product computes it, times the weight.
     covered = torch.zeros(n, 2, n, device=similarity.device)
     torch.clamp(similarity, min=0, out=covered[:, 0])
     signs = torch.ones(2, n, device=similarity.device)
@@ -84,28 +85,28 @@ def most_covering(similarity: Tensor, weight: Tensor, count: int) -> Tensor:
 
 
 EXHAUSTED = 1e-6
-"""Share of the largest diagonal entry below which the rest of a kernel is rounding."""
+"""Share of the largest diagonal entry below which the remaining entries of a kernel are only rounding errors."""
 
 
 @full_precision
 def determinantal(kernel: Tensor, count: int) -> Tensor:
-    r"""Choose tokens by the greedy maximum a posteriori of a determinantal point process.
+    r"""Select tokens by the greedy maximum a posteriori of a determinantal point process.
 
-    Each round takes the token that multiplies :math:`\det L_S` most: the largest diagonal entry of what is left of
-    :math:`L` when the chosen ones are eliminated.
+    Each step selects the token that increases :math:`\det L_S` by the largest factor. This factor is the diagonal entry
+    of the token after Gaussian elimination of the selected tokens S from :math:`L`.
 
     Parameters
     ----------
     kernel : Tensor
         ``[n, n]`` float32: :math:`L`, symmetric and positive semidefinite.
     count : int
-        Tokens to choose, from 1 to n.
+        Number of tokens to select, from 1 to n.
 
     Returns
     -------
     Tensor
-        ``[count]`` long: as far as the kernel's rank goes in the order of the choice, then others by falling diagonal
-        entry; ties go to the earlier token.
+        ``[count]`` long: tokens in the order of selection until the rank of the kernel is exhausted, then others by
+        descending diagonal entry. Ties go to the earlier token.
 
     Notes
     -----
@@ -113,7 +114,7 @@ def determinantal(kernel: Tensor, count: int) -> Tensor:
     (:math:`L - L_{:j} L_{j:} / L_{jj}`) computes the same numbers in fewer kernels.
     """
     n = len(kernel)
-    # One entry more, which is never eliminated: it is found once nothing but rounding is left.
+    # An additional entry, which is never eliminated: it is the largest once only rounding errors are left.
     left = torch.zeros(n + 1, n + 1, device=kernel.device)
     left[:n, :n] = kernel
     left[n, n] = EXHAUSTED * kernel.diagonal().amax()
@@ -128,23 +129,23 @@ def determinantal(kernel: Tensor, count: int) -> Tensor:
 
 
 def filled(chosen: Tensor, score: Tensor) -> Tensor:
-    """Replace what is named a second time, or is no token, by the best of those that are not named.
+    """Replace duplicates and invalid entries of a selection by the best tokens outside it.
 
     Parameters
     ----------
     chosen : Tensor
-        ``[count]`` long: from 0 to n, where n is no token.
+        ``[count]`` long, from 0 to n: the selected tokens, at most n of them. The value n stands for no token.
     score : Tensor
-        ``[n]`` float.
+        ``[n]`` float: score by which the added tokens are ranked.
 
     Returns
     -------
     Tensor
-        ``[count]`` long: distinct tokens; those named keep their order.
+        ``[count]`` long: the distinct selected tokens in their order, then the added ones by descending score.
     """
     n, count = len(score), len(chosen)
     place = torch.arange(count, device=chosen.device)
-    # Where each token is named first; the others behind all of these, by score.
+    # The place at which each token first appears, or count. Tokens that do not appear follow, sorted by score.
     first = torch.full((n + 1,), count, device=chosen.device).scatter_reduce(0, chosen, place, "amin")[:n]
     by_score = score.argsort(descending=True, stable=True)
     return by_score[first[by_score].argsort(stable=True)][:count]

@@ -1,23 +1,25 @@
-"""Choosing tokens in groups, such as the windows of an image, without reading anything back from the device."""
+"""Selection of tokens in groups, such as the windows of an image, without device synchronization."""
 
 import torch
 from torch import Tensor
 
 
 def runs(counted: Tensor, groups: int) -> Tensor:
-    """Deal tokens out to runs of neighbors that are equally long, or one longer at the beginning.
+    """Divide tokens into runs of consecutive tokens of equal length.
+
+    If the number of tokens is not a multiple of ``groups``, the first runs have one token more.
 
     Parameters
     ----------
     counted : Tensor
-        ``[n]`` bool: tokens that are dealt out.
+        ``[n]`` bool: tokens that count toward the length of a run.
     groups : int
         Number of runs.
 
     Returns
     -------
     Tensor
-        ``[n]`` long: the run of each token, from 0; what is not dealt out has that of the token before it.
+        ``[n]`` long: the run of each token, from 0. A token that does not count is in the run of the token before it.
     """
     total = counted.sum()
     place = (counted.cumsum(0) - 1).clamp(min=0)
@@ -35,14 +37,14 @@ def windows(rows: int, columns: int, side: int, device: torch.device) -> Tensor:
     rows, columns : int
         Size of the grid.
     side : int
-        Windows along each side.
+        Number of windows along each side.
     device : torch.device
-        Of the result.
+        Device of the result.
 
     Returns
     -------
     Tensor
-        ``[rows * columns]`` long: window of each token, in raster order.
+        ``[rows * columns]`` long: window of each token, from 0. Tokens and windows are numbered in raster order.
     """
     row = torch.arange(rows, device=device) * side // rows
     column = torch.arange(columns, device=device) * side // columns
@@ -55,16 +57,16 @@ def ranks(scores: Tensor, group: Tensor, groups: int) -> Tensor:
     Parameters
     ----------
     scores : Tensor
-        ``[n]`` float.
+        ``[n]`` float: score of each token.
     group : Tensor
-        ``[n]`` long: group of each token.
+        ``[n]`` long: group of each token, from 0.
     groups : int
         Number of groups.
 
     Returns
     -------
     Tensor
-        ``[n]`` long: rank in the group, from 0 for the highest score; ties go to the earlier token.
+        ``[n]`` long: rank in the group, from 0 for the highest score. Ties go to the earlier token.
     """
     order = scores.argsort(descending=True, stable=True)
     order = order[group[order].argsort(stable=True)]
@@ -76,38 +78,39 @@ def ranks(scores: Tensor, group: Tensor, groups: int) -> Tensor:
 
 
 ROUNDING = 1e-4
-"""What a share of tokens may lack of a whole number and still be one."""
+"""Largest distance below a whole number, in tokens, at which a share is still rounded up to it."""
 
 
 def shared_out(weights: Tensor, sizes: Tensor, count: int) -> Tensor:
-    r"""Share out ``count`` tokens to groups in proportion to weights; no group gets more than it has.
+    r"""Distribute ``count`` tokens over groups in proportion to weights, up to the size of each group.
 
-    Group c gets :math:`\min(m_c, \lambda w_c)`, with the :math:`\lambda` at which that makes ``count``: what a full
-    group leaves goes to the others by their weights. Shares are rounded down; what is missing then goes one each to the
-    groups with the largest weights that have room.
+    Group c gets :math:`\min(m_c, \lambda w_c)` tokens, with the :math:`\lambda` for which the sum is ``count``. The
+    surplus of a full group thus goes to the others in proportion to their weights. Shares are rounded down. The
+    remaining tokens go one each to the groups with the largest weights that are not full.
 
     Parameters
     ----------
     weights : Tensor
-        ``[groups]`` float32, not negative.
+        ``[groups]`` float32: :math:`w_c`, not negative.
     sizes : Tensor
-        ``[groups]`` long: :math:`m_c`.
+        ``[groups]`` long: :math:`m_c`, the number of tokens in each group.
     count : int
-        Fewer than the sum of sizes.
+        Number of tokens to distribute, less than the sum of ``sizes``.
 
     Returns
     -------
     Tensor
-        ``[groups]`` long.
+        ``[groups]`` long: number of tokens for each group, at most its size. The sum is ``count``.
     """
-    # So that an image nobody attends to is shared out, too.
+    # Weights must not be 0, so that an image without any attention is distributed, too.
     weights = weights + weights.sum() * 1e-9 + 1e-30
     full_at = sizes / weights
     order = full_at.argsort(stable=True)
     filled = sizes[order].cumsum(0) - sizes[order]
     others = weights[order].flip(0).cumsum(0).flip(0)
-    # If the k groups that are full first were full, this would be the factor; it is the first that fills no more, and
-    # from there on they fall.
+    # Groups are sorted by the factor at which they become full. Entry k of `factors` holds if the first k groups are
+    # full. The first entry that fills no further group is the right one. The entries before it are masked, and later
+    # ones are not larger, so it is the maximum.
     factors = (count - filled) / others
     factor = torch.where(factors <= full_at[order], factors, 0.0).amax()
     shares = torch.minimum(weights * factor, sizes.float())

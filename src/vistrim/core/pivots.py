@@ -1,4 +1,4 @@
-"""DART: tokens that are least like a few pivots."""
+"""Pivots of DART, and the tokens that are least similar to them."""
 
 import torch
 from torch import Tensor
@@ -8,21 +8,21 @@ from vistrim.core.precision import full_precision
 
 
 def strongest(key: Tensor, candidates: Tensor, count: int) -> Tensor:
-    """Choose pivots: the candidates with the largest L1 norm of their keys.
+    """Select the candidates with the largest L1 norm of their keys as pivots.
 
     Parameters
     ----------
     key : Tensor
-        ``[heads, n, head_dim]``.
+        ``[heads, n, head_dim]``: keys of one layer.
     candidates : Tensor
-        ``[n]`` bool.
+        ``[n]`` bool: tokens to select from.
     count : int
-        How many.
+        Number of pivots.
 
     Returns
     -------
     Tensor
-        ``[count]`` long, rising. Where there are fewer candidates, the strongest of them stands for the others, too.
+        ``[count]`` long, in ascending order. If there are fewer candidates, the strongest one is repeated.
     """
     norm = key.float().abs().sum((0, 2)).masked_fill(~candidates, -1.0)
     order = norm.argsort(descending=True, stable=True)[:count]
@@ -31,23 +31,23 @@ def strongest(key: Tensor, candidates: Tensor, count: int) -> Tensor:
 
 @full_precision
 def least_like(states: Tensor, pivots: Tensor, candidates: Tensor, each: int) -> Tensor:
-    """For each pivot in turn, take the ``each`` candidates with the lowest cosine to it that nobody has taken yet.
+    """Select the ``each`` remaining candidates with the lowest cosine to each pivot in turn.
 
     Parameters
     ----------
     states : Tensor
-        ``[n, hidden]``.
+        ``[n, hidden]``: hidden states.
     pivots : Tensor
-        ``[p]`` long.
+        ``[p]`` long: indices of the pivots, in the order in which they select.
     candidates : Tensor
-        ``[n]`` bool: at least ``p * each``.
+        ``[n]`` bool: tokens to select from, at least ``p * each``.
     each : int
-        Tokens per pivot.
+        Number of tokens per pivot.
 
     Returns
     -------
     Tensor
-        ``[n]`` bool; ties go to the earlier token.
+        ``[n]`` bool: the selected tokens. Ties go to the earlier token.
     """
     unit = normalize(states.float(), dim=-1)
     cosine = (unit[pivots] @ unit.T).masked_fill(~candidates, torch.inf)

@@ -1,4 +1,4 @@
-"""How alike tokens are: cosines, and what is left of them without what all have in common."""
+"""Similarity of tokens: cosines, with or without subtraction of the mean token."""
 
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -6,17 +6,17 @@ from torch.nn.functional import normalize
 from vistrim.core.precision import full_precision
 
 ROUNDING = 1e-6
-"""Range of mean cosines that are equal but for rounding."""
+"""Largest range of mean cosines that differ only by rounding errors."""
 
 
 @full_precision
 def cosines(features: Tensor) -> Tensor:
-    """Compute the cosines of all pairs of rows; a row of zeros has 0 with every row.
+    """Compute the cosines of all pairs of rows. The cosines of a row of zeros are 0.
 
     Parameters
     ----------
     features : Tensor
-        ``[n, width]``.
+        ``[n, width]``: one row per token.
 
     Returns
     -------
@@ -33,7 +33,7 @@ def centered_cosines(features: Tensor) -> Tensor:
     Parameters
     ----------
     features : Tensor
-        ``[n, width]``.
+        ``[n, width]``: one row per token.
 
     Returns
     -------
@@ -48,40 +48,41 @@ def centered_cosines(features: Tensor) -> Tensor:
 def distinctiveness(features: Tensor) -> Tensor:
     r"""Compute how dissimilar each token is to all others, from 0 to 1.
 
-    :math:`g_i = -\frac1{n-1} \sum_{j \ne i} \cos(x_i, x_j)`, scaled so that the least is 0 and the greatest 1.
+    The distinctiveness is :math:`g_i = -\frac1{n-1} \sum_{j \ne i} \cos(x_i, x_j)`, scaled so that the smallest is 0
+    and the largest is 1.
 
     Parameters
     ----------
     features : Tensor
-        ``[n, width]``.
+        ``[n, width]``: one row per token.
 
     Returns
     -------
     Tensor
-        ``[n]`` float32; ones where all are alike.
+        ``[n]`` float32, in [0, 1]. All ones if the tokens do not differ in it.
     """
     unit = normalize(features.float(), dim=-1)
-    # The sum of cosines is a product with the sum of the vectors. A constant summand changes nothing.
+    # The sum of cosines is a product with the sum of the vectors. It includes j = i, but the scaling removes constants.
     return scaled_to_one(unit @ (unit.sum(0) / (1 - max(len(unit), 2))))
 
 
 @full_precision
 def likeness_to_words(features: Tensor, prompt: Tensor, words: Tensor) -> Tensor:
-    """Compute the mean cosine of each token with some words.
+    """Compute the mean cosine of each visual token with the embeddings of the given words.
 
     Parameters
     ----------
     features : Tensor
-        ``[n, hidden]``.
+        ``[n, hidden]``: embeddings of the visual tokens.
     prompt : Tensor
-        ``[tokens, hidden]``.
+        ``[tokens, hidden]``: embeddings of the whole prompt.
     words : Tensor
-        ``[tokens]`` bool: which of them are the words.
+        ``[tokens]`` bool: the tokens of the prompt to compare with.
 
     Returns
     -------
     Tensor
-        ``[n]`` float32.
+        ``[n]`` float32. Zeros if there are no words.
     """
     words = words.to(prompt.device)
     mean = (normalize(prompt.float(), dim=-1) * words[:, None]).sum(0) / words.sum().clamp(min=1)
@@ -96,14 +97,14 @@ def scaled_to_one(scores: Tensor, among: Tensor | None = None, least: float = 0.
     scores : Tensor
         ``[n]`` float32.
     among : Tensor, optional
-        ``[m]`` float32: the scores whose minimum and maximum become 0 and 1; None: ``scores``.
+        ``[m]`` float32: the scores whose minimum and maximum become 0 and 1. None: ``scores``.
     least : float
-        Added to each score before dividing by the range, so that none is 0.
+        Value that is added to each score before the division by the range, so that none becomes 0.
 
     Returns
     -------
     Tensor
-        ``[n]`` float32; ones if all scores are equal.
+        ``[n]`` float32. All ones if the scores that set the range are equal.
     """
     low, high = (scores if among is None else among).aminmax()
     spread = high - low

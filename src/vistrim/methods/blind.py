@@ -14,14 +14,15 @@ from vistrim.methods.base.stage_inputs import InputTokens
 @register
 @dataclass(frozen=True)
 class Blind(Method):
-    """Remove all visual tokens before the decoder: what the language model guesses from the text.
+    """Remove all visual tokens before the decoder, so that the model answers from the text alone.
 
-    A baseline: a method that scores no better on a task has not looked, or the task needs no image. It is the one
-    method that may keep nothing. A placeholder that ends the prompt stays, as with every method.
+    This is a baseline. If another method scores no better on a task, either it does not preserve the information of the
+    image or the task does not need it. This is the only method whose decoder may get no visual token at all. A
+    placeholder at the end of the prompt stays, as with every method.
 
     Notes
     -----
-    Text keeps its positions, so that the question stands where it stood behind the image.
+    The text keeps its RoPE positions, as if the image were still in front of it.
     """
 
     name = "blind"
@@ -36,5 +37,5 @@ class Blind(Method):
         return 0
 
     def select_input(self, tokens: InputTokens) -> Selection:
-        """Keep nothing."""
+        """Keep no visual token."""
         return Selection(torch.zeros_like(tokens.visual), (0,) * len(tokens.visual))

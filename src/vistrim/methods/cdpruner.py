@@ -1,4 +1,4 @@
-"""CDPruner: tokens that the question is about and that are unlike each other."""
+"""CDPruner: keep visual tokens that are relevant to the question and differ from each other."""
 
 from dataclasses import dataclass
 
@@ -10,34 +10,37 @@ from vistrim.methods.base.per_image import ImageChoice, ImageTokens, Over, PerIm
 from vistrim.methods.base.registry import register
 
 LEAST = 1e-6
-"""What the least relevant token has of the range."""
+"""Relevance of the least relevant token, as a share of the range."""
 
 
 @register
 @dataclass(frozen=True)
 class CDPruner(PerImage):
-    r"""Keep tokens of each image that are relevant and diverse: the greedy MAP of a determinantal point process.
+    r"""Keep visual tokens of each image that are relevant and diverse, before the decoder.
 
-    With :math:`S` the cosines of the projected tokens and :math:`r` their relevance to the question, scaled to go from
-    0 to 1 in the image, tokens are chosen one after another so that
-    :math:`\det L_S` of :math:`L = \mathrm{diag}(r)\, S\, \mathrm{diag}(r)` grows most. Relevance is the mean cosine of
-    a projected token and the word embeddings of the question (the text behind the last image).
+    The selection is the greedy maximum a posteriori of a determinantal point process with the kernel
+    :math:`L = \mathrm{diag}(r)\, C\, \mathrm{diag}(r)`. C holds the cosines of the projected tokens, and r their
+    relevance to the question, scaled to [0, 1] within the image. Each step adds the token that increases
+    :math:`\det L_S` of the selected tokens S most. The relevance of a token is its mean cosine with the word embeddings
+    of the question (the text after the last image).
 
-    With ``center`` the kernel is Cen-Prune's,
-    :math:`L = \mathrm{diag}(r \tilde g)\, \bar S\, \mathrm{diag}(r \tilde g)`, with the cosines
-    of :math:`x_i - \bar x` and the distinctiveness of `DivPrune`.
+    With ``center`` the kernel is that of Cen-Prune,
+    :math:`L = \mathrm{diag}(r \tilde g)\, \bar C\, \mathrm{diag}(r \tilde g)`, with the cosines
+    of :math:`x_i - \bar x` and the distinctiveness :math:`\tilde g` of `DivPrune`.
 
     Parameters
     ----------
     keep : int or float
-        Tokens per image to keep: a whole number from 2 on, or a share in (0, 1]. 64, 128 and 192 of 576 are usual.
+        Tokens per image to keep: a whole number of at least 2, or a share in (0, 1]. Common values are 64, 128 and 192
+        of 576.
     center : bool
-        Whether to correct for what all tokens have in common.
+        Whether to subtract the mean token first, as in Cen-Prune.
     over : {"tile", "image", "prompt"}
-        Among which tokens is chosen together, and for which ``keep`` is: each tile of an image or frame of a video, as
-        the authors do; an image or video with all of them; all of a prompt. Relevance is scaled in the image.
+        Scope of one selection: a tile of an image or frame of a video, as in the authors' code, with ``keep`` tokens
+        for each; an image or video with all its tiles or frames; or the whole prompt. Relevance is always
+        scaled within the image.
     positions : {"renumber", "original"}
-        RoPE positions of the tokens that are left: consecutive as the authors have them, or each its own.
+        RoPE positions of the remaining tokens: consecutive, as in the authors' code, or unchanged.
 
     Raises
     ------
@@ -46,13 +49,16 @@ class CDPruner(PerImage):
 
     Notes
     -----
-    Source: arXiv 2506.10967 (NeurIPS 2025) and github.com/Theia-4869/CDPruner at 9541616; center: Cen-Prune (2026).
+    Source: arXiv 2506.10967 (NeurIPS 2025) and github.com/Theia-4869/CDPruner at 9541616. ``center`` is from Cen-Prune
+    (2026).
 
-    The authors take relevance from CLIP: from the negated cosines of its projected patches and its text tower. No
-    multimodal model of transformers has that tower, so that relevance is that of word embeddings, as OpenVINO has it,
-    not negated. On Qwen2.5-VL this loses accuracy against `DivPrune`, and every report says so. Other deviations: in
-    float32; where all tokens are equally relevant, relevance does not count (the code divides by zero); once the rank
-    of the kernel is used up, the others follow by relevance (the code goes on with NaN).
+    The authors compute relevance with CLIP, as the negated cosines of its projected patches and the output of its text
+    tower. No multimodal model of transformers has that tower. Relevance is therefore computed from word embeddings, as
+    in OpenVINO, and not negated. On Qwen2.5-VL this is less accurate than `DivPrune`, and every report says so.
+
+    Other deviations: scores are in float32. If all tokens are equally relevant, relevance is ignored (the code divides
+    by zero). When the rank of the kernel is exhausted, the remaining tokens are selected by relevance (the code
+    continues with NaN).
     """
 
     name = "cdpruner"
@@ -77,7 +83,7 @@ class CDPruner(PerImage):
         check_positions(self.positions)
 
     def choose(self, image: ImageTokens) -> ImageChoice:
-        """Keep relevant tokens that are unlike each other."""
+        """Keep relevant tokens that differ from each other."""
         assert image.embeddings is not None
         assert image.whole_image is not None
         assert image.prompt is not None
@@ -90,6 +96,6 @@ class CDPruner(PerImage):
         if self.center:
             quality = quality * distinctiveness(image.embeddings)
         alike = centered_cosines(image.embeddings) if self.center else cosines(image.embeddings)
-        # What is equally good is equal to the bit.
+        # Without exact ones, rounding would decide between tokens of equal quality.
         alike.fill_diagonal_(1)
         return ImageChoice(determinantal(quality[:, None] * alike * quality, image.budget(self.keep)))

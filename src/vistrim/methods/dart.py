@@ -1,4 +1,4 @@
-"""DART: one cut inside the decoder that keeps what is least like a few pivots, without any attention."""
+"""DART: one cut inside the decoder that keeps the tokens least similar to a few pivots, without attention."""
 
 from dataclasses import dataclass
 
@@ -19,25 +19,27 @@ from vistrim.methods.base.stage_inputs import LayerTokens
 @register
 @dataclass(frozen=True)
 class DART(OneCut):
-    r"""Keep pivots, and the visual tokens that are least like each of them, before one decoder layer.
+    r"""Keep a few pivots and the visual tokens least similar to them, before one decoder layer.
 
-    *Pivots*: the ``image_pivots`` visual tokens and the ``text_pivots`` tokens of the text behind the image with the
-    largest L1 norm of their keys at layer :math:`K - 1` (all heads). *Choice*: with T tokens to keep and p pivots of
-    both kinds, each pivot in turn takes the :math:`\lfloor T / p \rfloor` visual tokens that are left with the lowest
-    cosine to it, of the hidden states behind layer :math:`K - 1` and the final normalization. Image pivots stay, too:
-    :math:`\text{image\_pivots} + p \lfloor T / p \rfloor` tokens are kept, 132 for 128.
+    *Pivots* are the ``image_pivots`` visual tokens and the ``text_pivots`` tokens of the text after the image that have
+    the largest L1 norm of their keys at layer :math:`K - 1` (over all heads).
+
+    *Selection*: with T tokens to keep and p pivots in total, each pivot in turn selects the
+    :math:`\lfloor T / p \rfloor` remaining visual tokens with the lowest cosine to it. The cosines are those of the
+    output of layer :math:`K - 1` after the final normalization. The image pivots stay as well, so that
+    :math:`\text{image\_pivots} + p \lfloor T / p \rfloor` tokens are kept: 132 for T = 128.
 
     Parameters
     ----------
     keep : int or float
-        :math:`T` per image: a whole number from 2 on, or a share in (0, 1] of the visual tokens. The authors use 192,
-        128 and 64 of 576. As the first layers process all tokens, it is no mean over layers.
+        :math:`T` per image: a whole number of at least 2, or a share in (0, 1] of the visual tokens. The authors use
+        192, 128 and 64 of 576. It is not the mean over the layers, because the first layers process all tokens.
     layer : int
-        :math:`K`, at least 1: the first layer (0-based) that runs on fewer tokens.
+        :math:`K`, at least 1: the first layer (0-based) that runs without the removed tokens.
     image_pivots, text_pivots : int
-        Pivots of a sample, at least one of both together.
+        Number of pivots per sample of each kind, in total at least one.
     positions : {"original", "renumber"}
-        RoPE positions of the tokens that are left: each its own as the authors have them, or consecutive.
+        RoPE positions of the remaining tokens: unchanged, as in the authors' code, or consecutive.
 
     Raises
     ------
@@ -46,12 +48,14 @@ class DART(OneCut):
 
     Notes
     -----
-    Source: arXiv 2502.11494 (EMNLP 2025) and its code as copied in github.com/xqy1111111/DART at d6a5af6. The paper's
-    words are of removing duplicates; the code, which is followed, compares tokens with pivots alone and has no
-    threshold. Deviations: pivots take in the order in which they stand, where the code has that of a Python set of
-    numbers; all images of a sample are one set of tokens, with T for each; where a sample has fewer tokens than are to
-    be kept, it keeps all, and where the text has fewer tokens than pivots, the strongest takes for those missing. A
-    prompt without text behind the image has its last token for that.
+    Source: arXiv 2502.11494 (EMNLP 2025) and its code as copied in github.com/xqy1111111/DART at d6a5af6. The paper
+    describes the removal of duplicates. This implementation follows the code, which compares tokens only with pivots
+    and has no threshold.
+
+    Deviations: pivots select in the order of the sequence, whereas the code uses the order of a Python set of numbers.
+    All images of a sample form one set of tokens, with T for each image. A sample with fewer tokens than the number to
+    keep keeps all of them. If the text has fewer tokens than ``text_pivots``, the strongest one also selects for the
+    missing ones. If no text follows the image, the last prompt token is used as the text.
     """
 
     name = "dart"
@@ -79,11 +83,11 @@ class DART(OneCut):
             raise ValueError("image_pivots=0 and text_pivots=0: there must be at least one pivot")
 
     def score(self, attention: AttentionRows, visual: Tensor) -> Tensor:
-        """Nothing: tokens are not ranked by attention."""
+        """Return zeros, because tokens are not ranked by attention."""
         return torch.zeros_like(visual, dtype=torch.float32)
 
     def select_prefill(self, layer: int, tokens: LayerTokens) -> Selection | None:
-        """Keep pivots and what is least like them."""
+        """Keep the image pivots and the tokens least similar to the pivots."""
         assert tokens.hidden is not None
         assert tokens.attention is not None
         assert tokens.norm is not None
@@ -111,11 +115,11 @@ class DART(OneCut):
         return Selection(torch.stack(kept), tuple(counts), renumber=self.renumbers)
 
     def prefill_count(self, layer: int, initial: int, held: int, images: int, depth: int) -> int:
-        """Return the number of image pivots and of tokens that pivots take."""
+        """Return the number of image pivots plus the number of tokens that the pivots select."""
         each = self._each(held, images)
         return min(held, self.image_pivots + each * (self.image_pivots + self.text_pivots))
 
     def _each(self, held: int, images: int) -> int:
-        """Tokens that each pivot takes."""
+        """Return the number of tokens that each pivot selects."""
         wanted = budget(self.keep, held) if isinstance(self.keep, float) else self.keep * images
         return wanted // (self.image_pivots + self.text_pivots)

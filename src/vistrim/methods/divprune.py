@@ -1,4 +1,4 @@
-"""DivPrune, and Cen-Prune with it: keep tokens that are unlike each other."""
+"""DivPrune, with Cen-Prune as an option: keep visual tokens that differ from each other."""
 
 from dataclasses import dataclass
 
@@ -13,28 +13,29 @@ from vistrim.methods.base.registry import register
 @register
 @dataclass(frozen=True)
 class DivPrune(PerImage):
-    r"""Keep tokens of each image that are far from each other, before the decoder: greedy max-min diversity.
+    r"""Keep visual tokens of each image that are far from each other, before the decoder.
 
-    With :math:`D_{ij} = 1 - \cos(x_i, x_j)` of the projected tokens, the first is the one whose nearest other is
-    farthest, and each of the others the one that is farthest from all chosen, :math:`\arg\max_i \min_{s \in S} D_{is}`.
-    Neither the text nor any attention has a say.
+    The selection is greedy max-min diversity. The distance of two projected tokens is
+    :math:`D_{ij} = 1 - \cos(x_i, x_j)`. The first token is the one whose nearest other token is farthest away. Each
+    further token is the one that is farthest from the set S of selected tokens,
+    :math:`\arg\max_i \min_{s \in S} D_{is}`. Neither the text nor attention is used.
 
-    With ``center`` this is Cen-Prune: the cosines are those of :math:`x_i - \bar x`, and each distance is multiplied by
-    the token's distinctiveness, :math:`\tilde g_i \min_{s \in S} D_{is}`, where :math:`\tilde g` is
+    With ``center`` this is Cen-Prune. The cosines are those of :math:`x_i - \bar x`, and each distance is multiplied by
+    the distinctiveness of the token, :math:`\tilde g_i \min_{s \in S} D_{is}`, where :math:`\tilde g` is
     :math:`g_i = -\frac1{n-1} \sum_{j \ne i} \cos(x_i, x_j)` scaled to [0, 1].
 
     Parameters
     ----------
     keep : int or float
-        Tokens per image to keep: a whole number from 2 on, or a share in (0, 1]. The authors' script keeps 0.098; 64,
-        128 and 192 of 576 are usual.
+        Tokens per image to keep: a whole number of at least 2, or a share in (0, 1]. The authors' script keeps 0.098.
+        Common values are 64, 128 and 192 of 576.
     center : bool
-        Whether to correct for what all tokens have in common.
+        Whether to subtract the mean token first, as in Cen-Prune.
     over : {"image", "tile", "prompt"}
-        Among which tokens is chosen together: those of an image or video with all its tiles or frames, as DivPrune's
-        authors do; those of each tile or frame, as Cen-Prune's do (``keep`` then counts for each); all of a prompt.
+        Scope of one selection: an image or video with all its tiles or frames, as in DivPrune; a tile or frame, as in
+        Cen-Prune, with ``keep`` tokens for each; or the whole prompt.
     positions : {"renumber", "original"}
-        RoPE positions of the tokens that are left: consecutive as the authors have them, or each its own.
+        RoPE positions of the remaining tokens: consecutive, as in the authors' code, or unchanged.
 
     Raises
     ------
@@ -43,12 +44,15 @@ class DivPrune(PerImage):
 
     Notes
     -----
-    Source: arXiv 2503.02175 (CVPR 2025) and github.com/vbdi/divprune at 799e2d9, whose terms are non-commercial: this
-    is written from the formulas. Deviations: similarities are in float32 and a chosen token is never a candidate again.
-    In the code they are in half precision, where the distance of a token to itself is not zero: a token may be chosen
-    twice, and the first choice goes by such a distance. Half a token of a share rounds up, not to the even number.
-    Cen-Prune (2026) is known from its paper alone; its first choice is taken to be DivPrune's on centered cosines, and
-    its standardized variant, whose definition is in an appendix, is not here.
+    Source: arXiv 2503.02175 (CVPR 2025) and github.com/vbdi/divprune at 799e2d9. The license of that code is
+    non-commercial, so this implementation follows the formulas. Deviations: similarities are in float32, and a selected
+    token is never a candidate again. The code computes in half precision, where the distance of a token to itself is
+    not zero. It may therefore select a token twice, and its first choice depends on such a distance. Half a token of a
+    share rounds up, not to the even number.
+
+    Cen-Prune (2026) is implemented from its paper, without code for comparison. Its first choice is assumed to be that
+    of DivPrune on centered cosines. Its standardized variant, which the appendix of the paper defines, is not
+    implemented.
     """
 
     name = "divprune"
@@ -67,7 +71,7 @@ class DivPrune(PerImage):
         check_positions(self.positions)
 
     def choose(self, image: ImageTokens) -> ImageChoice:
-        """Keep tokens far from each other."""
+        """Keep tokens that are far from each other."""
         assert image.embeddings is not None
         alike = centered_cosines(image.embeddings) if self.center else cosines(image.embeddings)
         weight = distinctiveness(image.embeddings) if self.center else None

@@ -20,19 +20,20 @@ from vistrim.methods.pool import smaller_grid
 @register
 @dataclass(frozen=True)
 class Downsample(Method):
-    """Shrink every image by area averaging, so that the vision tower itself sees fewer patches.
+    """Shrink every image by area averaging, so that the vision tower computes fewer patches.
 
-    Its position embeddings are interpolated. The features of the smaller image stand in the first places of its
-    placeholders, and the rest goes. A baseline: whoever can afford no more tokens could just have sent a smaller image.
+    The position embeddings of the tower are interpolated. The features of the smaller image replace its first
+    placeholders, and the other placeholders are removed. This is the baseline for methods with the same number of
+    tokens: a user could also send a smaller image.
 
     Parameters
     ----------
     keep : int or float
-        Tokens per image: a whole number from 2 on, or a share in (0, 1]. The image gets the largest grid of at most so
-        many patches; of several, the one shaped most alike.
+        Tokens per image to keep: a whole number of at least 2, or a share in (0, 1]. The image gets the largest grid
+        with at most that many patches; of several, the one whose aspect ratio is closest to the original grid.
     positions : {"renumber", "original"}
-        RoPE positions of the tokens that are left and of the text behind: consecutive, as if the placeholders had been
-        that few; or each its own.
+        RoPE positions of the remaining tokens and of the text after them: consecutive, as if the prompt had only these
+        placeholders, or unchanged.
 
     Raises
     ------
@@ -41,8 +42,8 @@ class Downsample(Method):
 
     Notes
     -----
-    For models whose images all have one grid of patches, each of which becomes a visual token. Where the processor
-    chooses the grid, it can be asked for smaller images, and the refusal names the option.
+    The method works for models with the same grid of patches for all images, in which each patch becomes a visual
+    token. On models whose processor chooses the grid, an error names the option of the processor for smaller images.
     """
 
     name = "downsample"
@@ -62,7 +63,7 @@ class Downsample(Method):
         check_positions(self.positions)
 
     def fitted(self, model: ModelFacts) -> Method:
-        """With the grid of the smaller images."""
+        """Return the method with the grid of the smaller images."""
         if model.grid is None:
             return self
         rows, columns = model.grid
@@ -72,10 +73,12 @@ class Downsample(Method):
 
 @dataclass(frozen=True)
 class FittedDownsample(Downsample):
-    """`Downsample` on a model.
+    """`Downsample`, fitted to a model.
 
     Parameters
     ----------
+    keep, positions
+        As for `Downsample`.
     grid : tuple of int
         Rows and columns of patches of a smaller image.
     """
@@ -88,16 +91,16 @@ class FittedDownsample(Downsample):
         return self.grid
 
     def input_count(self, sample: SampleSizes) -> int:
-        """Return the patches of the smaller images."""
+        """Return the number of patches of the smaller images."""
         return sum(min(n, self.grid[0] * self.grid[1]) for n in sample.images)
 
     def select_input(self, tokens: InputTokens) -> Selection:
-        """Keep the first places of each image, where the features of the smaller one are.
+        """Keep the first placeholders of each image, which hold the features of the smaller image.
 
         Raises
         ------
         UnsupportedGenerationError
-            If images were encoded elsewhere, at their own size.
+            If the images were encoded before, at their original size.
         """
         if any(grid is not None for grids in tokens.grids for grid in grids):
             raise UnsupportedGenerationError(

@@ -1,4 +1,4 @@
-"""HoloV: a budget for each stretch of the image, so that no part of it goes without."""
+"""HoloV: a token budget for each section of the image, so that every section is represented."""
 
 from dataclasses import dataclass
 
@@ -15,24 +15,26 @@ from vistrim.methods.base.registry import register
 @register
 @dataclass(frozen=True)
 class HoloV(PerImage):
-    r"""Share out the tokens to stretches of the image by their mean attention, and keep the best of each.
+    r"""Distribute the tokens over sections of the image by mean attention, and keep the best of each section.
 
-    An image's patches in raster order are cut into ``crops`` stretches of equal length (the first ones are longer by
-    one if need be). With :math:`w_c` the share of the mean class-token attention of stretch c in the sum over all
-    stretches, it keeps :math:`\lfloor w_c T \rfloor` of its patches, those with most attention; what is missing to T
-    goes one each to the stretches with the largest :math:`w_c`.
+    The patches of an image in raster order are cut into ``crops`` sections of equal length. If the number of patches is
+    not a multiple of ``crops``, the first sections have one patch more. Let :math:`w_c` be the mean class-token
+    attention in section c, divided by the sum of these means over all sections. Section c keeps the
+    :math:`\lfloor w_c T \rfloor` patches with the most attention. The sections with the largest :math:`w_c` keep one
+    more each, until there are T patches.
 
     Parameters
     ----------
     keep : int or float
-        Tokens per image to keep: a whole number from 2 on, or a share in (0, 1]. 64, 128 and 192 of 576 are usual.
+        :math:`T` per image: a whole number of at least 2, or a share in (0, 1]. Common values are 64, 128 and 192 of
+        576.
     crops : int
-        Stretches.
+        Number of sections, at least 1.
     over : {"image", "tile", "prompt"}
-        Among which tokens is chosen together: those of an image or video with all its tiles or frames, as the authors
-        do; those of each tile or frame (``keep`` and ``crops`` then count for each); all of a prompt.
+        Scope of one selection: an image or video with all its tiles or frames, as in the authors' code; a tile or
+        frame, with ``keep`` tokens and ``crops`` sections for each; or the whole prompt.
     positions : {"renumber", "original"}
-        RoPE positions of the tokens that are left: consecutive as the authors have them, or each its own.
+        RoPE positions of the remaining tokens: consecutive, as in the authors' code, or unchanged.
 
     Raises
     ------
@@ -41,14 +43,15 @@ class HoloV(PerImage):
 
     Notes
     -----
-    Source: arXiv 2510.02912 (NeurIPS 2025) and github.com/obananas/HoloV at 1d2e65e. The code is followed where the
-    paper differs: stretches are runs of the raster, not boxes. Its second term, 0.09 times the variance of the
-    similarities in a stretch, is scaled by the stretch's own mean attention over its mean variance: it multiplies the
-    scores of all stretches by 1.09 and changes nothing, so that it is left out.
+    Source: arXiv 2510.02912 (NeurIPS 2025) and github.com/obananas/HoloV at 1d2e65e. Where paper and code differ, this
+    implementation follows the code: sections are consecutive patches in raster order, not boxes. The second term of the
+    score is left out. It is 0.09 times the variance of the similarities in a section, scaled by the mean attention of
+    the section over its mean variance. It therefore multiplies the scores of all sections by 1.09 and has no effect.
 
-    Deviations: a stretch that would get more tokens than it has leaves the surplus to the others by their shares, where
-    the code fills up with zeros; tokens are in raster order, where the code has them by falling attention in each
-    stretch. For a tower without a class token see `vistrim.methods.base.class_attention.ClassAttention`.
+    Deviations: if a section would keep more tokens than it has, the surplus is distributed over the other sections in
+    proportion to :math:`w_c`, whereas the code pads with zeros. Tokens are in raster order, whereas the code sorts them
+    by descending attention in each section. For towers without a class token see
+    `vistrim.methods.base.class_attention.ClassAttention`.
     """
 
     name = "holov"
@@ -71,11 +74,11 @@ class HoloV(PerImage):
         check_positions(self.positions)
 
     def vision_blocks(self, feature_block: int) -> tuple[int, ...]:
-        """The block that makes the visual tokens."""
+        """Return the block whose output becomes the visual tokens."""
         return (feature_block,)
 
     def choose(self, image: ImageTokens) -> ImageChoice:
-        """Keep the best patches of each stretch."""
+        """Keep the best patches of each section."""
         (scores,) = image.attention.values()
         count = image.budget(self.keep)
         if count == image.n:
@@ -84,10 +87,25 @@ class HoloV(PerImage):
 
 
 def best_of_each(scores: Tensor, crops: int, count: int) -> Tensor:
-    """Choose ``count`` of n tokens, fewer than all, by their scores ``[n]`` (NaN for separators): ``[count]`` long."""
+    """Select the tokens of an image from all its sections.
+
+    Parameters
+    ----------
+    scores : Tensor
+        ``[n]`` float32: attention to each token. NaN for separators.
+    crops : int
+        Number of sections, at most n.
+    count : int
+        Number of tokens to select, less than n.
+
+    Returns
+    -------
+    Tensor
+        ``[count]`` long: the selected tokens, in raster order.
+    """
     patches = ~scores.isnan()
     crop = runs(patches, crops)
-    # Separators are in a stretch, but do not count, and are its last.
+    # A separator belongs to a section, but does not count in its mean and ranks last in it.
     totals = torch.zeros(crops, device=scores.device).scatter_add(0, crop, scores.nan_to_num())
     lengths = torch.zeros(crops, device=scores.device).scatter_add(0, crop, patches.float())
     sizes = torch.zeros(crops, dtype=torch.long, device=scores.device).scatter_add(0, crop, torch.ones_like(crop))

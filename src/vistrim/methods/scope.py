@@ -1,4 +1,4 @@
-"""SCOPE: patches that the class token attends to, as long as they cover what others do not."""
+"""SCOPE: keep patches with much class-token attention that together cover the image."""
 
 from dataclasses import dataclass
 
@@ -13,25 +13,25 @@ from vistrim.methods.base.registry import register
 @register
 @dataclass(frozen=True)
 class SCOPE(PerImage):
-    r"""Keep patches of each image that are salient and cover the image, before the decoder.
+    r"""Keep patches of each image that are salient and together cover the image, before the decoder.
 
-    With :math:`C` the cosines of the vision tower's features and :math:`c_i`, at first 0, the best similarity of patch
-    i to a chosen one, each round takes the patch with the largest
-    :math:`a_j^\alpha \sum_i \max(0, C_{ij} - c_i)`; :math:`a` is the attention of the class token in the block whose
-    output becomes the visual tokens. This is greedy facility location, weighted by saliency.
+    The selection is greedy facility location, weighted by saliency. Each step selects the patch j with the largest
+    :math:`a_j^\alpha \sum_i \max(0, C_{ij} - c_i)`. Here C holds the cosines of the vision tower's features, and
+    :math:`c_i` is the highest similarity of patch i to a selected patch, initially 0. The saliency a is the attention
+    of the class token in the block whose output becomes the visual tokens.
 
     Parameters
     ----------
     keep : int or float
-        Tokens per image to keep: a whole number from 2 on, or a share in (0, 1]. The authors use 192, 128 and 64
+        Tokens per image to keep: a whole number of at least 2, or a share in (0, 1]. The authors use 192, 128 and 64
         of 576.
     alpha : float
-        Weight of saliency, at least 0; with 0 coverage alone counts.
+        Exponent of the saliency, at least 0. With 0, only coverage counts.
     over : {"tile", "image", "prompt"}
-        Among which tokens is chosen together, and for which ``keep`` is: each tile of an image or frame of a video, as
-        the authors do; an image or video with all of them; all of a prompt.
+        Scope of one selection: a tile of an image or frame of a video, as in the authors' code, with ``keep`` tokens
+        for each; an image or video with all its tiles or frames; or the whole prompt.
     positions : {"renumber", "original"}
-        RoPE positions of the tokens that are left: consecutive as the authors have them, or each its own.
+        RoPE positions of the remaining tokens: consecutive, as in the authors' code, or unchanged.
 
     Raises
     ------
@@ -40,10 +40,11 @@ class SCOPE(PerImage):
 
     Notes
     -----
-    Source: arXiv 2510.24214 (NeurIPS 2025) and github.com/kinredon/SCOPE at 6bf7306, which has no license: this is
-    written from the formulas. Deviations: in float32, where the code adds up to 576 terms in half precision; attention
-    is the mean over heads instead of the sum, which ranks alike. Once nothing is left to cover, the others follow by
-    attention. For a tower without a class token see `vistrim.methods.base.class_attention.ClassAttention`.
+    Source: arXiv 2510.24214 (NeurIPS 2025) and github.com/kinredon/SCOPE at 6bf7306. That code has no license, so this
+    implementation follows the formulas. Deviations: sums are in float32, whereas the code adds up to 576 terms in half
+    precision. Attention is the mean over heads instead of the sum, which gives the same ranking. When no patch adds
+    coverage, the remaining ones are selected by attention. For towers without a class token see
+    `vistrim.methods.base.class_attention.ClassAttention`.
     """
 
     name = "scope"
@@ -66,13 +67,13 @@ class SCOPE(PerImage):
         check_positions(self.positions)
 
     def vision_blocks(self, feature_block: int) -> tuple[int, ...]:
-        """The block that makes the visual tokens."""
+        """Return the block whose output becomes the visual tokens."""
         return (feature_block,)
 
     def choose(self, image: ImageTokens) -> ImageChoice:
         """Keep salient patches that cover the image."""
         assert image.features is not None
         (scores,) = image.attention.values()
-        # Separators cover nothing, and are worth less than any patch.
+        # Separators cover nothing and rank below all patches.
         weight = scores.clamp(min=0).pow(self.alpha).nan_to_num(nan=-1.0)
         return ImageChoice(most_covering(cosines(image.features.nan_to_num()), weight, image.budget(self.keep)))

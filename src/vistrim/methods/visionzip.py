@@ -1,4 +1,4 @@
-"""VisionZip: the patches that the class token attends to, and a few tokens that gather up the others."""
+"""VisionZip: keep the patches with the most class-token attention, and merge the others into a few tokens."""
 
 from dataclasses import dataclass, replace
 
@@ -17,28 +17,32 @@ from vistrim.methods.base.registry import register
 @register
 @dataclass(frozen=True)
 class VisionZip(PerImage):
-    r"""Let the dominant tokens of each image into the decoder, and a few contextual ones made of all others.
+    r"""Keep the dominant tokens of each image, and merge all others into a few contextual tokens.
 
-    *Dominant*: the class token itself, projected like a patch, and the ``dominant - 1`` patches that it attends to most
-    in the block of the vision tower whose output becomes the visual tokens. *Contextual*: of the R other patches in
-    raster order, every ``R // contextual``-th is a target, and each further one joins the target with the highest
-    cosine of keys (of this block, mean over heads). A contextual token is
-    :math:`h_t + \frac1{|M|} \sum_{m \in M} h_m` of the target and its members, before the projector; alone a target is
-    itself. The decoder gets the class token, the dominant patches in raster order, then the contextual tokens.
+    *Dominant tokens* are the class token itself, projected like a patch, and the ``dominant - 1`` patches that it
+    attends to most in the block of the vision tower whose output becomes the visual tokens.
+
+    *Contextual tokens* are made from the R other patches. In raster order, every ``R // contextual``-th of them is a
+    target. Each of the rest joins the target with the highest cosine of keys (of the same block, mean over heads). A
+    contextual token is :math:`h_t + \frac1{|M|} \sum_{m \in M} h_m` of the target t and its members M, before the
+    projector. A target without members stays unchanged.
+
+    The decoder gets the class token, the dominant patches in raster order, and then the contextual tokens.
 
     Parameters
     ----------
     dominant : int or float
-        Dominant tokens per image, class token included: a whole number from 2 on, or a share in (0, 1] of its tokens.
+        Dominant tokens per image, including the class token: a whole number of at least 2, or a share in (0, 1] of the
+        tokens of the image.
     contextual : int or float
-        Contextual tokens per image: a whole number from 0 on, or a share in (0, 1], of which there is at least one. The
-        authors use 54 and 10; 108 and 20, and 162 and 30, are usual for 128 and 192 tokens.
+        Contextual tokens per image: a whole number of at least 0, or a share in (0, 1], which is at least one token.
+        The authors use 54 and 10. Common values for 128 and 192 tokens are 108 and 20, and 162 and 30.
     over : {"tile", "image", "prompt"}
-        Among which tokens is chosen together, and for which the numbers are: each tile of an image or frame of a video,
-        as the authors do; an image or video with all of them; all of a prompt.
+        Scope of one selection: a tile of an image or frame of a video, as in the authors' code, with these numbers of
+        tokens for each; an image or video with all its tiles or frames; or the whole prompt.
     positions : {"renumber", "original"}
-        RoPE positions: consecutive ones in the authors' order; or each token keeps its own, a contextual token that of
-        its target, and the class token that of the first patch which has gone.
+        RoPE positions of the remaining tokens: consecutive in the authors' order, or unchanged. If unchanged, a
+        contextual token has the position of its target, and the class token that of the first removed patch.
 
     Raises
     ------
@@ -47,15 +51,15 @@ class VisionZip(PerImage):
 
     Notes
     -----
-    Source: arXiv 2412.04467 (CVPR 2025) and github.com/dvlab-research/VisionZip at 3151f6d, training-free. A contextual
-    token is a sum of target and mean in the code, about twice as long as a token, and so it is here. Scores and keys
-    are in float32.
+    Source: arXiv 2412.04467 (CVPR 2025) and github.com/dvlab-research/VisionZip at 3151f6d, the variant without
+    training. As in the code, a contextual token is the sum of target and mean, so its norm is about twice that of other
+    tokens. Scores and keys are in float32.
 
     In a tower without a class token, patches are ranked by the mean attention that they receive
-    (`vistrim.methods.base.class_attention.ClassAttention`), and all dominant tokens are patches. Where a visual token
-    is made of several tokens of the tower, merging is done behind the projector, on embeddings: so do ports to
-    Qwen2.5-VL. An image with no more tokens than asked for stays as it is. In tiled images the class token and the
-    contextual tokens of each tile stay with the tile, where the code puts those of all tiles behind the image; both
+    (`vistrim.methods.base.class_attention.ClassAttention`), and all dominant tokens are patches. If each visual token
+    is made from several tokens of the tower, embeddings are merged after the projector, as in ports to Qwen2.5-VL. An
+    image with too few tokens for the requested numbers stays unchanged. In tiled images, the class token and the
+    contextual tokens of a tile stay with that tile, whereas the code puts those of all tiles after the image. Both
     leave separators out.
     """
 
@@ -80,11 +84,11 @@ class VisionZip(PerImage):
         check_positions(self.positions)
 
     def vision_blocks(self, feature_block: int) -> tuple[int, ...]:
-        """The block that makes the visual tokens."""
+        """Return the block whose output becomes the visual tokens."""
         return (feature_block,)
 
     def vision_keys(self, feature_block: int) -> tuple[int, ...]:
-        """The same."""
+        """Return the same block."""
         return (feature_block,)
 
     def count(self, n: int, grid: Grid | None, images: int) -> int:
@@ -93,7 +97,13 @@ class VisionZip(PerImage):
         return min(n, sum(budget(k if isinstance(k, float) else k * images, n) for k in numbers if k))
 
     def with_share(self, share: float, model: ModelFacts) -> Method:
-        """Keep a share of all tokens, with the same ratio of dominant and contextual ones."""
+        """Keep a share of all tokens, with the same ratio of dominant to contextual tokens.
+
+        Raises
+        ------
+        ValueError
+            If one of ``dominant`` and ``contextual`` is a share and the other a number.
+        """
         if self.contextual and isinstance(self.dominant, float) != isinstance(self.contextual, float):
             raise ValueError("visionzip has no ratio of a share to a number: write dominant and contextual alike")
         total = self.dominant + self.contextual
@@ -101,7 +111,7 @@ class VisionZip(PerImage):
         return replace(self, dominant=share * self.dominant / total, contextual=contextual)
 
     def choose(self, image: ImageTokens) -> ImageChoice:
-        """Keep dominant tokens, and make contextual ones."""
+        """Keep the dominant tokens, and compute the contextual tokens."""
         assert image.features is not None
         assert image.embeddings is not None
         n, contextual = image.n, image.budget(self.contextual) if self.contextual else 0
@@ -124,7 +134,7 @@ class VisionZip(PerImage):
         return ImageChoice(keep, made=made if len(made) else None, behind=behind)
 
     def _behind(self, dominant: Tensor, targets: Tensor, place: Tensor, n: int) -> Tensor | None:
-        """Where tokens go: contextual ones to the end, and dominant ones in front of the class token behind it."""
+        """Return the moves to the authors' order: class token, dominant patches, contextual tokens."""
         if not self.renumbers:
             return None
         behind = torch.full((n,), -1, device=dominant.device).index_fill(0, targets, n - 1)
@@ -132,5 +142,5 @@ class VisionZip(PerImage):
 
 
 def _first_gone(keep: Tensor, n: int) -> Tensor:
-    """``[1]`` long: the first of n tokens that is not kept."""
+    """Return the first of n tokens that is not kept, ``[1]`` long."""
     return torch.zeros(n, dtype=torch.uint8, device=keep.device).index_fill(0, keep, 1).argmin(0, keepdim=True)

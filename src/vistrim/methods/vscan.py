@@ -1,4 +1,4 @@
-"""VScan: local and global tokens before the decoder, the others merged into them, and one cut in its middle."""
+"""VScan: keep local and global tokens, merge the others into them, and cut once in the middle of the decoder."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,36 +17,40 @@ from vistrim.methods.base.registry import register
 from vistrim.methods.base.stage_inputs import LayerTokens
 
 SIDE = 4
-"""Windows along each side of an image."""
+"""Number of windows along each side of an image."""
 SHALLOW, DEEP = 5, 22
-"""Blocks (0-based) of CLIP-L whose attention chooses local and global tokens."""
+"""Blocks (0-based) of CLIP-L whose attention ranks local and global tokens."""
 LAYER = 16
-"""Of the cut, in a decoder of 32 layers."""
+"""Layer of the cut in a decoder of 32 layers."""
 
 
 @register
 @dataclass(frozen=True)
 class VScan(Composition):
-    r"""Keep local and global tokens of each image, merge the others into them, and cut once in the decoder's middle.
+    r"""Keep local and global tokens of each image, merge the others, and cut once in the middle of the decoder.
 
-    *Before the decoder*, for T tokens: the image is cut into 4 x 4 windows, and in each the
-    :math:`\lfloor \lfloor T / 2 \rfloor / 16 \rfloor` patches stay that the class token attends to most in a shallow
-    block of the vision tower (local tokens); of the others stay those that it attends to most in the block whose output
-    becomes the visual tokens, up to T (global tokens). Every other token is merged into the kept one whose projected
-    features are most like its own: the mean of all of them. *Before decoder layer* ``layer`` the tokens stay that the
-    last prompt token attends to most in this layer (mean over heads).
+    *Before the decoder*, T tokens per image are kept. The image is cut into 4 x 4 windows. *Local tokens* are the
+    :math:`\lfloor \lfloor T / 2 \rfloor / 16 \rfloor` patches of each window that the class token attends to most in a
+    shallow block of the vision tower. *Global tokens* are those of the other patches that it attends to most in the
+    block whose output becomes the visual tokens; they fill up to T. Every other token is merged into the kept token
+    with the highest cosine of projected features. A merged token is the mean of all tokens in it.
+
+    *Before decoder layer* ``layer``, the tokens stay that the last prompt token attends to most in this layer (mean
+    over heads).
 
     Parameters
     ----------
     keep : int or float
-        :math:`T` per image (or tile): a whole number from 2 on, or a share in (0, 1].
+        :math:`T` per image, tile or frame: a whole number of at least 2, or a share in (0, 1].
     layer : int, optional
-        First layer (0-based, at least 1) that runs on ``left`` tokens. None: 16, scaled to the decoder's depth from 32.
+        First layer (0-based, at least 1) that runs on ``left`` tokens. None: 16 of 32 layers, scaled to the depth of
+        the decoder.
     left : int or float
-        Tokens per image (or tile) from there on: a whole number from 2 on, or a share in (0, 1] of those that entered.
-        The authors' pairs of ``keep`` and ``left`` are 96 and 32, 192 and 64, 288 and 96, of 576.
+        Tokens per image, tile or frame from this layer on: a whole number of at least 2, or a share in (0, 1] of the
+        tokens that entered the decoder. The authors' pairs of ``keep`` and ``left`` are 96 and 32, 192 and 64, and 288
+        and 96, of 576.
     positions : {"renumber", "original"}
-        RoPE positions of the tokens that are left: consecutive as the authors have them, or each its own.
+        RoPE positions of the remaining tokens: consecutive, as in the authors' code, or unchanged.
 
     Raises
     ------
@@ -55,11 +59,11 @@ class VScan(Composition):
 
     Notes
     -----
-    Source: arXiv 2505.22654 (TMLR 2026) and github.com/Tencent/SelfEvolvingAgent, folder VScan, at a82450e. The shallow
-    block is number 5 (0-based) where block 22 makes the visual tokens; elsewhere in proportion. Deviations: global
-    tokens fill up to T where T is no multiple of 32 (the code then keeps fewer); any grid has 16 windows, as equal as
-    they can be (the code wants 24 x 24 patches). For a tower without a class token see
-    `vistrim.methods.base.class_attention.ClassAttention`.
+    Source: arXiv 2505.22654 (TMLR 2026) and github.com/Tencent/SelfEvolvingAgent, folder VScan, at a82450e. If the
+    output of block 22 (0-based) becomes the visual tokens, the shallow block is block 5; in other towers it is at the
+    same relative depth. Deviations: global tokens fill up to T if T is not a multiple of 32 (the code then keeps
+    fewer). Any grid has 16 windows, of sizes as equal as possible (the code requires 24 x 24 patches). For towers
+    without a class token see `vistrim.methods.base.class_attention.ClassAttention`.
     """
 
     name = "vscan"
@@ -86,7 +90,7 @@ class VScan(Composition):
         check_positions(self.positions)
 
     def with_share(self, share: float, model: ModelFacts) -> Method:
-        """Set ``keep`` to a share. ``left`` stays the same share of it."""
+        """Set ``keep`` to a share. The ratio of ``left`` to ``keep`` stays the same."""
         left = self.left
         if not isinstance(left, float) and not isinstance(self.keep, float):
             left = min(1.0, left / self.keep)
@@ -94,13 +98,19 @@ class VScan(Composition):
 
     @cached_property
     def parts(self) -> tuple[Method, ...]:
-        """Before the decoder, and inside."""
+        """The part before the decoder and the part inside it."""
         return LocalAndGlobal(self.keep, self.positions), MiddleCut(self.layer, self.left, self.positions)
 
 
 @dataclass(frozen=True)
 class LocalAndGlobal(PerImage):
-    """What `VScan` does before the decoder; for the parameters see there."""
+    """The part of `VScan` before the decoder.
+
+    Parameters
+    ----------
+    keep, positions
+        As for `VScan`.
+    """
 
     name = "vscan"
     reads_vision = True
@@ -110,11 +120,17 @@ class LocalAndGlobal(PerImage):
     positions: Positions
 
     def vision_blocks(self, feature_block: int) -> tuple[int, ...]:
-        """A shallow block, and the one that makes the visual tokens."""
+        """Return a shallow block, and the block whose output becomes the visual tokens."""
         return (feature_block * SHALLOW // DEEP, feature_block)
 
     def choose(self, image: ImageTokens) -> ImageChoice:
-        """Keep local and global tokens, and merge the others."""
+        """Keep local and global tokens, and merge the others.
+
+        Raises
+        ------
+        ValueError
+            If the tokens do not form a grid.
+        """
         assert image.embeddings is not None
         rows, columns = image.grid or (0, 0)
         if rows * columns != image.n:
@@ -123,12 +139,12 @@ class LocalAndGlobal(PerImage):
         count = image.budget(self.keep)
         if count == image.n:
             return ImageChoice(torch.arange(count))
-        # In a shallow tower both may be the same block. Separators come last.
+        # In a tower with few blocks, both may be the same. Separators rank last.
         scores = [values.nan_to_num(nan=-1.0) for values in image.attention.values()]
         shallow, deep = scores[0], scores[-1]
         each = count // 2 // SIDE**2
         is_local = ranks(shallow, windows(rows, columns, SIDE, shallow.device), SIDE**2) < each
-        # Local ones first, and then by attention.
+        # Local tokens first, then the others by attention.
         order = deep.masked_fill(is_local, torch.inf).argsort(descending=True, stable=True)
         keep = order[:count].sort().values
         alike = cosines(image.embeddings)[:, keep.to(image.embeddings.device)].to(keep.device)
@@ -138,7 +154,13 @@ class LocalAndGlobal(PerImage):
 
 @dataclass(frozen=True)
 class MiddleCut(Method):
-    """What `VScan` does inside the decoder; for the parameters see there."""
+    """The part of `VScan` inside the decoder.
+
+    Parameters
+    ----------
+    layer, left, positions
+        As for `VScan`.
+    """
 
     name = "vscan"
     stages = ("prefill",)
@@ -149,22 +171,28 @@ class MiddleCut(Method):
     positions: Positions
 
     def fitted(self, model: ModelFacts) -> Method:
-        """With the layer."""
+        """Return the method with the layer for the depth of the model.
+
+        Raises
+        ------
+        ValueError
+            If the model has no such layer.
+        """
         depth = model.decoder.layers
         layer = scaled_to_depth(LAYER, depth) if self.layer is None else self.layer
         check_layer("layer", layer, depth)
         return replace(self, layer=layer)
 
     def prefill_layers(self, depth: int) -> tuple[int, ...]:
-        """The one cut."""
+        """Return the layer of the cut."""
         return () if self.layer is None else (self.layer,)
 
     def prefill_count(self, layer: int, initial: int, held: int, images: int, depth: int) -> int:
-        """Return ``left``."""
+        """Return ``left`` as a number of tokens."""
         return budget(self.left, initial) if isinstance(self.left, float) else min(held, self.left * images)
 
     def select_prefill(self, layer: int, tokens: LayerTokens) -> Selection:
-        """Keep the most attended tokens."""
+        """Keep the tokens that receive the most attention."""
         counts = tuple(
             self.prefill_count(layer, n, held, images, tokens.depth)
             for n, held, images in zip(tokens.initial, tokens.held, tokens.images, strict=True)

@@ -1,4 +1,4 @@
-"""Files that a method needs beside its parameters: trained weights and searched schedules, made for one model."""
+"""Files that a method needs besides its parameters: trained weights and schedules, each valid for one model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,24 +13,37 @@ from vistrim._utils.files import save_whole
 from vistrim.core.model_facts import ModelFacts
 
 FOLDER = "vistrim"
-"""Folder of trained parts beside a model's weights; other tools load every safetensors file next to those."""
+"""Folder of trained parts inside a model's folder. Other tools load every safetensors file next to the weights."""
 
 
 def part_path(model: Path, method: str) -> Path:
-    """Where a method looks for its trained part in a model's folder."""
+    """Return the path of a method's trained part in a model's folder.
+
+    Parameters
+    ----------
+    model : Path
+        Folder of the model.
+    method : str
+        Name of the method.
+
+    Returns
+    -------
+    Path
+        The file, whether or not it exists.
+    """
     return model / FOLDER / f"{method}.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
 class TrainedPart:
-    """Weights of a method's own network.
+    """Weights of a network that belongs to a method.
 
     Attributes
     ----------
     tensors : dict of str to Tensor
-        On the CPU, in the type they were saved in.
+        Weights by name, on the CPU, in the dtype of the file.
     settings : dict of str to str
-        What was noted when they were saved.
+        Metadata of the file: method, model and settings of the training.
     """
 
     tensors: dict[str, Tensor]
@@ -40,7 +53,23 @@ class TrainedPart:
 def save_part(
     path: Path, method: str, model: ModelFacts, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]
 ) -> None:
-    """Write a trained part, with the model that it was made for; a kill leaves an old file or this one."""
+    """Write a trained part, together with the model that it was made for.
+
+    The file is replaced as a whole: an interrupted write leaves the previous file.
+
+    Parameters
+    ----------
+    path : Path
+        File to write.
+    method : str
+        Name of the method.
+    model : ModelFacts
+        Model that the part was trained for.
+    tensors : mapping of str to Tensor
+        Weights by name.
+    settings : mapping of str to object
+        Settings to store with them, as text.
+    """
     notes = {"method": method, "model": model.name, "layers": model.decoder.layers, "hidden": model.decoder.hidden}
     metadata = {name: str(value) for name, value in {**notes, **settings}.items()}
     save_whole(path, {name: tensor.contiguous() for name, tensor in tensors.items()}, metadata)
@@ -52,18 +81,23 @@ def load_part(given: str | None, method: str, model: ModelFacts, command: str) -
     Parameters
     ----------
     given : str or None
-        The file; None: `part_path` in the model's own folder.
+        The file. None: `part_path` in the model's own folder.
     method : str
-        The method's name.
+        Name of the method.
     model : ModelFacts
-        The model that it has to be made for.
+        Model that the part must have been made for.
     command : str
-        What trains one.
+        Command that trains such a part, for errors.
+
+    Returns
+    -------
+    TrainedPart
+        Weights and settings.
 
     Raises
     ------
     ValueError
-        If there is no such file, or it is another method's or another model's; with the fix.
+        If the file is missing or damaged, or if it belongs to another method or model.
     """
     own = None if model.folder is None else part_path(model.folder, method)
     path = Path(given).expanduser() if given is not None else own
@@ -79,23 +113,24 @@ def load_part(given: str | None, method: str, model: ModelFacts, command: str) -
 
 
 def check_made_for(what: str, notes: Mapping[str, Any], model: ModelFacts, command: str) -> None:
-    """Refuse what was made for another model.
+    """Refuse a file that was made for another model.
 
     Parameters
     ----------
     what : str
-        Named in the error.
-    notes : mapping
-        "model" (a name), "layers" and perhaps "hidden" of the model that it was made for.
+        Name of the file, for the error.
+    notes : mapping of str to object
+        The model that the file was made for: its name ("model"), its number of decoder layers ("layers") and, if
+        known, its hidden size ("hidden").
     model : ModelFacts
-        The model that it is to be used with.
+        Model that the file is to be used with.
     command : str
-        What makes one.
+        Command that makes such a file, for the error.
 
     Raises
     ------
     ValueError
-        If name or sizes differ.
+        If the name or a size differs.
     """
     sizes = {"layers": model.decoder.layers, "hidden": model.decoder.hidden}
     differing = [f"{notes.get('model')!r}"] if notes.get("model") != model.name else []

@@ -7,24 +7,25 @@ from vistrim.methods.base.method import Method
 
 Kind = Literal["tokens", "flops", "kv"]
 KINDS: tuple[str, ...] = get_args(Kind)
+"""Kinds of budgets."""
 
 
 @dataclass(frozen=True)
 class Budgeted:
-    """Result of `vistrim.at_budget`. `vistrim.trim` and all other functions take it in the place of a method.
+    """Result of `vistrim.at_budget`. `vistrim.trim` and all other functions accept it in place of a method.
 
     Attributes
     ----------
     method : Method
-        The method with its parameter set.
+        The method that meets the budget.
     kind : {"tokens", "flops", "kv"}
         Kind of budget.
     asked, reached : float
         The budget, and the largest value at or below it that the method can reach, in the same unit.
     parameter : str
-        Parameter that was set.
+        Name of the parameter that was set.
     value : object
-        Its value.
+        Value of that parameter.
     """
 
     method: Method
@@ -35,12 +36,18 @@ class Budgeted:
     value: Any
 
     def __str__(self) -> str:
-        """Return the notation of the method."""
+        """Return the notation of the method.
+
+        Returns
+        -------
+        str
+            For example ``"fastv:keep=0.25"``.
+        """
         return str(self.method)
 
 
 def read_budget(text: str) -> dict[str, float]:
-    """Read a budget as it stands on the command line and in files.
+    """Read a budget in the form used on the command line and in files.
 
     Parameters
     ----------
@@ -49,13 +56,13 @@ def read_budget(text: str) -> dict[str, float]:
 
     Returns
     -------
-    dict
-        The keyword argument of `vistrim.at_budget`.
+    dict of str to float
+        The keyword argument of `vistrim.at_budget`. A whole number of tokens is an int.
 
     Raises
     ------
     ValueError
-        If it is no budget.
+        If the text is not a budget.
     """
     kind, _, value = (piece.strip() for piece in text.partition("="))
     try:

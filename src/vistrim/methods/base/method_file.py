@@ -1,4 +1,4 @@
-"""``vistrim.json``: the method that a checkpoint is meant to run with, in a file beside it."""
+"""The file ``vistrim.json`` beside a checkpoint, which names the method to run it with."""
 
 import json
 from collections.abc import Mapping
@@ -9,12 +9,23 @@ from vistrim._utils.files import write_whole
 from vistrim._version import __version__
 
 NAME = "vistrim.json"
+"""Name of the file."""
 VERSION = 1
-"""Of the file's format."""
+"""Version of the file format."""
 
 
 def write_method_file(folder: str | Path, method: Mapping[str, Any]) -> None:
-    """Write what `Method.to_dict` gives into a folder, which is made where it is missing; a kill leaves no part."""
+    """Write a method to ``vistrim.json`` in a folder.
+
+    The file is replaced as a whole: an interrupted write leaves the previous file.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Folder of the checkpoint. It is created if it does not exist.
+    method : mapping of str to object
+        Result of `Method.to_dict`.
+    """
     place = Path(folder).expanduser()
     place.mkdir(parents=True, exist_ok=True)
     content = {"version": VERSION, "made_with": f"vistrim {__version__}", **method}
@@ -22,12 +33,22 @@ def write_method_file(folder: str | Path, method: Mapping[str, Any]) -> None:
 
 
 def read_method_file(folder: str | Path) -> dict[str, Any]:
-    """Read what `write_method_file` was given.
+    """Read a method from ``vistrim.json`` in a folder.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Folder of the checkpoint.
+
+    Returns
+    -------
+    dict of str to object
+        The mapping that was passed to `write_method_file`.
 
     Raises
     ------
     ValueError
-        If there is no such file, or it is damaged or of another version; with the fix.
+        If the file is missing or damaged, or has another version.
     """
     path = Path(folder).expanduser() / NAME
     again = "write it with method.save(folder)"

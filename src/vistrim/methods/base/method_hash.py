@@ -1,4 +1,4 @@
-"""What a method's answers depend on beside its notation: the contents of its files, and its guide."""
+"""Hash of a method, including the contents of its files and its guide model, which its notation only names."""
 
 import hashlib
 from collections.abc import Mapping
@@ -13,7 +13,28 @@ from vistrim.methods.base.method import Method
 
 
 def method_hash(method: Method, model: ModelFacts) -> str:
-    """Tell methods apart that are written alike: a hash over everything that they are made of on a model."""
+    """Compute a hash that also differs between methods with the same notation.
+
+    It covers the parameters of the method, the contents of its files and the first values of the weights of its guide
+    model.
+
+    Parameters
+    ----------
+    method : Method
+        The method.
+    model : ModelFacts
+        Model that the method runs on.
+
+    Returns
+    -------
+    str
+        16 hexadecimal digits.
+
+    Raises
+    ------
+    ValueError
+        If the method does not fit the model, or if one of its files cannot be read.
+    """
     digest = hashlib.sha256()
     _add(digest, method.fitted(model))
     return digest.hexdigest()[:16]
@@ -24,7 +45,7 @@ def _add(digest: Any, value: Any) -> None:
         digest.update(f"{tuple(value.shape)}{value.dtype}".encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     elif isinstance(value, nn.Module):
-        # The first values tell models apart; all of a large guide's would take minutes.
+        # The first values differ between models. Hashing all weights of a large guide model would take minutes.
         for name, tensor in value.state_dict().items():
             digest.update(name.encode())
             _add(digest, tensor.flatten()[:64])

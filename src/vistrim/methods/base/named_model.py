@@ -1,4 +1,4 @@
-"""Models that a method needs beside the one it runs on, given by name."""
+"""Further models that a method needs, such as a guide model, given by name."""
 
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -8,28 +8,59 @@ from torch import nn
 
 
 class ModelLoader(Protocol):
-    """Loads a model that a method needs beside the one it runs on; as text it is that model's name."""
+    """Loader of a further model that a method needs. ``str`` of a loader is the name of its model."""
 
     def __call__(self, device: str, dtype: torch.dtype) -> nn.Module:
-        """Load it to a device, in a number type; the same call gives the same model again."""
+        """Load the model.
+
+        Parameters
+        ----------
+        device : str
+            Device to load the model to.
+        dtype : torch.dtype
+            Dtype of its weights.
+
+        Returns
+        -------
+        nn.Module
+            The model. Calls with equal arguments return the same object.
+        """
 
 
 @dataclass(frozen=True)
 class NamedModel:
-    """A model by name, loaded when it is first asked for, once for each device and number type.
+    """A model by name, loaded at the first call, once for each device and dtype.
 
     Attributes
     ----------
     name : str
-        As `vistrim.load` takes it.
+        Name or folder of the checkpoint, as for `vistrim.load`.
     """
 
     name: str
     _loaded: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, device: str, dtype: torch.dtype) -> Any:
-        """Load the model; see `vistrim.load` for what is raised."""
-        # transformers is imported when a model is loaded, not when its name is read.
+        """Load the model.
+
+        Parameters
+        ----------
+        device : str
+            Device to load the model to.
+        dtype : torch.dtype
+            Dtype of its weights.
+
+        Returns
+        -------
+        PreTrainedModel
+            The model. Calls with equal arguments return the same object.
+
+        Raises
+        ------
+        LoadError
+            If the model cannot be loaded, see `vistrim.load`.
+        """
+        # Imported here, because reading the name of a model must not import transformers.
         from vistrim.loading import load
 
         if (device, dtype) not in self._loaded:

@@ -40,6 +40,11 @@ def parse_method(notation: str, settings: Mapping[str, str] | None = None, prese
     preset : str, optional
         Start from this preset of the method instead of its default values; wins as well.
 
+    Returns
+    -------
+    Method
+        The method; several with a plus between them are a composition.
+
     Raises
     ------
     ValueError
@@ -74,6 +79,10 @@ def parse_method(notation: str, settings: Mapping[str, str] | None = None, prese
 
 def as_method(method: "Method | Budgeted | str") -> Method:
     """Return a method as it is, or build it from its notation.
+
+    Returns
+    -------
+    Method
 
     Raises
     ------
@@ -129,6 +138,10 @@ def from_plain_data(values: Mapping[str, Any]) -> Method:
     values : mapping
         ``{"method": notation}``, and nothing else.
 
+    Returns
+    -------
+    Method
+
     Raises
     ------
     ValueError
@@ -155,6 +168,10 @@ def load_method(folder: str | Path) -> Method:
     folder : str or Path
         With ``vistrim.json`` in it. Files that a parameter names are looked for as it is written there.
 
+    Returns
+    -------
+    Method
+
     Raises
     ------
     ValueError
@@ -174,12 +191,22 @@ def load_method(folder: str | Path) -> Method:
 
 
 def read_setting(text: str) -> tuple[str, str]:
-    """Name and value of a parameter that is written ``name=value``.
+    """Split a parameter written as ``name=value`` into its name and value.
+
+    Parameters
+    ----------
+    text : str
+        For example ``"keep=0.5"``.
+
+    Returns
+    -------
+    tuple of str
+        Name and value, without spaces around them.
 
     Raises
     ------
     ValueError
-        If it is not.
+        If the text has no name, equals sign or value.
     """
     name, equals, value = (piece.strip() for piece in text.partition("="))
     if not (name and equals and value):

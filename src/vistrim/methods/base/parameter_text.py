@@ -1,4 +1,4 @@
-"""Parameters of methods as text, by their type hints: ``64``, ``2/6/15``, ``none``, ``"a file, with a comma.json"``."""
+"""Parameters of methods as text, such as ``64``, ``2/6/15``, ``none`` or ``"a file, with a comma.json"``."""
 
 import re
 import types
@@ -15,37 +15,73 @@ from vistrim._utils.syntax import quote, split_outside, unquote
 from vistrim.methods.base.named_model import ModelLoader, NamedModel
 
 ANYTHING = int | float | bool | str | None
-"""What a parameter is read as whose hint is missing or cannot be resolved."""
+"""Type hint of a parameter whose own hint is missing or cannot be resolved."""
 DESCRIBED = {int: "a whole number", float: "a number", bool: "true or false", type(None): "none", str: "text"}
+"""Types as errors name them."""
 EMPTY = "()"
-"""The tuple without elements."""
+"""Text of the empty tuple."""
 
 BETWEEN_ELEMENTS = re.compile("/")
+"""Separator of the elements of a tuple."""
 _SPECIAL = re.compile(r'[,+\[\]"\r\n]')
 _FLAGS = {"true": True, "false": False}
 
 
 class HasNotation(ABC):
-    """What stands in square brackets as a parameter: a method."""
+    """A parameter with a notation of its own, which is written in square brackets: a method."""
 
     @abstractmethod
     def to_dict(self) -> dict[str, str]:
-        """Notation that is read back as the same."""
+        """Return the notation as a dictionary.
+
+        Returns
+        -------
+        dict of str to str
+            Notation that is read back as an equal object.
+
+        Raises
+        ------
+        MethodError
+            If a parameter cannot be written as text.
+        """
 
 
 @lru_cache(maxsize=256)
 def parameter_hints(cls: type) -> dict[str, Any]:
-    """Type hint of each parameter of a method's class."""
+    """Return the type hints of the parameters of a method's class.
+
+    Parameters
+    ----------
+    cls : type
+        Class of the method, a dataclass.
+
+    Returns
+    -------
+    dict of str to type
+        Hint of each parameter, `ANYTHING` where it is missing or cannot be resolved.
+    """
     try:
         hints = get_type_hints(cls)
-    # A class in a function or notebook may have hints that only make sense there.
+    # Hints of a class that is defined in a function or notebook may refer to names that exist only there.
     except (NameError, TypeError, AttributeError):
         hints = {}
     return {field.name: hints.get(field.name, ANYTHING) for field in fields(cls) if field.init}
 
 
 def options(hint: Any) -> tuple[Any, ...]:
-    """The types that a hint allows, numbers first: "64" is a number wherever one is allowed."""
+    """List the types that a hint allows.
+
+    Parameters
+    ----------
+    hint : type
+        Type hint of a parameter.
+
+    Returns
+    -------
+    tuple of type
+        The types in the order in which they are tried. Numbers come first, so that "64" is a number wherever one is
+        allowed.
+    """
     hint = ANYTHING if hint in (Any, object) else hint
     found = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     numbers = [kind for kind in (int, float, bool) if kind in found]
@@ -53,7 +89,23 @@ def options(hint: Any) -> tuple[Any, ...]:
 
 
 def write_value(value: Any, hint: Any = ANYTHING) -> str:
-    """Write a parameter so that `read_value` reads it back, as far as it can be written at all."""
+    """Write the value of a parameter as text.
+
+    `read_value` restores the value from the text if `is_written` is true for it. The text of any other value, such as
+    a loaded model, only describes it.
+
+    Parameters
+    ----------
+    value : object
+        Value of the parameter.
+    hint : type
+        Type hint of the parameter.
+
+    Returns
+    -------
+    str
+        The text, in double quotes where it would otherwise be read as something else.
+    """
     if isinstance(value, tuple):
         return "/".join(_write_element(element, hint) for element in value) or EMPTY
     if isinstance(value, HasNotation):
@@ -74,12 +126,24 @@ def _write_element(element: Any, hint: Any) -> str:
 
 
 def is_written(value: Any, hint: Any) -> bool:
-    """Whether `read_value` reads the same value from what `write_value` makes of it.
+    """Check that `read_value` restores a value from the text of `write_value`.
+
+    Parameters
+    ----------
+    value : object
+        Value of the parameter.
+    hint : type
+        Type hint of the parameter.
+
+    Returns
+    -------
+    bool
+        Whether value and type are the same after a round trip.
 
     Raises
     ------
     MethodError
-        If it is a method that cannot be written.
+        If the value is a method that cannot be written.
     """
     if isinstance(value, HasNotation):
         value.to_dict()
@@ -98,29 +162,36 @@ def _reads_as(text: str, value: Any, hint: Any) -> bool:
         read = read_value("", text, hint, lambda _: None)
     except ValueError:
         return False
-    # 1 and 1.0 are different budgets.
+    # 1 and 1.0 are different budgets: one token and all tokens.
     same_kind = type(read) is type(value) or (type(value) in (int, float, bool) and type(value) not in options(hint))
     return same_kind and bool(read == value)
 
 
 def read_value(name: str, text: str, hint: Any, read_method: Callable[[str], Any]) -> Any:
-    """Read a parameter as the first type that fits: "64" as int, "0.5" as float, "2/6/15" as a tuple, "none" as None.
+    """Read the value of a parameter as the first type that fits.
+
+    "64" is read as an int, "0.5" as a float, "2/6/15" as a tuple and "none" as None.
 
     Parameters
     ----------
     name : str
-        The parameter's name, for errors.
+        Name of the parameter, for errors.
     text : str
-        What is written; in double quotes it is text and nothing else, in square brackets a method.
+        Text of the value. Double quotes mark a string and square brackets a method.
     hint : type
-        The parameter's type hint.
+        Type hint of the parameter.
     read_method : callable
-        Reads the notation of a method.
+        Function that reads the notation of a method.
+
+    Returns
+    -------
+    object
+        The value.
 
     Raises
     ------
     ValueError
-        If the text fits no type; says which ones there are.
+        If the text fits no type that the hint allows. The error lists these types.
     """
     choices = options(hint)
     if type(None) in choices and text.lower() == "none":
@@ -138,14 +209,25 @@ def read_value(name: str, text: str, hint: Any, read_method: Callable[[str], Any
 
 
 def _read_option(name: str, text: str, option: Any, read_method: Callable[[str], Any]) -> Any:
-    """Read text as one type; its errors are ValueErrors."""
+    """Read text as one type.
+
+    Returns
+    -------
+    object
+        The value.
+
+    Raises
+    ------
+    ValueError
+        If the text does not fit the type.
+    """
     if get_origin(option) is tuple:
         return _read_tuple(name, text, get_args(option), read_method)
     bare = unquote(text)
     if option is str:
         return text if bare is None else bare
     if get_origin(option) is Literal:
-        # What is none of the values is the method's to refuse.
+        # The method itself refuses other values, with an error that names the allowed ones.
         word = text if bare is None else bare
         return next((value for value in get_args(option) if str(value) == word), word)
     if option is Path:

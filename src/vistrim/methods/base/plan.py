@@ -22,13 +22,13 @@ class Plan:
     visual_per_layer : tuple of int
         Visual tokens that each layer processes in prefill.
     kv_tokens_per_step : tuple of tuple of int
-        Tokens in the cache of each layer after prefill and after each decoding step.
+        Tokens in the KV cache of each layer after prefill and after each decoding step, ``[steps][layers]``.
     kv_fraction_mean : float
-        Bytes held divided by the bytes of the untouched model, averaged over prefill and the decoding steps.
+        Bytes in the KV cache divided by those of the untouched model, averaged over prefill and the decoding steps.
     prefill_flops, prefill_flops_full : int
-        FLOPs of the decoder in prefill, with the method and without.
+        FLOPs of the decoder in prefill with the method, and those of the untouched model.
     method_flops : int
-        FLOPs of the method's own networks.
+        FLOPs of networks that belong to the method itself.
     """
 
     visual: int
@@ -51,23 +51,23 @@ def make_plan(method: Method, model: ModelFacts, sample: SampleSizes, new_tokens
     Parameters
     ----------
     method : Method
-        The method as it runs on the model, see `Method.fitted`.
+        The method, after `Method.fitted` for this model.
     model : ModelFacts
-        The model.
+        Sizes of the model.
     sample : SampleSizes
-        The prompt.
+        Sizes of the prompt.
     new_tokens : int
-        Tokens of the answer. The first is the result of prefill, so that there is one decoding step fewer.
+        Tokens of the answer. Prefill yields the first, so there are ``new_tokens - 1`` decoding steps.
 
     Returns
     -------
     Plan
-        The numbers that a report of this generation has.
+        The figures that the report of this generation contains.
 
     Raises
     ------
     MethodError
-        If the counts of the method depend on the content of the prompt.
+        If the token counts depend on the content of the prompt, or if the method makes cuts inside the layers.
     """
     shape = model.decoder
     depth = shape.layers

@@ -1,26 +1,45 @@
-"""Methods of other distributions: modules under the entry-point group ``vistrim.methods``."""
+"""Methods of other packages, found through the entry-point group ``vistrim.methods``."""
 
 import warnings
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
 GROUP = "vistrim.methods"
+"""Name of the entry-point group."""
 
 _loaded: set[EntryPoint] = set()
 
 
 class NameTakenError(ValueError):
-    """Two methods have one name."""
+    """A method has the name of another method."""
 
 
 @cache
 def found() -> tuple[EntryPoint, ...]:
-    """The entry points that are installed."""
+    """List the installed entry points of the group.
+
+    Returns
+    -------
+    tuple of EntryPoint
+        The entry points, in no particular order.
+    """
     return tuple(entry_points(group=GROUP))
 
 
 def distribution_of(module: str) -> str:
-    """The distribution that a module belongs to, or else the module's name."""
+    """Find the distribution that a module belongs to.
+
+    Parameters
+    ----------
+    module : str
+        Full name of the module.
+
+    Returns
+    -------
+    str
+        Name of the distribution that has an entry point in the same top-level package. If there is none, the name of
+        the module.
+    """
     root = module.partition(".")[0]
     if root == "vistrim":
         return root
@@ -31,12 +50,15 @@ def distribution_of(module: str) -> str:
 
 
 def load_plugins() -> None:
-    """Import the modules of other distributions that were not imported yet; one that fails is left out, with a warning.
+    """Import the modules of other distributions, which register their methods.
+
+    Each module is imported only once. If an import fails, the methods of this module are left out, with a
+    `RuntimeWarning`.
 
     Raises
     ------
     NameTakenError
-        If a method in one of them has a name that another method has.
+        If a method has the name of another method.
     """
     for point in found():
         if point in _loaded:
@@ -45,7 +67,7 @@ def load_plugins() -> None:
             point.load()
         except NameTakenError:
             raise
-        # Whatever goes wrong in it is no fault of the methods that were asked for.
+        # An import can raise anything, and a broken package must not make all other methods unavailable.
         except Exception as error:
             name = "?" if point.dist is None else point.dist.name
             reason = " ".join(str(error).split())

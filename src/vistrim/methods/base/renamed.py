@@ -1,4 +1,4 @@
-"""Former names of parameters, so that an error can name the present one."""
+"""Former names of parameters, so that errors can name the current ones."""
 
 from collections.abc import Iterable
 from functools import wraps
@@ -15,7 +15,7 @@ RENAMED = {
     "vispruner": {"important_ratio": "important"},
     "yopo": {"normalise": "normalize"},
 }
-"""For each method, its former parameters and the present name of each."""
+"""For each method, its former parameter names and the current name of each."""
 
 
 def renamed(method: str, given: Iterable[str]) -> str | None:
@@ -26,7 +26,7 @@ def renamed(method: str, given: Iterable[str]) -> str | None:
     method : str
         Name of the method.
     given : iterable of str
-        Names of parameters.
+        Names of the parameters that a caller passed.
 
     Returns
     -------
@@ -38,7 +38,15 @@ def renamed(method: str, given: Iterable[str]) -> str | None:
 
 
 def refuse_former_names(cls: type) -> None:
-    """Let the constructor of a method's class raise a `TypeError` that names the present parameter."""
+    """Make the constructor of a class raise a `TypeError` that names the current parameter.
+
+    Classes without renamed parameters stay unchanged.
+
+    Parameters
+    ----------
+    cls : type
+        Class of a method. Its ``__init__`` is replaced.
+    """
     name, made = cls.name, cls.__init__  # type: ignore[attr-defined,misc]
     if name not in RENAMED or hasattr(made, "__wrapped__"):
         return

@@ -15,13 +15,13 @@ class SampleSizes:
     Attributes
     ----------
     text : int
-        Tokens that are never removed.
+        Number of tokens that are never removed.
     images : tuple of int
-        Removable visual tokens of each image, tile or frame.
+        Number of removable visual tokens of each image, tile or frame.
     grids : tuple of (tuple of int or None)
-        Rows and columns of each; None if the tokens form no grid.
+        Rows and columns of each image, tile or frame. None if its tokens form no grid.
     whole : tuple of int
-        For each image, tile or frame, the number of the image or video that it belongs to.
+        For each image, tile or frame, the index of the image or video that it belongs to.
     """
 
     text: int
@@ -31,26 +31,26 @@ class SampleSizes:
 
     @property
     def visual(self) -> int:
-        """Removable visual tokens."""
+        """Number of removable visual tokens of the prompt."""
         return sum(self.images)
 
 
 def group_pictures(pictures: int, whole: Sequence[int], over: str) -> list[list[int]]:
-    """Group the images, tiles or frames of a prompt among which tokens are chosen together.
+    """Group the images, tiles or frames of a prompt whose tokens are selected together.
 
     Parameters
     ----------
     pictures : int
-        Their number.
+        Number of images, tiles and frames.
     whole : sequence of int
-        See `SampleSizes`.
+        For each of them, the index of the image or video that it belongs to. If empty, each is an image of its own.
     over : {"tile", "image", "prompt"}
-        Among which tokens.
+        Scope of one selection: a tile or frame, an image or video, or the whole prompt.
 
     Returns
     -------
     list of list of int
-        Their numbers.
+        Indices of the images, tiles or frames in each group, in ascending order.
     """
     members: dict[int, list[int]] = {}
     for picture in range(pictures):

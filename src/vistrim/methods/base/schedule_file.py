@@ -1,4 +1,4 @@
-"""Files of keep rates that were searched for one model."""
+"""Schedule files: keep rates that were fitted to one model."""
 
 import json
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from vistrim.methods.base.artifacts import check_made_for
 from vistrim.methods.base.keep_rates import KeepRates, Rows
 
 FORMAT = 1
+"""Version of the file format."""
 _KINDS: dict[str, type] = {
     "method": str,
     "model": str,
@@ -25,24 +26,24 @@ _KINDS: dict[str, type] = {
 
 @dataclass(frozen=True)
 class Schedule:
-    """Keep rates, and where they come from.
+    """Contents of a schedule file: keep rates and their origin.
 
     Attributes
     ----------
     method : str
-        The method that they are for.
+        Name of the method that the rates are for.
     model : str
-        Name of the checkpoint that they were searched on.
+        Name of the checkpoint that the rates were fitted to.
     layers : int
-        Its number of decoder layers.
+        Number of decoder layers of that checkpoint.
     rates : tuple of float
-        One for each layer; see `KeepRates`.
+        Share of the visual tokens in each layer, see `KeepRates`.
     rows : {"last", "prompt"}
-        What ranks; see `KeepRates`.
-    made_with : mapping
-        Command, settings, environment and result of the search; empty if it was written by hand.
+        Tokens whose attention ranks the visual tokens, see `KeepRates`.
+    made_with : mapping of str to object
+        Command, settings, environment and result of the search. Empty if the file was written by hand.
     vistrim : str
-        Version that searched; empty if none did.
+        Version of vistrim that ran the search. Empty if the file was written by hand.
     """
 
     method: str
@@ -54,21 +55,45 @@ class Schedule:
     vistrim: str
 
     def content(self) -> dict[str, Any]:
-        """What the file says."""
+        """Return the contents as they are written to the file.
+
+        Returns
+        -------
+        dict of str to object
+            The attributes and the version of the format, ready for JSON.
+        """
         return {"format": FORMAT, **asdict(self), "rates": list(self.rates)}
 
     def write(self, path: Path) -> None:
-        """Write the file; a kill leaves an old one or this one."""
+        """Write the file.
+
+        It is replaced as a whole: an interrupted write leaves the previous file.
+
+        Parameters
+        ----------
+        path : Path
+            File to write.
+        """
         write_whole(path, json.dumps(self.content(), indent=2) + "\n")
 
 
 def read_schedule(path: Path) -> Schedule:
     """Read a schedule file.
 
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    Schedule
+        Its contents.
+
     Raises
     ------
     ValueError
-        If it is no such file, or damaged.
+        If the file cannot be read, is not a schedule of this format, or is damaged.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -80,13 +105,13 @@ def read_schedule(path: Path) -> Schedule:
         raise ValueError(f"{path} is no schedule: give a file that `vistrim calibrate` wrote")
     if values.pop("format") != FORMAT:
         raise ValueError(f"{path} is a schedule of another format than {FORMAT}: make it again with this version")
-    # What a schedule written by hand need not say.
+    # A schedule that was written by hand may omit these.
     values = {"made_with": {}, "vistrim": "", **values}
     wrong = [name for name, kind in _KINDS.items() if type(values.get(name)) is not kind]
     if wrong or values.keys() != _KINDS.keys():
         odd = ", ".join(wrong or sorted(values.keys() - _KINDS.keys()))
         raise ValueError(f"{path} is damaged ({odd}): make it again")
-    # JSON has one kind of number.
+    # JSON does not distinguish 1 from 1.0.
     if not all(type(rate) in (int, float) for rate in values["rates"]):
         raise ValueError(f"{path} is damaged (rates): make it again")
     schedule = Schedule(**values | {"rates": tuple(map(float, values["rates"]))})
@@ -100,21 +125,26 @@ def read_schedule(path: Path) -> Schedule:
 
 
 def load_rates(given: str, method: str, model: ModelFacts) -> KeepRates:
-    """Keep rates out of a schedule file.
+    """Load keep rates from a schedule file.
 
     Parameters
     ----------
     given : str
         The file.
     method : str
-        The method that they have to be for.
+        Name of the method that the rates must be for.
     model : ModelFacts
-        The model that they have to be made for.
+        Model that the rates must have been fitted to.
+
+    Returns
+    -------
+    KeepRates
+        The rates as a method.
 
     Raises
     ------
     ValueError
-        If there is no such file, or it is damaged, another method's or another model's; with the fix.
+        If the file is missing or damaged, or if it belongs to another method or model.
     """
     path = Path(given).expanduser()
     command = f"vistrim calibrate {method}"
