@@ -10,7 +10,8 @@ from torch import Tensor
 from vistrim.calibration.text_alone import text_alone
 from vistrim.core.selection import gather_rows
 from vistrim.engine.inputs.query_rows import QueryRows
-from vistrim.methods.base.method import Positions, check_positions
+from vistrim.methods.base.checks import check_positions
+from vistrim.methods.base.method import Positions
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from vistrim.core.scores import AttentionRows
 from vistrim.core.selection import Selection, keep_top
 from vistrim.core.structure import LayerStructure
 from vistrim.methods.base.attention_schedule import AttentionSchedule
+from vistrim.methods.base.checks import check_positions
 from vistrim.methods.base.class_attention import ClassAttention, ranking
 from vistrim.methods.base.composition import Composed, Composition
-from vistrim.methods.base.method import Guidance, Method, Positions, check_positions
+from vistrim.methods.base.method import Guidance, Method, Positions
 from vistrim.methods.base.named_model import ModelLoader, NamedModel
 from vistrim.methods.base.notation import compose, load_method
 from vistrim.methods.base.one_cut import OneCut

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from vistrim.core.greedy import determinantal
 from vistrim.core.schedules import check_keep
 from vistrim.core.similarity import centered_cosines, cosines, distinctiveness, likeness_to_words, scaled_to_one
-from vistrim.methods.base.method import Positions, check_positions
-from vistrim.methods.base.per_image import ImageChoice, ImageTokens, Over, PerImage, check_over
+from vistrim.methods.base.checks import check_positions
+from vistrim.methods.base.method import Positions
+from vistrim.methods.base.per_image import ImageChoice, ImageTokens, PerImage
 from vistrim.methods.base.registry import register
+from vistrim.methods.base.units import Over, check_over
 
 LEAST = 1e-6
 """Relevance of the least relevant token, as a share of the range."""

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from vistrim.core.greedy import farthest_first
 from vistrim.core.schedules import check_keep
 from vistrim.core.similarity import centered_cosines, cosines, distinctiveness
-from vistrim.methods.base.method import Positions, check_positions
-from vistrim.methods.base.per_image import ImageChoice, ImageTokens, Over, PerImage, check_over
+from vistrim.methods.base.checks import check_positions
+from vistrim.methods.base.method import Positions
+from vistrim.methods.base.per_image import ImageChoice, ImageTokens, PerImage
 from vistrim.methods.base.registry import register
+from vistrim.methods.base.units import Over, check_over
 
 
 @register

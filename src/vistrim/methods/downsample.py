@@ -9,11 +9,12 @@ from vistrim.core.model_facts import ModelFacts
 from vistrim.core.schedules import budget, check_keep
 from vistrim.core.selection import Selection
 from vistrim.errors import UnsupportedGenerationError
-from vistrim.methods.base.method import Method, Positions, check_positions
-from vistrim.methods.base.per_image import units
+from vistrim.methods.base.checks import check_positions
+from vistrim.methods.base.method import Method, Positions
 from vistrim.methods.base.registry import register
 from vistrim.methods.base.sample_sizes import SampleSizes
 from vistrim.methods.base.stage_inputs import InputTokens
+from vistrim.methods.base.units import units
 from vistrim.methods.pool import smaller_grid
 
 

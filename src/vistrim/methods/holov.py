@@ -7,9 +7,11 @@ from torch import Tensor
 
 from vistrim.core.groups import ranks, runs, shared_out
 from vistrim.core.schedules import check_keep
-from vistrim.methods.base.method import Positions, check_positions
-from vistrim.methods.base.per_image import ImageChoice, ImageTokens, Over, PerImage, check_over
+from vistrim.methods.base.checks import check_positions
+from vistrim.methods.base.method import Positions
+from vistrim.methods.base.per_image import ImageChoice, ImageTokens, PerImage
 from vistrim.methods.base.registry import register
+from vistrim.methods.base.units import Over, check_over
 
 
 @register

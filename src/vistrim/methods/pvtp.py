@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from vistrim.core.model_facts import ModelFacts
 from vistrim.core.schedules import cuts_before, scaled_to_depth, tokens_kept
 from vistrim.methods.base.attention_schedule import AttentionSchedule
-from vistrim.methods.base.method import Method, check_layer
+from vistrim.methods.base.checks import check_layer
+from vistrim.methods.base.method import Method
 from vistrim.methods.base.registry import register
 
 

@@ -5,7 +5,8 @@ from itertools import pairwise
 
 from vistrim.core.model_facts import ModelFacts
 from vistrim.core.selection import Selection, keep_top
-from vistrim.methods.base.method import Method, Positions, check_layers, check_positions
+from vistrim.methods.base.checks import check_layers, check_positions
+from vistrim.methods.base.method import Method, Positions
 from vistrim.methods.base.registry import register
 from vistrim.methods.base.stage_inputs import LayerTokens
 

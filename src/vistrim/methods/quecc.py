@@ -14,7 +14,8 @@ from vistrim.core.model_facts import ModelFacts
 from vistrim.core.selection import Selection
 from vistrim.errors import UnsupportedModelError
 from vistrim.methods.base.artifacts import TrainedPart, load_part
-from vistrim.methods.base.method import Method, Positions, check_positions
+from vistrim.methods.base.checks import check_positions
+from vistrim.methods.base.method import Method, Positions
 from vistrim.methods.base.registry import register
 from vistrim.methods.base.stage_inputs import InputTokens
 

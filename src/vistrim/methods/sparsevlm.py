@@ -14,7 +14,8 @@ from vistrim.core.schedules import budget
 from vistrim.core.scores import AttentionRows
 from vistrim.core.selection import Selection
 from vistrim.errors import MethodError
-from vistrim.methods.base.method import Method, Positions, check_layers, check_positions
+from vistrim.methods.base.checks import check_layers, check_positions
+from vistrim.methods.base.method import Method, Positions
 from vistrim.methods.base.registry import register
 from vistrim.methods.base.stage_inputs import LayerTokens
 

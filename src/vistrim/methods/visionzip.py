@@ -9,9 +9,11 @@ from vistrim.core.contextual import gather_up
 from vistrim.core.layout import Grid
 from vistrim.core.model_facts import ModelFacts
 from vistrim.core.schedules import budget, check_keep
-from vistrim.methods.base.method import Method, Positions, check_positions
-from vistrim.methods.base.per_image import ImageChoice, ImageTokens, Over, PerImage, check_over
+from vistrim.methods.base.checks import check_positions
+from vistrim.methods.base.method import Method, Positions
+from vistrim.methods.base.per_image import ImageChoice, ImageTokens, PerImage
 from vistrim.methods.base.registry import register
+from vistrim.methods.base.units import Over, check_over
 
 
 @register

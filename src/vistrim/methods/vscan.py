@@ -10,8 +10,9 @@ from vistrim.core.model_facts import ModelFacts
 from vistrim.core.schedules import budget, check_keep, scaled_to_depth
 from vistrim.core.selection import Selection, keep_top
 from vistrim.core.similarity import cosines
+from vistrim.methods.base.checks import check_layer, check_positions
 from vistrim.methods.base.composition import Composition
-from vistrim.methods.base.method import Method, Positions, check_layer, check_positions
+from vistrim.methods.base.method import Method, Positions
 from vistrim.methods.base.per_image import ImageChoice, ImageTokens, PerImage
 from vistrim.methods.base.registry import register
 from vistrim.methods.base.stage_inputs import LayerTokens

@@ -9,7 +9,8 @@ from vistrim.core.model_facts import ModelFacts
 from vistrim.core.selection import Selection
 from vistrim.core.structure import LayerStructure
 from vistrim.methods.base.artifacts import load_part
-from vistrim.methods.base.method import Method, check_layer
+from vistrim.methods.base.checks import check_layer
+from vistrim.methods.base.method import Method
 from vistrim.methods.base.parameter_text import write_value
 from vistrim.methods.base.registry import register
 from vistrim.methods.base.stage_inputs import LayerTokens

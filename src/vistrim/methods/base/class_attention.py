@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from vistrim.core.schedules import budget, check_keep
-from vistrim.methods.base.method import Positions, check_positions
+from vistrim.methods.base.checks import check_positions
+from vistrim.methods.base.method import Positions
 from vistrim.methods.base.per_image import ImageChoice, ImageTokens, PerImage
 
 

@@ -103,279 +103,66 @@ class Composition(Method):
         return self.part("input").needs_grid
 
     def fitted(self, model: ModelFacts) -> "Composed":
-        """Fit every part to a model.
-
-        Parameters
-        ----------
-        model : ModelFacts
-            Sizes and properties of the model.
-
-        Returns
-        -------
-        Composed
-            The composition of the fitted parts.
-
-        Raises
-        ------
-        ValueError
-            If the parameters of a part do not fit the model.
-        """
+        """Fit every part to a model."""
         return Composed(tuple(part.fitted(model) for part in self.parts))
 
     def own_flops(self, model: ModelFacts, visual_per_layer: Sequence[int]) -> int:
-        """Count the FLOPs of the networks that belong to the parts.
-
-        Parameters
-        ----------
-        model : ModelFacts
-            Sizes and properties of the model.
-        visual_per_layer : sequence of int
-            Visual tokens of the sample that each decoder layer processes in prefill.
-
-        Returns
-        -------
-        int
-            FLOPs of all parts for one sample, two per multiply-add.
-        """
+        """Count the FLOPs of the networks that belong to the parts."""
         return sum(part.own_flops(model, visual_per_layer) for part in self.parts)
 
     def structure(self, model: ModelFacts) -> tuple[LayerStructure, ...] | None:
-        """Call `structure` of the part at the structure stage.
-
-        Parameters
-        ----------
-        model : ModelFacts
-            Sizes and properties of the model.
-
-        Returns
-        -------
-        tuple of LayerStructure or None
-            One per decoder layer. None: no layer has structural cuts.
-        """
+        """Call `structure` of the part at the structure stage."""
         return self.part("structure").structure(model)
 
     def vision_blocks(self, feature_block: int) -> tuple[int, ...]:
-        """Call `vision_blocks` of the part at the input stage.
-
-        Parameters
-        ----------
-        feature_block : int
-            Block (0-based) whose output becomes the visual tokens.
-
-        Returns
-        -------
-        tuple of int
-            Blocks of the vision tower, 0-based.
-        """
+        """Call `vision_blocks` of the part at the input stage."""
         return self.part("input").vision_blocks(feature_block)
 
     def vision_states(self, feature_block: int) -> tuple[int, ...]:
-        """Call `vision_states` of the part at the input stage.
-
-        Parameters
-        ----------
-        feature_block : int
-            Block (0-based) whose output becomes the visual tokens.
-
-        Returns
-        -------
-        tuple of int
-            Blocks of the vision tower, 0-based.
-        """
+        """Call `vision_states` of the part at the input stage."""
         return self.part("input").vision_states(feature_block)
 
     def vision_keys(self, feature_block: int) -> tuple[int, ...]:
-        """Call `vision_keys` of the part at the input stage.
-
-        Parameters
-        ----------
-        feature_block : int
-            Block (0-based) whose output becomes the visual tokens.
-
-        Returns
-        -------
-        tuple of int
-            Blocks of the vision tower, 0-based.
-        """
+        """Call `vision_keys` of the part at the input stage."""
         return self.part("input").vision_keys(feature_block)
 
     def select_input(self, tokens: InputTokens) -> Selection | None:
-        """Call `select_input` of the part at the input stage.
-
-        Parameters
-        ----------
-        tokens : InputTokens
-            The prompt before decoder layer 0.
-
-        Returns
-        -------
-        Selection or None
-            The visual tokens to keep. None keeps all.
-        """
+        """Call `select_input` of the part at the input stage."""
         return self.part("input").select_input(tokens)
 
     def prefill_layers(self, depth: int) -> tuple[int, ...]:
-        """Call `prefill_layers` of the part at the prefill stage.
-
-        Parameters
-        ----------
-        depth : int
-            Number of decoder layers.
-
-        Returns
-        -------
-        tuple of int
-            Decoder layers, 0-based and at least 1.
-        """
+        """Call `prefill_layers` of the part at the prefill stage."""
         return self.part("prefill").prefill_layers(depth)
 
     def query_rows(self, embeddings: Tensor, visual: Tensor, prompt: Tensor) -> Tensor | None:
-        """Call `query_rows` of the part at the prefill stage.
-
-        Parameters
-        ----------
-        embeddings : Tensor
-            ``[batch, tokens, hidden]``: input of decoder layer 0.
-        visual : Tensor
-            ``[batch, tokens]`` bool, True for visual tokens.
-        prompt : Tensor
-            ``[batch, tokens]`` bool. False for padding and for tokens after the prompt (drafts, answers).
-
-        Returns
-        -------
-        Tensor or None
-            ``[batch, tokens]`` bool, True for the tokens whose attention ranks. None: the last prompt token.
-        """
+        """Call `query_rows` of the part at the prefill stage."""
         return self.part("prefill").query_rows(embeddings, visual, prompt)
 
     def score(self, attention: AttentionRows, visual: Tensor) -> Tensor:
-        """Call `score` of the part at the prefill stage.
-
-        Parameters
-        ----------
-        attention : AttentionRows
-            Attention of the query rows.
-        visual : Tensor
-            ``[batch, tokens]`` bool, True for visual tokens.
-
-        Returns
-        -------
-        Tensor
-            ``[batch, tokens]`` float32.
-        """
+        """Call `score` of the part at the prefill stage."""
         return self.part("prefill").score(attention, visual)
 
     def prefill_count(self, layer: int, initial: int, held: int, images: int, depth: int) -> int:
-        """Call `prefill_count` of the part at the prefill stage.
-
-        Parameters
-        ----------
-        layer : int
-            Decoder layer of the cut, 0-based.
-        initial : int
-            Visual tokens of the sample that entered the decoder.
-        held : int
-            Visual tokens of the sample before the cut.
-        images : int
-            Images, tiles or frames of the prompt.
-        depth : int
-            Number of decoder layers.
-
-        Returns
-        -------
-        int
-            Visual tokens from this layer on.
-
-        Raises
-        ------
-        MethodError
-            If the part does not provide the number.
-        """
+        """Call `prefill_count` of the part at the prefill stage."""
         return self.part("prefill").prefill_count(layer, initial, held, images, depth)
 
     def input_count(self, sample: SampleSizes) -> int:
-        """Call `input_count` of the part at the input stage.
-
-        Parameters
-        ----------
-        sample : SampleSizes
-            Sizes of the prompt and its images.
-
-        Returns
-        -------
-        int
-            Visual tokens that enter the decoder.
-
-        Raises
-        ------
-        MethodError
-            If the part does not provide the number.
-        """
+        """Call `input_count` of the part at the input stage."""
         return self.part("input").input_count(sample)
 
     def select_prefill(self, layer: int, tokens: LayerTokens) -> Selection | None:
-        """Call `select_prefill` of the part at the prefill stage.
-
-        Parameters
-        ----------
-        layer : int
-            Decoder layer of the cut, 0-based.
-        tokens : LayerTokens
-            The tokens before this layer.
-
-        Returns
-        -------
-        Selection or None
-            The visual tokens to keep. None keeps all.
-        """
+        """Call `select_prefill` of the part at the prefill stage."""
         return self.part("prefill").select_prefill(layer, tokens)
 
     def decode_counts(
         self, layer: int, step: int, initial: Sequence[int], left: Sequence[int], depth: int
     ) -> tuple[int, ...] | None:
-        """Call `decode_counts` of the part at the decode stage.
-
-        If that part also cuts in prefill, it counts from the tokens that entered the decoder. Otherwise it counts from
-        the tokens that the cuts in prefill have left.
-
-        Parameters
-        ----------
-        layer : int
-            Decoder layer, 0-based.
-        step : int
-            Number of generated tokens in the sequence, including the one being processed.
-        initial : sequence of int
-            Visual tokens per sample that entered the decoder.
-        left : sequence of int
-            Visual tokens per sample that this layer held after prefill.
-        depth : int
-            Number of decoder layers.
-
-        Returns
-        -------
-        tuple of int or None
-            Largest number of visual tokens per sample. None: no limit.
-        """
+        """Call `decode_counts` of the part at the decode stage."""
         part = self.part("decode")
         return part.decode_counts(layer, step, initial if part is self.part("prefill") else left, left, depth)
 
     def select_decode(self, layer: int, counts: Sequence[int], tokens: LayerTokens) -> Selection:
-        """Call `select_decode` of the part at the decode stage.
-
-        Parameters
-        ----------
-        layer : int
-            Decoder layer, 0-based.
-        counts : sequence of int
-            Visual tokens to keep per sample.
-        tokens : LayerTokens
-            The tokens in this layer's cache.
-
-        Returns
-        -------
-        Selection
-            The visual tokens to keep.
-        """
+        """Call `select_decode` of the part at the decode stage."""
         return self.part("decode").select_decode(layer, counts, tokens)
 
     def part(self, stage: str) -> Method:
@@ -455,45 +242,15 @@ class Composed(Composition):
         return self.methods[0].unbudgeted
 
     def with_share(self, share: float, model: ModelFacts) -> Method:
-        """Return the composition with the `budget_parameter` of the first part set.
-
-        Parameters
-        ----------
-        share : float
-            Share of the visual tokens to keep, in (0, 1].
-        model : ModelFacts
-            Sizes and properties of the model.
-
-        Returns
-        -------
-        Method
-            The composition.
-        """
+        """Return the composition with the `budget_parameter` of the first part set."""
         return Composed((self.methods[0].with_share(share, model), *self.methods[1:]))
 
     def __str__(self) -> str:
-        """Return the methods in the notation, such as ``fastervlm:keep=0.5+vta:horizon=64``.
-
-        Returns
-        -------
-        str
-            The notation.
-        """
+        """Return the methods in the notation, such as ``fastervlm:keep=0.5+vta:horizon=64``."""
         return "+".join(map(str, self.methods))
 
     def to_dict(self) -> dict[str, str]:
-        """Return the composition as plain data.
-
-        Returns
-        -------
-        dict
-            ``{"method": notation}``.
-
-        Raises
-        ------
-        MethodError
-            If the notation cannot express a part: see `Method.to_dict`.
-        """
+        """Return the composition as plain data."""
         return {"method": "+".join(method.to_dict()["method"] for method in self.methods)}
 
     @property

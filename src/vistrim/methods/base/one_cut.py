@@ -4,7 +4,8 @@ from abc import abstractmethod
 from dataclasses import dataclass
 
 from vistrim.core.model_facts import ModelFacts
-from vistrim.methods.base.method import Method, Positions, check_layer, check_positions
+from vistrim.methods.base.checks import check_layer, check_positions
+from vistrim.methods.base.method import Method, Positions
 
 
 @dataclass(frozen=True)
