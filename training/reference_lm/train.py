@@ -41,6 +41,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--decoder-batch", type=int, default=32)
     parser.add_argument("--decoder-patches", type=int, default=576, help="visual tokens that it sees at first")
     parser.add_argument("--decoder-partial", type=float, default=0.0, help="share of its time with so few")
+    parser.add_argument("--decoder-part", type=int, default=32, help="images of a batch that are processed at a time")
     parser.add_argument("--length", type=int, default=424, help="packed text tokens per image")
     parser.add_argument("--texts", type=int, default=1536, help="prompts without image")
     parser.add_argument("--text-batch", type=int, default=12)
@@ -122,6 +123,7 @@ def main() -> None:
         length=given.length,
         texts=given.text_batch,
         text_every=given.text_every,
+        part=given.decoder_part,
         patches=given.decoder_patches,
         partial=given.decoder_partial,
         lr=given.lr,
