@@ -109,6 +109,31 @@ def start_projector(
     return explained
 
 
+def accumulate(
+    reader: Reader,
+    images: torch.Tensor,
+    batch: dict[str, Any],
+    merged: list[tuple[torch.Tensor, ...]],
+    kept: torch.Tensor | None,
+    part: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Add the gradients of the mean cross entropy, ``part`` images at a time.
+
+    Returns the mean, and ``(B, T)`` whether each answer token is predicted right.
+    """
+    answered = (batch["labels"] != IGNORED).sum()
+    mean, right = torch.zeros((), device=images.device), []
+    for rows in torch.arange(len(images), device=images.device).split(part):
+        some = {name: batch[name][rows] for name in PACKED}
+        loss, predicted = reader.loss(
+            images[rows], some, reader.decoder.weights(merged), None if kept is None else kept[rows]
+        )
+        (loss / answered).backward()
+        mean += loss.detach() / answered
+        right.append(predicted)
+    return mean, torch.cat(right)
+
+
 def task_accuracy(right: torch.Tensor, batch: dict[str, Any]) -> dict[str, list[bool]]:
     """Per task, for each of its questions whether every token of the answer is right: greedy decoding would say it."""
     hits: dict[str, list[bool]] = defaultdict(list)
@@ -163,14 +188,7 @@ def train_decoder(
             kept = telling_patches(torch.where(facts[..., 0] != 0, 0, -1), settings.patches).sort(-1).values
         optimizer.zero_grad()
         merged = reader.decoder.merged()
-        answered, answers, right = (batch["labels"] != IGNORED).sum(), torch.zeros((), device=device), []
-        for rows in torch.arange(len(images), device=device).split(settings.part):
-            some = {name: values[rows] for name, values in batch.items() if name in PACKED}
-            part = None if kept is None else kept[rows]
-            loss, right_part = reader.loss(images[rows], some, reader.decoder.weights(merged), part)
-            (loss / answered).backward()
-            answers += loss.detach() / answered
-            right.append(right_part)
+        answers, right = accumulate(reader, images, batch, merged, kept, settings.part)
         if step % settings.text_every == 0:
             rows = torch.randint(len(texts), (settings.texts,), generator=torch.Generator().manual_seed(start + step))
             away = drift(reader.decoder, reader.decoder.weights(merged), texts.some(rows.to(device)))
@@ -184,7 +202,7 @@ def train_decoder(
             optimizer.step()
         step += 1
         if step % 5 == 0 or step == 1:
-            for task, values in task_accuracy(torch.cat(right), batch).items():
+            for task, values in task_accuracy(right, batch).items():
                 hits[task].extend(values)
         if step in (1, 5, 20) or step % settings.log_every == 0:
             log.note(
