@@ -13,6 +13,8 @@ EXAMPLE = """--model_args 'pretrained=reference,method="fastervlm:keep=0.5+st3"'
 QUOTES = "'\""
 FROM_OPTIONS = ("batch_size", "max_batch_size", "device")
 """Those that lmms-eval passes from its own options."""
+COUNTS = ("batch_size", "max_new_tokens", "num_frames")
+"""Whole numbers of at least 1."""
 
 
 @dataclass(frozen=True)
@@ -76,16 +78,11 @@ def read_arguments(values: Mapping[str, Any]) -> ModelArguments:
         if given.get(name) in (None, ""):
             hint = f" (method={UNTOUCHED} for the model without trimming)" if name == "method" else ""
             raise InputError(f"{name}= is missing: write for example {EXAMPLE}{hint}")
-    found = {
-        name: value if name in ("batch_size", "max_new_tokens", "num_frames") else _text(value)
-        for name, value in given.items()
-    }
-    for name in ("batch_size", "max_new_tokens", "num_frames"):
-        if name in found:
-            found[name] = _count(name, found[name])
-    if found["method"] == UNTOUCHED and found.get("budget") is not None:
+    counts = {name: _count(name, given.pop(name)) for name in COUNTS if name in given}
+    texts = {name: _text(value) for name, value in given.items()}
+    if texts["method"] == UNTOUCHED and "budget" in texts:
         raise InputError(f"method={UNTOUCHED} has no budget: leave budget= out, or choose a method")
-    return ModelArguments(**found)
+    return ModelArguments(**texts, **counts)  # type: ignore[arg-type]
 
 
 def _text(value: Any) -> str:

@@ -67,8 +67,8 @@ def read_settings(arguments: Mapping[str, Any]) -> Settings:
     known = (*PASSED, *SAMPLING, *LIMITS, *STOPS, "do_sample")
     if unknown := [name for name in given if name not in known]:
         raise InputError(
-            f"the model vistrim cannot follow the generation argument {', '.join(unknown)}: leave it out of the task or "
-            f"of --gen_kwargs. Known are {', '.join(known)}"
+            f"the model vistrim cannot follow the generation argument {', '.join(unknown)}: leave it out of the task "
+            f"and of --gen_kwargs. Known are {', '.join(known)}"
         )
     temperature = float(given.get("temperature", 1.0 if given.get("do_sample") else 0.0))
     samples = bool(given.get("do_sample", True)) and temperature > 0
