@@ -10,6 +10,8 @@ from vistrim._utils.labels import UNTOUCHED
 MODEL = "llava-hf/llava-1.5-7b-hf"
 BUDGETS = ("tokens=192", "tokens=128", "tokens=64")
 """Visual tokens per layer in prefill, averaged over the layers, of 576."""
+NO_BUDGET = "none"
+"""In place of a budget: the method's own settings."""
 METHODS = (
     "random",
     "uniform",
@@ -74,7 +76,7 @@ BENCHMARKS = (
 
 @dataclass(frozen=True)
 class Cell:
-    """One method with one budget on one benchmark. The untouched model has no budget."""
+    """One method with one budget, or with its own settings, on one benchmark. The untouched model has no budget."""
 
     method: str
     budget: str | None
@@ -82,7 +84,7 @@ class Cell:
 
     def folder(self, out: Path) -> Path:
         """Folder of its results."""
-        names = (self.method, self.budget or "full", self.benchmark.name)
+        names = (self.method, self.budget or NO_BUDGET, self.benchmark.name)
         return out.joinpath(*(re.sub(r"[^\w.=+-]", "_", name) for name in names))
 
 
@@ -97,5 +99,6 @@ def cells(methods: Sequence[str], budgets: Sequence[str], benchmarks: Sequence[s
     known = {one.name: one for one in BENCHMARKS}
     if unknown := set(benchmarks) - set(known):
         raise ValueError(f"no benchmark {', '.join(sorted(unknown))}: choose {', '.join(known)}")
-    sides = [(UNTOUCHED, None), *((method, budget) for budget in budgets for method in methods)]
+    values = [None if budget == NO_BUDGET else budget for budget in budgets]
+    sides = [(UNTOUCHED, None), *((method, budget) for budget in values for method in methods)]
     return [Cell(method, budget, known[name]) for method, budget in sides for name in benchmarks]

@@ -1,24 +1,23 @@
 """The table of the measured cells: ``python -m studies.llava_1_5_7b.table --out FOLDER``."""
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 from studies.llava_1_5_7b.measure import RESULTS, options_of
 from studies.llava_1_5_7b.plan import Benchmark, Cell, cells
 from vistrim._utils.labels import UNTOUCHED
 from vistrim._utils.tables import Table
+from vistrim.integrations.lmms.results import read_results
 
 COSTS = {
-    "tokens": ("avg_visual_tokens_per_layer", "{:.1f}", 1.0),
-    "FLOPs, %": ("avg_prefill_flops_share", "{:.1f}", 100.0),
-    "KV, %": ("avg_kv_share", "{:.1f}", 100.0),
+    "tokens": ("visual_tokens_per_layer", 1.0),
+    "FLOPs, %": ("prefill_flops_share", 100.0),
+    "KV, %": ("kv_share", 100.0),
 }
-"""Heading to figure of lmms-eval's results, format and factor."""
+"""Heading to figure of the results and factor."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +30,9 @@ class Measured:
 
 def read(path: Path, benchmark: Benchmark) -> Measured:
     """Read the results of a cell."""
-    found: dict[str, Any] = json.loads(path.read_text())
-    (scores,) = found["results"].values()
-    by_name = {name.partition(",")[0]: value for name, value in scores.items()}
-    costs = {heading: factor * found["throughput"][name] for heading, (name, _, factor) in COSTS.items()}
-    return Measured(benchmark.scale * sum(by_name[name] for name in benchmark.metrics), costs)
+    (found,) = read_results(path)
+    costs = {heading: factor * found.costs[name] for heading, (name, factor) in COSTS.items()}
+    return Measured(benchmark.scale * sum(found.scores[name] for name in benchmark.metrics), costs)
 
 
 def tables(wanted: Sequence[Cell], out: Path) -> list[Table]:
@@ -43,8 +40,8 @@ def tables(wanted: Sequence[Cell], out: Path) -> list[Table]:
     found = {cell: read(path, cell.benchmark) for cell in wanted if (path := cell.folder(out) / RESULTS).exists()}
     benchmarks = list(dict.fromkeys(cell.benchmark for cell in wanted))
     columns = ("method", *(one.name for one in benchmarks), "retained, %", *COSTS)
-    budgets = list(dict.fromkeys(cell.budget for cell in wanted if cell.budget is not None))
-    methods = list(dict.fromkeys(cell.method for cell in wanted if cell.budget is not None))
+    budgets = list(dict.fromkeys(cell.budget for cell in wanted if cell.method != UNTOUCHED))
+    methods = list(dict.fromkeys(cell.method for cell in wanted if cell.method != UNTOUCHED))
     full = {one: found.get(Cell(UNTOUCHED, None, one)) for one in benchmarks}
 
     def row(method: str, budget: str | None) -> tuple[str, ...]:
@@ -55,14 +52,11 @@ def tables(wanted: Sequence[Cell], out: Path) -> list[Table]:
         scores = [f"{got.score:.1f}" if (got := own[one]) else "–" for one in benchmarks]
         retained = f"{100 * mean(score / base for score, base in pairs):.1f}" if is_complete else "–"
         measured = [got for got in own.values() if got]
-        costs = [
-            form.format(mean(got.costs[heading] for got in measured)) if measured else "–"
-            for heading, (_, form, _) in COSTS.items()
-        ]
+        costs = [f"{mean(got.costs[heading] for got in measured):.1f}" if measured else "–" for heading in COSTS]
         return (method, *scores, retained, *costs)
 
     return [
-        Table(budget, columns, [row(UNTOUCHED, None), *(row(method, budget) for method in methods)])
+        Table(budget or "own settings", columns, [row(UNTOUCHED, None), *(row(method, budget) for method in methods)])
         for budget in budgets
     ]
 
