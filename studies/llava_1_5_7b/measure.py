@@ -44,7 +44,7 @@ def measure(cell: Cell, options: argparse.Namespace) -> bool:
     folder.mkdir(parents=True)
     with (folder / LOG).open("w") as log:
         subprocess.run(command(cell, folder, options), stdout=log, stderr=subprocess.STDOUT, check=False)
-    written = sorted(folder.glob("*/*_results.json"))
+    written = sorted(folder.rglob("*_results.json"))
     if not written:
         return False
     written[-1].replace(folder / RESULTS)

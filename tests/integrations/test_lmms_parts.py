@@ -188,3 +188,17 @@ def test_a_batch_may_have_questions_without_images(loaded):
     inputs = format_conversations(processor, [user_message([image], "Which?"), user_message([], "Why?")])
     found = answer_inputs(model, processor, inputs, vistrim.PVTP(), max_new_tokens=2)
     assert [answer.visual_tokens for answer in found] == [144, 0]
+
+
+def test_videos_go_to_the_processor(loaded):
+    class Processor:
+        chat_template = "{}"
+        tokenizer = loaded[1].tokenizer
+
+        def apply_chat_template(self, turns, processor_kwargs, **_):
+            return {"turns": turns, "options": processor_kwargs}
+
+    asked = user_message(["a.mp4", "b.mp4"], "Why?")
+    found = format_conversations(Processor(), [asked], num_frames=4)
+    assert found["turns"] == [asked]
+    assert found["options"] == {"padding": True, "padding_side": "left", "num_frames": 4}
