@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 pytest.importorskip("lmms_eval")
 
 import vistrim
 from tests.integrations.lmms_tasks import answers, run, write_tasks
+from vistrim.integrations.lmms.costs import Costs, means_by_task
 from vistrim.integrations.lmms.model import RequestError
 from vistrim.reference.suites import questions
 
@@ -22,6 +22,16 @@ pytestmark = pytest.mark.slow
 METHOD = "fastervlm:keep=0.5+pvtp:drop_per_cut=0.2"
 ARGUMENTS = f'pretrained=reference,method="{METHOD}"'
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def locks_of_other_tests():
+    """lmms-eval patches the classes of filelock so that a process can take its own locks twice."""
+    from filelock import FileLock
+
+    before = type(FileLock).__call__
+    yield
+    type(FileLock).__call__ = before
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +97,20 @@ def test_given_answers_are_scored_in_simple_tasks(folder):
     assert greedy
     for sample in greedy:
         assert min(sample["filtered_resps"])[1]
+
+
+def test_each_of_several_tasks_has_its_means():
+    costs = [
+        ("a", Costs(visual_tokens=4, visual_tokens_per_layer=2.0, prefill_flops=1, prefill_flops_full=3, kv_share=0.5)),
+        ("b", Costs(visual_tokens=8, visual_tokens_per_layer=8.0, prefill_flops=1, prefill_flops_full=1)),
+    ]
+    found = means_by_task(costs)
+    assert found["visual_tokens_per_layer"] == 5
+    assert (found["visual_tokens[a]"], found["visual_tokens[b]"]) == (4, 8)
+    assert found["prefill_flops_share"] == 0.5
+    assert found["kv_share"] == found["kv_share[a]"] == 0.5
+    assert "kv_share[b]" not in found
+    assert "visual_tokens[a]" not in means_by_task(costs[:1])
 
 
 def test_several_rounds(folder):
