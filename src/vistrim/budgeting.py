@@ -88,7 +88,7 @@ def at_budget(
     check_budget(kind, wanted)
     chosen, spec = as_method(method), describe(without_adapter(model))
     _check(chosen, kind)
-    samples = _sizes(spec, inputs, new_tokens)
+    samples = prompt_sizes(spec, inputs, new_tokens)
     facts = spec.facts
     # Decoding counts for the KV cache only.
     steps = new_tokens if kind == "kv" else 1
@@ -252,7 +252,7 @@ def _range(name: str, kind: str, wanted: float, least: float, most: float) -> st
     )
 
 
-def _sizes(spec: ModelSpec, inputs: Mapping[str, Any] | None, new_tokens: int) -> list[SampleSizes]:
+def prompt_sizes(spec: ModelSpec, inputs: Mapping[str, Any] | None, new_tokens: int) -> list[SampleSizes]:
     """Find out the sizes of each sample of a prompt, without encoding its images."""
     if inputs is None:
         if spec.images.tokens is None:

@@ -6,7 +6,7 @@ from torch.nn.functional import normalize
 
 from vistrim.core.precision import full_precision
 
-BLOCKS = 4
+BLOCKS = 2
 """Blocks of rows in which a symmetric matrix is computed."""
 ROUNDING = 1e-6
 """Largest range of mean cosines that differ only by rounding errors."""
@@ -33,7 +33,8 @@ def cosines(features: Tensor) -> Tensor:
     for start in range(0, n, size):
         end = start + size
         torch.mm(unit[start:end], unit[start:].T, out=alike[start:end, start:])
-        alike[end:, start:end] = alike[start:end, end:].T
+        if end < n:
+            alike[end:, start:end] = alike[start:end, end:].T
     return alike
 
 

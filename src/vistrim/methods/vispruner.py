@@ -74,7 +74,10 @@ class VisPruner(ClassAttention):
         kept = budget(self.keep, image.n)
         important = int(kept * self.important)
         scores = self.scores(image)
-        order, patches = ranking(scores), int(scores.isfinite().sum())
+        rows, columns = image.grid or (0, 0)
+        # Only the device knows the number of separators. A full grid has none.
+        patches = image.n if rows * columns == image.n else int(scores.isfinite().sum())
+        order = ranking(scores)
         if kept >= patches:
             return ImageChoice(order[:kept])
         similarity = cosines(image.features)
