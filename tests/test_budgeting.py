@@ -6,7 +6,7 @@ import torch
 import vistrim
 from tests import tiny
 from tests.methods.every_method import SETTINGS, built
-from vistrim.budgeting import _sizes
+from vistrim.budgeting import prompt_sizes
 from vistrim.engine import describe
 from vistrim.errors import MethodError
 from vistrim.methods.base.budgeted import read_budget
@@ -30,7 +30,7 @@ def run(model, inputs, method):
 def test_the_plan_is_the_report(text):
     model = tiny.shared(text)
     inputs, spec = tiny.batch([tiny.sample(2, 9)]), describe(model)
-    (sizes,) = _sizes(spec, inputs, NEW)
+    (sizes,) = prompt_sizes(spec, inputs, NEW)
     compositions = (vistrim.compose(vistrim.Uniform(0.5), vistrim.ST3(1, 2, 0.3, horizon=8, floor=0.0)),)
     for method in (*(built(name) for name in SETTINGS if name not in UNPLANNED), *compositions):
         plan = make_plan(method.fitted(spec.facts), spec.facts, sizes, NEW)
