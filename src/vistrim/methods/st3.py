@@ -155,7 +155,9 @@ class ST3(AttentionSchedule):
         cuts, depth = found.cuts, model.decoder.layers
         if self.mean_keep is not None:
             cuts = cuts.with_mean_keep(self.mean_keep, depth)
-        return FittedST3(cuts, VTA(**asdict(found.annealing)), depth, f"fitted to {found.model} at {found.budget}")
+        return FittedST3(
+            cuts, VTA(**asdict(found.annealing)), depth, f"fitted to {found.model or 'this model'} at {found.budget}"
+        )
 
     def _schedules(self, model: ModelFacts) -> list[CutSchedule]:
         assert self.schedule is not None
