@@ -33,6 +33,15 @@ def parse_method(spec: str, settings: Sequence[str] = (), preset: str | None = N
         raise WrongUsageError(str(error)) from error
 
 
+def default_method(model: Any) -> Method:
+    """Return the method of a command without ``--method``: ST³, with the schedule beside the model if there is one."""
+    # torch and transformers take seconds to import: not for --help.
+    from vistrim.engine import describe
+    from vistrim.methods.st3 import default_for
+
+    return default_for(describe(model).facts)
+
+
 def set_budget(method: Method, model: Any, budget: str | None, inputs: Mapping[str, Any] | None = None) -> Method:
     """Set a method to the budget of ``--budget``; None: return it as it is.
 

@@ -7,7 +7,7 @@ from typing import Literal
 from vistrim.core.model_facts import ModelFacts
 from vistrim.core.schedules import Decay, tokens_kept
 from vistrim.methods.base.attention_schedule import AttentionSchedule
-from vistrim.methods.base.cut_schedule import CutSchedule, load_cut_schedule, schedules_beside
+from vistrim.methods.base.cut_schedule import CutSchedule, load_cut_schedule, schedule_path, schedules_beside
 from vistrim.methods.base.method import Method
 from vistrim.methods.base.registry import register
 from vistrim.methods.fitted_st3 import FittedST3
@@ -186,3 +186,20 @@ class ST3(AttentionSchedule):
     def is_due(self, step: int) -> bool:
         """Return True at every ``interval``-th step."""
         return self.temporal.is_due(step)
+
+
+def default_for(model: ModelFacts) -> ST3:
+    """Return the method of commands that were given none.
+
+    Parameters
+    ----------
+    model : ModelFacts
+        The model.
+
+    Returns
+    -------
+    ST3
+        With ``schedule="auto"`` if there is such a schedule beside the model, else the closed form.
+    """
+    there = model.folder is not None and schedule_path(model.folder, AUTO_BUDGET).is_file()
+    return ST3(schedule=AUTO) if there else ST3()

@@ -50,14 +50,16 @@ class Budget:
         return figure(kind, self.wanted, plans)
 
     def fit(self, cuts: Cuts, annealing: VTA) -> Cuts | None:
-        """Scale shares to the largest ones that do not exceed the budget. None: the budget is out of reach.
+        """Scale shares to the largest ones that do not exceed the budget.
 
-        Shares of 0 stay 0.
+        Shares of 0 stay 0. None: the budget is out of reach, or cannot be used up.
         """
 
         def fits(power: float) -> bool:
             return self.reached(self.method(cuts.scaled(power), annealing)) <= self.wanted
 
+        if 0 in cuts.shares and fits(0.0):
+            return None
         low, high = 0.0, 1.0
         while not fits(high):
             low, high = high, 2 * high
@@ -66,5 +68,4 @@ class Budget:
         for _ in range(HALVINGS):
             middle = (low + high) / 2
             low, high = (low, middle) if fits(middle) else (middle, high)
-        found = cuts.scaled(high)
-        return None if 0 in cuts.shares and 0 not in found.shares else found
+        return cuts.scaled(high)

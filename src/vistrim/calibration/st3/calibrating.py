@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from vistrim import __version__
+from vistrim._version import __version__
 from vistrim.calibration.st3.budget import Budget
 from vistrim.calibration.st3.candidates import Form
 from vistrim.calibration.st3.losses import Losses

@@ -143,7 +143,7 @@ def _show(schedule: CutSchedule, out: Path, as_json: bool) -> None:
     from rich.table import Table
 
     from vistrim.cli.calibrate.output import PIPE_WIDTH
-    from vistrim.methods.base.artifacts import FOLDER
+    from vistrim.methods.base.cut_schedule import schedule_path
 
     if as_json:
         typer.echo(json.dumps(schedule.content()))
@@ -169,9 +169,9 @@ def _show(schedule: CutSchedule, out: Path, as_json: bool) -> None:
     loss, default = evidence["loss"], evidence["loss_of_default_st3"]
     before = "" if default is None else f"; ST³'s defaults at this budget {_figures(default)}"
     console.print(f"{_figures(loss)}{before}", soft_wrap=True)
-    name = f"{METHOD}-{schedule.budget.replace('=', '-')}.json"
+    beside = schedule_path(Path("MODEL"), schedule.budget)
     console.print(f"use it with --method {METHOD}:schedule={out}", soft_wrap=True)
-    console.print(f"or save it as {Path('MODEL') / FOLDER / name}, in the model's folder, for {METHOD}:schedule=auto")
+    console.print(f"or save it as {beside}, in the model's folder, for {METHOD}:schedule=auto")
 
 
 def _figures(loss: dict[str, float]) -> str:

@@ -156,6 +156,24 @@ def load_cut_schedule(given: str, model: ModelFacts) -> CutSchedule:
     return found
 
 
+def schedule_path(folder: Path, budget: str) -> Path:
+    """Return the path of a schedule of ST³ in a model's folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the model.
+    budget : str
+        Such as "flops=0.5".
+
+    Returns
+    -------
+    Path
+        The file, whether or not it exists.
+    """
+    return folder / FOLDER / f"{METHOD}-{budget.replace('=', '-')}.json"
+
+
 def schedules_beside(model: ModelFacts) -> list[CutSchedule]:
     """Load the schedules of ST³ in the folder of a model.
 

@@ -84,13 +84,16 @@ class Cuts(AttentionSchedule):
         return sum(map(self.retention, range(depth))) / depth
 
     def scaled(self, power: float) -> "Cuts":
-        """Raise all shares to a power, at least 0. Cuts that each drop the same share still do so afterwards."""
-        if power >= 1:
-            return replace(self, shares=tuple(share**power for share in self.shares))
-        return replace(self, shares=tuple(max(share, SMALLEST_SHARE) ** power for share in self.shares))
+        """Raise all shares to a power, at least 0. Cuts that each drop the same share still do so afterwards.
+
+        Shares of 0 stay 0.
+        """
+        return replace(self, shares=tuple(share**power if share else 0.0 for share in self.shares))
 
     def with_mean_keep(self, mean_keep: float, depth: int) -> "Cuts":
         """Scale the shares so that their mean over the layers has a given value.
+
+        Shares of 0 stay 0, unless the mean is out of reach otherwise.
 
         Raises
         ------
@@ -105,16 +108,19 @@ class Cuts(AttentionSchedule):
             )
         if mean_keep == self.mean_keep(depth):
             return self
+        shape = self
+        if mean_keep >= self.scaled(0.0).mean_keep(depth):
+            shape = replace(self, shares=tuple(max(share, SMALLEST_SHARE) for share in self.shares))
         low, high = 0.0, 1.0
-        while self.scaled(high).mean_keep(depth) > mean_keep and high < 1 << HALVINGS:
+        while shape.scaled(high).mean_keep(depth) > mean_keep and high < 1 << HALVINGS:
             low, high = high, 2 * high
         for _ in range(HALVINGS):
             middle = (low + high) / 2
-            if self.scaled(middle).mean_keep(depth) > mean_keep:
+            if shape.scaled(middle).mean_keep(depth) > mean_keep:
                 low = middle
             else:
                 high = middle
-        return self.scaled(high)
+        return shape.scaled(high)
 
     def tokens_kept(self, n: int, layer: int, step: int, depth: int) -> int:
         """Return the number of visual tokens that a layer holds, the same at every step."""
