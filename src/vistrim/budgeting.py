@@ -96,7 +96,7 @@ def at_budget(
     def attempt(share: float) -> tuple[float, Method]:
         candidate = chosen.with_share(share, facts)
         fitted = candidate.fitted(facts)
-        return _figure(kind, wanted, [make_plan(fitted, facts, sample, steps) for sample in samples]), candidate
+        return figure(kind, wanted, [make_plan(fitted, facts, sample, steps) for sample in samples]), candidate
 
     reached, found = _largest(attempt, kind, wanted, chosen.name)
     part = getattr(found, "methods", (found,))[0]
@@ -197,8 +197,23 @@ def _check(method: Method, kind: str) -> None:
         raise MethodError(f"{method.name}: early exits depend on the prompt: set exit_threshold=none")
 
 
-def _figure(kind: str, wanted: float, plans: Sequence[Plan]) -> float:
-    """Compute a figure over all samples."""
+def figure(kind: str, wanted: float, plans: Sequence[Plan]) -> float:
+    """Compute the figure of a budget over several prompts.
+
+    Parameters
+    ----------
+    kind : {"tokens", "flops", "kv"}
+        Kind of budget, see `at_budget`.
+    wanted : float or int
+        The budget. For tokens, an int makes the figure a number instead of a share.
+    plans : sequence of Plan
+        Plans of the prompts.
+
+    Returns
+    -------
+    float
+        The figure, in the unit of the budget.
+    """
     if kind == "tokens":
         average = sum(plan.average_tokens for plan in plans)
         if isinstance(wanted, int):
@@ -253,7 +268,27 @@ def _range(name: str, kind: str, wanted: float, least: float, most: float) -> st
 
 
 def prompt_sizes(spec: ModelSpec, inputs: Mapping[str, Any] | None, new_tokens: int) -> list[SampleSizes]:
-    """Find out the sizes of each sample of a prompt, without encoding its images."""
+    """Find out the sizes of each sample of a prompt, without encoding its images.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        The model.
+    inputs : mapping or None
+        A prompt as the processor returns it. None: the default prompt of `at_budget`.
+    new_tokens : int
+        Longest answer.
+
+    Returns
+    -------
+    list of SampleSizes
+        One per sample.
+
+    Raises
+    ------
+    ValueError
+        If there is no image, no default prompt, or prompt and answer exceed a sliding window.
+    """
     if inputs is None:
         if spec.images.tokens is None:
             raise ParameterError("images of this model have several sizes: give inputs, a prompt of the processor")
