@@ -31,7 +31,15 @@ class BatchRunner:
         The tokenizer, used by no other thread.
     spec : ModelSpec
         Description of the model.
+
+    Attributes
+    ----------
+    kv_bytes : int
+        Bytes of the KV cache of the running batch, measured when an answer is complete. 0 between batches, and for the
+        untouched model.
     """
+
+    kv_bytes = 0
 
     def __init__(self, model: Any, tokenizer: Any, spec: ModelSpec) -> None:
         self._model, self._tokenizer, self._spec = model, tokenizer, spec
@@ -75,6 +83,7 @@ class BatchRunner:
         sampler = RowSampler([job.sampling for job in jobs], jobs[0].top_logprobs)
         method = jobs[0].method
         with ExitStack() as stack:
+            stack.callback(setattr, self, "kv_bytes", 0)
             run = None
             if method is not None:
                 handle = trim(self._model, method, reports=1, trace=any(job.trace for job in jobs))
@@ -84,6 +93,7 @@ class BatchRunner:
             def deliver() -> None:
                 complete = [i for i, (job, row) in enumerate(zip(jobs, rows, strict=True)) if job.advance(row)]
                 report = run.report if complete and run is not None else None
+                self.kv_bytes = self.kv_bytes if report is None else report.kv_bytes
                 for i in complete:
                     jobs[i].end(rows[i], self._measured.of(jobs, i, rows[i], began, marks, report))
 

@@ -76,6 +76,11 @@ class Engine:
         return sum(not job.is_over for job in self._batch)
 
     @property
+    def kv_bytes(self) -> int:
+        """Bytes of the KV caches of the running batch, as of the last complete answer."""
+        return self._runner.kv_bytes
+
+    @property
     def is_alive(self) -> bool:
         """Whether jobs are being answered."""
         return self._thread.is_alive()
