@@ -119,7 +119,7 @@ def test_wrong_requests_are_refused_with_the_field_and_the_reason(small):
         refusal(answer, 400)
     # A form of another site needs no permission of the browser.
     answer = small("POST", CHAT, content=json.dumps({"model": NAME, "messages": message("a")}).encode())
-    refusal(answer, 400)
+    refusal(answer, 415)
     # Neutral values of what is not supported.
     assert small.chat(n=1, tools=[], response_format={"type": "text"}, presence_penalty=0, user="me").status_code == 200
 

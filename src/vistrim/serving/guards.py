@@ -151,7 +151,7 @@ class Room:
 
 
 class Admission:
-    """Limits the number of requests with a body, and the size of their bodies.
+    """Limits the number of requests with a body, their type and size.
 
     A request counts from its first byte to the end of its answer. Bodies are read here, and counted while they arrive.
 
@@ -194,6 +194,9 @@ class Admission:
     async def _admit(self, is_full: bool, body: bytearray, scope: Scope, receive: Receive, send: Send) -> None:
         if is_full:
             raise self._full()
+        # A web page may send other types without the permission of the browser.
+        if _header(scope, b"content-type").partition(b";")[0].strip().lower() != b"application/json":
+            raise RequestError("send the header content-type: application/json", status=415, code="wrong_content_type")
         length = _header(scope, b"content-length")
         if length.isdigit() and int(length[:20]) > self._body_bytes:
             raise self._too_large()
