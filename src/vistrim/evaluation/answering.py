@@ -19,7 +19,12 @@ from vistrim.trimming import trim
 
 @torch.no_grad()
 def answer(
-    model: Any, processor: Any, items: Sequence[Item], method: Method | None, max_new_tokens: int
+    model: Any,
+    processor: Any,
+    items: Sequence[Item],
+    method: Method | None,
+    max_new_tokens: int,
+    generation: Mapping[str, Any] | None = None,
 ) -> list[Answer]:
     """Answer a batch of items.
 
@@ -33,6 +38,9 @@ def answer(
         Method to trim with; None for the untouched model.
     max_new_tokens : int
         Longest answer, in tokens.
+    generation : mapping, optional
+        Further settings of ``generate``, such as ``{"do_sample": True, "temperature": 0.5}``. Answers are greedy by
+        default.
 
     Returns
     -------
@@ -52,6 +60,7 @@ def answer(
     inputs = inputs.to(model.device, dtype=model.dtype)
     prompts = inputs["attention_mask"].sum(1).tolist()
     generate = {"max_new_tokens": max_new_tokens, "do_sample": False, "num_beams": 1, "use_cache": True}
+    generate |= generation or {}
     untrimmed, vision = UntrimmedCache(spec), _vision_flops(spec, inputs, len(prompts))
     if method is None:
         sequences = model.generate(**inputs, **generate)
