@@ -9,6 +9,7 @@ import typer
 from vistrim._utils.releases import check_release
 from vistrim._version import __version__
 from vistrim.cli.analyze import analyze_command
+from vistrim.cli.batch import batch_command
 from vistrim.cli.bench import bench
 from vistrim.cli.calibrate import app as calibrate
 from vistrim.cli.check import check_command
@@ -21,6 +22,7 @@ app = typer.Typer(cls=OneLineErrors, add_completion=False, pretty_exceptions_ena
 app.command()(run)
 app.command()(methods)
 app.command("eval")(evaluate_command)
+app.command("batch")(batch_command)
 app.command()(bench)
 app.command("check")(check_command)
 app.command("analyze")(analyze_command)

@@ -96,7 +96,7 @@ def read_entries(folder: Path) -> list[Entry]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(
-            f"{folder} has no {ENTRIES} ({error.strerror}): give the results of `vistrim eval`, `vistrim batch` or lmms-eval"
+            f"{folder} has no {ENTRIES} ({error.strerror}): give results of `vistrim eval`, `batch` or lmms-eval"
         ) from error
     except ValueError as error:
         raise InputError(f"{path} is not valid JSON ({error}): repeat the command that wrote it") from error

@@ -70,7 +70,7 @@ def answer_all(
     for method in methods.values():
         # Methods with the same notation may differ in their files or guide model.
         records.claim({f"files and guide of {method}": method_hash(method, facts)})
-    todo = {label: [item for item in items if not _known(records, side, item)] for label, side in sides.items()}
+    todo = {label: [item for item in items if not known(records, _name(side), item)] for label, side in sides.items()}
     # Refuse unsupported combinations before the first answers are generated.
     for label, side in sides.items():
         if todo[label]:
@@ -78,7 +78,7 @@ def answer_all(
     for label, side in sides.items():
         failed = 0
         for batch in batches(items, batch_size):
-            missing = [item for item in batch if not _known(records, side, item)]
+            missing = [item for item in batch if not known(records, _name(side), item)]
             if missing:
                 answered = _answered(model, processor, missing, side, max_new_tokens)
                 records.append(answered)
@@ -89,8 +89,15 @@ def answer_all(
             advance(label, len(batch))
 
 
-def _known(records: Records, method: Method | None, item: Item) -> bool:
-    sample = records.sample(_name(method), item.id)
+def known(records: Records, method: str, item: Item) -> bool:
+    """Whether records have the answer of a method to an item.
+
+    Raises
+    ------
+    ResumeError
+        If they have one to another question of the same id.
+    """
+    sample = records.sample(method, item.id)
     if sample is not None and (sample.prompt, sample.right) != (item.prompt, item.right):
         raise ResumeError(f"the folder has an answer to another question with the id {item.id}: give another folder")
     return sample is not None

@@ -1,0 +1,1 @@
+"""Connections to other packages, each of which is optional."""
