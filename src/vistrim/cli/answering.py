@@ -65,7 +65,8 @@ def answering(ray: str | None, actors: int | None, batch_size: int) -> Iterator[
     try:
         connected = cluster(ray, actors)
         pool = connected.__enter__()
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    # Ray raises many types, among them plain exceptions.
+    except Exception as error:
         raise CommandError(
             f"--ray {ray}: there is no such cluster ({error}): check the address, or use local"
         ) from error

@@ -15,6 +15,7 @@ from vistrim.cli.calibrate import app as calibrate
 from vistrim.cli.check import check_command
 from vistrim.cli.error_lines import OneLineErrors
 from vistrim.cli.eval import evaluate_command
+from vistrim.cli.leaderboard import leaderboard_command
 from vistrim.cli.methods import methods
 from vistrim.cli.run import run
 
@@ -24,6 +25,7 @@ app.command()(methods)
 app.command("eval")(evaluate_command)
 app.command("batch")(batch_command)
 app.command()(bench)
+app.command("leaderboard")(leaderboard_command)
 app.command("check")(check_command)
 app.command("analyze")(analyze_command)
 app.add_typer(calibrate, name="calibrate")

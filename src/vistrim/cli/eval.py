@@ -133,13 +133,16 @@ def evaluate_command(
     limits = {"limit": limit or DEFAULT_LIMIT} if data is None else {} if limit is None else {"limit": limit}
     found = replace(found, settings={"model": model, **found.settings, **source, **limits})
     # Imported late: matplotlib is slow to import.
+    from vistrim.evaluation.accuracy_entries import entries_of
     from vistrim.evaluation.accuracy_report import write
+    from vistrim.evaluation.entries import write_entries
 
     content = write(out, found, command_line(), remark)
+    write_entries(out, entries_of(found, asked, budget))
     if as_json:
         typer.echo(json.dumps(content))
     else:
-        written = f"written: {out / 'results.json'}, results.md, results.png, samples.jsonl"
+        written = f"written: {out / 'results.json'}, results.md, results.png, leaderboard.json, samples.jsonl"
         print_tables(tables(found.rows), [*notes(found.rows), written])
     if found.failures:
         first = found.failures[0]
