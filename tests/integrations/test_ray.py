@@ -51,7 +51,8 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pool():
-    with cluster("local", 1) as found:
+    # A running cluster saves its start, for which Ray gives up after seconds on a busy machine.
+    with cluster(os.environ.get("RAY_TEST_ADDRESS", "local"), 1) as found:
         yield found
 
 
