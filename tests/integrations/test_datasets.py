@@ -4,7 +4,9 @@ import json
 
 import pytest
 
-datasets = pytest.importorskip("datasets")
+pytest.importorskip("datasets")
+
+import datasets
 
 from tests.cli.conftest import save_image
 from vistrim.errors import InputError
@@ -39,5 +41,5 @@ def test_other_folders_are_refused(tmp_path):
         read_questions(tmp_path)
     split = datasets.Dataset.from_dict({"prompt": ["what"]})
     datasets.DatasetDict({"test": split}).save_to_disk(tmp_path / "all")
-    with pytest.raises(InputError, match="give the folder of one, such as .*test"):
+    with pytest.raises(InputError, match=r"give the folder of one, such as .*test"):
         read_questions(tmp_path / "all")

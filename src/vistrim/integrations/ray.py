@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vistrim.batching.answering import Answerer, Rows
-from vistrim.batching.predictor import RESULTS, Predictor, columns
+from vistrim.batching.predictor import RESULTS, Predictor, columns, rows_of
 from vistrim.errors import MissingPackageError
 from vistrim.evaluation.items import Item
 
@@ -158,13 +158,12 @@ def _map(pool: Pool, predictor: Predictor, items: Sequence[Item], batch_size: in
     context.enable_progress_bars = False
     # Rows that are lost are found by the caller.
     context.max_errored_blocks = -1
-    table = columns(items)
-    rows = [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
-    answered = ray.data.from_items(rows, override_num_blocks=math.ceil(len(rows) / batch_size)).map_batches(
+    batches = math.ceil(len(items) / batch_size)
+    answered = ray.data.from_items(rows_of(columns(items)), override_num_blocks=batches).map_batches(
         _Actor,
         batch_size=batch_size,
         batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=min(pool.actors, math.ceil(len(rows) / batch_size))),
+        compute=ray.data.ActorPoolStrategy(size=min(pool.actors, batches)),
         fn_constructor_kwargs={"predictor": predictor},
         max_restarts=-1,
         max_task_retries=RETRIES,
