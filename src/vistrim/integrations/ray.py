@@ -110,7 +110,8 @@ def identity_on(pool: Pool, predictor: Predictor) -> dict[str, str]:
     """
     import ray
 
-    ask = ray.remote(_identity).options(**pool.resources, max_calls=1, runtime_env=_environment(pool))
+    # After one call, its process ends and frees the memory of the model.
+    ask = ray.remote(max_calls=1, runtime_env=_environment(pool), **pool.resources)(_identity)
     try:
         return dict(ray.get(ask.remote(predictor)))
     except ray.exceptions.RayTaskError as error:
