@@ -1,1 +1,1 @@
-"""Connections to other packages, each of which is optional."""
+"""Connections to other projects. Each needs an extra."""
