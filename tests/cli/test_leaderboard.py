@@ -63,3 +63,23 @@ def test_folders_without_results_are_named(tmp_path):
     ):
         (tmp_path / ENTRIES).write_text(content)
         assert says in error_line(vistrim("leaderboard", str(tmp_path)))
+
+
+def test_results_of_lmms_eval_are_rows_too(tmp_path):
+    content = {
+        "config": {
+            "model": "vistrim",
+            "model_args": 'pretrained=reference,method="uniform:keep=4",budget=tokens=0.5,batch_size=2',
+        },
+        "results": {"gqa": {"exact_match,none": 0.5, "exact_match_stderr,none": 0.1, "alias": "gqa"}},
+        "throughput": {"avg_visual_tokens_per_layer": 4.0, "avg_kv_share": 0.5},
+        "n-samples": {"gqa": {"effective": 30}},
+    }
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "1_results.json").write_text(json.dumps(content))
+    result = vistrim("leaderboard", str(tmp_path), "--out", str(tmp_path / "p.md"), "--json")
+    assert result.exit_code == 0, result.stderr
+    ((entry,),) = [board["entries"] for board in json.loads(result.stdout)]
+    assert (entry["score"], entry["tokens"], entry["kv"], entry["budget"]) == (0.5, 4, 0.5, "tokens=0.5")
+    assert entry["method"].startswith("uniform:keep=4")
+    assert entry["protocol"] == {"tool": "lmms-eval", "task": "gqa", "metric": "exact_match", "items": 30}

@@ -31,10 +31,16 @@ def leaderboard_command(
     if importlib.util.find_spec("matplotlib") is None:
         raise MissingPackageError("the plot needs matplotlib: run `pip install 'vistrim[eval]'`")
     from vistrim.cli.terminal_tables import print_tables
-    from vistrim.leaderboard.boards import read_boards
+    from vistrim.evaluation.entries import ENTRIES, read_entries
+    from vistrim.integrations.lmms.entries import entries_of_lmms_eval
+    from vistrim.leaderboard.boards import boards_of
     from vistrim.leaderboard.page import write_page
 
-    boards = read_boards(folders)
+    entries = []
+    for folder in folders:
+        of_lmms_eval = [] if (folder / ENTRIES).exists() else entries_of_lmms_eval(folder)
+        entries += of_lmms_eval or read_entries(folder)
+    boards = boards_of(entries)
     written = ", ".join(map(str, write_page(out, boards)))
     if as_json:
         typer.echo(json.dumps([asdict(board) for board in boards]))

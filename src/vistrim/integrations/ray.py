@@ -166,13 +166,17 @@ def _map(pool: Pool, predictor: Predictor, items: Sequence[Item], batch_size: in
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=min(pool.actors, batches)),
         fn_constructor_kwargs={"predictor": predictor},
-        max_restarts=-1,
-        max_task_retries=RETRIES,
+        ray_remote_args_fn=_restarts,
         runtime_env=_environment(pool),
         **pool.resources,
     )
     for batch in answered.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         yield batch.to_pylist()
+
+
+def _restarts() -> dict[str, int]:
+    """A process that died is started again. Ray would also repeat its batch without end."""
+    return {"max_restarts": -1, "max_task_retries": RETRIES}
 
 
 def _environment(pool: Pool) -> dict[str, Any]:

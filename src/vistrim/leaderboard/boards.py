@@ -3,12 +3,11 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from vistrim._utils.labels import UNTOUCHED
 from vistrim._utils.tables import Table
-from vistrim.evaluation.entries import Entry, read_entries
+from vistrim.evaluation.entries import Entry
 
 COLUMNS = ("method", "budget", "model", "score", "retained", "tokens", "FLOPs", "KV mean", "items", "errors", "version")
 
@@ -55,7 +54,7 @@ class Board:
             entry.method,
             entry.budget or "",
             entry.model,
-            _percent(entry.score),
+            _score(entry.score),
             _percent(retained),
             "" if entry.tokens is None else f"{entry.tokens:.1f}",
             _percent(entry.flops),
@@ -66,26 +65,14 @@ class Board:
         )
 
 
-def read_boards(folders: Sequence[Path]) -> list[Board]:
-    """Read the results of folders, and sort them by protocol.
-
-    Parameters
-    ----------
-    folders : sequence of Path
-        Folders of results. Of equal results with equal settings, the last folder's counts.
-
-    Raises
-    ------
-    InputError
-        If a folder has no results.
-    """
+def boards_of(entries: Sequence[Entry]) -> list[Board]:
+    """Sort results by protocol; of the same method in the same versions, the last one counts."""
     boards: dict[str, dict[tuple[Any, ...], Entry]] = {}
-    for folder in folders:
-        for entry in read_entries(folder):
-            key = json.dumps(entry.protocol, sort_keys=True)
-            same = (entry.model, entry.method, entry.budget, tuple(sorted(entry.versions.items())), entry.commit)
-            boards.setdefault(key, {})[same] = entry
-    return [Board(json.loads(key), sorted(entries.values(), key=_order)) for key, entries in sorted(boards.items())]
+    for entry in entries:
+        key = json.dumps(entry.protocol, sort_keys=True)
+        same = (entry.model, entry.method, entry.budget, tuple(sorted(entry.versions.items())), entry.commit)
+        boards.setdefault(key, {})[same] = entry
+    return [Board(json.loads(key), sorted(found.values(), key=_order)) for key, found in sorted(boards.items())]
 
 
 def _order(entry: Entry) -> tuple[Any, ...]:
@@ -95,6 +82,11 @@ def _order(entry: Entry) -> tuple[Any, ...]:
 
 def _percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.1f} %"
+
+
+def _score(score: float | None) -> str:
+    # Some metrics, such as that of MME, are no shares.
+    return f"{score:.1f}" if score is not None and score > 1 else _percent(score)
 
 
 def _text(value: Any) -> str:
