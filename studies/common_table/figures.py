@@ -36,8 +36,6 @@ def figures(records: Records, items: Sequence[Item], rows: Sequence[Row]) -> dic
         ``"images"``, their number, and ``"figures"`` by the name of the row.
     """
     ran = [row for row in rows if row.questions and row.method]
-    if not ran:
-        return {"images": 0, "figures": {}}
     methods = {row.name: row.method for row in ran if row.method}
     drawn = _draws(records, items, {UNTOUCHED: UNTOUCHED, **methods})
     found = {}

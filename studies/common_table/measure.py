@@ -66,6 +66,10 @@ class Study:
         known = {row.key for row in self.rows}
         self.rows += [row for row in rows if row.key not in known]
 
+    def row(self, like: Row) -> Row:
+        """The row for a method and a budget."""
+        return next(row for row in self.rows if row.key == like.key)
+
     def put(self, row: Row) -> None:
         """Replace a row."""
         self.rows = [row if old.key == row.key else old for old in self.rows]
@@ -81,7 +85,7 @@ class Study:
     def save(self) -> None:
         """Pack the samples, and write the figures of all rows over the questions that all of them answered."""
         pack(self.store, self.packed, [row.method for row in self.rows if row.method])
-        number = min((row.questions for row in self.rows if row.questions), default=0)
+        number = min((row.questions for row in self.rows if row.questions), default=self.options.questions)
         found = {"model": self.options.model, "command": self.options.command, "questions": number}
         with Records(self.store, {}) as records:
             self._write(found | figures(records, asked(self.options, number), self.rows))
@@ -98,17 +102,18 @@ def run(options: argparse.Namespace) -> None:
     console = Console(stderr=True, highlight=False)
     model, processor = load(options.model)
     study = Study(options.out / options.model, options)
-    study.add(wanted(options.model, options.method, options.budgets))
+    chosen = wanted(options.model, options.method, options.budgets)
+    study.add(chosen)
     # Images are drawn once for all rows.
     items = [replace(item, image=cache(item.image)) for item in asked(options, options.questions)]
     # Versions are those of the environments: a row of a later version adds to the others.
     settings = {name: value for name, value in identity(model, processor).items() if name not in VERSIONS}
     settings |= {"max_new_tokens": options.max_new_tokens, "tasks": options.tasks}
     with Records(study.store, settings) as records:
-        for row in [Row(UNTOUCHED, None, UNTOUCHED, method=UNTOUCHED), *study.rows]:
+        for row in [Row(UNTOUCHED, None, UNTOUCHED, method=UNTOUCHED), *map(study.row, chosen)]:
             if row.questions >= options.questions:
                 continue
-            if time.monotonic() - start > 60 * options.minutes:
+            if row.label != UNTOUCHED and time.monotonic() - start > 60 * options.minutes:
                 console.print("time is over")
                 break
             found, method = (row, None) if row.label == UNTOUCHED else resolved(row, model)
