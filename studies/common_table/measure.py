@@ -36,6 +36,7 @@ from vistrim.reference.suites import questions
 
 FOLDER = Path(__file__).parent / "results"
 VERSIONS = ("vistrim", "transformers")
+QUESTIONS = 100
 TASKS = "short,description,easy-vqa"
 
 
@@ -58,6 +59,7 @@ class Study:
         self.content: dict[str, Any] = json.loads(self.path.read_text()) if self.path.exists() else {}
         self.rows = [Row(**row) for row in self.content.get("rows", ())]
         self.environments: list[dict[str, Any]] = self.content.get("environments", [])
+        self.questions: int = options.questions or self.content.get("questions", QUESTIONS)
         if self.packed.exists() and not self.store.exists():
             unpack(self.packed, self.store)
 
@@ -85,8 +87,9 @@ class Study:
     def save(self) -> None:
         """Pack the samples, and write the figures of all rows over the questions that all of them answered."""
         pack(self.store, self.packed, [row.method for row in self.rows if row.method])
-        number = min((row.questions for row in self.rows if row.questions), default=self.options.questions)
-        found = {"model": self.options.model, "command": self.options.command, "questions": number}
+        number = min((row.questions for row in self.rows if row.questions), default=self.questions)
+        command = f"python -m studies.common_table.measure --model {self.options.model} --questions {number}"
+        found = {"model": self.options.model, "command": command, "questions": number}
         with Records(self.store, {}) as records:
             self._write(found | figures(records, asked(self.options, number), self.rows))
 
@@ -105,13 +108,13 @@ def run(options: argparse.Namespace) -> None:
     chosen = wanted(options.model, options.method, options.budgets)
     study.add(chosen)
     # Images are drawn once for all rows.
-    items = [replace(item, image=cache(item.image)) for item in asked(options, options.questions)]
+    items = [replace(item, image=cache(item.image)) for item in asked(options, study.questions)]
     # Versions are those of the environments: a row of a later version adds to the others.
     settings = {name: value for name, value in identity(model, processor).items() if name not in VERSIONS}
     settings |= {"max_new_tokens": options.max_new_tokens, "tasks": options.tasks}
     with Records(study.store, settings) as records:
         for row in [Row(UNTOUCHED, None, UNTOUCHED, method=UNTOUCHED), *map(study.row, chosen)]:
-            if row.questions >= options.questions:
+            if row.questions >= study.questions:
                 continue
             if row.label != UNTOUCHED and time.monotonic() - start > 60 * options.minutes:
                 console.print("time is over")
@@ -123,7 +126,7 @@ def run(options: argparse.Namespace) -> None:
                 if failure:
                     found = replace(found, method=None, reached=None, reason=failure)
                 else:
-                    found = replace(found, questions=options.questions, environment=study.environment())
+                    found = replace(found, questions=study.questions, environment=study.environment())
                 console.print(f"{found.name}: {time.monotonic() - began:.0f} s", markup=False)
             study.put(found)
     study.save()
@@ -163,7 +166,7 @@ def read_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         default=[0.5, 0.33, 0.22, 0.11],
         help="visual tokens per layer, as shares of all; with commas between them",
     )
-    parser.add_argument("--questions", type=int, default=100, help="questions per task")
+    parser.add_argument("--questions", type=int, help=f"per task; {QUESTIONS}, or as many as the table has")
     parser.add_argument("--tasks", default=TASKS)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--max-new-tokens", type=int, default=160)
@@ -171,9 +174,7 @@ def read_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=float("inf"), help="no row is begun after this time")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results of all models")
     parser.add_argument("--report", action="store_true", help="only write the tables, the plot and the docs")
-    options = parser.parse_args(arguments)
-    options.command = f"python -m studies.common_table.measure --model {options.model} --questions {options.questions}"
-    return options
+    return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

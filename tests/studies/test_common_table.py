@@ -32,8 +32,10 @@ def answered(monkeypatch):
 def test_the_table_resumes_and_only_grows(tmp_path, answered, monkeypatch):
     def run(*more):
         answered.clear()
-        common = ["--model", "reference-small", "--tasks", "color,relation", "--budgets", "0.33", "--out", str(tmp_path)]
-        measure.run(measure.read_options([*common, "--max-new-tokens", "2", "--questions", "1", *more]))
+        common = (
+            "--model reference-small --tasks color,relation --budgets 0.33 --max-new-tokens 2 --questions 1".split()
+        )
+        measure.run(measure.read_options([*common, "--out", str(tmp_path), *more]))
         return list(answered), report.read(folder)
 
     monkeypatch.setattr(measure, "load", cache(measure.load))

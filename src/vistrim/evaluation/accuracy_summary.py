@@ -135,9 +135,7 @@ class _Pairs:
         return len(self.trimmed)
 
 
-def summarize(
-    records: Records, items: Sequence[Item], methods: Mapping[str, Method | str], seed: int = 0
-) -> list[Row]:
+def summarize(records: Records, items: Sequence[Item], methods: Mapping[str, Method | str], seed: int = 0) -> list[Row]:
     """Rows for the untouched model and every method, in this order.
 
     Parameters
