@@ -32,9 +32,9 @@ def plot(rows: Sequence[Row], figures: Mapping[str, Any], path: Path) -> None:
         axes.axhline(100 * figures[UNTOUCHED]["mean"], color="gray", linewidth=0.8, label=UNTOUCHED)
         for other, style in _GRAY.items():
             axes.plot(*_line(other, ran, figures), color="gray", linestyle=style, label=other)
-        for label, (style, marker, fill) in zip(panels[name], _OWN * len(panels[name]), strict=False):
+        for label, (own, marker, fill) in zip(panels[name], _OWN * len(panels[name]), strict=False):
             tokens, accuracy = _line(label, ran, figures)
-            axes.plot(tokens, accuracy, style, marker=marker, color="black", markerfacecolor=fill, markersize=4)
+            axes.plot(tokens, accuracy, own, marker=marker, color="black", markerfacecolor=fill, markersize=4)
             if label != name:
                 # The legend of a panel names its variants.
                 axes.lines[-1].set_label(label.partition(":")[2])

@@ -13,6 +13,7 @@ from vistrim.evaluation import Records, runner
 
 MODELS = sorted(path.parent for path in measure.FOLDER.glob("*/results.json"))
 LARGEST = 2_000_000
+COMMON = ("--model", "reference-small", "--tasks", "color,relation", "--budgets", "0.33", "--questions", "1")
 
 
 @pytest.fixture
@@ -32,10 +33,7 @@ def answered(monkeypatch):
 def test_the_table_resumes_and_only_grows(tmp_path, answered, monkeypatch):
     def run(*more):
         answered.clear()
-        common = (
-            "--model reference-small --tasks color,relation --budgets 0.33 --max-new-tokens 2 --questions 1".split()
-        )
-        measure.run(measure.read_options([*common, "--out", str(tmp_path), *more]))
+        measure.run(measure.read_options([*COMMON, "--max-new-tokens", "2", "--out", str(tmp_path), *more]))
         return list(answered), report.read(folder)
 
     monkeypatch.setattr(measure, "load", cache(measure.load))
