@@ -25,9 +25,11 @@ def plot(rows: Sequence[Row], figures: Mapping[str, Any], path: Path) -> None:
     methods = [name for name in panels if name not in COMPARED_WITH]
     height = max(1, -(-len(methods) // COLUMNS))
     figure = Figure(figsize=(2.5 * COLUMNS, 2.3 * height + 0.8), layout="constrained")
-    every = figure.subplots(height, COLUMNS, squeeze=False, sharex=True, sharey=True).flat
-    for axes in list(every)[len(methods) :]:
+    every = list(figure.subplots(height, COLUMNS, squeeze=False, sharex=True, sharey=True).flat)
+    for axes in every[len(methods) :]:
         axes.set_axis_off()
+    for axes in every[max(0, len(methods) - COLUMNS) : len(methods)]:
+        axes.tick_params(labelbottom=True)
     for name, axes in zip(methods, every, strict=False):
         axes.axhline(100 * figures[UNTOUCHED]["mean"], color="gray", linewidth=0.8, label=UNTOUCHED)
         for other, style in _GRAY.items():

@@ -9,6 +9,7 @@ from studies.common_table.rows import Row
 from studies.common_table.tables import at_budget, budgets_of, overview, reasons, settings, without_budget
 from vistrim._utils.files import write_whole
 from vistrim.reference.items import NOTE
+from vistrim.shipped import NAMES
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs" / "common-table.md"
@@ -18,7 +19,7 @@ DEFINITIONS = """\
 * to random, to uniform: difference of the mean to this method at the same budget, on the same questions; the interval
   is the 95 % bootstrap interval over images, and all questions about an image are drawn together
 * tokens: visual tokens per layer in prefill, mean over layers; FLOPs: prefill and the method's own, as a share of the
-  untouched model's; KV mean: bytes as a share of the untouched model's, mean over steps; all of the first group"""
+  untouched model's; KV mean: bytes as a share of the untouched model's, mean over steps; means of the groups"""
 
 
 def as_json(content: dict[str, Any]) -> str:
@@ -46,13 +47,14 @@ def write(folder: Path) -> None:
     content = read(folder)
     rows, figures = [Row(**row) for row in content["rows"]], content["figures"]
     tables = [at_budget(budget, rows, figures) for budget in budgets_of(rows)]
+    tables.append(without_budget(rows, figures))
     parts = [
         f"# All methods at equal visual tokens: {content['model']}",
         f"```\n{content['command']}\n```",
         _about(content),
-        NOTE,
+        NOTE if content["model"] in NAMES else "",
         "\n".join(f"* {_environment(one)}" for one in content["environments"]),
-        *(table.markdown() for table in (*tables, without_budget(rows, figures))),
+        *(table.markdown() for table in tables if table.rows),
         "![accuracy against visual tokens](results.png)",
         DEFINITIONS,
         "\n".join(["### Out of reach, or without a file", "", *(f"* {line}" for line in reasons(rows))]),
@@ -101,7 +103,7 @@ def section(content: dict[str, Any]) -> str:
 
 
 def _about(content: dict[str, Any]) -> str:
-    return f"{content['questions']} questions per task, about {content['images']} images, test split."
+    return f"{content['questions']} questions per task, {content['images']} images, test split."
 
 
 def _environment(one: dict[str, Any]) -> str:

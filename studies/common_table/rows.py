@@ -23,8 +23,15 @@ SETTINGS = {
     },
 }
 """By model: notation of methods whose default does not fit it, or that need a file or another model."""
-VARIANTS = {"reference": ("fastv:layer=1", "dart:layer=1", "pyramiddrop:layers=1/4/8,positions=original")}
-"""By model: further rows. Methods that renumber by default also have one with original positions."""
+VARIANTS = {
+    "reference": {
+        "dart:layer=1": "dart:layer=1",
+        "fastv:layer=1": "fastv:layer=1",
+        "pyramiddrop:layers=1/4/8,positions=original": "pyramiddrop:layers=1/4/8,positions=original",
+        "sparsevlm:positions=original": "sparsevlm:layers=1/2/6,counts=101/68/37,positions=original",
+    },
+}
+"""By model: notation of further rows. Methods that renumber by default also have one with original positions."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +108,7 @@ def _variants(model: str, defaults: dict[str, str]) -> Iterator[tuple[str, str]]
     for label, notation in defaults.items():
         if getattr(as_method(notation), "positions", None) == "renumber":
             yield f"{label}:positions=original", f"{notation}{',' if ':' in notation else ':'}positions=original"
-    for notation in VARIANTS.get(model, ()):
-        yield notation, notation
+    yield from VARIANTS.get(model, {}).items()
 
 
 def resolved(row: Row, model: Any) -> tuple[Row, Method | None]:

@@ -1,6 +1,7 @@
 """Tables of the results, as Markdown."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from studies.common_table.rows import BASELINES, Row
@@ -10,6 +11,7 @@ from vistrim._utils.tables import Table
 Figures = Mapping[str, Any]
 ABOVE, BELOW = "▲", "▼"
 NOT_YET = "not run yet"
+COSTS = ("average_tokens", "flops_share", "kv_mean")
 
 
 def overview(rows: Sequence[Row], figures: Figures) -> Table:
@@ -73,8 +75,7 @@ def _detailed(title: str, ran: Sequence[Row], figures: Figures) -> Table:
     lines = []
     for row in ran:
         found = figures[row.name]
-        # Costs hardly differ between groups; those of the first one are shown.
-        first = found["groups"][groups[0]]
+        costs = [fmean(group[name] for group in found["groups"].values()) for name in COSTS]
         lines.append(
             (
                 f"`{row.label}`",
@@ -82,9 +83,8 @@ def _detailed(title: str, ran: Sequence[Row], figures: Figures) -> Table:
                 f"{100 * found['mean']:.1f}",
                 _difference(found, "random"),
                 _difference(found, "uniform"),
-                f"{first['average_tokens']:.1f}",
-                f"{100 * first['flops_share']:.1f} %",
-                f"{100 * first['kv_mean']:.1f} %",
+                f"{costs[0]:.1f}",
+                *(f"{100 * share:.1f} %" for share in costs[1:]),
             )
         )
     return Table(title, columns, lines)
@@ -126,4 +126,5 @@ def _missing(rows: Sequence[Row]) -> str:
 
 def _order(label: str) -> tuple[int, str]:
     """The baselines first, then the others by name."""
-    return (BASELINES.index(label), "") if label in BASELINES else (len(BASELINES), label)
+    name = label.split(":")[0]
+    return (BASELINES.index(name) if name in BASELINES else len(BASELINES), label)
