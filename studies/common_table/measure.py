@@ -13,7 +13,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,7 @@ class Study:
         self.rows = [row if old.key == row.key else old for old in self.rows]
         self._write({})
 
+    @cached_property
     def environment(self) -> int:
         """Number of the environment of this run."""
         now = {name: value for name, value in stamp().items() if name != "date"}
@@ -126,7 +127,7 @@ def run(options: argparse.Namespace) -> None:
                 if failure:
                     found = replace(found, method=None, reached=None, reason=failure)
                 else:
-                    found = replace(found, questions=study.questions, environment=study.environment())
+                    found = replace(found, questions=study.questions, environment=study.environment)
                 console.print(f"{found.name}: {time.monotonic() - began:.0f} s", markup=False)
             study.put(found)
     study.save()
