@@ -87,12 +87,14 @@ def section(content: dict[str, Any]) -> str:
     results = f"../studies/common_table/results/{content['model']}"
     _, _, *table = overview(rows, figures).markdown().splitlines()
     groups = " / ".join(figures["untouched"]["groups"])
+    waiting = set(budgets_of(rows)) - set(budgets_of([row for row in rows if row.name in figures]))
     own = without_budget(rows, figures).markdown().splitlines()
     parts = [
         f"{_about(content)} Each cell has the accuracy in %: {groups}. Bold: the highest mean of these. ▲: higher than "
         "both `random` and `uniform`; ▼: lower than `random`, each by the 95 % interval of the difference. —: out of "
         f"reach, see below. Figures with intervals, FLOPs and KV cache are in [results.md]({results}/results.md).",
         "\n".join(table),
+        f"Not run yet: {', '.join(f'{100 * budget:g} %' for budget in sorted(waiting))}." if waiting else "",
         f"![accuracy against visual tokens]({results}/results.png)",
         "Methods without a budget, at their own setting:",
         "\n".join(own[2:]),

@@ -16,7 +16,7 @@ COSTS = ("average_tokens", "flops_share", "kv_mean")
 
 def overview(rows: Sequence[Row], figures: Figures) -> Table:
     """One line per method, and one column per budget: accuracy of each group of tasks, in %."""
-    budgets, groups = budgets_of(rows), list(figures[UNTOUCHED]["groups"])
+    budgets, groups = budgets_of([row for row in rows if row.name in figures]), list(figures[UNTOUCHED]["groups"])
     labels = sorted({row.label for row in rows if row.asked is not None}, key=_order)
     found = {row.key: row for row in rows}
     lines = [(UNTOUCHED, *[_percents(figures[UNTOUCHED])] * len(budgets))]
