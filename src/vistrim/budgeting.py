@@ -13,7 +13,7 @@ from vistrim.engine.inputs.prompt import PromptInputs, read_prompt
 from vistrim.engine.inputs.prompt_ends import Border
 from vistrim.engine.wrappers import without_adapter
 from vistrim.errors import MethodError, ParameterError
-from vistrim.methods.base.budgeted import Budgeted, read_budget
+from vistrim.methods.base.budgeted import Budgeted, check_budget, read_budget
 from vistrim.methods.base.method import Method
 from vistrim.methods.base.notation import as_method, from_plain_data
 from vistrim.methods.base.plan import Plan, make_plan
@@ -68,8 +68,10 @@ def at_budget(
     ------
     MethodError
         If the method cannot be set to a budget; with the reason.
-    ValueError
+    ParameterError
         If the budget is out of reach (with the range), not exactly one budget is given, or there is no default prompt.
+    ValueError
+        If a parameter of the method does not fit the model.
 
     Examples
     --------
@@ -81,24 +83,66 @@ def at_budget(
     given = {"tokens": tokens, "flops": flops, "kv": kv}
     asked = [(kind, value) for kind, value in given.items() if value is not None]
     if len(asked) != 1:
-        raise ValueError("give exactly one of tokens, flops and kv")
+        raise ParameterError("give exactly one of tokens, flops and kv")
     kind, wanted = asked[0]
-    if not wanted > 0 or (isinstance(wanted, float) and wanted > 1) or (kind != "tokens" and wanted > 1):
-        raise ValueError(f"{kind}={wanted}: a share must be above 0 and at most 1.0")
+    check_budget(kind, wanted)
     chosen, spec = as_method(method), describe(without_adapter(model))
     _check(chosen, kind)
-    samples = _sizes(spec, inputs, new_tokens)
+    samples = prompt_sizes(spec, inputs, new_tokens)
     facts = spec.facts
+    # Decoding counts for the KV cache only.
+    steps = new_tokens if kind == "kv" else 1
 
     def attempt(share: float) -> tuple[float, Method]:
         candidate = chosen.with_share(share, facts)
         fitted = candidate.fitted(facts)
-        return _figure(kind, wanted, [make_plan(fitted, facts, sample, new_tokens) for sample in samples]), candidate
+        return _figure(kind, wanted, [make_plan(fitted, facts, sample, steps) for sample in samples]), candidate
 
     reached, found = _largest(attempt, kind, wanted, chosen.name)
     part = getattr(found, "methods", (found,))[0]
     value = getattr(part, part.budget_parameter)
     return Budgeted(found, kind, wanted, reached, part.budget_parameter, value)  # type: ignore[arg-type]
+
+
+def set_to_budget(
+    methods: Mapping[str, Method],
+    model: Any,
+    budget: str,
+    *,
+    inputs: Mapping[str, Any] | None = None,
+    new_tokens: int = 64,
+) -> dict[str, Method]:
+    """Set several methods to one budget, for ``--budget``.
+
+    Parameters
+    ----------
+    methods : mapping of str to Method
+        Methods by label.
+    model : PreTrainedModel or PeftModel
+        The model.
+    budget : str
+        For example ``"tokens=0.33"``, see `read_budget`.
+    inputs, new_tokens
+        See `at_budget`.
+
+    Returns
+    -------
+    dict of str to Method
+        The methods, with the budget in their labels: ``"fastv at tokens=0.33"``.
+
+    Raises
+    ------
+    ParameterError
+        If the text is no budget, or a method cannot be set to it.
+    """
+    try:
+        asked: dict[str, Any] = {**read_budget(budget)}
+        return {
+            f"{label} at {budget}": at_budget(method, model, inputs=inputs, new_tokens=new_tokens, **asked).method
+            for label, method in methods.items()
+        }
+    except (ValueError, MethodError) as error:
+        raise ParameterError(f"budget {budget}: {error}") from error
 
 
 def method_from_dict(values: Mapping[str, Any], model: Any = None, inputs: Mapping[str, Any] | None = None) -> Method:
@@ -208,11 +252,11 @@ def _range(name: str, kind: str, wanted: float, least: float, most: float) -> st
     )
 
 
-def _sizes(spec: ModelSpec, inputs: Mapping[str, Any] | None, new_tokens: int) -> list[SampleSizes]:
+def prompt_sizes(spec: ModelSpec, inputs: Mapping[str, Any] | None, new_tokens: int) -> list[SampleSizes]:
     """Find out the sizes of each sample of a prompt, without encoding its images."""
     if inputs is None:
         if spec.images.tokens is None:
-            raise ValueError("images of this model have several sizes: give inputs, a prompt of the processor")
+            raise ParameterError("images of this model have several sizes: give inputs, a prompt of the processor")
         token = spec.visual_token_ids["image"]
         # Any id that is no placeholder.
         word = min({*range(len(spec.visual_token_ids) + 1)} - {*spec.visual_token_ids.values()})
@@ -232,10 +276,12 @@ def _sizes(spec: ModelSpec, inputs: Mapping[str, Any] | None, new_tokens: int) -
     ).with_shapes(merged_shapes(spec, ids, inputs))
     prompt = read_prompt(prompt_inputs, len(ids), 0, ids.shape[1], ids.device)
     if not any(prompt.tokens.n_visual):
-        raise ValueError("there is no image in inputs: a budget is about visual tokens")
+        raise ParameterError("there is no image in inputs: a budget is about visual tokens")
     windows = [window for window in sliding_windows(spec.decoder.config) if window]
     if windows and ids.shape[1] + new_tokens > min(windows):
-        raise ValueError(f"the prompt and the answer exceed a sliding window of {min(windows)} tokens: shorten them")
+        raise ParameterError(
+            f"the prompt and the answer exceed a sliding window of {min(windows)} tokens: shorten them"
+        )
     pictures, counts = prompt.images, prompt.images.count(prompt.tokens.visual)
     return [
         SampleSizes(text, images, tuple(picture.grid for picture in own), whole)

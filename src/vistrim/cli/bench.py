@@ -11,6 +11,7 @@ import typer
 from vistrim._utils.labels import UNTOUCHED
 from vistrim.benchmark.shapes import SHAPES
 from vistrim.benchmark.speed_tables import notes, tables
+from vistrim.cli.budgets import Budget, check_budget
 from vistrim.cli.error_lines import WrongUsageError, memory_advice, resumable
 from vistrim.errors import MissingPackageError
 
@@ -77,6 +78,7 @@ def bench(
     out: Annotated[
         Path, typer.Option(help="Folder of runs and results; an interrupted benchmark resumes from it.")
     ] = Path("vistrim-bench"),
+    budget: Budget = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead of the tables.")] = False,
 ) -> None:
     """Measure trimming methods against the untouched model: time of each phase, KV cache and memory.
@@ -97,6 +99,7 @@ def bench(
 
     # Cheap checks come before the model is made.
     methods = parse_methods(method or [KEEP_EVERYTHING, "st3"], {UNTOUCHED: None, KEEP_EVERYTHING: KeepEverything()})
+    check_budget(budget)
     check_loading(dtype, device)
     _check_folder(out)
     if importlib.util.find_spec("matplotlib") is None:
@@ -120,6 +123,7 @@ def bench(
             attn=attn,
             device=device,
             repeat=repeat,
+            budget=budget,
             out=out,
         )
     note_format(found.settings.get("prompts", ""))

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from vistrim._utils.labels import UNTOUCHED
+from vistrim.cli.budgets import Budget, check_budget
 from vistrim.cli.error_lines import CommandError, resumable
 from vistrim.cli.questions import TASKS_HELP, Data, read_items
 from vistrim.errors import MissingPackageError
@@ -37,10 +38,7 @@ def evaluate_command(
         int | None, typer.Option(min=1, help=f"Questions per task ({DEFAULT_LIMIT} by default), or of --data (all).")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions per batch.")] = 8,
-    budget: Annotated[
-        str | None,
-        typer.Option(help="Set each method to a budget: tokens (share or number), flops or kv.", metavar="KIND=VALUE"),
-    ] = None,
+    budget: Budget = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the choice of questions and of the bootstrap.")] = 0,
     out: Annotated[
         Path, typer.Option(help="Folder of samples and results; an interrupted evaluation resumes from it.")
@@ -63,11 +61,13 @@ def evaluate_command(
     """
     # Imported late: torch and transformers take seconds, and --help needs neither.
     from vistrim._utils.environment import command_line
+    from vistrim.budgeting import set_to_budget
     from vistrim.cli.models import check_loading, load_model
-    from vistrim.cli.parsing import check_budget, parse_methods, set_budget
+    from vistrim.cli.parsing import parse_methods
     from vistrim.cli.terminal_tables import print_tables
     from vistrim.evaluation import evaluate
     from vistrim.evaluation.accuracy_tables import notes, tables
+    from vistrim.evaluation.typical_inputs import typical_inputs
 
     # Cheap checks come before the model is loaded.
     methods = parse_methods(method or ["st3"], {UNTOUCHED: None})
@@ -90,7 +90,8 @@ def evaluate_command(
 
     loaded, processor = load_model(model, dtype, device)
     if budget is not None:
-        methods = {f"{label} at {budget}": set_budget(each, loaded, budget) for label, each in methods.items()}
+        some = typical_inputs(processor, asked)
+        methods = set_to_budget(methods, loaded, budget, inputs=some, new_tokens=max_new_tokens)
     with resumable():
         found = evaluate(
             loaded, processor, methods, asked, out=out, batch_size=batch_size, max_new_tokens=max_new_tokens, seed=seed

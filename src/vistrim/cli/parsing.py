@@ -1,13 +1,11 @@
 """Methods from the command line: ``--method``, ``--set`` and ``--preset``."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from vistrim.cli.error_lines import WrongUsageError
 from vistrim.errors import MethodError
 from vistrim.methods import Method
 from vistrim.methods.base import notation
-from vistrim.methods.base.budgeted import read_budget
 
 
 def parse_method(spec: str, settings: Sequence[str] = (), preset: str | None = None) -> Method:
@@ -31,40 +29,6 @@ def parse_method(spec: str, settings: Sequence[str] = (), preset: str | None = N
         return notation.parse_method(spec, dict(map(notation.read_setting, settings)), preset)
     except (ValueError, MethodError) as error:
         raise WrongUsageError(str(error)) from error
-
-
-def set_budget(method: Method, model: Any, budget: str | None, inputs: Mapping[str, Any] | None = None) -> Method:
-    """Set a method to the budget of ``--budget``; None: return it as it is.
-
-    Raises
-    ------
-    WrongUsageError
-        If the text is no budget, or the method cannot reach it.
-    """
-    if budget is None:
-        return method
-    # torch and transformers take seconds to import: not for --help.
-    from vistrim.budgeting import at_budget
-
-    try:
-        return at_budget(method, model, inputs=inputs, **read_budget(budget)).method  # type: ignore[arg-type]
-    except (ValueError, MethodError) as error:
-        raise WrongUsageError(f"--budget {budget}: {error}") from error
-
-
-def check_budget(budget: str | None) -> None:
-    """Refuse text that is no budget before the model is loaded.
-
-    Raises
-    ------
-    WrongUsageError
-        If it is none.
-    """
-    try:
-        if budget is not None:
-            read_budget(budget)
-    except ValueError as error:
-        raise WrongUsageError(f"--budget: {error}") from error
 
 
 def parse_methods(specs: Sequence[str], named: Mapping[str, Method | None]) -> dict[str, Method]:

@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from vistrim._utils.image_files import read_images
+from vistrim.cli.budgets import Budget, check_budget
 
 
 def run(
@@ -29,10 +30,7 @@ def run(
         typer.Option("--set", help="A parameter of the method; repeatable.", metavar="KEY=VALUE"),
     ] = None,
     preset: Annotated[str | None, typer.Option(help="Preset of st3: balanced or compact.", metavar="NAME")] = None,
-    budget: Annotated[
-        str | None,
-        typer.Option(help="Set the method to a budget: tokens (share or number), flops or kv.", metavar="KIND=VALUE"),
-    ] = None,
+    budget: Budget = None,
     compare: Annotated[
         bool, typer.Option("--compare", help="Also answer with the untouched model, and show the speed-up.")
     ] = False,
@@ -52,11 +50,12 @@ def run(
     Example: vistrim run photo.jpg -p "What is this?" --compare --overlay kept.png
     """
     # Imported late: torch and transformers take seconds, and --help needs neither.
+    from vistrim.budgeting import set_to_budget
     from vistrim.cli.answer_output import print_heading, print_json, print_text, terminal_streamer
     from vistrim.cli.asking import Asker
     from vistrim.cli.models import check_loading, load_model
     from vistrim.cli.overlays import Overlay, check_overlay, numbered, save_overlay
-    from vistrim.cli.parsing import check_budget, parse_method, set_budget
+    from vistrim.cli.parsing import parse_method
     from vistrim.cli.prompts import build_inputs, read_prompts, unknown_words
     from vistrim.trimming import prepare_trim
 
@@ -71,7 +70,7 @@ def run(
     loaded, processor = load_model(model, dtype, device)
     if budget is not None:
         inputs = build_inputs(loaded, processor, shown, prompts[0], max_new_tokens)
-        chosen = set_budget(chosen, loaded, budget, inputs)
+        (chosen,) = set_to_budget({method: chosen}, loaded, budget, inputs=inputs, new_tokens=max_new_tokens).values()
     console = Console(highlight=False, markup=False)
     streams = console.is_terminal and not as_json
     asker = Asker(
