@@ -136,7 +136,7 @@ class _Pairs:
         return len(self.trimmed)
 
 
-def summarize(records: Records, items: Sequence[Item], methods: Mapping[str, Method], seed: int = 0) -> list[Row]:
+def summarize(records: Records, items: Sequence[Item], methods: Mapping[str, Method | str], seed: int = 0) -> list[Row]:
     """Rows for the untouched model and every method, in this order.
 
     Parameters
@@ -146,7 +146,7 @@ def summarize(records: Records, items: Sequence[Item], methods: Mapping[str, Met
     items : sequence of Item
         The questions.
     methods : Mapping
-        Methods by label.
+        Methods by label, as objects or in full notation.
     seed : int
         Seed of the bootstrap.
 
