@@ -143,11 +143,11 @@ class Predictor:
 
         prompts = list(batch["prompt"])
         items = [_item(prompt, image) for prompt, image in zip(prompts, batch["image"], strict=True)]
-        found: list[dict[str, Any]] = [_failed(item) if isinstance(item, str) else {} for item in items]
+        found: list[dict[str, Any]] = [failed(item) if isinstance(item, str) else {} for item in items]
         good = [number for number, item in enumerate(items) if isinstance(item, Item)]
         answers = each([items[number] for number in good], self._answers, (PromptError, InputError)) if good else []
         for number, given in zip(good, answers, strict=True):
-            found[number] = _failed(given) if isinstance(given, str) else given
+            found[number] = failed(given) if isinstance(given, str) else given
         kept = {name: list(values) for name, values in batch.items() if name != "image"}
         return kept | {name: [row[name] for row in found] for name in RESULTS}
 
@@ -259,6 +259,7 @@ def _portable(source: Any) -> str | bytes:
     return file.getvalue()
 
 
-def _failed(error: str) -> dict[str, Any]:
+def failed(error: str) -> dict[str, Any]:
+    """Values of ``RESULTS`` of a row without an answer."""
     texts: dict[str, Any] = {"answer": "", "error": error, "ended": False, "exited": False}
     return {name: texts.get(name, math.nan) for name in RESULTS}

@@ -16,13 +16,14 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from vistrim.batching.answering import Answerer, Rows
-from vistrim.batching.predictor import RESULTS, Predictor, columns, rows_of
+from vistrim.batching.predictor import Predictor, columns, failed, rows_of
 from vistrim.errors import MissingPackageError
 from vistrim.evaluation.items import Item
 
@@ -30,8 +31,8 @@ __all__ = ["LOCAL", "Pool", "Predictor", "answer_on", "check_installed", "cluste
 
 LOCAL = "local"
 """Address of a cluster on this machine that is started for the job."""
-RETRIES = 2
-"""How often a batch is tried again after its process died; then each of its rows is tried alone."""
+ATTEMPTS = 3
+"""How often a batch is tried if its process dies; then each of its rows is tried alone."""
 CORES_PER_ACTOR = 8
 DIED = "the process that answered this row died, probably for lack of memory: use a smaller image or a smaller model"
 
@@ -131,52 +132,66 @@ def answer_on(pool: Pool, batch_size: int) -> Answerer:
         for size in (batch_size, 1):
             if left:
                 for batch in _map(pool, predictor, list(left.values()), size):
-                    for row in batch:
+                    # Rows of a batch that killed its process are tried alone.
+                    found = [row for row in batch if row["error"] != DIED or size == 1]
+                    for row in found:
                         del left[row["id"]]
-                    yield batch
-        failed = {"answer": "", "error": DIED}
-        yield [{"id": item, **dict.fromkeys(RESULTS, math.nan), **failed} for item in left]
+                    yield found
 
     return answer
 
 
-class _Actor:
-    """A process of the pool: loads the model once, when it starts."""
+class _Attempts:
+    """Counts how often each batch was begun, in a process of its own."""
 
-    def __init__(self, predictor: Predictor) -> None:
+    def __init__(self) -> None:
+        self._begun: Counter[tuple[str, ...]] = Counter()
+
+    def begin(self, batch: tuple[str, ...]) -> int:
+        """The number of attempts, with this one."""
+        self._begun[batch] += 1
+        return self._begun[batch]
+
+
+class _Actor:
+    """A process of the pool: loads the model once, when it starts.
+
+    Ray starts a process that died again, and repeats its batch without end: a batch that was begun too often is given
+    up here.
+    """
+
+    def __init__(self, predictor: Predictor, attempts: Any) -> None:
         predictor.load()
-        self._predict = predictor
+        self._predict, self._attempts = predictor, attempts
 
     def __call__(self, table: Any) -> dict[str, list[Any]]:
+        import ray
+
         # In numpy's columns, bytes lose zeros at their end.
-        return self._predict(table.to_pydict())
+        batch = table.to_pydict()
+        if ray.get(self._attempts.begin.remote(tuple(batch["id"]))) > ATTEMPTS:
+            kept = {name: batch[name] for name in ("id", "prompt")}
+            return kept | {name: [value] * len(batch["id"]) for name, value in failed(DIED).items()}
+        return self._predict(batch)
 
 
 def _map(pool: Pool, predictor: Predictor, items: Sequence[Item], batch_size: int) -> Rows:
     import ray
 
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    # Rows that are lost are found by the caller.
-    context.max_errored_blocks = -1
+    ray.data.DataContext.get_current().enable_progress_bars = False
     batches = math.ceil(len(items) / batch_size)
+    attempts = ray.remote(num_cpus=0)(_Attempts).remote()
     answered = ray.data.from_items(rows_of(columns(items)), override_num_blocks=batches).map_batches(
         _Actor,
         batch_size=batch_size,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=min(pool.actors, batches)),
-        fn_constructor_kwargs={"predictor": predictor},
-        ray_remote_args_fn=_restarts,
+        fn_constructor_kwargs={"predictor": predictor, "attempts": attempts},
         runtime_env=_environment(pool),
         **pool.resources,
     )
     for batch in answered.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         yield batch.to_pylist()
-
-
-def _restarts() -> dict[str, int]:
-    """A process that died is started again. Ray would also repeat its batch without end."""
-    return {"max_restarts": -1, "max_task_retries": RETRIES}
 
 
 def _environment(pool: Pool) -> dict[str, Any]:
