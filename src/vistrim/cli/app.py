@@ -16,6 +16,7 @@ from vistrim.cli.error_lines import OneLineErrors
 from vistrim.cli.eval import evaluate_command
 from vistrim.cli.methods import methods
 from vistrim.cli.run import run
+from vistrim.cli.serve import serve
 
 app = typer.Typer(cls=OneLineErrors, add_completion=False, pretty_exceptions_enable=False)
 app.command()(run)
@@ -24,6 +25,7 @@ app.command("eval")(evaluate_command)
 app.command()(bench)
 app.command("check")(check_command)
 app.command("analyze")(analyze_command)
+app.command()(serve)
 app.add_typer(calibrate, name="calibrate")
 
 

@@ -67,8 +67,6 @@ class BatchRunner:
             Whatever the method or the model raises. Answers that were complete before have been delivered.
         """
         began = time.monotonic()
-        for job in jobs:
-            job.started = began
         rows = [
             Row(
                 limit=job.limit,

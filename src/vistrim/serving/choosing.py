@@ -88,9 +88,7 @@ class Methods:
             f"{self.name}:{label}": choice for label, choice in choices.items()
         }
 
-    def choose(
-        self, model_id: str, notation: str | None, budget: str | None, inputs: Mapping[str, Tensor]
-    ) -> Choice:
+    def choose(self, model_id: str, notation: str | None, budget: str | None, inputs: Mapping[str, Tensor]) -> Choice:
         """Find the method of a request.
 
         Parameters
@@ -117,7 +115,10 @@ class Methods:
         choice = self.models().get(model_id)
         if choice is None:
             raise RequestError(
-                f"there is no model {model_id[:100]!r}: see /v1/models", status=404, code="model_not_found", param="model"
+                f"there is no model {model_id[:100]!r}: see /v1/models",
+                status=404,
+                code="model_not_found",
+                param="model",
             )
         if notation is not None:
             choice = self._find(notation)
@@ -153,7 +154,7 @@ class Methods:
         for part in getattr(method, "methods", (method,)):
             if part.name not in self.allowed:
                 return f"the method {part.name} is not on the list of this server: see /v1/vistrim/methods"
-            for name, hint in parameter_hints(type(part)).items():
+            for name, hint in parameter_hints(part.__class__).items():
                 value = getattr(part, name)
                 if isinstance(value, Method):
                     if refusal := self._refusal(value):

@@ -9,7 +9,9 @@ from torch.nn.functional import pad
 Sample = Mapping[str, Tensor]
 
 
-def collate(samples: Sequence[Sample], placeholders: Collection[int], per_sample: Collection[str] = ()) -> dict[str, Tensor]:
+def collate(
+    samples: Sequence[Sample], placeholders: Collection[int], per_sample: Collection[str] = ()
+) -> dict[str, Tensor]:
     """Put prompts into a batch, as the processor does if it prepares all of them at once.
 
     Parameters
@@ -69,7 +71,9 @@ def _join(parts: Sequence[Tensor | None], per_sample: bool) -> Tensor:
     found = [part for part in parts if part is not None]
     largest = [max(sizes) for sizes in zip(*(part.shape[1:] for part in found), strict=True)]
     nothing = found[0].new_zeros((1, *largest))
-    filled = [_pad_right(part, largest) if part is not None else nothing for part in parts if per_sample or part is not None]
+    filled = [
+        _pad_right(part, largest) if part is not None else nothing for part in parts if per_sample or part is not None
+    ]
     return torch.cat(filled)
 
 

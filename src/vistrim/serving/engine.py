@@ -103,7 +103,11 @@ class Engine:
 
     def _work(self) -> None:
         while (jobs := self._waiting.take()) is not None:
-            self._answer(jobs)
+            try:
+                self._answer(jobs)
+            except Exception:
+                # Whatever it is, the next batch must not suffer from it.
+                log.exception("answers could not be delivered")
             self._batch = ()
             # The loop would keep the last prompts alive while it waits.
             del jobs

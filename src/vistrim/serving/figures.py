@@ -70,7 +70,7 @@ class Measured:
         # If layers differ in size, a token counts with its average size.
         bytes_full = [self._untrimmed.nbytes(job.prompt_tokens + step) for step in range(passes)]
         kv = [round(n * size / tokens) for n, size, tokens in zip(held, bytes_full, full, strict=False)]
-        found = {
+        found: dict[str, Any] = {
             "method": UNTOUCHED if job.method is None else str(job.method),
             "visual_tokens": visual,
             "visual_tokens_per_layer": per_layer,

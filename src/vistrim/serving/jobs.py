@@ -100,7 +100,7 @@ class Job:
     trace: bool = False
     seconds: float = 120.0
     arrived: float = field(default_factory=time.monotonic)
-    started: float | None = None
+    queued: float = 0.0
     is_cancelled: bool = False
     is_over: bool = False
     _text_sent: str = ""

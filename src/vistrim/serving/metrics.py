@@ -101,6 +101,4 @@ class Metrics:
         return Counter(f"vistrim_{name}", help_text, labels, registry=self.registry)
 
     def _histogram(self, name: str, help_text: str, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(
-            f"vistrim_{name}", help_text, ("model", "method"), buckets=buckets, registry=self.registry
-        )
+        return Histogram(f"vistrim_{name}", help_text, ("model", "method"), buckets=buckets, registry=self.registry)

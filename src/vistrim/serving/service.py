@@ -13,7 +13,7 @@ from vistrim.serving.answering import Answering, Disconnected
 from vistrim.serving.choosing import Choice, Methods
 from vistrim.serving.completions import END, Completion, event
 from vistrim.serving.engine import Engine
-from vistrim.serving.errors import RequestError, generation_failed, out_of_memory
+from vistrim.serving.errors import RequestError, out_of_memory
 from vistrim.serving.fetching import fetch_image
 from vistrim.serving.guards import Receive
 from vistrim.serving.images import ImageReader
@@ -76,14 +76,13 @@ class ChatService:
         finally:
             answer.close()
 
-    async def stream(self, request: ChatRequest, receive: Receive) -> AsyncIterator[bytes]:
+    async def stream(self, request: ChatRequest, receive: Receive) -> "ChatStream":
         """Answer a request in server-sent events.
 
         Returns
         -------
-        async iterator of bytes
-            The events. It has its first event already, so that errors before it have a status of their own. An error
-            later on is an event.
+        ChatStream
+            Its first event is there already, so that errors before it have a status of their own.
 
         Raises
         ------
@@ -99,7 +98,7 @@ class ChatService:
         except BaseException:
             answer.close()
             raise
-        return _events(answer, found, request)
+        return ChatStream(answer, found, request)
 
     async def prepare(self, request: ChatRequest, answering: Answering) -> tuple[Job, Choice]:
         """Make the job of a request in a thread of its own."""
@@ -109,7 +108,9 @@ class ChatService:
     def _make_job(self, request: ChatRequest, answering: Answering) -> tuple[Job, Choice]:
         options = request.vistrim
         if options is not None and options.trace and not self.limits.trace:
-            raise RequestError("this server gives no traces: leave out trace", code="trace_not_allowed", param="vistrim")
+            raise RequestError(
+                "this server gives no traces: leave out trace", code="trace_not_allowed", param="vistrim"
+            )
         if request.top_logprobs is not None and not request.logprobs:
             raise RequestError("top_logprobs needs logprobs=true", param="top_logprobs")
         # Without images, for errors that need none.
@@ -229,24 +230,39 @@ class _Answer:
             self._service.note(self._choice.label, self._outcome, seconds)
 
 
-async def _events(answer: _Answer, found: Piece | Done, request: ChatRequest) -> AsyncIterator[bytes]:
-    completion = answer.completion
-    assert completion is not None
-    try:
-        yield event(completion.first())
-        while isinstance(found, Piece):
-            yield event(completion.next(found))
-            found = await answer.next()
-        yield event(completion.last(found))
-        if request.stream_options is not None and request.stream_options.include_usage:
-            yield event(completion.usage(found))
-        yield END
-    except RequestError as error:
-        yield event(error.body())
-    except Disconnected:
-        return
-    except Exception:
-        yield event(generation_failed().body())
-        raise
-    finally:
-        answer.close()
+class ChatStream:
+    """The events of a streamed answer.
+
+    Parameters
+    ----------
+    answer : _Answer
+        The answer.
+    found : Piece or Done
+        Its first event.
+    request : ChatRequest
+        The request.
+    """
+
+    def __init__(self, answer: _Answer, found: Piece | Done, request: ChatRequest) -> None:
+        self._answer, self._found, self._request = answer, found, request
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        completion, found = self._answer.completion, self._found
+        assert completion is not None
+        try:
+            yield event(completion.first())
+            while isinstance(found, Piece):
+                yield event(completion.next(found))
+                found = await self._answer.next()
+            yield event(completion.last(found))
+            if self._request.stream_options is not None and self._request.stream_options.include_usage:
+                yield event(completion.usage(found))
+            yield END
+        except RequestError as error:
+            yield event(error.body())
+        except Disconnected:
+            return
+
+    def close(self) -> None:
+        """Give up what has not been sent."""
+        self._answer.close()

@@ -46,7 +46,7 @@ class RowStops(StoppingCriteria):
             ``[batch]`` bool.
         """
         tokens = input_ids[:, -1].tolist()
-        logprobs = self._sampler.top(tokens) or [None] * len(tokens)
-        for row, token, logprob in zip(self._rows, tokens, logprobs, strict=True):
-            row.take(token, logprob)
+        logprobs = self._sampler.top(tokens)
+        for i, (row, token) in enumerate(zip(self._rows, tokens, strict=True)):
+            row.take(token, None if logprobs is None else logprobs[i])
         return torch.tensor([row.reason is not None for row in self._rows], device=input_ids.device)

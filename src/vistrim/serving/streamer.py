@@ -9,9 +9,9 @@ from transformers.generation.streamers import BaseStreamer
 class BatchStreamer(BaseStreamer):
     """Calls a function after each step of a batch.
 
-    Streamers of transformers accept a single row; ``generate`` itself passes the tokens of all of them. The tokens
-    are not used here: `vistrim.serving.stopping.RowStops` has passed them to the rows before. On MPS, ``generate`` calls
-    the streamer one step late, which delays the text but does not change it.
+    Streamers of transformers accept a single row; ``generate`` itself passes the tokens of all of them. They
+    are not used here: `vistrim.serving.stopping.RowStops` has passed them to the rows before. On MPS, ``generate``
+    calls the streamer one step late, which delays the text but does not change it.
 
     Parameters
     ----------

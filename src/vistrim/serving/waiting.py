@@ -34,6 +34,7 @@ class WaitingJobs:
         """Add a job. Returns False if the queue is closed."""
         with self._changed:
             if not self._closed:
+                job.queued = time.monotonic()
                 self._jobs.append(job)
                 self._changed.notify()
             return not self._closed
@@ -51,7 +52,7 @@ class WaitingJobs:
                 self._jobs = deque(job for job in self._jobs if not job.drop_if_pointless())
                 if self._jobs:
                     batch = self._batch()
-                    left = self._jobs[0].arrived + self._seconds - time.monotonic()
+                    left = self._jobs[0].queued + self._seconds - time.monotonic()
                     if len(batch) == self._size or left <= 0 or self._closed:
                         self._jobs = deque(job for job in self._jobs if job not in batch)
                         return batch
