@@ -61,7 +61,8 @@ export class Column {
     if (!this.trace) return;
     const at = Math.min(step, this.trace.steps);
     const held = this.trace.held(layer, at), merged = this.trace.merged(layer);
-    const count = `${held.size} of ${this.trace.visualTokens} visual tokens ${at ? `after step ${at}` : "in prefill"}`;
+    const when = at ? `after step ${at}${at < step ? ", its last" : ""}` : "in prefill";
+    const count = `${held.size} of ${this.trace.visualTokens} visual tokens ${when}`;
     this.count.textContent = count;
     for (const { region, canvas } of this.shown) {
       draw(canvas, region, held, merged);

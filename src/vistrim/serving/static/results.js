@@ -14,6 +14,7 @@ export class ResultsView {
     this.columns = [];
     this.layer = player("layer", (value, most) => `${value} of ${most}`, () => this.showTokens());
     this.step = player("step", (value, most) => (value ? `${value} of ${most}` : "prefill"), () => this.showStep());
+    window.addEventListener("resize", () => this.showChart());
   }
 
   /** Begins a comparison, whose results are filled later. */
@@ -52,6 +53,10 @@ export class ResultsView {
 
   showStep() {
     this.showTokens();
+    this.showChart();
+  }
+
+  showChart() {
     drawChart(byId("chart"), this.results, this.step.value);
   }
 }
