@@ -1,7 +1,6 @@
 """A served model for the tests: its engine, its application, and a server on a free port."""
 
 import base64
-import copy
 import queue
 import threading
 import time
@@ -38,7 +37,7 @@ def loaded() -> tuple[Any, Any]:
 @cache
 def apart() -> Any:
     """The same model, for generations outside of the engine."""
-    return copy.deepcopy(loaded()[0])
+    return vistrim.load(NAME, dtype="float32", device="cpu")[0]
 
 
 @cache
@@ -160,5 +159,3 @@ def eventually(condition: Any, seconds: float = 30) -> bool:
             return False
         time.sleep(0.01)
     return True
-
-

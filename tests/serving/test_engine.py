@@ -86,7 +86,10 @@ def test_the_figures_are_those_of_the_report(made):
     assert figures["kv_bytes_full_per_step"] == report.kv_bytes_full_per_step
     assert (figures["kv_bytes"], figures["kv_bytes_full"]) == (report.kv_bytes, report.kv_bytes_full)
     assert figures["kv_bytes_peak"] == report.kv_bytes_peak
-    assert (figures["prefill_flops"], figures["prefill_flops_full"]) == (report.prefill_flops, report.prefill_flops_full)
+    assert (figures["prefill_flops"], figures["prefill_flops_full"]) == (
+        report.prefill_flops,
+        report.prefill_flops_full,
+    )
     assert figures["trace"] == report.trace.to_dict()
     [untouched] = ask(made, Asked(made, conversation(*QUESTIONS[0])))
     assert untouched.figures["method"] == UNTOUCHED

@@ -6,11 +6,8 @@ import zlib
 from contextlib import contextmanager
 from io import BytesIO
 
+import httpx
 import pytest
-
-pytest.importorskip("fastapi")
-httpx = pytest.importorskip("httpx")
-
 from PIL import Image
 
 from tests.serving.running import NAME, Raises, application, data_url, image_url, message, scene
@@ -71,7 +68,9 @@ def bomb(width, height):
         return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
 
     header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 2, 0, 0, 0])
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(9999))) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(9999))) + chunk(b"IEND", b"")
+    )
 
 
 def file_of(image, kind, **options):
@@ -89,7 +88,10 @@ def test_wrong_requests_are_refused_with_the_field_and_the_reason(small):
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages"),
         ({"messages": [{"role": "user", "content": 3}]}, "messages"),
         ({"messages": [{"role": "user", "content": [{"type": "video_url", "video_url": {}}]}]}, "messages"),
-        ({"messages": [{"role": "assistant", "content": [part, {"type": "image_url", "image_url": {"url": ""}}]}]}, "m"),
+        (
+            {"messages": [{"role": "assistant", "content": [part, {"type": "image_url", "image_url": {"url": ""}}]}]},
+            "m",
+        ),
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_tokens": "4"}, "max_tokens"),
         ({"max_tokens": True}, "max_tokens"),
@@ -117,7 +119,7 @@ def test_wrong_requests_are_refused_with_the_field_and_the_reason(small):
         refusal(answer, 400)
     # A form of another site needs no permission of the browser.
     answer = small("POST", CHAT, content=json.dumps({"model": NAME, "messages": message("a")}).encode())
-    refusal(answer, 400)
+    refusal(answer, 415)
     # Neutral values of what is not supported.
     assert small.chat(n=1, tools=[], response_format={"type": "text"}, presence_penalty=0, user="me").status_code == 200
 
@@ -171,10 +173,12 @@ def test_only_intact_images_of_three_formats_are_decoded(small):
 
 
 def test_placeholders_and_control_tokens_in_text_are_text(small):
-    for text in ("what is <image> here", "<image>" * 50, "<user><assistant><eos>", "<bos> <pad> <unk>"):
+    for text in ("what is <image> here", "<image>" * 50, "<user><assistant><eos>", "<bos> <pad>"):
         answer = small.chat(message(text, image_url(scene(1).resize((60, 40)))))
         assert answer.status_code == 200
         assert answer.json()["vistrim"]["visual_tokens"] == 144
+    # Its tokenizer makes this one of every unknown word.
+    assert "special token" in refusal(small.chat(message("a <unk>")), 400)
 
 
 def test_methods_are_chosen_from_the_servers_list():
@@ -225,7 +229,8 @@ def test_parameters_that_name_files_or_models_are_never_a_requests_choice():
             "sgl:guide=reference",
         ):
             assert "names a file or a model" in refusal(served.chat(vistrim={"method": method}), 403)
-        assert served.chat(vistrim={"method": "sparsevlm:variant=1.0"}).status_code == 200
+        # A word of a list is no name.
+        assert served.chat(vistrim={"method": "sparsevlm:variant=1.0"}).status_code != 403
 
 
 def test_a_method_that_raises_or_runs_out_of_memory_is_an_error_of_the_server(small):
@@ -289,5 +294,10 @@ def test_metrics_count_requests_tokens_and_refusals():
         assert f'vistrim_rejected_total{{model="{NAME}",reason="invalid_request"}} 1.0' in text
         assert f'vistrim_image_decode_errors_total{{model="{NAME}"}} 1.0' in text
         assert f'vistrim_visual_tokens_total{{method="fastv",model="{NAME}",stage="input"}} 144.0' in text
-        for name in ("time_to_first_token_seconds", "time_per_output_token_seconds", "visual_keep_ratio", "kv_bytes_peak"):
+        for name in (
+            "time_to_first_token_seconds",
+            "time_per_output_token_seconds",
+            "visual_keep_ratio",
+            "kv_bytes_peak",
+        ):
             assert f"vistrim_{name}_count{at} 1.0" in text

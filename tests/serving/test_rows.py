@@ -94,11 +94,11 @@ def test_samples_follow_the_distribution_and_do_not_depend_on_other_rows():
     rows = [Sampling(1.0, 1.0, seed=5), Sampling(), Sampling(2.0, 0.95, seed=-3)]
     together, alone = RowSampler(rows), [RowSampler([each]) for each in rows]
     draws = []
-    for _ in range(2000):
+    for _ in range(300):
         chosen = together(None, scores).argmax(-1)
         draws.append(chosen)
         assert chosen.tolist() == [each(None, scores[:1]).argmax().item() for each in alone]
     share = torch.stack(draws)[:, 0].bincount(minlength=3) / len(draws)
-    assert share.tolist() == pytest.approx(probabilities.tolist(), rel=0.3)
+    assert share.tolist() == pytest.approx(probabilities.tolist(), rel=0.5)
     assert set(torch.stack(draws)[:, 1].tolist()) == {0}
     assert torch.equal(scores, probabilities.log().expand(3, -1)), "scores of the model are not changed"

@@ -1,10 +1,15 @@
 """Shortcuts in the training of reference-lm compute what they stand for."""
 
+from types import SimpleNamespace
+
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlamaForCausalLM
 
 from tests.closeness import close
 from training.reference_lm.decoder import Decoder, Joint
+from training.reference_lm.decoder_phase import Reader, accumulate
+from training.reference_lm.packing import pack
+from training.reference_lm.projector import Projector
 from training.reference_lm.tower import Tower, telling_patches
 
 
@@ -28,6 +33,29 @@ def test_gradients_reach_the_adapter_as_through_the_merged_weights():
     direction = torch.randn_like(outputs[0])
     found, expected = (torch.autograd.grad((output * direction).sum(), parameters) for output in outputs)
     for one, other in zip(found, expected, strict=True):
+        assert close(one, other)
+
+
+def test_gradients_accumulated_over_parts_are_those_of_the_whole_batch():
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2, "num_hidden_layers": 2}
+    tower = Tower(CLIPVisionConfig(image_size=42, patch_size=14, **sizes)).eval()
+    decoder = Decoder(LlamaForCausalLM(LlamaConfig(vocab_size=50, num_key_value_heads=1, **sizes)), rank=4)
+    for up in decoder.up.values():
+        torch.nn.init.normal_(up, std=0.1)
+    projector = Projector(32, 32)
+    reader = Reader(tower, projector, decoder, SimpleNamespace(prefix=[1, 2]))
+    packed = pack([[([3, 4], [5, 6])], [([7], [8, 9, 10]), ([3], [4])], [([11, 12, 13], [14])]], 7)
+    batch = {name: torch.from_numpy(values) for name, values in packed.items()}
+    images, kept = torch.randn(3, 3, 42, 42), torch.tensor([[0, 2, 3], [1, 4, 8], [5, 6, 7]])
+    parameters = [*projector.parameters(), *decoder.down.values(), *decoder.up.values()]
+    found = []
+    for part in (1, 3):
+        for parameter in parameters:
+            parameter.grad = None
+        loss, right = accumulate(reader, images, batch, decoder.merged(), kept, part)
+        found.append([loss, right.float(), *(parameter.grad for parameter in parameters)])
+    for one, other in zip(*found, strict=True):
         assert close(one, other)
 
 

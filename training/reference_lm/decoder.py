@@ -93,15 +93,22 @@ class Decoder(nn.Module):
         #: The base as it is.
         self.plain: Weights = [tuple(map(Joint, layer)) for layer in self._joined(self.stacks)]
 
-    def weights(self) -> Weights:
-        """The base with the adapter merged, with gradients to the adapter alone."""
-        with torch.no_grad():
-            merged = self._joined(
-                {
-                    name: torch.baddbmm(stack, self.up[_key(name)], self.down[_key(name)], alpha=self.scale)
-                    for name, stack in self.stacks.items()
-                }
-            )
+    @torch.no_grad()
+    def merged(self) -> list[tuple[torch.Tensor, ...]]:
+        """Per layer, the weights of the four groups with the adapter merged, without gradients."""
+        return self._joined(
+            {
+                name: torch.baddbmm(stack, self.up[_key(name)], self.down[_key(name)], alpha=self.scale)
+                for name, stack in self.stacks.items()
+            }
+        )
+
+    def weights(self, merged: list[tuple[torch.Tensor, ...]] | None = None) -> Weights:
+        """The base with the adapter merged, with gradients to the adapter alone; for one backward pass.
+
+        ``merged`` saves computing it again as long as the adapter has not changed.
+        """
+        merged = self.merged() if merged is None else merged
         downs = {name: self.down[_key(name)].to(self.dtype).unbind() for name in PROJECTIONS}
         ups = {name: self.up[_key(name)].to(self.dtype).unbind() for name in PROJECTIONS}
         return [

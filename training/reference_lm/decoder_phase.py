@@ -16,7 +16,7 @@ from training.reference_lm.decoder import Decoder, Weights
 from training.reference_lm.facts import patch_facts
 from training.reference_lm.images import Canvases, EasyVqa
 from training.reference_lm.log import Log
-from training.reference_lm.packing import IGNORED, Wording, text_mask
+from training.reference_lm.packing import IGNORED, PACKED, Wording, text_mask
 from training.reference_lm.projector import Projector, ideal_table, ideal_tokens, regression
 from training.reference_lm.streams import TASK_NAMES, QuestionStream, SceneStream, run
 from training.reference_lm.text import Answers, drift
@@ -45,6 +45,7 @@ class DecoderSettings:
     patches: int = 576
     partial: float = 0.0
     text_every: int = 1
+    part: int = 32
     workers: int = 0
     log_every: int = 50
 
@@ -58,13 +59,13 @@ class Reader:
     def loss(
         self, images: torch.Tensor, batch: dict[str, Any], weights: Weights, kept: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean cross entropy of the answers, and ``(B, T)`` whether each answer token is predicted right."""
+        """Sum of the cross entropy of the answers, and ``(B, T)`` whether each answer token is predicted right."""
         answered = batch["labels"] != IGNORED
         logits = self.logits(images, batch, weights, kept)
         labels = batch["labels"][answered]
         right = torch.zeros_like(answered)
         right[answered] = logits.argmax(-1) == labels
-        return F.cross_entropy(logits, labels), right
+        return F.cross_entropy(logits, labels, reduction="sum"), right
 
     def logits(
         self, images: torch.Tensor, batch: dict[str, Any], weights: Weights, kept: torch.Tensor | None = None
@@ -106,6 +107,31 @@ def start_projector(
     weight, bias, explained = regression(pairs())
     projector.set_linear(weight, bias, torch.Generator().manual_seed(0))
     return explained
+
+
+def accumulate(
+    reader: Reader,
+    images: torch.Tensor,
+    batch: dict[str, Any],
+    merged: list[tuple[torch.Tensor, ...]],
+    kept: torch.Tensor | None,
+    part: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Add the gradients of the mean cross entropy, ``part`` images at a time.
+
+    Returns the mean, and ``(B, T)`` whether each answer token is predicted right.
+    """
+    answered = (batch["labels"] != IGNORED).sum()
+    mean, right = torch.zeros((), device=images.device), []
+    for rows in torch.arange(len(images), device=images.device).split(part):
+        some = {name: batch[name][rows] for name in PACKED}
+        loss, predicted = reader.loss(
+            images[rows], some, reader.decoder.weights(merged), None if kept is None else kept[rows]
+        )
+        (loss / answered).backward()
+        mean += loss.detach() / answered
+        right.append(predicted)
+    return mean, torch.cat(right)
 
 
 def task_accuracy(right: torch.Tensor, batch: dict[str, Any]) -> dict[str, list[bool]]:
@@ -160,14 +186,12 @@ def train_decoder(
         if spent < settings.partial:
             facts = torch.cat([patch_facts(batch["placed"]), easy.patch_facts(batch["easy"])])
             kept = telling_patches(torch.where(facts[..., 0] != 0, 0, -1), settings.patches).sort(-1).values
-        weights = reader.decoder.weights()
-        answers, right = reader.loss(images, batch, weights, kept)
         optimizer.zero_grad()
-        answers.backward()
+        merged = reader.decoder.merged()
+        answers, right = accumulate(reader, images, batch, merged, kept, settings.part)
         if step % settings.text_every == 0:
             rows = torch.randint(len(texts), (settings.texts,), generator=torch.Generator().manual_seed(start + step))
-            # Weights anew: the graph of the first ones is spent.
-            away = drift(reader.decoder, reader.decoder.weights(), texts.some(rows.to(device)))
+            away = drift(reader.decoder, reader.decoder.weights(merged), texts.some(rows.to(device)))
             (settings.drift_weight * away).backward()
         norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         rate = learning_rate(settings.lr, step, spent)

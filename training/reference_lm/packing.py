@@ -11,6 +11,9 @@ from torch.nn import functional as F
 
 IGNORED = -100
 
+#: What :func:`pack` returns.
+PACKED = ("tokens", "labels", "segments", "offsets")
+
 
 class Wording:
     """Token ids of questions and answers in the chat template.
@@ -57,7 +60,7 @@ def pack(rows: Sequence[Sequence[tuple[list[int], list[int]]]], length: int) -> 
         ``(rows, length)`` int64 each: ``tokens``; ``labels``, what comes after each token, ``IGNORED`` outside
         answers; ``segments``, the 1-based number of a token's question, 0 for padding; ``offsets``, the place in it.
     """
-    fills = {"tokens": 0, "labels": IGNORED, "segments": 0, "offsets": 0}
+    fills = dict(zip(PACKED, (0, IGNORED, 0, 0), strict=True))
     packed = {name: np.full((len(rows), length), fill, dtype=np.int64) for name, fill in fills.items()}
     for i, row in enumerate(rows):
         at = 0

@@ -30,6 +30,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder of weights, state and log")
     parser.add_argument("--init", type=Path, help="folder of weights to go on from")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--bf16", action="store_true", help="compute the decoder in bf16 on a CPU too; fast with AVX-512 BF16"
+    )
     parser.add_argument("--workers", type=int, default=0, help="processes that make batches")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--backgrounds", type=int, default=1024, help="backgrounds to choose among")
@@ -41,6 +44,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--decoder-batch", type=int, default=32)
     parser.add_argument("--decoder-patches", type=int, default=576, help="visual tokens that it sees at first")
     parser.add_argument("--decoder-partial", type=float, default=0.0, help="share of its time with so few")
+    parser.add_argument("--decoder-part", type=int, default=32, help="images of a batch that are processed at a time")
     parser.add_argument("--length", type=int, default=424, help="packed text tokens per image")
     parser.add_argument("--texts", type=int, default=1536, help="prompts without image")
     parser.add_argument("--text-batch", type=int, default=12)
@@ -101,7 +105,7 @@ def main() -> None:
     everyday = own_answers(base, tokenizer, everyday_prompts()[: given.texts], given.text_length, sampled=False)
     log.note("texts", sequences=[len(part) for part in texts], tokens=[part.tokens.shape[1] for part in texts])
 
-    decoder = Decoder(base, dtype=torch.bfloat16 if device.type == "cuda" else torch.float32).to(device)
+    decoder = Decoder(base, dtype=torch.bfloat16 if given.bf16 or device.type == "cuda" else torch.float32).to(device)
     projector = Projector(tower.vision.config.hidden_size, base.config.hidden_size).to(device)
     fresh = given.init is None or not (given.init / "adapter-1.safetensors").exists()
     if fresh:
@@ -122,6 +126,7 @@ def main() -> None:
         length=given.length,
         texts=given.text_batch,
         text_every=given.text_every,
+        part=given.decoder_part,
         patches=given.decoder_patches,
         partial=given.decoder_partial,
         lr=given.lr,

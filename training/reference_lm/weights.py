@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from training.reference_lm.base import SHA256
 from training.reference_lm.decoder import Decoder
 from training.reference_lm.projector import Projector
 from training.reference_lm.tower import Tower
+from vistrim.reference_lm import BASE_SHA256
 
 _PREFIX = "vision_model."
 
@@ -31,7 +31,7 @@ def save(folder: Path, tower: Tower, projector: Projector | None, decoder: Decod
         half = len(names) // 2
         _write(folder / "adapter-1.safetensors", {name: adapter[name] for name in names[:half]})
         _write(folder / "adapter-2.safetensors", {name: adapter[name] for name in names[half:]})
-        meta = {"rank": decoder.rank, "alpha": decoder.alpha, "base_sha256": SHA256}
+        meta = {"rank": decoder.rank, "alpha": decoder.alpha, "base_sha256": BASE_SHA256}
         _write_json(folder / "adapter.json", meta)
     _write_json(folder / "tower.json", tower.vision.config.to_dict())
     _write_json(folder / "state.json", state)

@@ -21,6 +21,9 @@ from vistrim.serving.regions import RegionFinder, region_routes
 from vistrim.serving.routes import chat_routes, model_routes, status_routes
 from vistrim.serving.service import ChatService
 
+LARGE_BODIES = 8
+"""Number of bodies of the largest size that may be inside at a time. Most bodies are much smaller."""
+
 
 def create_app(
     engine: Engine,
@@ -93,7 +96,7 @@ def create_app(
         redoc_url=None,
         lifespan=lifespan,
     )
-    room = Room(batch_size + limits.queue)
+    room = Room(batch_size + limits.queue, LARGE_BODIES * limits.body_bytes)
     # The last one added is the outermost.
     app.add_middleware(
         Admission,

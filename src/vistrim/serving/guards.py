@@ -130,16 +130,19 @@ class Guarded:
 
 
 class Room:
-    """Counts the requests inside a server.
+    """Counts the requests inside a server, and the bytes of their bodies.
 
     Parameters
     ----------
     most : int
         Most requests at a time.
+    most_bytes : int
+        Most bytes at a time.
     """
 
-    def __init__(self, most: int) -> None:
-        self.most, self.inside = most, 0
+    def __init__(self, most: int, most_bytes: int) -> None:
+        self.most, self.most_bytes = most, most_bytes
+        self.inside = self.bytes = 0
 
     @property
     def is_full(self) -> bool:
@@ -148,7 +151,7 @@ class Room:
 
 
 class Admission:
-    """Limits the number of requests with a body, and the size of their bodies.
+    """Limits the number of requests with a body, their type and size.
 
     A request counts from its first byte to the end of its answer. Bodies are read here, and counted while they arrive.
 
@@ -178,30 +181,30 @@ class Admission:
             return
         was_full = self._room.is_full
         self._room.inside += 1
+        body = bytearray()
         try:
-            await self._admit(was_full, scope, receive, send)
+            await self._admit(was_full, body, scope, receive, send)
         except RequestError as error:
             self._reject(error.code)
             await send_error(send, error)
         finally:
             self._room.inside -= 1
+            self._room.bytes -= len(body)
 
-    async def _admit(self, is_full: bool, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _admit(self, is_full: bool, body: bytearray, scope: Scope, receive: Receive, send: Send) -> None:
         if is_full:
-            raise RequestError(
-                "too many requests wait already: try again later",
-                status=429,
-                code="queue_full",
-                retry_after=self._retry_after(),
-            )
+            raise self._full()
+        # A web page may send other types without the permission of the browser.
+        if _header(scope, b"content-type").partition(b";")[0].strip().lower() != b"application/json":
+            raise RequestError("send the header content-type: application/json", status=415, code="wrong_content_type")
         length = _header(scope, b"content-length")
         if length.isdigit() and int(length[:20]) > self._body_bytes:
             raise self._too_large()
         try:
-            body = await asyncio.wait_for(self._read(receive), BODY_SECONDS)
+            is_there = await asyncio.wait_for(self._read(body, receive), BODY_SECONDS)
         except asyncio.TimeoutError:
             raise RequestError("the body did not arrive in time", status=408, code="body_timeout") from None
-        if body is None:
+        if not is_there:
             return
         sent = False
 
@@ -210,22 +213,33 @@ class Admission:
             if sent:
                 return await receive()
             sent = True
-            return {"type": "http.request", "body": body, "more_body": False}
+            return {"type": "http.request", "body": bytes(body), "more_body": False}
 
         await self._app(scope, receive_again, send)
 
-    async def _read(self, receive: Receive) -> bytes | None:
-        """Read the body. None: the client has gone."""
-        body = bytearray()
+    async def _read(self, body: bytearray, receive: Receive) -> bool:
+        """Read the body. Returns False if the client has gone."""
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
-                return None
-            body += message.get("body", b"")
+                return False
+            piece = message.get("body", b"")
+            body += piece
+            self._room.bytes += len(piece)
             if len(body) > self._body_bytes:
                 raise self._too_large()
+            if self._room.bytes > self._room.most_bytes:
+                raise self._full()
             if not message.get("more_body", False):
-                return bytes(body)
+                return True
+
+    def _full(self) -> RequestError:
+        return RequestError(
+            "too many requests wait already: try again later",
+            status=429,
+            code="queue_full",
+            retry_after=self._retry_after(),
+        )
 
     def _too_large(self) -> RequestError:
         return RequestError(

@@ -77,6 +77,8 @@ class ImageReader:
                 return to_rgb(ImageOps.exif_transpose(file))
         except (RequestError, MemoryError):
             raise
+        except Image.DecompressionBombError:
+            raise self._too_large() from None
         # Pillow's decoders raise almost any exception type for damaged files.
         except Exception:
             raise self._wrong("no intact PNG, JPEG or WebP file", "send one of these formats") from None
@@ -84,13 +86,13 @@ class ImageReader:
     def _check_size(self, width: int, height: int) -> None:
         self._pixels += width * height
         if self._pixels > self._limits.pixels:
-            raise self._wrong(
-                f"too large: the images of a request may have {self._limits.pixels} pixels together",
-                "scale it down",
-                "image_too_large",
-            )
+            raise self._too_large()
         if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
             raise self._wrong(f"a strip of {width} x {height} pixels", "crop it", "image_too_narrow")
+
+    def _too_large(self) -> RequestError:
+        most = self._limits.pixels
+        return self._wrong(f"the images have more than {most} pixels together", "scale it down", "image_too_large")
 
     def _wrong(self, what: str, fix: str, code: str = "invalid_image") -> RequestError:
         return RequestError(f"image {self._read} is refused ({what}): {fix}", code=code, param="messages")

@@ -85,6 +85,11 @@ class Preparer:
         except Exception as error:
             if is_out_of_memory(error):
                 raise
+            if "sanitize" in str(error):
+                # Some tokenizers make a special token, such as that of unknown words, from plain text.
+                raise _refused(
+                    "the text contains a special token that this model cannot read as text: remove it"
+                ) from None
             # Templates and processors are the checkpoint's own and raise any type of exception.
             log.warning("the processor fails on a request", exc_info=True)
             raise _refused(

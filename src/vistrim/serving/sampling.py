@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
+GREEDY = 1e-5
+"""Below this temperature, the most likely token is taken: dividing logits by less would overflow."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -17,7 +20,7 @@ class Sampling:
     Attributes
     ----------
     temperature : float
-        0: the most likely token.
+        0, or next to nothing: the most likely token.
     top_p : float
         Share of the probability mass of the most likely tokens to choose from, in (0, 1].
     seed : int
@@ -73,7 +76,7 @@ class RowSampler(LogitsProcessor):
         """
         if self._top is not None:
             self._logprobs = scores.log_softmax(-1)
-        sampled = [i for i, row in enumerate(self._rows) if row.temperature > 0]
+        sampled = [i for i, row in enumerate(self._rows) if row.temperature >= GREEDY]
         if not sampled:
             return scores
         scores = scores.clone()
