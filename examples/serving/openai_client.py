@@ -7,7 +7,8 @@ from pathlib import Path
 from openai import OpenAI
 
 client = OpenAI(
-    base_url=os.environ.get("VISTRIM_URL", "http://127.0.0.1:8000/v1"), api_key=os.environ.get("VISTRIM_API_KEY", "none")
+    base_url=os.environ.get("VISTRIM_URL", "http://127.0.0.1:8000/v1"),
+    api_key=os.environ.get("VISTRIM_API_KEY", "none"),
 )
 image = base64.b64encode((Path(__file__).parents[1] / "images" / "scene-1.png").read_bytes()).decode()
 chunks = client.chat.completions.create(

@@ -20,7 +20,8 @@ export default class OpenAI {
     const headers = { "content-type": "application/json", authorization: `Bearer ${apiKey}` };
     this.models = { list: async () => (await fetch(`${baseURL}/models`, { headers })).json() };
     this.chat = { completions: { create: async (body) => {
-      const answer = await fetch(`${baseURL}/chat/completions`, { method: "POST", headers, body: JSON.stringify(body) });
+      const request = { method: "POST", headers, body: JSON.stringify(body) };
+      const answer = await fetch(`${baseURL}/chat/completions`, request);
       if (!answer.ok) throw new Error(await answer.text());
       const events = (await answer.text()).split("\\n\\n").map((event) => event.replace("data: ", ""));
       return events.filter((event) => event.startsWith("{")).map((event) => JSON.parse(event));

@@ -26,9 +26,7 @@ def demo():
 
 
 def texts(*kinds):
-    return {
-        path: body.decode() for path, (body, kind) in static_files().items() if kind.partition(";")[0] in kinds
-    }
+    return {path: body.decode() for path, (body, kind) in static_files().items() if kind.partition(";")[0] in kinds}
 
 
 def test_each_file_has_its_type_and_may_load_from_this_server_only(demo):
@@ -69,7 +67,9 @@ def test_scripts_use_elements_of_the_page():
 def test_without_the_option_there_is_no_page():
     with client() as plain:
         assert plain("GET", "/demo").status_code == 404
-        assert plain("POST", "/v1/vistrim/regions", json={"messages": message("", image_url(scene(1)))}).status_code == 404
+        assert (
+            plain("POST", "/v1/vistrim/regions", json={"messages": message("", image_url(scene(1)))}).status_code == 404
+        )
 
 
 def test_the_page_needs_no_key_but_the_model_does():

@@ -16,6 +16,10 @@ export function useKey(value) {
   key = value;
 }
 
+export function needsKey() {
+  return key !== "";
+}
+
 export function address(path) {
   return new URL(path, document.baseURI).href;
 }

@@ -8,7 +8,7 @@ const MOST_WIDE = 760, HEIGHT = 240, LEFT = 76, RIGHT = 12, TOP = 14, BOTTOM = 3
 /** Draws a line per result, and a cursor at the step that the images show. */
 export function drawChart(container, results, step) {
   const width = Math.min(MOST_WIDE, container.clientWidth || MOST_WIDE);
-  const drawn = results.filter((result) => result.figures);
+  const drawn = results.filter((result) => result.figures?.kv_bytes_per_step.length);
   const most = Math.max(1, ...drawn.flatMap((result) => result.figures.kv_bytes_per_step));
   const steps = Math.max(1, ...drawn.map((result) => result.figures.kv_bytes_per_step.length - 1));
   const x = (at) => LEFT + ((width - LEFT - RIGHT) * at) / steps;

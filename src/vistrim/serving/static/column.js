@@ -1,6 +1,6 @@
 // One answer: text, images with kept tokens, and code that does the same.
 
-import { make } from "./dom.js";
+import { byId, make } from "./dom.js";
 import { draw, fit } from "./overlay.js";
 import { curlSnippet, pythonSnippet } from "./snippets.js";
 import { Trace } from "./trace.js";
@@ -97,5 +97,6 @@ export async function copyText(text, button) {
     // Browsers allow it on localhost and https only.
     button.textContent = "Copying is not allowed here";
   }
+  byId("status").textContent = `${button.textContent}.`;
   setTimeout(() => (button.textContent = title), 1500);
 }

@@ -81,10 +81,8 @@ async function compare(settings, signal) {
     }
   }
   for (let round = 1; round <= settings.rounds; round++) {
-    for (const result of results.filter((one) => one.figures)) {
-      say(`Timed run ${round} of ${settings.rounds}: ${result.label}…`);
-      await time(result, signal);
-    }
+    say(`Timed run ${round} of ${settings.rounds}…`);
+    for (const result of results.filter((one) => one.figures)) await time(result, signal);
     view.showTimes();
   }
   say(describeEnd(results));
@@ -118,8 +116,9 @@ function fail(error) {
 }
 
 function setBusy(isBusy) {
-  byId("run").disabled = isBusy;
-  byId("stop").disabled = !isBusy;
+  // A button that is disabled loses the focus.
+  byId("run").setAttribute("aria-disabled", String(isBusy));
+  byId("stop").setAttribute("aria-disabled", String(!isBusy));
   byId("save").disabled = isBusy || !view.results.some((result) => result.figures);
   byId("columns").setAttribute("aria-busy", String(isBusy));
 }

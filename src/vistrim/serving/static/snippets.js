@@ -1,14 +1,15 @@
 // Python and curl that send the same request as the demo.
 
-import { address } from "./api.js";
+import { address, needsKey } from "./api.js";
 
 /** Request of the OpenAI client. Strings of JSON are strings of Python, too. */
 export function pythonSnippet({ model, image, question, tokens, options }) {
-  return `import base64
+  const [imports, key] = needsKey() ? ["import base64\nimport os", 'os.environ["VISTRIM_API_KEY"]'] : ["import base64", '"none"'];
+  return `${imports}
 
 from openai import OpenAI
 
-client = OpenAI(base_url=${JSON.stringify(address("v1"))}, api_key="none")
+client = OpenAI(base_url=${JSON.stringify(address("v1"))}, api_key=${key})
 with open(${JSON.stringify(image.name)}, "rb") as file:
     url = "data:${image.type};base64," + base64.b64encode(file.read()).decode()
 answer = client.chat.completions.create(
@@ -39,7 +40,8 @@ export function curlSnippet({ model, image, question, tokens, options }) {
   const file = `'${image.name.replaceAll("'", "'\\''")}'`;
   const url = `data:${image.type};base64,$(base64 < ${file} | tr -d '\\n')`;
   const text = plain(JSON.stringify(body, null, 2)).replace(`"url": "${mark}"`, () => `"url": "${url}"`);
-  return `curl ${address("v1/chat/completions")} -H 'content-type: application/json' -d @- <<END
+  const key = needsKey() ? ' -H "authorization: Bearer $VISTRIM_API_KEY"' : "";
+  return `curl ${address("v1/chat/completions")} -H 'content-type: application/json'${key} -d @- <<END
 ${text}
 END
 `;
