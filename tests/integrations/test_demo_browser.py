@@ -16,6 +16,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
+import vistrim
 from tests.serving.running import IMAGES, application, image_url, message, scene, server
 from tests.serving.test_http import Client
 from vistrim.engine.report.trace import Trace
@@ -34,7 +35,9 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def app():
-    with application(limits=Limits(trace=True), demo=True) as made:
+    # A short horizon, so that the short answers of a small model show it.
+    served = {"st3": vistrim.ST3(horizon=8, floor=0.2)}
+    with application(limits=Limits(trace=True), served=served, demo=True) as made:
         yield made
 
 
