@@ -43,6 +43,7 @@ export class ResultsView {
   }
 
   showTimes() {
+    byId("bars").hidden = !this.results.some((result) => result.times.length);
     drawBars(byId("bars"), this.results);
     byId("times-note").textContent = describeTimes(this.about, this.results);
   }

@@ -24,7 +24,6 @@ export function drawTable(table, results) {
     ),
   );
   table.replaceChildren(
-    make("caption", { textContent: "In brackets: share of the untouched model with the same prompt and answer" }),
     make("thead", {}, make("tr", {}, make("td"), ...head)),
     make("tbody", {}, ...rows),
   );
