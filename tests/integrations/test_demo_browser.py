@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
 from urllib.parse import urlencode, urlsplit
 
 import pytest
@@ -152,6 +155,23 @@ def test_sliders_change_the_pictures_and_work_with_keys(url, browser):
     page.until(lambda: page["step"].get_property("value") not in ("0", page["step"].get_property("max")))
     page["step-play"].send_keys(Keys.SPACE)
     assert page["step-play"].get_attribute("aria-pressed") == "false"
+
+
+def test_the_code_sends_the_same_request(url, browser):
+    # Characters that the shell, Python or JSON would read as their own.
+    page = Page(browser, url, rounds=0, question='say "$HOME" `date` \\ it\'s ${x} \u00e9')
+    page.run()
+    shown = page.all(".answer")[1].text
+    python, curl = (
+        code.get_attribute("textContent") for code in page.all(".column")[1].find_elements(By.TAG_NAME, "pre")
+    )
+    commands = {"curl": ["bash", "-c", curl], "openai": [sys.executable, "-c", python]}
+    for needed, command in commands.items():
+        if shutil.which(needed) or find_spec(needed):
+            done = subprocess.run(command, cwd=IMAGES, capture_output=True, text=True, timeout=SECONDS)
+            assert done.returncode == 0, done.stderr
+            printed = json.loads(done.stdout)["choices"][0]["message"]["content"] if needed == "curl" else done.stdout
+            assert shown in printed
 
 
 def test_an_own_image_is_answered_and_errors_are_told(url, browser):
