@@ -224,7 +224,7 @@ def resident_bytes() -> int:
 def live_tensors() -> int:
     """Bytes of all tensors that are alive."""
     gc.collect()
-    return sum(x.nbytes for x in gc.get_objects() if isinstance(x, torch.Tensor))
+    return sum(x.nbytes for x in gc.get_objects() if issubclass(type(x), torch.Tensor))
 
 
 def soak(name: str, count: int, concurrency: int = 16, seed: int = 0) -> dict[str, Any]:
