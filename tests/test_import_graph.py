@@ -34,6 +34,7 @@ LEVELS = (
     ("vistrim.calibration", "vistrim.checking", "vistrim.serving"),
     ("vistrim",),
     ("vistrim.reference",),
+    ("vistrim.integrations",),
     ("vistrim.cli",),
     ("vistrim.__main__",),
     ("training", "studies"),

@@ -1,0 +1,1 @@
+"""Plug-ins for other projects. Each needs an extra."""
