@@ -11,7 +11,7 @@ pytest.importorskip("httpx")
 
 from PIL import Image
 
-from tests.serving.running import application, image_url, message, scene
+from tests.serving.running import IMAGES, application, image_url, message, scene
 from tests.serving.test_http import Client, client, refusal
 from vistrim.serving.demo_page import static_files
 from vistrim.serving.limits import Limits
@@ -53,6 +53,12 @@ def test_files_name_no_other_host_and_no_missing_file():
     assert {f"/{name}" for name in re.findall(r'(?:href|src)="(demo/[^"]+)"', page)} <= files
     # The policy forbids them.
     assert not re.search(r"<style|style=|<script>|\son\w+=", page)
+
+
+def test_examples_are_those_of_the_source_tree():
+    for path, (body, kind) in static_files().items():
+        if kind == "image/png":
+            assert body == (IMAGES / path.rpartition("/")[2]).read_bytes()
 
 
 def test_scripts_use_elements_of_the_page():
