@@ -1,15 +1,19 @@
 """One budget for all methods: the plan is the report, and the budget is reached from below."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 import vistrim
 from tests import tiny
+from tests.families.zoo import FAMILIES, shared
 from tests.methods.every_method import SETTINGS, built
-from vistrim.budgeting import _sizes
+from vistrim.budgeting import prompt_sizes
 from vistrim.engine import describe
 from vistrim.errors import MethodError
 from vistrim.methods.base.budgeted import read_budget
+from vistrim.methods.base.notation import parse_method
 from vistrim.methods.base.plan import make_plan
 
 NEW = 6
@@ -20,26 +24,70 @@ OUT_OF_REACH = {("hybrid", "kv")}
 """At most, half of the tokens enter the decoder and are cut from there on."""
 
 
+KINDS = (
+    *("uniform:keep=0.4", "divprune:keep=4", "cdpruner:keep=0.3", "visionzip:dominant=4,contextual=2", "vtw:layer=2"),
+    *("fastv:layer=1,keep=0.4", "dart:keep=5,layer=2,image_pivots=1,text_pivots=1", "psigmoid:mean_keep=0.5,kappa=0.7"),
+    *("sparsevlm:layers=1/2,counts=7/3", "pyramiddrop:layers=1/2/3", "pvtp:start_layer=1,stride=1"),
+    *("vta:horizon=4,floor=0.1", "random:keep=6+st3:start_layer=2,stride=1,horizon=9"),
+)
+"""Selections before the decoder, one cut, several cuts, annealing, merging and compositions."""
+
+
 def run(model, inputs, method):
     with torch.no_grad(), vistrim.trim(model, method) as trimmed:
-        tiny.generate(model, inputs, NEW)
+        tiny.generate(model, inputs, NEW, min_new_tokens=NEW)
     return trimmed.report
 
 
-@pytest.mark.parametrize("text", ["llama", "qwen2"])
-def test_the_plan_is_the_report(text):
-    model = tiny.shared(text)
-    inputs, spec = tiny.batch([tiny.sample(2, 9)]), describe(model)
-    (sizes,) = _sizes(spec, inputs, NEW)
-    compositions = (vistrim.compose(vistrim.Uniform(0.5), vistrim.ST3(1, 2, 0.3, horizon=8, floor=0.0)),)
-    for method in (*(built(name) for name in SETTINGS if name not in UNPLANNED), *compositions):
+def every_method():
+    """A tiny LLaVA with all methods."""
+    composed = vistrim.compose(vistrim.Uniform(0.5), vistrim.ST3(1, 2, 0.3, horizon=8, floor=0.0))
+    methods = [*(built(name) for name in SETTINGS if name not in UNPLANNED), composed]
+    return tiny.shared(), tiny.batch([tiny.sample(2, 9)]), methods
+
+
+def family(name):
+    """Tiles with separators, or images of many sizes, with methods of each kind."""
+    methods = map(parse_method, KINDS)
+    # The positions of M-RoPE cannot be renumbered.
+    original = [replace(each, positions="original") if hasattr(each, "positions") else each for each in methods]
+    return shared(name), FAMILIES[name].batch([FAMILIES[name].sample(2, 9)]), original
+
+
+def reference_small():
+    model, _ = vistrim.load("reference-small")
+    image = [model.config.image_token_id] * describe(model).images.tokens
+    ids = torch.tensor([[5] * 7 + image + [6] * 11])
+    methods = list(
+        map(parse_method, (*KINDS, "fastervlm:keep=0.3", "vispruner:keep=9", "vscan:keep=20,layer=2,left=9"))
+    )
+    pixels = torch.randn(1, 3, *[model.config.vision_config.image_size] * 2, generator=torch.Generator().manual_seed(0))
+    return model, {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels}, methods
+
+
+SUBJECTS = {
+    "tiny": every_method,
+    "llava_next": lambda: family("llava_next"),
+    "qwen2_5_vl": lambda: family("qwen2_5_vl"),
+    "reference-small": reference_small,
+}
+
+
+@pytest.mark.parametrize("subject", SUBJECTS)
+def test_the_plan_is_the_report(subject):
+    model, inputs, methods = SUBJECTS[subject]()
+    spec = describe(model)
+    (sizes,) = prompt_sizes(spec, inputs, NEW)
+    for method in methods:
         plan = make_plan(method.fitted(spec.facts), spec.facts, sizes, NEW)
         report = run(model, inputs, method)
+        assert report.visual_tokens == [plan.visual]
         assert [n for (n,) in report.visual_tokens_per_layer] == list(plan.visual_per_layer), method
         assert [n for (n,) in report.kv_tokens_per_step] == list(map(sum, plan.kv_tokens_per_step)), method
         assert report.kv_fraction_mean == pytest.approx(plan.kv_fraction_mean), method
         assert (report.prefill_flops, report.prefill_flops_full) == (plan.prefill_flops, plan.prefill_flops_full)
         assert method.name == "sgl" or report.method_flops == [plan.method_flops], method
+        assert plan.average_tokens < plan.visual or plan.kv_fraction_mean < 1
 
 
 def test_every_method_reaches_its_budgets_from_below():

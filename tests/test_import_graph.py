@@ -31,7 +31,7 @@ LEVELS = (
     ("vistrim.benchmark.paired",),
     ("vistrim.evaluation", "vistrim.benchmark", "vistrim.analysis"),
     ("vistrim.analysis.attention",),
-    ("vistrim.calibration", "vistrim.checking", "vistrim.serving"),
+    ("vistrim.calibration", "vistrim.checking", "vistrim.batching", "vistrim.leaderboard", "vistrim.serving"),
     ("vistrim",),
     ("vistrim.reference",),
     ("vistrim.integrations",),

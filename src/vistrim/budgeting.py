@@ -11,7 +11,7 @@ from vistrim.engine.attention.flash import sliding_windows
 from vistrim.engine.inputs.unencoded import read_unencoded
 from vistrim.engine.wrappers import without_adapter
 from vistrim.errors import MethodError, ParameterError
-from vistrim.methods.base.budgeted import Budgeted, read_budget
+from vistrim.methods.base.budgeted import Budgeted, check_budget, read_budget
 from vistrim.methods.base.method import Method
 from vistrim.methods.base.notation import as_method, from_plain_data
 from vistrim.methods.base.plan import Plan, make_plan
@@ -66,8 +66,10 @@ def at_budget(
     ------
     MethodError
         If the method cannot be set to a budget; with the reason.
-    ValueError
+    ParameterError
         If the budget is out of reach (with the range), not exactly one budget is given, or there is no default prompt.
+    ValueError
+        If a parameter of the method does not fit the model.
 
     Examples
     --------
@@ -79,24 +81,66 @@ def at_budget(
     given = {"tokens": tokens, "flops": flops, "kv": kv}
     asked = [(kind, value) for kind, value in given.items() if value is not None]
     if len(asked) != 1:
-        raise ValueError("give exactly one of tokens, flops and kv")
+        raise ParameterError("give exactly one of tokens, flops and kv")
     kind, wanted = asked[0]
-    if not wanted > 0 or (isinstance(wanted, float) and wanted > 1) or (kind != "tokens" and wanted > 1):
-        raise ValueError(f"{kind}={wanted}: a share must be above 0 and at most 1.0")
+    check_budget(kind, wanted)
     chosen, spec = as_method(method), describe(without_adapter(model))
     _check(chosen, kind)
-    samples = _sizes(spec, inputs, new_tokens)
+    samples = prompt_sizes(spec, inputs, new_tokens)
     facts = spec.facts
+    # Decoding counts for the KV cache only.
+    steps = new_tokens if kind == "kv" else 1
 
     def attempt(share: float) -> tuple[float, Method]:
         candidate = chosen.with_share(share, facts)
         fitted = candidate.fitted(facts)
-        return _figure(kind, wanted, [make_plan(fitted, facts, sample, new_tokens) for sample in samples]), candidate
+        return figure(kind, wanted, [make_plan(fitted, facts, sample, steps) for sample in samples]), candidate
 
     reached, found = _largest(attempt, kind, wanted, chosen.name)
     part = getattr(found, "methods", (found,))[0]
     value = getattr(part, part.budget_parameter)
     return Budgeted(found, kind, wanted, reached, part.budget_parameter, value)  # type: ignore[arg-type]
+
+
+def set_to_budget(
+    methods: Mapping[str, Method],
+    model: Any,
+    budget: str,
+    *,
+    inputs: Mapping[str, Any] | None = None,
+    new_tokens: int = 64,
+) -> dict[str, Method]:
+    """Set several methods to one budget, for ``--budget``.
+
+    Parameters
+    ----------
+    methods : mapping of str to Method
+        Methods by label.
+    model : PreTrainedModel or PeftModel
+        The model.
+    budget : str
+        For example ``"tokens=0.33"``, see `read_budget`.
+    inputs, new_tokens
+        See `at_budget`.
+
+    Returns
+    -------
+    dict of str to Method
+        The methods, with the budget in their labels: ``"fastv at tokens=0.33"``.
+
+    Raises
+    ------
+    ParameterError
+        If the text is no budget, or a method cannot be set to it.
+    """
+    try:
+        asked: dict[str, Any] = {**read_budget(budget)}
+        return {
+            f"{label} at {budget}": at_budget(method, model, inputs=inputs, new_tokens=new_tokens, **asked).method
+            for label, method in methods.items()
+        }
+    except (ValueError, MethodError) as error:
+        raise ParameterError(f"budget {budget}: {error}") from error
 
 
 def method_from_dict(values: Mapping[str, Any], model: Any = None, inputs: Mapping[str, Any] | None = None) -> Method:
@@ -151,8 +195,23 @@ def _check(method: Method, kind: str) -> None:
         raise MethodError(f"{method.name}: early exits depend on the prompt: set exit_threshold=none")
 
 
-def _figure(kind: str, wanted: float, plans: Sequence[Plan]) -> float:
-    """Compute a figure over all samples."""
+def figure(kind: str, wanted: float, plans: Sequence[Plan]) -> float:
+    """Compute the figure of a budget over several prompts.
+
+    Parameters
+    ----------
+    kind : {"tokens", "flops", "kv"}
+        Kind of budget, see `at_budget`.
+    wanted : float or int
+        The budget. For tokens, an int makes the figure a number instead of a share.
+    plans : sequence of Plan
+        Plans of the prompts.
+
+    Returns
+    -------
+    float
+        The figure, in the unit of the budget.
+    """
     if kind == "tokens":
         average = sum(plan.average_tokens for plan in plans)
         if isinstance(wanted, int):
@@ -206,11 +265,31 @@ def _range(name: str, kind: str, wanted: float, least: float, most: float) -> st
     )
 
 
-def _sizes(spec: ModelSpec, inputs: Mapping[str, Any] | None, new_tokens: int) -> list[SampleSizes]:
-    """Find out the sizes of each sample of a prompt, without encoding its images."""
+def prompt_sizes(spec: ModelSpec, inputs: Mapping[str, Any] | None, new_tokens: int) -> list[SampleSizes]:
+    """Find out the sizes of each sample of a prompt, without encoding its images.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        The model.
+    inputs : mapping or None
+        A prompt as the processor returns it. None: the default prompt of `at_budget`.
+    new_tokens : int
+        Longest answer.
+
+    Returns
+    -------
+    list of SampleSizes
+        One per sample.
+
+    Raises
+    ------
+    ValueError
+        If there is no image, no default prompt, or prompt and answer exceed a sliding window.
+    """
     if inputs is None:
         if spec.images.tokens is None:
-            raise ValueError("images of this model have several sizes: give inputs, a prompt of the processor")
+            raise ParameterError("images of this model have several sizes: give inputs, a prompt of the processor")
         token = spec.visual_token_ids["image"]
         # Any id that is no placeholder.
         word = min({*range(len(spec.visual_token_ids) + 1)} - {*spec.visual_token_ids.values()})
@@ -219,10 +298,12 @@ def _sizes(spec: ModelSpec, inputs: Mapping[str, Any] | None, new_tokens: int) -
         inputs = {"input_ids": torch.tensor([row])}
     prompt = read_unencoded(spec, inputs)
     if not any(prompt.tokens.n_visual):
-        raise ValueError("there is no image in inputs: a budget is about visual tokens")
+        raise ParameterError("there is no image in inputs: a budget is about visual tokens")
     windows = [window for window in sliding_windows(spec.decoder.config) if window]
     if windows and inputs["input_ids"].shape[1] + new_tokens > min(windows):
-        raise ValueError(f"the prompt and the answer exceed a sliding window of {min(windows)} tokens: shorten them")
+        raise ParameterError(
+            f"the prompt and the answer exceed a sliding window of {min(windows)} tokens: shorten them"
+        )
     pictures, counts = prompt.images, prompt.images.count(prompt.tokens.visual)
     return [
         SampleSizes(text, images, tuple(picture.grid for picture in own), whole)

@@ -21,6 +21,21 @@ def test_run_reaches_the_budget(checkpoint, image):
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_bench_reaches_the_budget(checkpoint, tmp_path):
+    methods = ("--method", "keep-everything", "--method", "fastervlm", "--method", "vispruner:important=0.5")
+    arguments = (*methods, "--budget", "kv=0.6", "--text-tokens", "12", "--new-tokens", "3", "--repeat", "1")
+    result = vistrim("bench", "--model", checkpoint, *arguments, "--out", str(tmp_path), "--json")
+    assert result.exit_code == 0, result.stderr
+    rows = {row["label"]: row["cost"] for row in json.loads(result.stdout)["methods"]}
+    full, kept, *others = (row["kv_bytes"] for row in rows.values())
+    assert [*rows][2:] == ["fastervlm at kv=0.6", "vispruner:important=0.5 at kv=0.6"]
+    assert kept == full
+    for held in others:
+        # A token of 16, in a prompt of 28.
+        assert 0.6 - 1 / 28 < sum(n / m for n, m in zip(held, full, strict=True)) / 3 <= 0.6
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_eval_names_the_budget(checkpoint, tmp_path):
     arguments = ("--method", "uniform", "--method", "pyramiddrop", "--budget", "tokens=0.5", "--out", str(tmp_path))
     result = vistrim("eval", "--model", checkpoint, *EVAL, *arguments)
@@ -33,6 +48,7 @@ def test_eval_names_the_budget(checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("budget", "says"),
     [
+        ("flops=1.5", "a share must be above 0 and at most 1.0"),
         ("time=3", "'time=3' is no budget: write tokens=0.33"),
         ("tokens=0.001", "fastv cannot reach tokens=0.001: it reaches from"),
     ],

@@ -18,7 +18,7 @@ from vistrim.core.sigmoid import sigmoid_rates
 QUICK = ("--max-new-tokens", "3", "--objective", "agreement")
 TASKS = ("--tasks", "color,description", "--limit", "2")
 GSEARCH = ("gsearch", *TASKS, "--group", "2", "--error", "0.4")
-PSIGMOID = ("psigmoid", *TASKS, "--budget", "0.4", "--trials", "3")
+PSIGMOID = ("psigmoid", *TASKS, "--budget", "tokens=0.4", "--trials", "3")
 
 
 @pytest.fixture
@@ -67,8 +67,7 @@ def test_a_schedule_is_searched_and_can_be_used(checkpoint, tmp_path, command):
     if command is GSEARCH:
         assert made["performance"] >= 0.6
     else:
-        assert made["mean_rate"] == pytest.approx(0.4)
-        assert rates == list(sigmoid_rates(made["kappa"], 0.4, 5))
+        assert rates == list(sigmoid_rates(made["kappa"], made["mean_keep"], 5))
         assert made["evaluations"] == 3
     used = vistrim(
         "eval", "--model", checkpoint, *TASKS, "--split", "validation", "--max-new-tokens", "3", "--json",
@@ -79,6 +78,8 @@ def test_a_schedule_is_searched_and_can_be_used(checkpoint, tmp_path, command):
     figures = row["tasks"].values()
     assert sum(one["agreement"] for one in figures) / 2 == pytest.approx(made["performance"])
     kept = [max(1, math.ceil(16 * rate - 1e-9)) for rate in rates]
+    # At or below the budget, with less than a token left.
+    assert command is GSEARCH or 0.4 * 16 - 1 < sum(kept) / 5 <= 0.4 * 16
     assert all(one["average_tokens"] == pytest.approx(sum(kept) / 5) for one in figures)
 
 
@@ -202,7 +203,7 @@ def test_some_of_ones_own_questions(checkpoint, tmp_path, own):
     picked = set()
     for seed in range(4):
         out = tmp_path / f"{seed}.json"
-        common = ("--data", str(own), "--limit", "1", "--seed", str(seed), "--trials", "1", "--budget", "1")
+        common = ("--data", str(own), "--limit", "1", "--seed", str(seed), "--trials", "1", "--budget", "tokens=1.0")
         assert calibrate(checkpoint, out, "psigmoid", *common).exit_code == 0
         made = json.loads(out.read_text())["made_with"]
         assert made["number_of_questions"] == 1
@@ -213,7 +214,7 @@ def test_some_of_ones_own_questions(checkpoint, tmp_path, own):
 def test_a_budget_of_flops(checkpoint, tmp_path):
     out = tmp_path / "schedule.json"
     asking = ("--tasks", "color", "--limit", "1")
-    result = calibrate(checkpoint, out, "psigmoid", *asking, "--flops", "0.6", "--trials", "2")
+    result = calibrate(checkpoint, out, "psigmoid", *asking, "--budget", "flops=0.6", "--trials", "2")
     assert result.exit_code == 0
     used = vistrim(
         "eval", "--model", checkpoint, *asking, "--split", "validation", "--max-new-tokens", "3", "--json",

@@ -19,21 +19,21 @@ def test_a_model_that_is_never_right_cannot_lose(checkpoint, tmp_path):
 
 
 def test_flops_that_are_too_few(checkpoint, tmp_path):
-    result = calibrate(checkpoint, tmp_path / "s.json", "psigmoid", *TASKS, "--flops", "0.05")
+    result = calibrate(checkpoint, tmp_path / "s.json", "psigmoid", *TASKS, "--budget", "flops=0.05")
     assert result.exit_code == 2
-    assert "of the FLOPs, but the budget is 0.0500 of them: set a larger budget" in result.stderr
+    assert "psigmoid cannot reach flops=0.05: it reaches from" in error_line(result)
 
 
 def test_a_budget_that_layer_0_alone_exceeds(checkpoint, tmp_path):
-    result = calibrate(checkpoint, tmp_path / "s.json", "psigmoid", *TASKS, "--budget", "0.15")
+    result = calibrate(checkpoint, tmp_path / "s.json", "psigmoid", *TASKS, "--budget", "tokens=0.15")
     assert result.exit_code == 2
-    assert "0.2000 of them: set mean_keep to at least that" in error_line(result)
+    assert "psigmoid cannot reach tokens=0.15: it reaches from 0.25 to 1" in error_line(result)
     assert not list(tmp_path.iterdir())
 
 
 def test_the_placeholder_for_images_is_no_part_of_a_question(checkpoint, tmp_path, own):
     own.write_text(json.dumps({"image": "a.png", "prompt": "what <image>"}))
-    result = calibrate(checkpoint, tmp_path / "s.json", "psigmoid", "--data", str(own), "--budget", "0.5")
+    result = calibrate(checkpoint, tmp_path / "s.json", "psigmoid", "--data", str(own), "--budget", "tokens=0.5")
     assert result.exit_code == 2
     assert "<image>, which stands for images" in error_line(result)
 
@@ -55,9 +55,9 @@ def test_the_placeholder_for_images_is_no_part_of_a_question(checkpoint, tmp_pat
         (["gsearch", "--out", "s.json", "--dtype", "int8"], "choose auto, float32"),
         (["gsearch", "--out", "s.json", "--data", "no.jsonl"], "cannot be read (No such file"),
         (["psigmoid", "--out", "s.json"], "--budget"),
-        (["psigmoid", "--out", "s.json", "--budget", "0.5", "--flops", "0.5"], "either --budget"),
-        (["psigmoid", "--out", "s.json", "--budget", "1.5"], "--budget"),
-        (["psigmoid", "--out", "s.json", "--budget", "0.5", "--trials", "0"], "--trials"),
+        (["psigmoid", "--out", "s.json", "--budget", "0.5"], "'0.5' is no budget: write tokens=0.33"),
+        (["psigmoid", "--out", "s.json", "--budget", "tokens=1.5"], "at most 1.0"),
+        (["psigmoid", "--out", "s.json", "--budget", "tokens=0.5", "--trials", "0"], "--trials"),
         (["gserch"], "See `vistrim calibrate --help`"),
     ],
 )
@@ -105,6 +105,6 @@ def test_two_sources_of_questions_and_none(tmp_path, own):
 @pytest.mark.usefixtures("no_model")
 def test_missing_packages_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    result = vistrim("calibrate", "psigmoid", "--budget", "0.5", "--out", str(tmp_path / "s.json"))
+    result = vistrim("calibrate", "psigmoid", "--budget", "tokens=0.5", "--out", str(tmp_path / "s.json"))
     assert result.exit_code == 1
     assert "pip install 'vistrim[calibration]'" in error_line(result)

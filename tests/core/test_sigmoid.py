@@ -7,9 +7,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from vistrim.core.costs import DecoderShape, prefill_flops
-from vistrim.core.schedules import share_kept
-from vistrim.core.sigmoid import share_for_flops, sigmoid_midpoint, sigmoid_rates
+from vistrim.core.sigmoid import sigmoid_midpoint, sigmoid_rates
 
 kappas = st.floats(math.log(1e-6), math.log(1e6)).map(math.exp).map(lambda kappa: min(max(kappa, 1e-6), 1e6))
 depths = st.integers(2, 400)
@@ -83,30 +81,3 @@ def test_limits():
 def test_values_out_of_range_are_refused(kappa, share, layers, says):
     with pytest.raises(ValueError, match=says):
         sigmoid_rates(kappa, share, layers)
-
-
-SHAPE = DecoderShape(layers=12, hidden=64, intermediate=128, heads=4, kv_heads=4, head_dim=16)
-
-
-def cost(rates):
-    return prefill_flops(SHAPE, [20 + share_kept(rate, 144) for rate in rates])
-
-
-@given(st.floats(0.1, 8), st.floats(0.25, 0.99))
-def test_a_flop_budget_is_met_and_used_up(kappa, part):
-    full = cost((1.0,) * 12)
-    share = share_for_flops(kappa, part * full, cost, 12)
-    spent = cost(sigmoid_rates(kappa, share, 12))
-    assert spent <= part * full
-    # A little more share is too much; what is left is less than one more token in a few layers.
-    assert cost(sigmoid_rates(kappa, min(1, share + 1e-6), 12)) > part * full
-    assert spent >= (part - 0.02) * full
-
-
-def test_flop_budgets_at_the_ends():
-    full = cost((1.0,) * 12)
-    assert share_for_flops(1, full, cost, 12) == 1
-    with pytest.raises(
-        ValueError, match=r"0\.\d+ of the FLOPs, but the budget is 0\.0100 of them: set a larger budget"
-    ):
-        share_for_flops(1, 0.01 * full, cost, 12)

@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.closeness import close
 from tests.methods import newer_rules
-from vistrim import SCOPE, CDPruner, DivPrune, FasterVLM, HoloV, VisionZip, VScan
+from vistrim import SCOPE, CDPruner, DivPrune, FasterVLM, HoloV, VisionZip, VisPruner, VScan
 from vistrim.core.contextual import gather_up
 from vistrim.core.greedy import determinantal, farthest_first, most_covering
 from vistrim.core.groups import ranks, runs, shared_out, windows
@@ -174,6 +174,7 @@ class Kernels(TorchDispatchMode):
         CDPruner(40),
         CDPruner(40, center=True),
         VisionZip(30, 10),
+        VisPruner(40),
         VScan(40).parts[0],
     ],
 )

@@ -109,7 +109,7 @@ def gsearch(place: Place) -> None:
 def psigmoid(place: Place) -> None:
     """Shares by Bayesian optimization."""
     out = place.result("psigmoid.json")
-    some = ("--budget", "0.5", "--trials", "2")
+    some = ("--budget", "tokens=0.5", "--trials", "2")
     command("calibrate", "psigmoid", "--model", place.model_path, *SEARCH, *some, "--out", out)
     assert json.loads(Path(out).read_text())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -11,6 +12,7 @@ from typing import Any
 from vistrim._utils.environment import stamp
 from vistrim._utils.labels import UNTOUCHED
 from vistrim._utils.progress import spinner
+from vistrim.benchmark.keep_everything import KeepEverything
 from vistrim.benchmark.making import make_subject, subject_of
 from vistrim.benchmark.progress import live_tables
 from vistrim.benchmark.results import Row, Run
@@ -20,6 +22,7 @@ from vistrim.benchmark.speed_summary import summarize
 from vistrim.benchmark.speed_tables import notes, tables
 from vistrim.benchmark.subject import Subject, Wanted
 from vistrim.benchmark.weights import generate_to_the_end
+from vistrim.budgeting import set_to_budget
 from vistrim.loading import weights_digest
 from vistrim.methods import Method
 from vistrim.methods.base.labelled import by_label
@@ -85,6 +88,7 @@ def bench(
     attn: str | None = None,
     device: str = "auto",
     repeat: int = 5,
+    budget: str | None = None,
     out: Path | str | None = None,
     progress: bool = True,
 ) -> Benchmark:
@@ -117,6 +121,9 @@ def bench(
         Dtype, attention kernel and device of a named model.
     repeat : int
         Rounds. In each round, every method generates once, in an order that rotates.
+    budget : str, optional
+        Budget to which each method is set, such as ``"tokens=0.33"``: see `vistrim.at_budget`. It refers to the prompts
+        and new tokens of the benchmark.
     out : path, optional
         Folder in which every complete round is saved, in ``runs.jsonl``. An interrupted benchmark resumes from it. By
         default, runs are kept in memory only.
@@ -140,7 +147,7 @@ def bench(
     LoadError
         If a checkpoint, dtype or device is not available.
     ValueError
-        If a method's parameters do not fit the model, or two methods are the same.
+        If a method's parameters do not fit the model or cannot be set to the budget, or two methods are the same.
     ResumeError
         If ``out`` holds another benchmark, or one of another machine or version, or another run writes to it.
 
@@ -158,16 +165,27 @@ def bench(
             model, layers, hidden, distinct_layers, batch, visual_tokens, text_tokens, new_tokens, dtype, attn, device
         )
         if folder is not None:
-            check_resumed(folder, wanted, named)
+            # Methods at a budget are not known before the model.
+            check_resumed(folder, wanted, named if budget is None else None)
         with spinner(f"making {model}", progress):
             subject = make_subject(wanted)
-        return _measured(subject, named, repeat, new_tokens, folder, progress)
+        return _measured(subject, _at_budget(named, subject, budget, new_tokens), repeat, new_tokens, folder, progress)
     if inputs is None:
         raise TypeError("a loaded model needs inputs: pass what its processor returns for a batch")
     with _generating_to_the_end(model):
-        details = {"weights": weights_digest(model)}
+        ids = inputs["input_ids"].cpu().numpy().tobytes()
+        details = {"weights": weights_digest(model), "prompts": hashlib.sha256(ids).hexdigest()[:16]}
         subject = subject_of(model.config.name_or_path or type(model).__name__, model, inputs, new_tokens, details)
-        return _measured(subject, named, repeat, new_tokens, folder, progress)
+        return _measured(subject, _at_budget(named, subject, budget, new_tokens), repeat, new_tokens, folder, progress)
+
+
+def _at_budget(methods: dict[str, Method], subject: Subject, budget: str | None, new_tokens: int) -> dict[str, Method]:
+    if budget is None:
+        return methods
+    # It trims at no budget.
+    whole = {label: method for label, method in methods.items() if isinstance(method, KeepEverything)}
+    trimming = {label: method for label, method in methods.items() if label not in whole}
+    return whole | set_to_budget(trimming, subject.model, budget, inputs=subject.inputs, new_tokens=new_tokens)
 
 
 def _measured(

@@ -119,8 +119,17 @@ def _check(subject: Subject, spec: ModelSpec, label: str, method: Method) -> Non
         )
 
 
-def check_resumed(folder: Path, wanted: Wanted, methods: Mapping[str, Method]) -> None:
+def check_resumed(folder: Path, wanted: Wanted, methods: Mapping[str, Method] | None) -> None:
     """Refuse a folder of another benchmark before the model is made, as far as the settings show it.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the benchmark.
+    wanted : Wanted
+        Request for the subject.
+    methods : mapping or None
+        Methods by label; None: not yet known.
 
     Raises
     ------
@@ -129,7 +138,8 @@ def check_resumed(folder: Path, wanted: Wanted, methods: Mapping[str, Method]) -
     """
     names = ("model", "layers", "hidden", "batch", "visual_tokens", "text_tokens", "new_tokens", "attn")
     asked = {name: value for name in names if (value := getattr(wanted, name)) is not None}
-    check_settings(folder / RUNS, {**_conditions(), **asked, "methods": _notations(methods)})
+    known = {} if methods is None else {"methods": _notations(methods)}
+    check_settings(folder / RUNS, {**_conditions(), **asked, **known})
 
 
 def _conditions() -> dict[str, Any]:

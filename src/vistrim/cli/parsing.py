@@ -7,7 +7,6 @@ from vistrim.cli.error_lines import WrongUsageError
 from vistrim.errors import MethodError
 from vistrim.methods import Method
 from vistrim.methods.base import notation
-from vistrim.methods.base.budgeted import read_budget
 
 
 def parse_method(spec: str, settings: Sequence[str] = (), preset: str | None = None) -> Method:
@@ -33,38 +32,13 @@ def parse_method(spec: str, settings: Sequence[str] = (), preset: str | None = N
         raise WrongUsageError(str(error)) from error
 
 
-def set_budget(method: Method, model: Any, budget: str | None, inputs: Mapping[str, Any] | None = None) -> Method:
-    """Set a method to the budget of ``--budget``; None: return it as it is.
-
-    Raises
-    ------
-    WrongUsageError
-        If the text is no budget, or the method cannot reach it.
-    """
-    if budget is None:
-        return method
+def default_method(model: Any) -> Method:
+    """Return the method of a command without ``--method``: ST³, with the schedule beside the model if there is one."""
     # torch and transformers take seconds to import: not for --help.
-    from vistrim.budgeting import at_budget
+    from vistrim.engine import describe
+    from vistrim.methods.st3 import default_for
 
-    try:
-        return at_budget(method, model, inputs=inputs, **read_budget(budget)).method  # type: ignore[arg-type]
-    except (ValueError, MethodError) as error:
-        raise WrongUsageError(f"--budget {budget}: {error}") from error
-
-
-def check_budget(budget: str | None) -> None:
-    """Refuse text that is no budget before the model is loaded.
-
-    Raises
-    ------
-    WrongUsageError
-        If it is none.
-    """
-    try:
-        if budget is not None:
-            read_budget(budget)
-    except ValueError as error:
-        raise WrongUsageError(f"--budget: {error}") from error
+    return default_for(describe(model).facts)
 
 
 def parse_methods(specs: Sequence[str], named: Mapping[str, Method | None]) -> dict[str, Method]:

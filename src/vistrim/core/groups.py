@@ -21,12 +21,11 @@ def runs(counted: Tensor, groups: int) -> Tensor:
     Tensor
         ``[n]`` long: the run of each token, from 0. A token that does not count is in the run of the token before it.
     """
-    total = counted.sum()
-    place = (counted.cumsum(0) - 1).clamp(min=0)
-    length, longer = total // groups, total % groups
-    of_longer = place // (length + 1)
-    of_others = longer + (place - longer * (length + 1)) // length.clamp(min=1)
-    return torch.where(of_longer < longer, of_longer, of_others).clamp(max=groups - 1)
+    place = counted.cumsum(0)
+    total = place[-1]
+    number = torch.arange(1, groups, device=counted.device)
+    ends = number * (total // groups) + torch.minimum(number, total % groups)
+    return torch.bucketize(place.clamp(min=1), ends)
 
 
 def windows(rows: int, columns: int, side: int, device: torch.device) -> Tensor:
@@ -69,12 +68,10 @@ def ranks(scores: Tensor, group: Tensor, groups: int) -> Tensor:
         ``[n]`` long: rank in the group, from 0 for the highest score. Ties go to the earlier token.
     """
     order = scores.argsort(descending=True, stable=True)
-    order = order[group[order].argsort(stable=True)]
-    sizes = torch.zeros(groups, dtype=torch.long, device=group.device)
-    sizes = sizes.scatter_add(0, group, torch.ones_like(group))
-    first = sizes.cumsum(0) - sizes
+    of_group, within = group[order].sort(stable=True)
+    first = torch.searchsorted(of_group, torch.arange(groups, device=group.device))
     place = torch.arange(len(scores), device=group.device)
-    return torch.empty_like(place).scatter(0, order, place - first[group[order]])
+    return torch.empty_like(place).scatter_(0, order[within], place - first[of_group])
 
 
 ROUNDING = 1e-4

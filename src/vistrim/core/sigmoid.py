@@ -1,7 +1,7 @@
 """P-Sigmoid: keep rates that fall with depth like a sigmoid and have a given mean."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 
 _FLATTEST, _STEEPEST = 1e-6, 1e6
@@ -90,46 +90,6 @@ def sigmoid_rates(kappa: float, share: float, layers: int) -> tuple[float, ...]:
     logs = [_log_sigmoid(kappa * (midpoint - (layer + 0.5))) for layer in range(1, layers)]
     # Rounding may make a flat sigmoid rise in the last digit.
     return tuple(accumulate((1.0, *_scaled(logs, rest)), min))
-
-
-def share_for_flops(kappa: float, flops: float, cost: Callable[[tuple[float, ...]], float], layers: int) -> float:
-    """Find the largest mean keep rate at which a sigmoid costs at most ``flops``, by bisection.
-
-    Parameters
-    ----------
-    kappa : float
-        Steepness per layer.
-    flops : float
-        FLOP budget.
-    cost : callable
-        Returns the FLOPs for keep rates. Must be non-decreasing in each rate.
-    layers : int
-        Number of decoder layers.
-
-    Returns
-    -------
-    float
-        The ``share`` of `sigmoid_rates`.
-
-    Raises
-    ------
-    ValueError
-        If the budget is too small for the visual tokens in layer 0 alone.
-    """
-    low, high = 1 / layers, 1.0
-    least, most = (cost(sigmoid_rates(kappa, share, layers)) for share in (low, high))
-    if flops < least:
-        raise ValueError(
-            f"text, with visual tokens in layer 0 alone, takes {least / most:.4f} of the FLOPs, but the budget is "
-            f"{flops / most:.4f} of them: set a larger budget"
-        )
-    if flops >= most:
-        return 1.0
-    for _ in range(50):
-        middle = (low + high) / 2
-        fits = cost(sigmoid_rates(kappa, middle, layers)) <= flops
-        low, high = (middle, high) if fits else (low, middle)
-    return low
 
 
 def _log_sigmoid(x: float) -> float:

@@ -1,10 +1,13 @@
 """Similarity of tokens: cosines, with or without subtraction of the mean token."""
 
+import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from vistrim.core.precision import full_precision
 
+BLOCKS = 2
+"""Blocks of rows in which a symmetric matrix is computed."""
 ROUNDING = 1e-6
 """Largest range of mean cosines that differ only by rounding errors."""
 
@@ -23,8 +26,36 @@ def cosines(features: Tensor) -> Tensor:
     Tensor
         ``[n, n]`` float32.
     """
+    unit = normalize(features.detach().float(), dim=-1)
+    n, size = len(unit), max(1, -(-len(unit) // BLOCKS))
+    alike = torch.empty(n, n, device=unit.device)
+    # This product takes most of the time of a selection among thousands of tokens: most of the lower half is copied.
+    for start in range(0, n, size):
+        end = start + size
+        torch.mm(unit[start:end], unit[start:].T, out=alike[start:end, start:])
+        if end < n:
+            alike[end:, start:end] = alike[start:end, end:].T
+    return alike
+
+
+@full_precision
+def cosines_to(features: Tensor, others: Tensor) -> Tensor:
+    """Compute the cosines of all rows with some of them.
+
+    Parameters
+    ----------
+    features : Tensor
+        ``[n, width]``: one row per token.
+    others : Tensor
+        ``[m]`` long: indices of the rows to compare with.
+
+    Returns
+    -------
+    Tensor
+        ``[n, m]`` float32.
+    """
     unit = normalize(features.float(), dim=-1)
-    return unit @ unit.T
+    return unit @ unit[others].T
 
 
 def centered_cosines(features: Tensor) -> Tensor:

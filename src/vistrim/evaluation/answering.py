@@ -18,7 +18,12 @@ from vistrim.trimming import trim
 
 
 def answer(
-    model: Any, processor: Any, items: Sequence[Item], method: Method | None, max_new_tokens: int
+    model: Any,
+    processor: Any,
+    items: Sequence[Item],
+    method: Method | None,
+    max_new_tokens: int,
+    generation: Mapping[str, Any] | None = None,
 ) -> list[Answer]:
     """Answer a batch of items.
 
@@ -32,6 +37,9 @@ def answer(
         Method to trim with; None for the untouched model.
     max_new_tokens : int
         Longest answer, in tokens.
+    generation : mapping, optional
+        Further settings of ``generate``, such as ``{"do_sample": True, "temperature": 0.5}``. Answers are greedy by
+        default.
 
     Returns
     -------
@@ -47,7 +55,7 @@ def answer(
     """
     inputs = format_prompts(processor, [item.prompt for item in items], [item.images() for item in items])
     check_context(model, inputs, max_new_tokens)
-    return answer_inputs(model, processor, inputs, method, max_new_tokens=max_new_tokens)
+    return answer_inputs(model, processor, inputs, method, max_new_tokens=max_new_tokens, **(generation or {}))
 
 
 @torch.no_grad()

@@ -1,1 +1,1 @@
-"""Plug-ins for other projects. Each needs an extra."""
+"""Connections to other projects. Each needs an extra."""

@@ -100,4 +100,5 @@ class CDPruner(PerImage):
         alike = centered_cosines(image.embeddings) if self.center else cosines(image.embeddings)
         # Without exact ones, rounding would decide between tokens of equal quality.
         alike.fill_diagonal_(1)
-        return ImageChoice(determinantal(quality[:, None] * alike * quality, image.budget(self.keep)))
+        kernel = alike.mul_(quality).mul_(quality[:, None])
+        return ImageChoice(determinantal(kernel, image.budget(self.keep)))

@@ -74,5 +74,6 @@ def _cells(length: int, cells: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the cell of each of ``length`` positions, and the position nearest the center of each cell."""
     place = torch.arange(length)
     cell = place * cells // length
-    center = torch.tensor([int(place[cell == c].float().mean()) for c in range(cells)])
-    return cell, center
+    first = torch.arange(cells + 1) * length
+    first = (first + cells - 1) // cells
+    return cell, (first[:-1] + first[1:] - 1) // 2

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from vistrim.core.model_facts import ModelFacts
 from vistrim.core.sigmoid import sigmoid_rates
+from vistrim.errors import ParameterError
 from vistrim.methods.base.keep_rates import KeepRates
 from vistrim.methods.base.method import Method
 from vistrim.methods.base.registry import register
@@ -76,6 +77,11 @@ class PSigmoid(Method):
         """Set the mean keep rate, or multiply the rates of the schedule by one factor."""
         if self.schedule is not None:
             return load_rates(self.schedule, self.name, model).with_share(share, model)
+        if self.kappa is None:
+            raise ParameterError(
+                "psigmoid needs kappa or a schedule: at a budget, which sets mean_keep, write "
+                "psigmoid:mean_keep=1.0,kappa=0.5 or psigmoid:schedule=FILE"
+            )
         # Layer 0 always processes all visual tokens.
         least = 1 / model.decoder.layers
         return replace(self, mean_keep=least + share * (1 - least))

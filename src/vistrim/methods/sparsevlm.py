@@ -192,19 +192,19 @@ class SparseVLM(Method):
             if kept >= worthwhile:
                 counts.append(held)
                 continue
-            where = tokens.visual[sample].nonzero()[:, 0]
+            # The number of rows is known, so that no device synchronization is needed.
+            where = (~tokens.visual[sample]).to(torch.uint8).argsort(stable=True)[:held]
             order = where[tokens.scores[sample, where].argsort(descending=True, stable=True)]
             deleted = order[kept:]
-            keep[sample, deleted] = False
+            keep[sample].index_fill_(0, deleted, False)
             counts.append(kept)
             if self._recycles:
                 recycled = deleted[: _recycled(len(deleted))]
                 clusters = _clusters(len(deleted))
                 hidden = tokens.hidden[sample, recycled.to(tokens.hidden.device)]
                 center_of = recycled[dpc_knn(hidden, clusters).to(recycled.device)]
-                centers = center_of.unique()
-                keep[sample, centers] = True
-                behind[sample, centers] = where[-1]
+                keep[sample].index_fill_(0, center_of, True)
+                behind[sample].index_copy_(0, center_of, where[-1].expand_as(center_of))
                 merge_into[sample, recycled] = torch.where(center_of == recycled, -1, center_of)
                 counts[-1] += clusters
         if tuple(counts) == tokens.held:

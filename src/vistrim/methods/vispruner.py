@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from vistrim.core.schedules import budget
+from vistrim.core.similarity import cosines
 from vistrim.methods.base.class_attention import ClassAttention, ranking
 from vistrim.methods.base.method import Positions
 from vistrim.methods.base.per_image import ImageChoice, ImageTokens
@@ -74,10 +74,13 @@ class VisPruner(ClassAttention):
         kept = budget(self.keep, image.n)
         important = int(kept * self.important)
         scores = self.scores(image)
-        order, patches = ranking(scores), int(scores.isfinite().sum())
+        rows, columns = image.grid or (0, 0)
+        # Only the device knows the number of separators. A full grid has none.
+        patches = image.n if rows * columns == image.n else int(scores.isfinite().sum())
+        order = ranking(scores)
         if kept >= patches:
             return ImageChoice(order[:kept])
-        similarity = _cosines(image.features)
+        similarity = cosines(image.features)
         others = thinned_out(order[important:patches], similarity, kept - important)
         return ImageChoice(torch.cat([order[:important], others]))
 
@@ -90,7 +93,7 @@ def thinned_out(ranked: Tensor, similarity: Tensor, left: int) -> Tensor:
     ranked : Tensor
         ``[m]`` long: the tokens, best first.
     similarity : Tensor
-        ``[n, n]``: similarity of all pairs of tokens.
+        ``[n, n]``: similarity of all pairs of tokens, symmetric.
     left : int
         Number of tokens to keep, from 0 to m.
 
@@ -103,13 +106,9 @@ def thinned_out(ranked: Tensor, similarity: Tensor, left: int) -> Tensor:
         return ranked[:0]
     while len(ranked) > left:
         first, second = ranked[0::2], ranked[1::2]
-        redundancy = similarity[first[:, None], second].amax(1)
+        # Rows are copied faster than single entries.
+        redundancy = similarity.index_select(0, second).amax(0)[first]
         falling = redundancy.argsort(descending=True, stable=True)
         gone = min(REMOVED_AT_ONCE, len(ranked) - left, len(first))
         ranked = torch.cat([first[falling[gone:]], second])
     return ranked
-
-
-def _cosines(features: Tensor) -> Tensor:
-    unit = normalize(features.float(), dim=-1)
-    return unit @ unit.T

@@ -9,7 +9,7 @@ from vistrim.core.groups import ranks, windows
 from vistrim.core.model_facts import ModelFacts
 from vistrim.core.schedules import budget, check_keep, scaled_to_depth
 from vistrim.core.selection import Selection, keep_top
-from vistrim.core.similarity import cosines
+from vistrim.core.similarity import cosines_to
 from vistrim.methods.base.checks import check_layer, check_positions
 from vistrim.methods.base.composition import Composition
 from vistrim.methods.base.method import Method, Positions
@@ -148,7 +148,7 @@ class LocalAndGlobal(PerImage):
         # Local tokens first, then the others by attention.
         order = deep.masked_fill(is_local, torch.inf).argsort(descending=True, stable=True)
         keep = order[:count].sort().values
-        alike = cosines(image.embeddings)[:, keep.to(image.embeddings.device)].to(keep.device)
+        alike = cosines_to(image.embeddings, keep.to(image.embeddings.device)).to(keep.device)
         into = keep[alike.argmax(1)]
         return ImageChoice(keep, into.index_fill(0, keep, -1))
 

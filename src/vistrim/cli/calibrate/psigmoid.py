@@ -6,23 +6,15 @@ from typing import Annotated
 import typer
 
 from vistrim.calibration.psigmoid import MISSING
+from vistrim.cli.budgets import ScheduleBudget, check_budget
 from vistrim.cli.calibrate import options
-from vistrim.cli.error_lines import WrongUsageError
 from vistrim.errors import MissingPackageError
 
 
 def psigmoid(
     out: options.Out,
+    budget: ScheduleBudget,
     model: options.Model = "reference",
-    budget: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Share of the visual tokens to keep, mean over layers.")
-    ] = None,
-    flops: Annotated[
-        float | None,
-        typer.Option(
-            min=0, max=1, help="Instead of --budget: share of the decoder's FLOPs in prefill, at mean length."
-        ),
-    ] = None,
     trials: Annotated[int, typer.Option(min=1, help="Values of kappa to try; more extend an earlier search.")] = 20,
     data: options.Data = None,
     tasks: options.Tasks = None,
@@ -42,10 +34,9 @@ def psigmoid(
 
     By Bayesian optimization. Repeat the command to resume an interrupted search.
 
-    Example: vistrim calibrate psigmoid --budget 0.33 --out schedule.json
+    Example: vistrim calibrate psigmoid --budget tokens=0.33 --out schedule.json
     """
-    if (budget is None) == (flops is None):
-        raise WrongUsageError("give either --budget, a share of the visual tokens, or --flops, such as --budget 0.33")
+    check_budget(budget)
     if importlib.util.find_spec("optuna") is None:
         raise MissingPackageError(MISSING)
     # Imported late: torch and transformers take seconds, and --help needs neither.
@@ -69,4 +60,4 @@ def psigmoid(
         force=force,
         as_json=as_json,
     )
-    calibration.run(SteepnessSearch(budget, flops, trials, seed))
+    calibration.run(SteepnessSearch(budget, trials, seed))

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from statistics import mean
 
 from vistrim.calibration.gsearch import RateSearch, most_evaluations, search_rates
-from vistrim.calibration.rate_evaluations import Evaluations
+from vistrim.calibration.rate_evaluations import Asking, Evaluations
 from vistrim.cli.calibrate.search import Found, Search
 from vistrim.cli.error_lines import WrongUsageError
-from vistrim.core.costs import DecoderShape
+from vistrim.engine import describe
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,11 @@ class RatesSearch(Search):
     error: float
     group: int
 
-    def total(self, shape: DecoderShape) -> int:
+    def total(self, asking: Asking) -> int:
         """Largest number of evaluations of all bisections."""
-        return most_evaluations(shape.layers, self.group)
+        return most_evaluations(describe(asking.model).decoder_shape.layers, self.group)
 
-    def run(self, evaluations: Evaluations, shape: DecoderShape, advance: Callable[[str], None]) -> Found:
+    def run(self, evaluations: Evaluations, asking: Asking, advance: Callable[[str], None]) -> Found:
         """Search layer by layer."""
 
         def show(best: RateSearch) -> None:
@@ -33,5 +33,6 @@ class RatesSearch(Search):
         full = evaluations.untouched.performance
         if full == 0:
             raise WrongUsageError("the untouched model's performance is 0: use questions that it can answer")
-        found = search_rates(evaluations, shape.layers, full, self.error, self.group, advance=show)
+        layers = describe(asking.model).decoder_shape.layers
+        found = search_rates(evaluations, layers, full, self.error, self.group, advance=show)
         return Found(found.rates, found.performance)

@@ -18,14 +18,13 @@ from vistrim.cli.calibrate.output import finished, show
 from vistrim.cli.calibrate.questions import calibration_items
 from vistrim.cli.error_lines import WrongUsageError, resumable
 from vistrim.cli.models import check_loading, load_model
-from vistrim.core.costs import DecoderShape
 from vistrim.engine import describe
 from vistrim.errors import InUseError, ResumeError
 from vistrim.evaluation.items import Item
 from vistrim.evaluation.questions import check_placeholders, digest
 from vistrim.loading import identity
 from vistrim.methods.base.keep_rates import check_rows
-from vistrim.methods.base.schedule_file import Schedule
+from vistrim.methods.base.schedule_file import Schedule, read_schedule
 
 
 @dataclass(frozen=True)
@@ -54,17 +53,17 @@ class Search(ABC):
     method: ClassVar[str]
 
     @abstractmethod
-    def total(self, shape: DecoderShape) -> int:
+    def total(self, asking: Asking) -> int:
         """Largest number of evaluations.
 
         Raises
         ------
         ValueError
-            If the search does not fit the decoder.
+            If the search does not fit the model.
         """
 
     @abstractmethod
-    def run(self, evaluations: Evaluations, shape: DecoderShape, advance: Callable[[str], None]) -> Found:
+    def run(self, evaluations: Evaluations, asking: Asking, advance: Callable[[str], None]) -> Found:
         """Search; ``advance`` is called after each evaluation with a text on the best result so far."""
 
 
@@ -106,7 +105,7 @@ class Calibration:
             raise WrongUsageError(str(error)) from error
         check_loading(self.dtype, self.device)
         settings = self._settings(search)
-        schedule = finished(self.out, search.method, settings, self.force)
+        schedule = finished(self.out, search.method, settings, self.force, read_schedule)
         if schedule is None:
             schedule = self._made(search, settings)
             schedule.write(self.out)
@@ -150,7 +149,7 @@ class Calibration:
         shared = {**identity(model, processor), **self._asked}
         progress_file = self.out.with_name(f"{self.out.name}.progress.jsonl")
         try:
-            total = search.total(spec.decoder_shape)
+            total = search.total(asking)
         except ValueError as error:
             raise WrongUsageError(str(error)) from error
         try:
@@ -161,7 +160,7 @@ class Calibration:
             progress_file.unlink()
             evaluations = Evaluations(asking, self.objective, self.rows, progress_file, shared)
         with evaluations:
-            found = _searched(search, evaluations, spec.decoder_shape, total)
+            found = _searched(search, evaluations, asking, total)
         return Schedule(
             method=search.method,
             model=spec.facts.name,
@@ -183,7 +182,7 @@ class Calibration:
         )
 
 
-def _searched(search: Search, evaluations: Evaluations, shape: DecoderShape, total: int) -> Found:
+def _searched(search: Search, evaluations: Evaluations, asking: Asking, total: int) -> Found:
     with resumable(), progress_bars({"untouched": total + 1}) as advance:
         advance("untouched", text=f"untouched {100 * evaluations.untouched.performance:.1f} %")
-        return search.run(evaluations, shape, lambda best: advance("untouched", text=f"best {best}"))
+        return search.run(evaluations, asking, lambda best: advance("untouched", text=f"best {best}"))

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from vistrim.budgeting import set_to_budget
 from vistrim.calibration.psigmoid import KappaSearch, search_kappa
-from vistrim.calibration.rate_evaluations import Evaluations, Untouched
+from vistrim.calibration.rate_evaluations import Asking, Evaluations
 from vistrim.cli.calibrate.search import Found, Search
-from vistrim.cli.error_lines import WrongUsageError
-from vistrim.core.costs import DecoderShape, prefill_flops
-from vistrim.core.schedules import share_kept
-from vistrim.core.sigmoid import share_for_flops, sigmoid_rates
+from vistrim.core.sigmoid import sigmoid_rates
+from vistrim.engine import describe
+from vistrim.evaluation.typical_inputs import typical_inputs
+from vistrim.methods.psigmoid import PSigmoid
 
 
 @dataclass(frozen=True)
@@ -18,42 +19,41 @@ class SteepnessSearch(Search):
 
     method = "psigmoid"
 
-    budget: float | None
-    flops: float | None
+    budget: str
     trials: int
     seed: int
 
-    def total(self, shape: DecoderShape) -> int:
+    def total(self, asking: Asking) -> int:
         """Number of trials."""
-        if self.budget is not None:
-            # Raises for a budget that this decoder cannot meet.
-            sigmoid_rates(1.0, self.budget, shape.layers)
+        # Raises for a budget that this model cannot meet, whatever the steepness.
+        self._share(asking)(1.0)
         return self.trials
 
-    def run(self, evaluations: Evaluations, shape: DecoderShape, advance: Callable[[str], None]) -> Found:
+    def run(self, evaluations: Evaluations, asking: Asking, advance: Callable[[str], None]) -> Found:
         """Search by Bayesian optimization."""
-        untouched = evaluations.untouched
+        share, layers = self._share(asking), describe(asking.model).decoder_shape.layers
 
         def rates(kappa: float) -> tuple[float, ...]:
-            return sigmoid_rates(kappa, self._budget(kappa, shape, untouched), shape.layers)
+            return sigmoid_rates(kappa, share(kappa), layers)
 
         def show(best: KappaSearch) -> None:
             advance(f"{100 * best.performance:.1f} % with kappa {best.kappa:.3g}")
 
-        found = search_kappa(lambda kappa: evaluations(rates(kappa)), shape.layers, self.trials, self.seed, show)
-        notes = {"kappa": found.kappa, "budget": self._budget(found.kappa, shape, untouched)}
+        found = search_kappa(lambda kappa: evaluations(rates(kappa)), layers, self.trials, self.seed, show)
+        notes = {"kappa": found.kappa, "mean_keep": share(found.kappa)}
         return Found(rates(found.kappa), found.performance, notes)
 
-    def _budget(self, kappa: float, shape: DecoderShape, untouched: Untouched) -> float:
-        if self.budget is not None:
-            return self.budget
-        assert self.flops is not None
-        text, visual = round(untouched.text_tokens), round(untouched.visual_tokens)
+    def _share(self, asking: Asking) -> Callable[[float], float]:
+        """Return the function from the steepness to the mean keep rate that meets the budget."""
+        inputs = typical_inputs(asking.processor, asking.items)
 
-        def cost(rates: tuple[float, ...]) -> int:
-            return prefill_flops(shape, [text + share_kept(rate, visual) for rate in rates])
+        def share(kappa: float) -> float:
+            wanted = {"psigmoid": PSigmoid(mean_keep=1.0, kappa=kappa)}
+            (found,) = set_to_budget(
+                wanted, asking.model, self.budget, inputs=inputs, new_tokens=asking.max_new_tokens
+            ).values()
+            assert isinstance(found, PSigmoid)
+            assert found.mean_keep is not None
+            return found.mean_keep
 
-        try:
-            return share_for_flops(kappa, self.flops * cost((1.0,) * shape.layers), cost, shape.layers)
-        except ValueError as error:
-            raise WrongUsageError(str(error)) from error
+        return share

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from vistrim.errors import ParameterError
 from vistrim.methods.base.method import Method
 
 Kind = Literal["tokens", "flops", "kv"]
@@ -62,7 +63,7 @@ def read_budget(text: str) -> dict[str, float]:
     Raises
     ------
     ValueError
-        If the text is not a budget.
+        If the text is not a budget, or the value is out of range.
     """
     kind, _, value = (piece.strip() for piece in text.partition("="))
     try:
@@ -71,4 +72,25 @@ def read_budget(text: str) -> dict[str, float]:
         number = None
     if kind not in KINDS or number is None:
         raise ValueError(f"{text!r} is no budget: write tokens=0.33, tokens=192, flops=0.4 or kv=0.5")
+    check_budget(kind, number)
     return {kind: number}
+
+
+def check_budget(kind: str, value: float) -> None:
+    """Check the value of a budget.
+
+    Parameters
+    ----------
+    kind : {"tokens", "flops", "kv"}
+        Kind of budget.
+    value : float or int
+        A share, or a number of tokens (int).
+
+    Raises
+    ------
+    ParameterError
+        If a share is not above 0 and at most 1, or a number not above 0.
+    """
+    is_number = kind == "tokens" and isinstance(value, int)
+    if not value > 0 or (value > 1 and not is_number):
+        raise ParameterError(f"{kind}={value}: a share must be above 0 and at most 1.0, a number of tokens at least 1")

@@ -1,0 +1,34 @@
+"""A few of many questions, as a model receives them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from vistrim.evaluation.items import Item
+from vistrim.prompting import format_prompts
+
+MOST = 8
+
+
+def typical_inputs(processor: Any, items: Sequence[Item]) -> Any:
+    """Format a few questions, evenly spaced among all, as one batch.
+
+    Parameters
+    ----------
+    processor : ProcessorMixin
+        As `vistrim.load` returns it.
+    items : sequence of Item
+        The questions, at least one.
+
+    Returns
+    -------
+    BatchFeature
+        Inputs of ``model.generate``, on the CPU, for `vistrim.at_budget`.
+
+    Raises
+    ------
+    PromptError
+        If a question contains a special token for images.
+    """
+    count = min(MOST, len(items))
+    some = [items[number * len(items) // count] for number in range(count)]
+    return format_prompts(processor, [item.prompt for item in some], [item.images() for item in some])

@@ -1,0 +1,1 @@
+"""Values that every method reaches at a budget."""
