@@ -8,9 +8,7 @@ import torch
 
 from vistrim.engine import ModelSpec, describe
 from vistrim.engine.attention.flash import sliding_windows
-from vistrim.engine.inputs.encodings import merged_shapes
-from vistrim.engine.inputs.prompt import PromptInputs, read_prompt
-from vistrim.engine.inputs.prompt_ends import Border
+from vistrim.engine.inputs.unencoded import read_unencoded
 from vistrim.engine.wrappers import without_adapter
 from vistrim.errors import MethodError, ParameterError
 from vistrim.methods.base.budgeted import Budgeted, check_budget, read_budget
@@ -298,22 +296,11 @@ def prompt_sizes(spec: ModelSpec, inputs: Mapping[str, Any] | None, new_tokens: 
         front = TEXT_TOKENS // 4
         row = [word] * front + [token] * spec.images.tokens + [word] * (TEXT_TOKENS - front)
         inputs = {"input_ids": torch.tensor([row])}
-    ids = inputs["input_ids"].cpu()
-    placeholders = {modality: ids == token for modality, token in spec.visual_token_ids.items()}
-    mask = inputs.get("attention_mask")
-    prompt_inputs = PromptInputs(
-        placeholders=placeholders,
-        shapes={},
-        padding_mask=None if mask is None else mask.bool().cpu(),
-        border=Border.in_generate({}, False),
-        stays={m: inputs[name].bool() for m, name in spec.images.stays.items() if inputs.get(name) is not None},
-        ids=ids,
-    ).with_shapes(merged_shapes(spec, ids, inputs))
-    prompt = read_prompt(prompt_inputs, len(ids), 0, ids.shape[1], ids.device)
+    prompt = read_unencoded(spec, inputs)
     if not any(prompt.tokens.n_visual):
         raise ParameterError("there is no image in inputs: a budget is about visual tokens")
     windows = [window for window in sliding_windows(spec.decoder.config) if window]
-    if windows and ids.shape[1] + new_tokens > min(windows):
+    if windows and inputs["input_ids"].shape[1] + new_tokens > min(windows):
         raise ParameterError(
             f"the prompt and the answer exceed a sliding window of {min(windows)} tokens: shorten them"
         )

@@ -13,6 +13,7 @@ from vistrim.cli.batch import batch_command
 from vistrim.cli.bench import bench
 from vistrim.cli.calibrate import app as calibrate
 from vistrim.cli.check import check_command
+from vistrim.cli.demo import demo
 from vistrim.cli.error_lines import OneLineErrors
 from vistrim.cli.eval import evaluate_command
 from vistrim.cli.leaderboard import leaderboard_command
@@ -30,6 +31,7 @@ app.command("leaderboard")(leaderboard_command)
 app.command("check")(check_command)
 app.command("analyze")(analyze_command)
 app.command()(serve)
+app.command()(demo)
 app.add_typer(calibrate, name="calibrate")
 
 

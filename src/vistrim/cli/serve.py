@@ -4,6 +4,7 @@ import importlib.util
 import json
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,8 @@ from vistrim.cli.error_lines import CommandError, WrongUsageError
 from vistrim.errors import MissingPackageError
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from vistrim.methods import Method
 
 PACKAGES = ("fastapi", "uvicorn", "prometheus_client")
@@ -66,6 +69,7 @@ def serve(
         ),
     ] = None,
     trace: Annotated[bool, typer.Option("--trace", help="Let requests ask for the trace of kept tokens.")] = False,
+    demo: Annotated[bool, typer.Option("--demo", help="Show the page /demo. Implies --trace.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object when the server is ready.")] = False,
     dtype: Annotated[
         str, typer.Option(help="auto (the checkpoint's own), float32, bfloat16 or float16.", metavar="NAME")
@@ -76,15 +80,12 @@ def serve(
 
     Example: vistrim serve llava-hf/llava-1.5-7b-hf --method st3:preset=compact --method fastv
     """
-    missing = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
-    if missing:
-        raise MissingPackageError(f"the server needs {' and '.join(missing)}: run `pip install 'vistrim[serve]'`")
+    check_packages()
     # Imported late: torch and transformers take seconds, and --help needs neither.
     from vistrim.cli.models import check_loading, load_model
     from vistrim.serving.app import create_app
     from vistrim.serving.engine import Engine
     from vistrim.serving.limits import Limits
-    from vistrim.serving.server import Server
 
     # Cheap checks come before the model is loaded.
     served = _served(method or ["st3"])
@@ -99,11 +100,10 @@ def serve(
         answer_tokens=max_answer_tokens,
         queue=queue,
         deadline=deadline,
-        trace=trace,
+        trace=trace or demo,
         image_hosts=tuple(entry.lower() for entry in allow_image_host or ()),
     )
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    set_up_log()
     loaded, processor = load_model(model, dtype, device)
     engine = Engine(loaded, processor, batch_size=batch_size, wait_seconds=wait / 1000)
     shown = name or Path(model).name
@@ -119,6 +119,7 @@ def serve(
             api_key=api_key,
             is_local=host in LOCAL,
             open_metrics=open_metrics,
+            demo=demo,
         )
     except ValueError as error:
         raise WrongUsageError(str(error)) from error
@@ -129,11 +130,55 @@ def serve(
         if as_json:
             typer.echo(json.dumps({"url": f"{url}/v1", "model": shown, "methods": list(served)}))
         else:
-            typer.echo(f"serving {shown} at {url}/v1")
+            typer.echo(f"serving {shown} at {url}/v1" + (f", demo at {url}/demo" if demo else ""))
 
-    server = Server(app, host, port, deadline + DRAIN_SECONDS, announce)
+    listen(app, host, port, deadline, announce)
+
+
+def check_packages() -> None:
+    """Refuse to start without the packages of the extra.
+
+    Raises
+    ------
+    MissingPackageError
+        If one is missing.
+    """
+    missing = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
+    if missing:
+        raise MissingPackageError(f"the server needs {' and '.join(missing)}: run `pip install 'vistrim[serve]'`")
+
+
+def set_up_log() -> None:
+    """Log to standard error."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+
+
+def listen(app: "FastAPI", host: str, port: int, deadline: float, announce: Callable[[str], None]) -> None:
+    """Serve an application until SIGTERM or SIGINT.
+
+    Parameters
+    ----------
+    app : FastAPI
+        The application.
+    host : str
+        Address to listen on.
+    port : int
+        Port. 0: any free port.
+    deadline : float
+        Seconds within which requests are answered.
+    announce : callable
+        Receives the URL when the server listens.
+
+    Raises
+    ------
+    CommandError
+        If the address or port cannot be used.
+    """
+    from vistrim.serving.server import Server
+
     try:
-        server.run()
+        Server(app, host, port, deadline + DRAIN_SECONDS, announce).run()
     except SystemExit as error:
         # uvicorn has logged the reason, for example that the port is in use.
         raise CommandError(f"cannot listen on {host}:{port}: use another --host or --port") from error

@@ -10,12 +10,14 @@ from fastapi import FastAPI
 from vistrim._version import __version__
 from vistrim.methods import Method
 from vistrim.serving.choosing import Methods
+from vistrim.serving.demo_page import demo_routes
 from vistrim.serving.engine import Engine
 from vistrim.serving.guards import Admission, Guarded, Logged, Room
 from vistrim.serving.limits import Limits
 from vistrim.serving.metrics import Metrics
 from vistrim.serving.problems import answer_errors
 from vistrim.serving.reference_page import add_reference
+from vistrim.serving.regions import RegionFinder, region_routes
 from vistrim.serving.routes import chat_routes, model_routes, status_routes
 from vistrim.serving.service import ChatService
 
@@ -35,6 +37,7 @@ def create_app(
     api_key: str | None = None,
     is_local: bool = True,
     open_metrics: bool = False,
+    demo: bool = False,
 ) -> FastAPI:
     """Create the application.
 
@@ -60,6 +63,8 @@ def create_app(
         Whether only this machine can reach the server.
     open_metrics : bool
         Whether ``/metrics`` needs no API key.
+    demo : bool
+        Whether there is the page ``/demo``. It asks for traces, which the limits must allow.
 
     Returns
     -------
@@ -101,11 +106,17 @@ def create_app(
         reject=metrics.reject,
     )
     public = {"/health", "/ready"} | ({"/metrics"} if open_metrics else set())
+    if demo:
+        page, files = demo_routes(engine, name)
+        app.include_router(page)
+        public |= files
     app.add_middleware(Guarded, api_key=api_key, is_local=is_local, public=public)
     app.add_middleware(Logged)
     answer_errors(app, metrics)
     app.include_router(chat_routes(service))
     app.include_router(model_routes(methods))
     app.include_router(status_routes(engine, room, metrics))
+    if limits.trace:
+        app.include_router(region_routes(RegionFinder(engine, processor, limits)))
     add_reference(app)
     return app
