@@ -6,6 +6,8 @@ INSTALLED := $(VENV)/.installed
 # For the tests of real processors; outside of the environment, see tests/processors/torchvision_copy.py.
 TORCHVISION := build/torchvision
 OLDEST := .venv-oldest
+# Extras for other projects, and lmms-eval without its dependencies (docs/lmms-eval.md).
+INTEGRATIONS := .venv-integrations
 # The engine on every family, and code that uses the other packages.
 TESTS_OLDEST := tests/engine tests/families tests/regressions tests/core tests/analysis tests/evaluation \
 	tests/calibration/test_psigmoid.py tests/cli/test_process.py tests/cli/test_run.py tests/reference/test_items.py \
@@ -18,13 +20,14 @@ unexport PYTHONDONTWRITEBYTECODE
 # Small tensors run fastest on one thread; pytest-xdist uses the cores.
 TEST_THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help run test test-slow install-oldest test-oldest lint format bench support clean
+.PHONY: help run test test-slow install-oldest test-oldest install-integrations test-integrations lint format bench support clean
 
 help:
 	@echo "make run          install, then answer a question about an image with the untouched and the trimmed model"
 	@echo "make test         run the test suite"
 	@echo "make test-slow    run the slow tests: more methods, kernels and batches in every model family"
 	@echo "make test-oldest  run the tests of the engine and the families with the oldest version of every dependency"
+	@echo "make test-integrations  run the tests with Ray, lmms-eval and data sets"
 	@echo "make support      run the family matrix and write docs/support.md from its results"
 	@echo "make lint         check style and types"
 	@echo "make format       fix style"
@@ -74,6 +77,20 @@ test-oldest: install-oldest
 	$(TEST_THREADS) $(OLDEST)/bin/python -m pytest -n 2 --dist worksteal -m "not slow" $(TESTS_OLDEST)
 	$(TEST_THREADS) PYTHONPATH=$(OLDEST)/processors $(OLDEST)/bin/python -m pytest -n 2 -m slow tests/processors -k "$(PROCESSORS_OLDEST)"
 
+$(INTEGRATIONS)/.installed: pyproject.toml constraints.txt | $(INSTALLED)
+	$(PYTHON) -m venv $(INTEGRATIONS)
+	$(INTEGRATIONS)/bin/python -m pip install --quiet --upgrade pip
+	$(INTEGRATIONS)/bin/python -m pip install $(PIP) --constraint constraints.txt torch
+	$(INTEGRATIONS)/bin/python -m pip install $(PIP) --constraint constraints.txt --editable '.[eval,data,ray,lmms]' pytest
+	$(INTEGRATIONS)/bin/python -m pip install $(PIP) --no-deps lmms-eval==0.7.3
+	touch $@
+
+install-integrations: $(INTEGRATIONS)/.installed
+
+test-integrations: install-integrations
+	$(TEST_THREADS) $(INTEGRATIONS)/bin/python -m pytest tests/integrations/test_datasets.py tests/integrations/test_lmms_eval.py \
+		tests/integrations/test_ray.py
+
 support: $(INSTALLED) $(TORCHVISION)
 	$(TEST_THREADS) $(BIN)/python -m tests.families.support
 
@@ -92,4 +109,4 @@ bench: $(INSTALLED)
 		--method st3:preset=compact --method fastv --method pyramiddrop --out build/bench
 
 clean:
-	rm -rf $(VENV) $(OLDEST) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) $(INTEGRATIONS) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -141,7 +141,7 @@ class ST3(AttentionSchedule):
     def with_share(self, share: float, model: ModelFacts) -> Method:
         """Let a share stay at each cut, or scale the shares of the schedule to a mean."""
         if self.schedule is None:
-            return replace(self, drop_per_cut=1.0 - share)
+            return replace(self, drop_per_cut=round(1.0 - share, 12))
         # Layers before the first cut hold all visual tokens.
         least = min(found.cuts.layers[0] for found in self._schedules(model)) / model.decoder.layers
         return replace(self, mean_keep=least + share * (1.0 - least))
