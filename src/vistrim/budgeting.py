@@ -8,9 +8,7 @@ import torch
 
 from vistrim.engine import ModelSpec, describe
 from vistrim.engine.attention.flash import sliding_windows
-from vistrim.engine.inputs.encodings import merged_shapes
-from vistrim.engine.inputs.prompt import PromptInputs, read_prompt
-from vistrim.engine.inputs.prompt_ends import Border
+from vistrim.engine.inputs.unencoded import read_unencoded
 from vistrim.engine.wrappers import without_adapter
 from vistrim.errors import MethodError, ParameterError
 from vistrim.methods.base.budgeted import Budgeted, check_budget, read_budget
@@ -96,7 +94,7 @@ def at_budget(
     def attempt(share: float) -> tuple[float, Method]:
         candidate = chosen.with_share(share, facts)
         fitted = candidate.fitted(facts)
-        return _figure(kind, wanted, [make_plan(fitted, facts, sample, steps) for sample in samples]), candidate
+        return figure(kind, wanted, [make_plan(fitted, facts, sample, steps) for sample in samples]), candidate
 
     reached, found = _largest(attempt, kind, wanted, chosen.name)
     part = getattr(found, "methods", (found,))[0]
@@ -197,8 +195,23 @@ def _check(method: Method, kind: str) -> None:
         raise MethodError(f"{method.name}: early exits depend on the prompt: set exit_threshold=none")
 
 
-def _figure(kind: str, wanted: float, plans: Sequence[Plan]) -> float:
-    """Compute a figure over all samples."""
+def figure(kind: str, wanted: float, plans: Sequence[Plan]) -> float:
+    """Compute the figure of a budget over several prompts.
+
+    Parameters
+    ----------
+    kind : {"tokens", "flops", "kv"}
+        Kind of budget, see `at_budget`.
+    wanted : float or int
+        The budget. For tokens, an int makes the figure a number instead of a share.
+    plans : sequence of Plan
+        Plans of the prompts.
+
+    Returns
+    -------
+    float
+        The figure, in the unit of the budget.
+    """
     if kind == "tokens":
         average = sum(plan.average_tokens for plan in plans)
         if isinstance(wanted, int):
@@ -253,7 +266,27 @@ def _range(name: str, kind: str, wanted: float, least: float, most: float) -> st
 
 
 def prompt_sizes(spec: ModelSpec, inputs: Mapping[str, Any] | None, new_tokens: int) -> list[SampleSizes]:
-    """Find out the sizes of each sample of a prompt, without encoding its images."""
+    """Find out the sizes of each sample of a prompt, without encoding its images.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        The model.
+    inputs : mapping or None
+        A prompt as the processor returns it. None: the default prompt of `at_budget`.
+    new_tokens : int
+        Longest answer.
+
+    Returns
+    -------
+    list of SampleSizes
+        One per sample.
+
+    Raises
+    ------
+    ValueError
+        If there is no image, no default prompt, or prompt and answer exceed a sliding window.
+    """
     if inputs is None:
         if spec.images.tokens is None:
             raise ParameterError("images of this model have several sizes: give inputs, a prompt of the processor")
@@ -263,22 +296,11 @@ def prompt_sizes(spec: ModelSpec, inputs: Mapping[str, Any] | None, new_tokens: 
         front = TEXT_TOKENS // 4
         row = [word] * front + [token] * spec.images.tokens + [word] * (TEXT_TOKENS - front)
         inputs = {"input_ids": torch.tensor([row])}
-    ids = inputs["input_ids"].cpu()
-    placeholders = {modality: ids == token for modality, token in spec.visual_token_ids.items()}
-    mask = inputs.get("attention_mask")
-    prompt_inputs = PromptInputs(
-        placeholders=placeholders,
-        shapes={},
-        padding_mask=None if mask is None else mask.bool().cpu(),
-        border=Border.in_generate({}, False),
-        stays={m: inputs[name].bool() for m, name in spec.images.stays.items() if inputs.get(name) is not None},
-        ids=ids,
-    ).with_shapes(merged_shapes(spec, ids, inputs))
-    prompt = read_prompt(prompt_inputs, len(ids), 0, ids.shape[1], ids.device)
+    prompt = read_unencoded(spec, inputs)
     if not any(prompt.tokens.n_visual):
         raise ParameterError("there is no image in inputs: a budget is about visual tokens")
     windows = [window for window in sliding_windows(spec.decoder.config) if window]
-    if windows and ids.shape[1] + new_tokens > min(windows):
+    if windows and inputs["input_ids"].shape[1] + new_tokens > min(windows):
         raise ParameterError(
             f"the prompt and the answer exceed a sliding window of {min(windows)} tokens: shorten them"
         )

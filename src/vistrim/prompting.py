@@ -1,7 +1,7 @@
 """Prompts in the format of a model's processor."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +64,12 @@ def prompt_format(processor: Any) -> PromptFormat:
     return _FORMATS.get(type(processor).__name__, UNKNOWN)
 
 
+def user_turn(prompt: str, images: Sequence[Image.Image]) -> dict[str, Any]:
+    """Make the message of a user: images, then the question."""
+    shown = [{"type": "image", "image": image} for image in images]
+    return {"role": "user", "content": [*shown, {"type": "text", "text": prompt}]}
+
+
 def format_prompts(processor: Any, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]]) -> Any:
     """Format each prompt and its images as one user turn, and pad the turns to a batch.
 
@@ -86,53 +92,95 @@ def format_prompts(processor: Any, prompts: Sequence[str], images: Sequence[Sequ
     PromptError
         If a prompt contains a special token for images, see `check_text`.
     """
-    for prompt in prompts:
-        check_text(processor, prompt)
+    return format_conversations(
+        processor, [[user_turn(prompt, shown)] for prompt, shown in zip(prompts, images, strict=True)]
+    )
+
+
+def format_conversations(processor: Any, conversations: Sequence[Sequence[Mapping[str, Any]]], **options: Any) -> Any:
+    """Format conversations that wait for an answer, and pad them to a batch.
+
+    Parameters
+    ----------
+    processor : ProcessorMixin
+        As returned by `vistrim.load`. For the format see `prompt_format`.
+    conversations : sequence of sequences of mappings
+        The messages of each sample, as transformers' chat templates take them: ``{"role": "user", "content": [part,
+        ...]}``. A part is ``{"type": "text", "text": str}``, ``{"type": "image", "image": PIL.Image.Image}`` or
+        ``{"type": "video", "video": path}``.
+    **options
+        Further arguments of the processor, such as ``num_frames``.
+
+    Returns
+    -------
+    BatchFeature
+        Inputs of ``model.generate``, on the CPU.
+
+    Raises
+    ------
+    PromptError
+        If a text contains a special token for images (see `check_text`), or there is no chat template and a
+        conversation is more than one question about images.
+    """
+    for part in parts_of(conversations):
+        if part["type"] == "text":
+            check_text(processor, part["text"])
     asked = prompt_format(processor)
     inputs = (
-        _by_template(processor, prompts, images)
+        _by_template(processor, conversations, options)
         if asked.write is None
-        else _by_hand(processor, asked.write, prompts, images)
+        else _by_hand(processor, asked.write, conversations, options)
     )
     # Some processors add labels for training (PaliGemma). A prompt has no answer yet.
     inputs.pop("labels", None)
     return inputs
 
 
-def _by_template(processor: Any, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]]) -> Any:
-    turns = [
-        [
-            {
-                "role": "user",
-                "content": [
-                    *({"type": "image", "image": image} for image in shown),
-                    {"type": "text", "text": prompt},
-                ],
-            }
-        ]
-        for prompt, shown in zip(prompts, images, strict=True)
-    ]
+def parts_of(conversations: Sequence[Sequence[Mapping[str, Any]]]) -> list[Mapping[str, Any]]:
+    """Return the parts of all messages, in order."""
+    return [part for messages in conversations for message in messages for part in message["content"]]
+
+
+def _by_template(
+    processor: Any, conversations: Sequence[Sequence[Mapping[str, Any]]], options: Mapping[str, Any]
+) -> Any:
+    # transformers modifies its arguments.
+    turns = [[{**turn, "content": [dict(part) for part in turn["content"]]} for turn in one] for one in conversations]
     return processor.apply_chat_template(
         turns,
         add_generation_prompt=True,
         tokenize=True,
         return_dict=True,
         return_tensors="pt",
-        # transformers modifies its arguments.
-        processor_kwargs=dict(_PADDED),
+        processor_kwargs={**_PADDED, **options},
     )
 
 
 def _by_hand(
     processor: Any,
     write: Callable[[list[str], str], str],
-    prompts: Sequence[str],
-    images: Sequence[Sequence[Image.Image]],
+    conversations: Sequence[Sequence[Mapping[str, Any]]],
+    options: Mapping[str, Any],
 ) -> Any:
     token = _image_token(processor)
-    texts = [write([token] * len(shown), prompt) for prompt, shown in zip(prompts, images, strict=True)]
-    nested = [list(shown) for shown in images] if any(images) else None
-    return processor(images=nested, text=texts, return_tensors="pt", **_PADDED)
+    asked = [_question(messages) for messages in conversations]
+    texts = [write([token] * len(shown), prompt) for shown, prompt in asked]
+    images = [shown for shown, _ in asked]
+    nested = images if any(images) else None
+    return processor(images=nested, text=texts, return_tensors="pt", **_PADDED, **options)
+
+
+def _question(messages: Sequence[Mapping[str, Any]]) -> tuple[list[Any], str]:
+    """Return the images and the text of a single question about images."""
+    parts = parts_of([messages])
+    *shown, last = parts or [{"type": ""}]
+    kinds = {part["type"] for part in shown}
+    if len(messages) != 1 or kinds - {"image"} or last["type"] != "text":
+        raise PromptError(
+            "this checkpoint has no chat template: ask one question that consists of images and the text behind them, "
+            "or add a chat_template.jinja to its folder"
+        )
+    return [part["image"] for part in shown], last["text"]
 
 
 def _image_token(processor: Any) -> str:

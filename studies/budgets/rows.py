@@ -94,9 +94,10 @@ def row(subject: Subject, notation: str, kind: str, asked: float, new_tokens: in
     except (VistrimError, ValueError) as error:
         return Row(notation, kind, asked, refused=" ".join(str(error).split()))
     below, above = _neighbors(subject, method, kind, asked, new_tokens)
-    with trim(subject.model, found) as run:
+    with trim(subject.model, found.method) as run:
         subject.model.generate(**subject.inputs, max_new_tokens=new_tokens, min_new_tokens=new_tokens)
     report = run.report
+    assert report.kv_fraction_mean is not None
     measured = {
         "tokens": report.average_tokens / mean(report.visual_tokens),
         "flops": (report.prefill_flops + sum(report.method_flops)) / report.prefill_flops_full,

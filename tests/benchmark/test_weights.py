@@ -8,6 +8,8 @@ from vistrim.benchmark.shapes import SHAPES
 from vistrim.benchmark.weights import BLOCK
 from vistrim.errors import BenchmarkError, LoadError
 
+pytestmark = pytest.mark.slow
+
 
 def test_weights_are_reproducible_and_scaled_to_their_fan_in():
     one, other = (make_subject(small("qwen2.5-vl-7b")).model for _ in range(2))

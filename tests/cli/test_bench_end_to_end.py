@@ -35,6 +35,24 @@ def test_files_have_the_measurements(checkpoint, tmp_path):
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_own_questions_as_prompts(checkpoint, tmp_path, own):
+    small = ("--new-tokens", "2", "--repeat", "1", "--method", "uniform:keep=4", "--data", str(own))
+    common = ("bench", "--out", str(tmp_path / "out"), *small)
+    result = vistrim(*common, "--model", checkpoint, "--json")
+    assert result.exit_code == 0, result.stderr
+    settings = json.loads(result.stdout)["settings"]
+    assert (settings["batch"], settings["visual_tokens"]) == (1, 16)
+    for arguments, says in (
+        (("--model", "llava-1.5-7b"), "needs a trained model"),
+        (("--model", checkpoint, "--text-tokens", "9"), "--text-tokens exclude"),
+        (("--model", checkpoint, "--batch", "3"), "--batch of at most 2"),
+    ):
+        result = vistrim(*common, *arguments)
+        assert result.exit_code == 2
+        assert says in error_line(result)
+
+
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_a_second_run_measures_nothing_again_and_more_rounds_only_add(checkpoint, tmp_path, monkeypatch):
     first = bench(checkpoint, tmp_path)

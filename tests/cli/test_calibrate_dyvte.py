@@ -8,6 +8,8 @@ from tests.cli.conftest import save_image
 from tests.cli.invoke import vistrim as invoke
 from vistrim import DyVTE, load, trim
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["--tasks", "color,count", "--limit", "6", "--width", "4", "--epochs", "2"]
 
 

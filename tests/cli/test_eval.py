@@ -6,6 +6,7 @@ import pytest
 
 from tests.cli.invoke import error_line, vistrim
 from vistrim.evaluation import answering
+from vistrim.evaluation.entries import read_entries
 
 SMALL = ("--tasks", "color,description", "--limit", "2", "--max-new-tokens", "4", "--level", "several")
 METHODS = ("--method", "st3:preset=compact", "--method", "uniform:keep=4")
@@ -26,6 +27,10 @@ def test_tables_and_files(checkpoint, tmp_path):
     assert found["environment"]["torch"]
     figures = found["methods"][2]["groups"]["Short answers"]
     assert figures["average_tokens"] == 4
+    entries = {(entry.protocol["task"], entry.method): entry for entry in read_entries(tmp_path)}
+    assert len(entries) == 2 * 3
+    entry = entries["color", found["methods"][2]["method"]]
+    assert (entry.tokens, entry.kv, entry.score) == (4, figures["kv_mean"], figures["accuracy"])
     assert figures["kv_mean"] < 1
     assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
     markdown = (tmp_path / "results.md").read_text()

@@ -13,7 +13,7 @@ from tests.cli.test_run import LENGTH, as_json, generated
 from vistrim.cli.app import app
 from vistrim.cli.parsing import parse_method
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
 
 
 @pytest.fixture(scope="module")

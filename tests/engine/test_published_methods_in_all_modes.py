@@ -60,13 +60,13 @@ METHODS = {
 EACH = pytest.mark.parametrize("name", METHODS)
 
 
-def every_other(first: int) -> pytest.MarkDecorator:
-    """All methods, of which every run has each second one: each way to generate has half of them in every run."""
-    quick = list(METHODS)[first::2]
+def every_fourth(first: int) -> pytest.MarkDecorator:
+    """All methods, of which every run has each fourth one: all methods are in some way to generate."""
+    quick = list(METHODS)[first::4]
     return pytest.mark.parametrize("name", slow_beside(quick, METHODS))
 
 
-EVEN, ODD = every_other(0), every_other(1)
+FOURTHS = [every_fourth(first) for first in range(4)]
 
 
 def read_out(model, method, sample, answer):
@@ -106,7 +106,7 @@ def test_batch_equals_its_samples_alone(name, samples, attention):
 
 
 @covering(1)
-@ODD
+@FOURTHS[1]
 @pytest.mark.parametrize("options", [{"do_sample": True, "num_return_sequences": 2}, {"num_beams": 3}])
 def test_several_rows_for_each_sample(name, options):
     """The tower encodes the images once for all of them."""
@@ -128,7 +128,7 @@ def test_several_rows_for_each_sample(name, options):
         assert all(stage.kept[b] == stage.kept[b - b % rows] for b in range(2 * rows))
 
 
-@EVEN
+@FOURTHS[0]
 def test_without_cache_equals_with_cache(name):
     model, inputs = tiny.shared(), tiny.batch(tiny.RAGGED)
     with trim(model, METHODS[name]) as run:
@@ -139,7 +139,7 @@ def test_without_cache_equals_with_cache(name):
     assert run.reports[0].stages == run.reports[1].stages
 
 
-@ODD
+@FOURTHS[2]
 def test_prompt_lookup_decoding_gives_the_same_answer(name):
     model, inputs = tiny.shared(), tiny.batch([tiny.sample(1, 9)])
     with trim(model, METHODS[name]) as run:
@@ -151,7 +151,7 @@ def test_prompt_lookup_decoding_gives_the_same_answer(name):
     assert run.reports[0].kv_tokens_per_layer == run.reports[1].kv_tokens_per_layer
 
 
-@ODD
+@FOURTHS[3]
 def test_right_padding_and_embeddings(name):
     model, samples = tiny.shared(), tiny.RAGGED
     right = tiny.batch(samples, side="right")
@@ -182,7 +182,7 @@ def test_labels_do_not_change_the_choice(name):
 
 
 @covering(1)
-@EVEN
+@FOURTHS[1]
 @pytest.mark.parametrize("images", [0, 1], ids=["text", "new-image"])
 def test_second_turn_of_a_batch_equals_its_samples_alone(name, images):
     model, samples = tiny.shared(), tiny.RAGGED[:2]
@@ -204,7 +204,7 @@ def test_second_turn_of_a_batch_equals_its_samples_alone(name, images):
         assert [[n[b]] for n in lengths] == its_lengths
 
 
-@EVEN
+@FOURTHS[2]
 def test_sliding_window(name):
     """A window shorter than the prompt: padded, alone and without a cache."""
     model = tiny.build("mistral", sliding_window=24)
@@ -219,7 +219,7 @@ def test_sliding_window(name):
         assert close(tiny.logits(output)[b], expected)
 
 
-@EVEN
+@FOURTHS[3]
 def test_half_precision(name):
     model, inputs = tiny.build().to(torch.bfloat16), tiny.batch(tiny.RAGGED)
     inputs["pixel_values"] = inputs["pixel_values"].bfloat16()
@@ -281,7 +281,7 @@ def test_a_custom_gap_in_the_positions_is_closed():
 
 
 @covering(1)
-@ODD
+@FOURTHS[0]
 @pytest.mark.parametrize("use_cache", [True, False])
 def test_model_run_from_inside_a_generation(name, use_cache):
     """A forward pass of a logits processor encodes images of its own."""

@@ -12,7 +12,7 @@ from vistrim.evaluation import Records, summarize
 from vistrim.evaluation.accuracy_plot import plot
 from vistrim.evaluation.accuracy_summary import bootstrap
 from vistrim.evaluation.accuracy_tables import notes, tables
-from vistrim.evaluation.items import Item
+from vistrim.evaluation.items import Item, Task
 from vistrim.reference.items import EVALUATED
 from vistrim.reference.tasks import SHORT_TASKS
 
@@ -62,6 +62,16 @@ def test_figures_of_one_task(records):
     assert (figures.kv_mean, figures.kv_peak, figures.kv_bytes_peak) == (0.5, 0.6, 30)
     low, high = figures.accuracy_interval
     assert 0 <= low < 0.5 < high <= 1
+
+
+def test_without_correct_answers_only_agreement_counts(records, tmp_path):
+    unscored = Item("a", Task("mine", "Mine", scored=False), "What?", "", lambda: None)
+    records.append([sample("a", score=None, answer="x"), sample("a", NAME, score=None, answer="y")])
+    found = summarize(records, [unscored], {"uniform": METHOD})
+    figures = found[1].groups["Mine"]
+    assert (figures.accuracy, figures.retained, figures.agreement) == (None, None, 0)
+    assert "none" in tables(found)[0].text()
+    plot(found, tmp_path / "plot.png")
 
 
 def test_a_group_is_the_mean_of_its_tasks_however_many_items_they_have(records):

@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 
 from vistrim.errors import InputError
-from vistrim.evaluation.questions import digest, read_questions
+from vistrim.evaluation.question_files import read_questions, rows
+from vistrim.evaluation.questions import LETTER_HINT, digest
+from vistrim.evaluation.scorers import SCORERS
 
 
 @pytest.fixture
@@ -52,22 +54,81 @@ def test_answers_may_be_missing_where_none_is_needed(write):
     assert (item.answer, item.score("red")) == ("", 0)
 
 
+def test_scorers_by_name():
+    for name, given, right, expected in (
+        ("exact", "Red.", "red", 1),
+        ("number", "1,040", "1000", 1),
+        ("number", "$1,060", "1000", 0),
+        ("number", "52%", "0.5", 1),
+        ("number", "0.1", "0", 0),
+        ("number", "about five", "5", 0),
+        ("anls", "hallo", "hello", 0.8),
+        ("anls", "h", "hello", 0),
+        ("anls", "", "", 1),
+        ("f1", "The red, big star", "a red star", 0.8),
+        ("f1", "blue", "red", 0),
+    ):
+        assert SCORERS[name](given, right) == pytest.approx(expected), (name, given)
+
+
+def test_choices_are_in_the_prompt_and_scored_by_letter(write):
+    line = {"image": "a.png", "prompt": "which", "choices": ["cat", "dog"]}
+    by_letter, by_text = read_questions(write(line | {"answer": "B"}, line | {"answer": "Dog", "hint": "One letter."}))
+    assert by_letter.prompt.splitlines() == ["which", "A. cat", "B. dog", LETTER_HINT]
+    assert by_text.prompt.splitlines()[-1] == "One letter."
+    for given, expected in (
+        ("B", 1),
+        ("(B)", 1),
+        ("B. dog", 1),
+        ("dog.", 1),
+        ("The answer is B.", 1),
+        ("A", 0),
+        ("cat", 0),
+        ("Beagle", 0),
+        ("A dog", 0),
+        ("C", 0),
+        ("", 0),
+    ):
+        assert by_letter.score(given) == by_text.score(given) == expected, given
+
+
+def test_questions_without_a_score_need_no_answer(write):
+    line = {"image": "a.png", "prompt": "what", "scorer": "none", "hint": "In one word.", "id": 7}
+    (item,) = read_questions(write(line))
+    assert not item.task.scored
+    assert (item.prompt, item.name) == ("what\nIn one word.", "7")
+
+
+def test_bad_rows_are_reported_beside_the_others(write):
+    good = {"image": "a.png", "prompt": "what"}
+    found = list(rows(write(good, "{", "", good | {"image": "c.png"}, good), answered=False))
+    assert [number for number, _ in found] == [1, 2, 4, 5]
+    assert [isinstance(row, InputError) for _, row in found] == [False, True, True, False]
+
+
 def test_errors_name_the_line(write, tmp_path):
     good = {"image": "a.png", "prompt": "what", "answer": "w"}
     for line, says in (
         ("{", "is not valid JSON"),
         ("[1]", "is not a JSON object"),
-        ({"prompt": "what", "answer": "w"}, 'has no "image"'),
+        ({"prompt": "what", "answer": "w"}, 'no "image"'),
         (good | {"image": 3}, '"image" must be text'),
         (good | {"images": ["a.png"]}, 'both "image" and "images"'),
         ({"images": "a.png", "prompt": "what", "answer": "w"}, '"images" must be a list'),
-        (good | {"prompt": " "}, 'has no "prompt"'),
+        (good | {"prompt": " "}, 'no "prompt"'),
         (good | {"answer": 3}, '"answer" must be text'),
-        (good | {"answer": " "}, 'has no "answer"'),
+        (good | {"answer": " "}, 'no "answer"'),
         (good | {"task": 3}, '"task" must be text'),
         (good | {"prompt": "\ud800"}, "lone surrogate"),
         (good | {"image": "c.png"}, "there is no image file"),
         (good | {"image": "own.jsonl"}, "is not an image"),
+        (good | {"scorer": "bleu"}, "choose exact, number, anls, f1, choice, none"),
+        (good | {"scorer": "f1"}, 'the task "data" has another scorer'),
+        (good | {"scorer": "choice", "task": "t"}, 'needs "choices"'),
+        (good | {"choices": ["w"], "task": "t"}, "must be 2 to 26 texts"),
+        (good | {"choices": ["x", "y"], "task": "t"}, 'the answer "w" is none of the "choices"'),
+        (good | {"hint": 3}, '"hint" must be text'),
+        (good | {"id": True}, '"id" must be text'),
     ):
         with pytest.raises(InputError, match=f"line 2.*{re.escape(says)}"):
             read_questions(write(good, line))

@@ -34,17 +34,22 @@ ALWAYS = {("nothing cut", None), ("all", "uniform+pvtp+vta")}
 def sort_cell(item: Any, cell: Any) -> None:
     """Mark a cell as slow, or as run by ``make support`` only, unless every run has it.
 
-    Half of the cells are enough to have each case of each family with either kernel and with either batch, and each way
-    to generate of each family with one of two methods.
+    A quarter of the cells has each case of each family once, with either kernel and either batch among its cases. Half
+    of them have each case with either kernel and with either batch, and each way to generate with one of two methods.
+    Every run has a quarter of families that differ in structure, and the slow run has half of these and a quarter of
+    the others.
     """
     params, stage = item.callspec.params, cell.kwargs.get("stage")
     named = params["name"] + params.get("case", "") + cell.kwargs.get("mode", "")
     seconds = (params.get("attention") == "eager", params.get("batch") == "padded", params.get("method") == "st3")
-    half = (sum(named.encode()) + sum(seconds)) % 2 == 0
+    number = sum(named.encode())
+    half = (number + sum(seconds)) % 2 == 0
+    quarter = half and (number // 2 + seconds[0]) % 2 == 0
     always = (stage, params.get("case")) in ALWAYS and params["batch"] == "padded"
-    if not (always or (half and params["name"] in WHOLE)):
+    whole = params["name"] in WHOLE
+    if not (always or (whole and quarter)):
         item.add_marker(pytest.mark.slow)
-        if not half and (stage is not None or "method" in params):
+        if not (half if whole else quarter) and (stage is not None or "method" in params):
             item.add_marker(pytest.mark.support)
 
 

@@ -15,6 +15,8 @@ from vistrim import DyVTE
 from vistrim.architectures import discover
 from vistrim.methods.base.artifacts import save_part
 
+pytestmark = pytest.mark.slow
+
 WIDTH, INPUTS = 6, 64
 
 

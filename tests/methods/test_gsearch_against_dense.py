@@ -9,6 +9,8 @@ from tests.methods.prompts import BATCHES, kernels_and_prompts
 from tests.methods.test_against_dense import run, two_turns
 from vistrim import GSearch
 
+pytestmark = pytest.mark.slow
+
 RATES = {
     "every-layer": (1.0, 0.8, 0.6, 0.4, 0.2),
     # 7.2 of 16 tokens are 8; 14.4 of 32 are 15.

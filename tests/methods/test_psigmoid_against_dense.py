@@ -9,6 +9,8 @@ from tests.methods.prompts import BATCHES, kernels_and_prompts
 from tests.methods.test_against_dense import MANY_IMAGES, run, two_turns
 from vistrim import PSigmoid
 
+pytestmark = pytest.mark.slow
+
 CURVES = {
     "middle": (0.5, 1.0),
     "small": (0.3, 3.0),

@@ -15,6 +15,8 @@ from tests.methods.sgl_rules import ask, sgl
 from tests.methods.test_against_dense import NEW_TOKENS, assert_equal, assert_stages
 from vistrim import SGL, trim
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"num_hidden_layers": 3, "hidden_size": 16, "num_attention_heads": 2, "num_key_value_heads": 1}
 CASES = {
     # Layer and tokens of 16: 2 and 6, 1 and 3 (3.2), 2 (2.5) and 8, 4 (4.95) and 14 (14.4).

@@ -12,6 +12,8 @@ from tests.methods.test_sgl import SAMPLES, answers, plain, sgl
 from vistrim import trim
 from vistrim.engine.guide.exits import merged
 
+pytestmark = pytest.mark.slow
+
 
 def scores_of(samples, **options):
     model, inputs = tiny.shared(), tiny.batch(samples)

@@ -10,6 +10,8 @@ from tests.methods.prompts import BATCHES, kernels_and_prompts
 from tests.methods.test_against_dense import run, two_turns
 from vistrim import YOPO
 
+pytestmark = pytest.mark.slow
+
 HEADS = {
     "most": torch.rand(tiny.DEPTH, 4, generator=torch.Generator().manual_seed(0)) < 0.75,
     "half": torch.rand(tiny.DEPTH, 4, generator=torch.Generator().manual_seed(1)) < 0.5,

@@ -8,6 +8,8 @@ from vistrim import DyVTE, load, trim
 from vistrim.prompting import format_prompts
 from vistrim.reference.items import items
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def loaded():

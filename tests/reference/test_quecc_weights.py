@@ -14,6 +14,8 @@ from vistrim.reference.items import items
 from vistrim.reference.tasks import SHORT_TASKS
 from vistrim.shipped import NAMES, weights_path
 
+pytestmark = pytest.mark.slow
+
 SHIPPED = [name for name in NAMES if "quecc" in name]
 PER_TASK = 4
 

@@ -10,6 +10,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import vistrim
 from vistrim.methods.base.artifacts import FOLDER
+from vistrim.methods.base.cut_schedule import read_cut_schedule
 from vistrim.reference.processing import build_tokenizer
 from vistrim.shipped import TRAINED_BY, weights_path
 
@@ -126,4 +127,11 @@ def test_other_shipped_files_are_parts_of_methods_for_their_model():
         assert notes["method"] == file.stem in methods
         assert notes["model"] == file.parent.parent.name
     assert len(others) >= 3
+    schedules = list(package.rglob(f"{FOLDER}/*.json"))
+    assert {file.parent for file in schedules} <= {file.parent for file in others}
+    for file in schedules:
+        found = read_cut_schedule(file)
+        assert found.model == file.parent.parent.name
+        assert file.name == f"st3-{found.budget.replace('=', '-')}.json"
+    assert len(schedules) >= 2
     assert not [file for kind in ("*.bin", "*.pt", "*.pth", "*.ckpt") for file in package.rglob(kind)]

@@ -26,7 +26,7 @@ NAMES = sorted({CACHE, "past_key_values"})
 
 def requirements(text: str) -> dict[str, str]:
     """Package to version range, of a list in pyproject.toml or a file of constraints."""
-    return dict(re.findall(r'^\s*"?([\w-]+)((?:[<>=!]=?[\d.]+,?)+)', text, flags=re.MULTILINE))
+    return dict(re.findall(r'^\s*"?([\w-]+)(?:\[[\w,]+\])?((?:[<>=!]=?[\d.]+,?)+)', text, flags=re.MULTILINE))
 
 
 def test_pyproject_declares_the_range_that_is_checked():

@@ -19,6 +19,8 @@ from vistrim.reference.rendering import render
 from vistrim.reference.scenes import LEVELS, generate_scene
 from vistrim.reference.tasks import TASKS
 
+pytestmark = pytest.mark.slow
+
 TINY = Size(width=32, heads=2, feed_forward=32, layers=3, tower_width=32, tower_layers=3)
 DEVICE = torch.device("cpu")
 

@@ -1,7 +1,9 @@
 """Reading and checking of image files."""
 
+import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -15,7 +17,30 @@ SIXTEEN_BITS = ("PNG", "PPM")
 """Formats with 16-bit gray pixels, which some releases of Pillow read as 32-bit."""
 
 
-def read_images(paths: Sequence[Path]) -> list[Image.Image]:
+@dataclass(frozen=True)
+class Encoded:
+    """An image file that is not on disk, such as one in a table.
+
+    Attributes
+    ----------
+    name : str
+        Name for messages.
+    read : callable
+        Returns the bytes of the file.
+    """
+
+    name: str
+    read: Callable[[], bytes]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Source = Path | Encoded
+"""An image file."""
+
+
+def read_images(sources: Sequence[Source]) -> list[Image.Image]:
     """Read image files.
 
     Returns
@@ -29,24 +54,39 @@ def read_images(paths: Sequence[Path]) -> list[Image.Image]:
     InputError
         If a file does not exist, is not an image, is damaged, too large or too narrow, or has no defined white value.
     """
-    return [_read_image(path) for path in paths]
+    return [decode_image(read_bytes(source), str(source)) for source in sources]
 
 
-def _read_image(path: Path) -> Image.Image:
-    if not path.exists():
-        raise InputError(f"there is no image file '{path}': check the path")
-    if path.is_dir():
-        raise InputError(f"'{path}' is a directory: give the image files in it")
+def read_bytes(source: Source) -> bytes:
+    """Read the bytes of an image file.
+
+    Raises
+    ------
+    InputError
+        If it does not exist or cannot be read.
+    """
+    if isinstance(source, Encoded):
+        return source.read()
+    if not source.exists():
+        raise InputError(f"there is no image file '{source}': check the path")
+    if source.is_dir():
+        raise InputError(f"'{source}' is a directory: give the image files in it")
+    try:
+        return source.read_bytes()
+    except OSError as error:
+        raise InputError(f"'{source}' cannot be read ({error.strerror}): check its permissions") from error
+
+
+def decode_image(content: bytes, path: str) -> Image.Image:
+    """Decode the bytes of an image file, named ``path`` in messages; see `read_images`."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as file:
+            with Image.open(io.BytesIO(content)) as file:
                 _check_depth(path, file)
                 image = to_rgb(ImageOps.exif_transpose(file))
     except InputError:
         raise
-    except PermissionError as error:
-        raise InputError(f"'{path}' cannot be read: check its permissions") from error
     except UnidentifiedImageError as error:
         raise InputError(f"'{path}' is not an image: give a PNG, JPEG, WebP or other image file") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -63,7 +103,7 @@ def _read_image(path: Path) -> Image.Image:
     return image
 
 
-def _check_depth(path: Path, file: Image.Image) -> None:
+def _check_depth(path: str, file: Image.Image) -> None:
     """Refuse pixel formats without a defined white value, which may be 1.0, 255, 4095 or the maximum."""
     if file.mode == "F" or (file.mode == "I" and file.format not in SIXTEEN_BITS):
         kind = "floating-point" if file.mode == "F" else "32-bit"

@@ -83,6 +83,11 @@ class Store(Generic[T]):
         if self._lock is not None:
             self._lock.release()
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All settings of the rows, including claimed ones."""
+        return dict(self._settings)
+
     def claim(self, settings: Mapping[str, Any]) -> None:
         """Add settings that only some rows depend on, such as the contents of a method's files.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -172,7 +173,8 @@ def bench(
     if inputs is None:
         raise TypeError("a loaded model needs inputs: pass what its processor returns for a batch")
     with _generating_to_the_end(model):
-        details = {"weights": weights_digest(model)}
+        ids = inputs["input_ids"].cpu().numpy().tobytes()
+        details = {"weights": weights_digest(model), "prompts": hashlib.sha256(ids).hexdigest()[:16]}
         subject = subject_of(model.config.name_or_path or type(model).__name__, model, inputs, new_tokens, details)
         return _measured(subject, _at_budget(named, subject, budget, new_tokens), repeat, new_tokens, folder, progress)
 

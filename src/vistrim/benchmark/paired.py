@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -13,12 +12,10 @@ from typing import Any, TypeVar
 
 import torch
 
+from vistrim.benchmark.marks import mark_times
 from vistrim.benchmark.peak import watch_peak
 from vistrim.engine import ModelSpec
-from vistrim.engine.hooks import Hooks
-from vistrim.engine.report.timing import Moment, Timer
 from vistrim.engine.report.trim_report import TrimReport
-from vistrim.engine.wrappers import without_adapter
 from vistrim.methods import Method
 from vistrim.trimming import trim
 
@@ -163,56 +160,15 @@ def time_generation(
 def _timed(
     model: Any, spec: ModelSpec, devices: Sequence[torch.device], arguments: dict[str, Any]
 ) -> tuple[Times, Any]:
-    marks, hooks = _Marks(Timer(devices)), Hooks()
-    try:
-        hooks.keep(without_adapter(model).register_forward_hook(marks.note_token))
-        # Wraps the engine's own replacement, whose work on the images counts as encoding.
-        for modality in spec.visual_token_ids:
-            name = f"get_{modality}_features"
-            if hasattr(spec.base, name):
-                hooks.shadow(spec.base, name, marks.around(getattr(spec.base, name)))
-        began = marks.timer.now()
+    with mark_times(model, spec, devices) as marks:
         output = model.generate(**arguments)
         ended = marks.timer.now()
-    finally:
-        hooks.remove()
     seconds = marks.timer.seconds
     times = Times(
-        encode=sum(seconds(*piece) for piece in marks.encodings),
+        encode=marks.encode_seconds,
         # If a guide model answered alone, the model has not run.
-        first_token=seconds(began, marks.tokens[0] if marks.tokens else ended),
+        first_token=seconds(marks.began, marks.tokens[0] if marks.tokens else ended),
         steps=[seconds(earlier, later) for earlier, later in pairwise(marks.tokens)],
-        total=seconds(began, ended),
+        total=seconds(marks.began, ended),
     )
     return times, output
-
-
-class _Marks:
-    """Time marks of one generation."""
-
-    def __init__(self, timer: Timer) -> None:
-        self.timer, self._encoding = timer, False
-        self.tokens: list[Moment] = []
-        self.encodings: list[tuple[Moment, Moment]] = []
-
-    def note_token(self, *_: Any) -> None:
-        """Forward hook of the model: note the time of a token."""
-        self.tokens.append(self.timer.now())
-
-    def around(self, encode: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap an encoder so that its times are noted."""
-
-        # `generate` inspects the signature to choose the arguments.
-        @functools.wraps(encode)
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            # The encoder of videos may call that of images.
-            if self._encoding:
-                return encode(*args, **kwargs)
-            self._encoding = True
-            began = self.timer.now()
-            output = encode(*args, **kwargs)
-            self.encodings.append((began, self.timer.now()))
-            self._encoding = False
-            return output
-
-        return timed

@@ -9,21 +9,29 @@ import typer
 from vistrim._utils.releases import check_release
 from vistrim._version import __version__
 from vistrim.cli.analyze import analyze_command
+from vistrim.cli.batch import batch_command
 from vistrim.cli.bench import bench
 from vistrim.cli.calibrate import app as calibrate
 from vistrim.cli.check import check_command
+from vistrim.cli.demo import demo
 from vistrim.cli.error_lines import OneLineErrors
 from vistrim.cli.eval import evaluate_command
+from vistrim.cli.leaderboard import leaderboard_command
 from vistrim.cli.methods import methods
 from vistrim.cli.run import run
+from vistrim.cli.serve import serve
 
 app = typer.Typer(cls=OneLineErrors, add_completion=False, pretty_exceptions_enable=False)
 app.command()(run)
 app.command()(methods)
 app.command("eval")(evaluate_command)
+app.command("batch")(batch_command)
 app.command()(bench)
+app.command("leaderboard")(leaderboard_command)
 app.command("check")(check_command)
 app.command("analyze")(analyze_command)
+app.command()(serve)
+app.command()(demo)
 app.add_typer(calibrate, name="calibrate")
 
 

@@ -3,8 +3,9 @@
 import importlib.util
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,7 +15,9 @@ from vistrim.benchmark.speed_tables import notes, tables
 from vistrim.cli.budgets import Budget, check_budget
 from vistrim.cli.error_lines import WrongUsageError, memory_advice, resumable
 from vistrim.errors import MissingPackageError
+from vistrim.evaluation import Question, read_questions
 
+TEXT_TOKENS = 64
 MEMORY_ADVICE = "use less --batch, --visual-tokens or --new-tokens, --dtype bfloat16, or fewer --layers (named shapes)"
 
 
@@ -53,7 +56,9 @@ def bench(
     visual_tokens: Annotated[
         int | None, typer.Option(min=1, help="Visual tokens per sample; those of one typical image by default.")
     ] = None,
-    text_tokens: Annotated[int, typer.Option(min=1, help="All other tokens of each prompt.")] = 64,
+    text_tokens: Annotated[
+        int | None, typer.Option(min=1, help=f"All other tokens of each prompt; {TEXT_TOKENS} by default.")
+    ] = None,
     new_tokens: Annotated[int, typer.Option(min=1, help="Tokens generated per sample.")] = 32,
     dtype: Annotated[
         str,
@@ -79,6 +84,14 @@ def bench(
         Path, typer.Option(help="Folder of runs and results; an interrupted benchmark resumes from it.")
     ] = Path("vistrim-bench"),
     budget: Budget = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Prompts of a trained model instead of noise: the first --batch questions of a file as for `vistrim "
+            "eval`. Answers are not needed.",
+            metavar="FILE.jsonl",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead of the tables.")] = False,
 ) -> None:
     """Measure trimming methods against the untouched model: time of each phase, KV cache and memory.
@@ -93,7 +106,7 @@ def bench(
     from vistrim._utils.environment import command_line
     from vistrim.benchmark.benching import bench as measured
     from vistrim.benchmark.keep_everything import KEEP_EVERYTHING, KeepEverything
-    from vistrim.cli.models import check_loading, note_format, silence_libraries
+    from vistrim.cli.models import check_loading, load_model, note_format, silence_libraries
     from vistrim.cli.parsing import parse_methods
     from vistrim.cli.terminal_tables import print_tables
 
@@ -102,6 +115,15 @@ def bench(
     check_budget(budget)
     check_loading(dtype, device)
     _check_folder(out)
+    sizes = {
+        "--layers": layers,
+        "--hidden": hidden,
+        "--distinct-layers": distinct_layers,
+        "--visual-tokens": visual_tokens,
+        "--text-tokens": text_tokens,
+        "--attn": attn,
+    }
+    asked = None if data is None else _questions(model, data, batch, sizes)
     if importlib.util.find_spec("matplotlib") is None:
         raise MissingPackageError("the plot needs matplotlib: run `pip install 'vistrim[eval]'`")
     if threads is not None:
@@ -109,15 +131,17 @@ def bench(
 
     silence_libraries()
     with memory_advice(MEMORY_ADVICE), resumable():
+        loaded, inputs = (model, None) if asked is None else _prompts(*load_model(model, dtype, device), asked)
         found = measured(
-            model,
+            loaded,
             methods,
+            inputs,
             layers=layers,
             hidden=hidden,
             distinct_layers=distinct_layers,
             batch=batch,
             visual_tokens=visual_tokens,
-            text_tokens=text_tokens,
+            text_tokens=text_tokens or TEXT_TOKENS,
             new_tokens=new_tokens,
             dtype=dtype,
             attn=attn,
@@ -137,6 +161,24 @@ def bench(
         print_tables(
             tables(found.rows), [*notes(found.rows), f"written: {out / 'results.json'}, results.md, results.png"]
         )
+
+
+def _questions(model: str, data: Path, batch: int, excluded: Mapping[str, Any]) -> list[Question]:
+    if model in SHAPES:
+        raise WrongUsageError(f"--data needs a trained model with its processor, and {model} has random weights")
+    if given := [name for name, value in excluded.items() if value is not None]:
+        raise WrongUsageError(f"--data and {given[0]} exclude each other: leave one out")
+    found = read_questions(data, answered=False)
+    if len(found) < batch:
+        raise WrongUsageError(f"{data} has {len(found)} questions: use a --batch of at most {len(found)}")
+    return found[:batch]
+
+
+def _prompts(model: Any, processor: Any, asked: Sequence[Question]) -> tuple[Any, Any]:
+    from vistrim.prompting import format_prompts
+
+    inputs = format_prompts(processor, [item.prompt for item in asked], [item.images() for item in asked])
+    return model, inputs.to(model.device, dtype=model.dtype)
 
 
 def _check_folder(out: Path) -> None:

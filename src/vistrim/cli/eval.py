@@ -1,21 +1,29 @@
 """``vistrim eval``: the accuracy that trimming retains."""
 
+from __future__ import annotations
+
 import importlib.util
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vistrim._utils.labels import UNTOUCHED
+from vistrim.cli.answering import Actors, Ray, answering
 from vistrim.cli.budgets import Budget, check_budget
 from vistrim.cli.error_lines import CommandError, resumable
 from vistrim.cli.questions import TASKS_HELP, Data, read_items
 from vistrim.errors import MissingPackageError
+from vistrim.evaluation.items import Item
 from vistrim.reference.items import NOTE
 from vistrim.reference.scenes import LEVELS, SPLITS
 from vistrim.shipped import NAMES
+
+if TYPE_CHECKING:
+    from vistrim.evaluation import Evaluation
 
 DEFAULT_TASKS = "short,description,easy-vqa"
 DEFAULT_LIMIT = 100
@@ -53,6 +61,8 @@ def evaluate_command(
         str, typer.Option(help="auto (the checkpoint's own), float32, bfloat16 or float16.", metavar="NAME")
     ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...", metavar="NAME")] = "auto",
+    ray: Ray = None,
+    actors: Actors = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead of the tables.")] = False,
 ) -> None:
     """Ask the untouched model and trimming methods the same questions, and report the retained accuracy.
@@ -84,18 +94,38 @@ def evaluate_command(
         images=images,
     )
     check_budget(budget)
-    check_loading(dtype, device)
+    if ray is None:
+        check_loading(dtype, device)
     if importlib.util.find_spec("matplotlib") is None:
         raise MissingPackageError("the plot needs matplotlib: run `pip install 'vistrim[eval]'`")
 
-    loaded, processor = load_model(model, dtype, device)
-    if budget is not None:
-        some = typical_inputs(processor, asked)
-        methods = set_to_budget(methods, loaded, budget, inputs=some, new_tokens=max_new_tokens)
-    with resumable():
-        found = evaluate(
-            loaded, processor, methods, asked, out=out, batch_size=batch_size, max_new_tokens=max_new_tokens, seed=seed
+    if ray is not None or actors is not None:
+        found = _on_cluster(
+            {UNTOUCHED: UNTOUCHED} | {label: str(each) for label, each in methods.items()},
+            asked,
+            {"model": model, "budget": budget, "dtype": dtype, "device": device, "max_new_tokens": max_new_tokens},
+            ray=ray,
+            actors=actors,
+            out=out,
+            batch_size=batch_size,
+            seed=seed,
         )
+    else:
+        loaded, processor = load_model(model, dtype, device)
+        if budget is not None:
+            some = typical_inputs(processor, asked)
+            methods = set_to_budget(methods, loaded, budget, inputs=some, new_tokens=max_new_tokens)
+        with resumable():
+            found = evaluate(
+                loaded,
+                processor,
+                methods,
+                asked,
+                out=out,
+                batch_size=batch_size,
+                max_new_tokens=max_new_tokens,
+                seed=seed,
+            )
     if data is None:
         source = {"tasks": tasks or DEFAULT_TASKS, "level": level, "split": split, "images": images}
         remark = NOTE if model in NAMES else ""
@@ -104,17 +134,47 @@ def evaluate_command(
     limits = {"limit": limit or DEFAULT_LIMIT} if data is None else {} if limit is None else {"limit": limit}
     found = replace(found, settings={"model": model, **found.settings, **source, **limits})
     # Imported late: matplotlib is slow to import.
+    from vistrim.evaluation.accuracy_entries import entries_of
     from vistrim.evaluation.accuracy_report import write
+    from vistrim.evaluation.entries import write_entries
 
     content = write(out, found, command_line(), remark)
+    write_entries(out, entries_of(found, asked, budget))
     if as_json:
         typer.echo(json.dumps(content))
     else:
-        written = f"written: {out / 'results.json'}, results.md, results.png, samples.jsonl"
+        written = f"written: {out / 'results.json'}, results.md, results.png, leaderboard.json, samples.jsonl"
         print_tables(tables(found.rows), [*notes(found.rows), written])
     if found.failures:
         first = found.failures[0]
         raise CommandError(
             f"{len(found.failures)} items failed and are left out of the figures, first {first.item} with "
             f"{first.method} ({first.error}): see {out / 'results.md'}, and repeat the command to retry them"
+        )
+
+
+def _on_cluster(
+    methods: Mapping[str, str],
+    asked: Sequence[Item],
+    settings: dict[str, Any],
+    *,
+    ray: str | None,
+    actors: int | None,
+    out: Path,
+    batch_size: int,
+    seed: int,
+) -> Evaluation:
+    from vistrim.batching.evaluating import evaluate_with
+    from vistrim.batching.predictor import Predictor
+
+    budget = settings.pop("budget")
+    predictors = {
+        label if budget is None or label == UNTOUCHED else f"{label} at {budget}": Predictor(
+            method=method, budget=None if label == UNTOUCHED else budget, **settings
+        )
+        for label, method in methods.items()
+    }
+    with answering(ray, actors, batch_size) as (identify, answerer), resumable():
+        return evaluate_with(
+            predictors, asked, identify=identify, answerer=answerer, out=out, batch_size=batch_size, seed=seed
         )

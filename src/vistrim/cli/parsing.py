@@ -1,6 +1,7 @@
 """Methods from the command line: ``--method``, ``--set`` and ``--preset``."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from vistrim.cli.error_lines import WrongUsageError
 from vistrim.errors import MethodError
@@ -29,6 +30,15 @@ def parse_method(spec: str, settings: Sequence[str] = (), preset: str | None = N
         return notation.parse_method(spec, dict(map(notation.read_setting, settings)), preset)
     except (ValueError, MethodError) as error:
         raise WrongUsageError(str(error)) from error
+
+
+def default_method(model: Any) -> Method:
+    """Return the method of a command without ``--method``: ST³, with the schedule beside the model if there is one."""
+    # torch and transformers take seconds to import: not for --help.
+    from vistrim.engine import describe
+    from vistrim.methods.st3 import default_for
+
+    return default_for(describe(model).facts)
 
 
 def parse_methods(specs: Sequence[str], named: Mapping[str, Method | None]) -> dict[str, Method]:

@@ -8,7 +8,8 @@ import typer
 
 from vistrim.cli.error_lines import WrongUsageError
 from vistrim.evaluation.items import Item
-from vistrim.evaluation.questions import EXAMPLE, read_questions
+from vistrim.evaluation.question_files import read_questions
+from vistrim.evaluation.questions import EXAMPLE
 from vistrim.reference.items import EVALUATED
 
 TASKS_HELP = (
@@ -19,7 +20,8 @@ Data = Annotated[
     Path | None,
     typer.Option(
         "--data",
-        help=f"Your own questions instead of --tasks: lines of {EXAMPLE}, with paths relative to the file.",
+        help=f"Your own questions instead of --tasks: lines of {EXAMPLE}, with paths relative to the file; or a folder "
+        "of datasets' save_to_disk.",
         metavar="FILE.jsonl",
     ),
 ]
@@ -46,7 +48,7 @@ def read_items(
     model : str
         Name of the model, which decides on the available tasks; ignored with a file.
     data : Path or None
-        File of questions; see `vistrim.evaluation.questions.read_questions`.
+        File of questions; see `vistrim.evaluation.question_files.read_questions`.
     tasks, split, level, images
         See `vistrim.reference.suites.questions`; ignored with a file.
     limit : int or None

@@ -23,8 +23,13 @@ def run(
         str, typer.Option(help="Reference model, local directory or Hugging Face id.", metavar="NAME")
     ] = "reference",
     method: Annotated[
-        str, typer.Option(help="Trimming method, see `vistrim methods`.", metavar="NAME[:KEY=VALUE,...][+...]")
-    ] = "st3",
+        str | None,
+        typer.Option(
+            help="Trimming method, see `vistrim methods`.  [default: st3, with the schedule beside the model if there "
+            "is one]",
+            metavar="NAME[:KEY=VALUE,...][+...]",
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="A parameter of the method; repeatable.", metavar="KEY=VALUE"),
@@ -55,12 +60,12 @@ def run(
     from vistrim.cli.asking import Asker
     from vistrim.cli.models import check_loading, load_model
     from vistrim.cli.overlays import Overlay, check_overlay, numbered, save_overlay
-    from vistrim.cli.parsing import parse_method
+    from vistrim.cli.parsing import default_method, parse_method
     from vistrim.cli.prompts import build_inputs, read_prompts, unknown_words
     from vistrim.trimming import prepare_trim
 
     # Cheap checks come before the model is loaded.
-    chosen = parse_method(method, settings or (), preset)
+    chosen = parse_method(method or "st3", settings or (), preset)
     check_budget(budget)
     check_loading(dtype, device)
     prompts = read_prompts(prompt)
@@ -68,9 +73,13 @@ def run(
     shown = read_images(images)
 
     loaded, processor = load_model(model, dtype, device)
+    if method is None and not settings and preset is None:
+        chosen = default_method(loaded)
     if budget is not None:
         inputs = build_inputs(loaded, processor, shown, prompts[0], max_new_tokens)
-        (chosen,) = set_to_budget({method: chosen}, loaded, budget, inputs=inputs, new_tokens=max_new_tokens).values()
+        (chosen,) = set_to_budget(
+            {method or chosen.name: chosen}, loaded, budget, inputs=inputs, new_tokens=max_new_tokens
+        ).values()
     console = Console(highlight=False, markup=False)
     streams = console.is_terminal and not as_json
     asker = Asker(

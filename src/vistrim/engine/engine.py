@@ -79,9 +79,9 @@ class Engine(NotCopied):
         check_description(method)
         self.spec: ModelSpec = discover(model)
         check_runs(self.spec.model_type)
-        self.notation = str(method)
         fitted = method.fitted(self.spec.facts)
         check_fitted(fitted, method)
+        self.notation = f"{method} ({fitted.remark})" if fitted.remark else str(method)
         self.method = method = fitted
         depth = self.spec.decoder_shape.layers
         self.cuts = check_cuts(method.prefill_layers(depth), method, depth)

@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from vistrim.evaluation.accuracy_summary import Figures, Row, summarize
     from vistrim.evaluation.evaluating import Evaluation, evaluate
     from vistrim.evaluation.items import Item, Task
-    from vistrim.evaluation.questions import Question, read_questions
+    from vistrim.evaluation.question_files import read_questions
+    from vistrim.evaluation.questions import Question
     from vistrim.evaluation.records import Failure, Records, Sample
     from vistrim.evaluation.runner import EvaluationError, answer_all
 
@@ -17,7 +18,8 @@ _HOMES = {
     "vistrim.evaluation.accuracy_summary": ("Figures", "Row", "summarize"),
     "vistrim.evaluation.evaluating": ("Evaluation", "evaluate"),
     "vistrim.evaluation.items": ("Item", "Task"),
-    "vistrim.evaluation.questions": ("Question", "read_questions"),
+    "vistrim.evaluation.question_files": ("read_questions",),
+    "vistrim.evaluation.questions": ("Question",),
     "vistrim.evaluation.records": ("Failure", "Records", "Sample"),
     "vistrim.evaluation.runner": ("EvaluationError", "answer_all"),
 }

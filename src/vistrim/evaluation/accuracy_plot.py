@@ -31,6 +31,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     figure = Figure(figsize=(5 * len(groups), 12.5), layout="constrained")
     panels = figure.subplots(3, len(groups), squeeze=False)
     for column, group in enumerate(groups):
+        known = next(row.groups[group] for row in rows if group in row.groups)
         for axes, name, label, scale in (
             (panels[0][column], "average_tokens", "visual tokens per layer in prefill, mean", 1),
             (panels[1][column], "flops_share", "prefill FLOPs with the method's own, % of untouched", 100),
@@ -40,7 +41,10 @@ def plot(rows: Sequence[Row], path: Path) -> None:
                 if group not in row.groups:
                     continue
                 figures = row.groups[group]
-                accuracy, (low, high) = 100 * figures.accuracy, (100 * bound for bound in figures.accuracy_interval)
+                # Without correct answers, the height is the agreement with the untouched model.
+                height, interval = figures.accuracy, figures.accuracy_interval
+                accuracy = 100 * (figures.agreement if height is None else height)
+                low, high = (accuracy, accuracy) if interval is None else (100 * bound for bound in interval)
                 if row.method == UNTOUCHED:
                     axes.axhline(accuracy, color="gray", linestyle="--", label=row.label)
                     continue
@@ -57,7 +61,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
                     label=names[row.label],
                 )
             axes.set_xlabel(label)
-            axes.set_ylabel("accuracy, %")
+            axes.set_ylabel("agreement, %" if known.accuracy is None else "accuracy, %")
             axes.set_title(group)
             axes.grid(alpha=0.3)
     handles, labels = panels[0][0].get_legend_handles_labels()

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
+from typing import Any
 
 import numpy as np
 
@@ -38,9 +39,9 @@ class Figures:
     ----------
     items, errors : int
         Items compared, and items left out because one of the two runs failed.
-    accuracy : float
-        Mean score.
-    accuracy_interval : (float, float)
+    accuracy : float or None
+        Mean score; None for tasks without correct answers.
+    accuracy_interval : (float, float) or None
         95 % bootstrap interval; items are drawn with replacement within each task.
     retained : float or None
         Accuracy divided by that of the untouched model on the same items; None if that is 0.
@@ -72,8 +73,8 @@ class Figures:
 
     items: int
     errors: int
-    accuracy: float
-    accuracy_interval: Interval
+    accuracy: float | None
+    accuracy_interval: Interval | None
     retained: float | None
     retained_interval: Interval | None
     agreement: float
@@ -135,7 +136,7 @@ class _Pairs:
         return len(self.trimmed)
 
 
-def summarize(records: Records, items: Sequence[Item], methods: Mapping[str, Method], seed: int = 0) -> list[Row]:
+def summarize(records: Records, items: Sequence[Item], methods: Mapping[str, Method | str], seed: int = 0) -> list[Row]:
     """Rows for the untouched model and every method, in this order.
 
     Parameters
@@ -145,7 +146,7 @@ def summarize(records: Records, items: Sequence[Item], methods: Mapping[str, Met
     items : sequence of Item
         The questions.
     methods : Mapping
-        Methods by label.
+        Methods by label, as objects or in full notation.
     seed : int
         Seed of the bootstrap.
 
@@ -202,13 +203,7 @@ def _figures(tasks: Sequence[_Pairs], seed: int) -> Figures:
     def average(name: str) -> float:
         return mean(mean(getattr(sample, name) for sample in pairs.trimmed) for pairs in tasks)
 
-    untouched = [np.array([sample.score for sample in pairs.untouched]) for pairs in tasks]
-    trimmed = [np.array([sample.score for sample in pairs.trimmed]) for pairs in tasks]
-    drawn_untouched, drawn_trimmed = bootstrap(untouched, trimmed, seed)
-    accuracy, base = _mean_of_means(trimmed), _mean_of_means(untouched)
-    # The ratio is undefined for draws in which the untouched model scores 0.
-    usable = drawn_untouched > 0
-    averages = {name: average(name) for name in AVERAGED}
+    averages: dict[str, Any] = {name: average(name) for name in AVERAGED}
     # The untrimmed model sees every image.
     vision_full = _vision_flops([pairs.untouched for pairs in tasks])
     vision = _vision_flops([pairs.trimmed for pairs in tasks])
@@ -216,10 +211,7 @@ def _figures(tasks: Sequence[_Pairs], seed: int) -> Figures:
     return Figures(
         items=sum(len(pairs) for pairs in tasks),
         errors=sum(pairs.errors for pairs in tasks),
-        accuracy=accuracy,
-        accuracy_interval=_interval(drawn_trimmed),
-        retained=accuracy / base if base else None,
-        retained_interval=_interval(drawn_trimmed[usable] / drawn_untouched[usable]) if base else None,
+        **_accuracies(tasks, seed),
         agreement=mean(
             mean(u.answer == t.answer for u, t in zip(pairs.untouched, pairs.trimmed, strict=True)) for pairs in tasks
         ),
@@ -231,6 +223,23 @@ def _figures(tasks: Sequence[_Pairs], seed: int) -> Figures:
         kv_peak=average("kv_bytes_peak") / average("kv_bytes_full"),
         **averages,
     )
+
+
+def _accuracies(tasks: Sequence[_Pairs], seed: int) -> dict[str, Any]:
+    found: dict[str, Any] = dict.fromkeys(("accuracy", "accuracy_interval", "retained", "retained_interval"))
+    if any(sample.score is None for pairs in tasks for sample in (*pairs.untouched, *pairs.trimmed)):
+        return found
+    untouched = [np.array([sample.score for sample in pairs.untouched]) for pairs in tasks]
+    trimmed = [np.array([sample.score for sample in pairs.trimmed]) for pairs in tasks]
+    drawn_untouched, drawn_trimmed = bootstrap(untouched, trimmed, seed)
+    accuracy, base = _mean_of_means(trimmed), _mean_of_means(untouched)
+    found |= {"accuracy": accuracy, "accuracy_interval": _interval(drawn_trimmed)}
+    if base:
+        # The ratio is undefined for draws in which the untouched model scores 0.
+        usable = drawn_untouched > 0
+        ratios = drawn_trimmed[usable] / drawn_untouched[usable]
+        found |= {"retained": accuracy / base, "retained_interval": _interval(ratios)}
+    return found
 
 
 def _vision_flops(tasks: Sequence[Sequence[Sample]]) -> float | None:

@@ -48,7 +48,7 @@ def _line(row: Row, group: str) -> tuple[str, ...]:
         return (row.label, *["none"] * len(ALL_COLUMNS[1:-1]), errors)
     return (
         row.label,
-        f"{100 * figures.accuracy:.1f} %",
+        "none" if figures.accuracy is None else f"{100 * figures.accuracy:.1f} %",
         _retained(figures.retained, figures.retained_interval),
         f"{100 * figures.agreement:.1f} %",
         f"{figures.average_tokens:.1f}",
@@ -68,4 +68,4 @@ def _retained(value: float | None, interval: Interval | None) -> str:
 
 
 def _percent(figures: Figures | None) -> str:
-    return "none" if figures is None else f"{100 * figures.accuracy:.1f}"
+    return "none" if figures is None or figures.accuracy is None else f"{100 * figures.accuracy:.1f}"

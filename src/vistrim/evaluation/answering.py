@@ -17,9 +17,13 @@ from vistrim.prompting import check_context, format_prompts
 from vistrim.trimming import trim
 
 
-@torch.no_grad()
 def answer(
-    model: Any, processor: Any, items: Sequence[Item], method: Method | None, max_new_tokens: int
+    model: Any,
+    processor: Any,
+    items: Sequence[Item],
+    method: Method | None,
+    max_new_tokens: int,
+    generation: Mapping[str, Any] | None = None,
 ) -> list[Answer]:
     """Answer a batch of items.
 
@@ -33,6 +37,9 @@ def answer(
         Method to trim with; None for the untouched model.
     max_new_tokens : int
         Longest answer, in tokens.
+    generation : mapping, optional
+        Further settings of ``generate``, such as ``{"do_sample": True, "temperature": 0.5}``. Answers are greedy by
+        default.
 
     Returns
     -------
@@ -46,12 +53,44 @@ def answer(
     PromptError
         If prompt and answer do not fit into the model's context.
     """
-    spec = describe(model)
     inputs = format_prompts(processor, [item.prompt for item in items], [item.images() for item in items])
     check_context(model, inputs, max_new_tokens)
+    return answer_inputs(model, processor, inputs, method, max_new_tokens=max_new_tokens, **(generation or {}))
+
+
+@torch.no_grad()
+def answer_inputs(
+    model: Any, processor: Any, inputs: Any, method: Method | None, *, max_new_tokens: int, **settings: Any
+) -> list[Answer]:
+    """Answer a batch of prompts.
+
+    Parameters
+    ----------
+    model, processor
+        As `vistrim.load` returns them.
+    inputs : BatchFeature
+        Prompts as the processor returns them, padded on the left.
+    method : Method or None
+        Method to trim with; None for the untouched model.
+    max_new_tokens : int
+        Longest answer, in tokens.
+    **settings
+        Further settings of ``model.generate``. By default, answers are greedy.
+
+    Returns
+    -------
+    list of Answer
+        One per prompt.
+
+    Raises
+    ------
+    UnsupportedModelError, UnsupportedGenerationError
+        If the model or the generation settings are not supported.
+    """
+    spec = describe(model)
     inputs = inputs.to(model.device, dtype=model.dtype)
     prompts = inputs["attention_mask"].sum(1).tolist()
-    generate = {"max_new_tokens": max_new_tokens, "do_sample": False, "num_beams": 1, "use_cache": True}
+    generate = {"do_sample": False, "num_beams": 1, "use_cache": True, "max_new_tokens": max_new_tokens} | settings
     untrimmed, vision = UntrimmedCache(spec), _vision_flops(spec, inputs, len(prompts))
     if method is None:
         sequences = model.generate(**inputs, **generate)
@@ -73,7 +112,8 @@ def answer(
         flops, method_flops, exited = report.prefill_flops_per_sample, report.method_flops, report.exited
     tokens = sequences[:, inputs["input_ids"].shape[1] :]
     texts = processor.batch_decode(tokens, skip_special_tokens=True)
-    ends = _ends(tokens, model.generation_config.eos_token_id)
+    padding = processor.tokenizer.pad_token_id if "stopping_criteria" in settings else None
+    ends = _ends(tokens, model.generation_config.eos_token_id, padding)
     return [
         Answer(
             answer=text.strip(),
@@ -116,10 +156,16 @@ def _cache_costs(held: Sequence[int], prompt: int, untrimmed: UntrimmedCache) ->
     }
 
 
-def _ends(tokens: torch.Tensor, end: int | list[int] | None) -> list[tuple[int, bool]]:
-    """Generated tokens of each sample up to its end-of-sequence token, and whether there is one."""
+def _ends(tokens: torch.Tensor, end: int | list[int] | None, padding: int | None) -> list[tuple[int, bool]]:
+    """Generated tokens of each sample up to its end-of-sequence token, and whether there is one.
+
+    ``padding`` is the token behind answers that a stopping criterion ended.
+    """
     ends = torch.tensor([] if end is None else end, dtype=tokens.dtype, device=tokens.device).reshape(-1)
     found = torch.isin(tokens, ends)
-    before = (found.cumsum(1) == 0).sum(1)
-    lengths = (before + 1).clamp(max=tokens.shape[1])
+    lengths = (found.cumsum(1) == 0).sum(1) + 1
+    if padding is not None:
+        behind = (tokens == padding).long().flip(1).cumprod(1).sum(1)
+        lengths = torch.where(found.any(1), lengths, tokens.shape[1] - behind)
+    lengths = lengths.clamp(1, tokens.shape[1])
     return list(zip(lengths.tolist(), found.any(1).tolist(), strict=True))

@@ -13,7 +13,8 @@ from vistrim._utils.progress import progress_bars
 from vistrim.evaluation.accuracy_summary import Row, summarize
 from vistrim.evaluation.accuracy_tables import notes, tables
 from vistrim.evaluation.items import Item
-from vistrim.evaluation.questions import check_placeholders, read_questions
+from vistrim.evaluation.question_files import read_questions
+from vistrim.evaluation.questions import check_placeholders
 from vistrim.evaluation.records import Failure, Records
 from vistrim.evaluation.runner import answer_all
 from vistrim.loading import identity

@@ -32,11 +32,15 @@ class Task:
         Title of the table that reports these tasks together. Tasks of a group have similar answers.
     score : callable
         Scores a given answer against the correct one, in [0, 1].
+    scored : bool
+        Whether there are correct answers; otherwise, answers are only compared with those of the untouched model. All
+        tasks of a group are alike in this.
     """
 
     name: str
     group: str = "Answers"
     score: Callable[[str, str], float] = exact_match
+    scored: bool = True
 
 
 @dataclass(frozen=True)

@@ -1,41 +1,53 @@
-"""Questions from a file of JSON lines."""
+"""A user's own questions: their validation and scores."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import string
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from vistrim._utils.image_files import read_images
+from vistrim._utils.image_files import Source, decode_image, read_bytes, read_images
 from vistrim.errors import InputError, PromptError
-from vistrim.evaluation.items import Item, Task
+from vistrim.evaluation.items import Item, Task, plain
+from vistrim.evaluation.scorers import NONE, SCORERS, chosen_letter
 from vistrim.prompting import check_text
 
 TASK = "data"
 """Task of questions that name none."""
+UNSCORED = "Answers without a score"
+"""Title of the table of tasks without a score."""
 EXAMPLE = '{"image": "photo.png", "prompt": "What is this?", "answer": "a cat"}'
+Find = Callable[[str, int, Any], Source]
+LETTER_HINT = "Answer with the option's letter from the given choices directly."
+"""Default hint of questions with choices."""
 
 
 @dataclass(frozen=True)
 class Question(Item):
-    """A question from a user's file.
+    """A user's question.
 
     Attributes
     ----------
-    files : tuple of Path
+    name : str
+        The id that the user gave, or the number of the line or row.
+    sources : tuple of (Path or Encoded)
         Its images, in the order of the prompt.
     answers : tuple of str
         All correct answers; ``answer`` is the first of them, or empty.
+    choices : tuple of str
+        Texts of the options; the correct answer is a letter then.
     """
 
-    files: tuple[Path, ...]
+    name: str
+    sources: tuple[Source, ...]
     answers: tuple[str, ...]
+    choices: tuple[str, ...] = ()
 
     @property
     def right(self) -> str:
@@ -44,55 +56,101 @@ class Question(Item):
 
     def images(self) -> list[Image.Image]:
         """Read the images."""
-        return read_images(self.files)
+        return read_images(self.sources)
 
     def score(self, given: str) -> float:
         """Score an answer against the closest correct answer, in [0, 1]."""
+        if self.choices:
+            given = chosen_letter(given, self.choices)
         return max((self.task.score(given, right) for right in self.answers), default=0.0)
 
 
-def read_questions(path: Path, *, answered: bool = True) -> list[Question]:
-    """Read and validate a file of questions.
-
-    Each line is an object with these keys; empty lines are skipped.
-
-    * ``image``, or ``images`` for several: paths, relative to the file
-    * ``prompt``: the question
-    * ``answer``, or ``answers`` for several correct ones
-    * ``task`` (optional): groups questions in tables
+class Reader:
+    """Turns rows of a file into questions, and decodes each image once to validate it.
 
     Parameters
     ----------
-    path : Path
-        JSON lines in UTF-8.
     answered : bool
-        Whether every question needs an answer.
-
-    Returns
-    -------
-    list of Question
-        In the order of the file. The id of a question depends on the contents of its images and on its line number.
-
-    Raises
-    ------
-    InputError
-        If the file or an image cannot be read, or a line is not a valid question; the message names the line.
+        Whether every question needs an answer, except for those with the scorer "none".
     """
-    try:
-        # Not `splitlines`: a JSON string may contain other line separators.
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): check the path") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text: give a file of JSON lines") from error
-    found = [_question(path, number, line, answered) for number, line in enumerate(lines, 1) if line.strip()]
-    if not found:
-        raise InputError(f"{path} has no questions: write lines such as {EXAMPLE}")
-    return found
+
+    def __init__(self, answered: bool) -> None:
+        self._answered = answered
+        self._hashes: dict[Source, str] = {}
+        self._tasks: dict[str, Task] = {}
+
+    def read(self, where: str, number: int, values: Mapping[str, Any], find: Find) -> Question:
+        """Validate a row.
+
+        Parameters
+        ----------
+        where : str
+            File and line, for messages.
+        number : int
+            Number of the line or row.
+        values : mapping
+            The row; see `vistrim.evaluation.question_files.read_questions`.
+        find : callable
+            Returns the image of a key ("image" or "images"), place and value; raises TypeError if it is none.
+
+        Raises
+        ------
+        InputError
+            If it is not a valid question; the message begins with ``where``.
+        """
+        try:
+            return self._question(number, values, find)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from error
+
+    def _question(self, number: int, values: Mapping[str, Any], find: Find) -> Question:
+        sources = _sources(values, find)
+        prompt, task, hint = values.get("prompt"), values.get("task") or TASK, values.get("hint")
+        answers, choices = _answers(values), _choices(values)
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise InputError('there is no "prompt": give it as text')
+        for key, value in (("task", task), ("hint", hint)):
+            if value is not None and (not isinstance(value, str) or (key == "task" and not value.strip())):
+                raise InputError(f'"{key}" must be text')
+        task = self._task(task, _scorer(values, choices))
+        if task.scored and self._answered and not answers:
+            raise InputError(
+                'there is no "answer": add the correct one, write "scorer": "none", or use an objective that needs '
+                "none, such as `vistrim calibrate --objective agreement`"
+            )
+        if not is_unicode("".join((prompt, task.name, hint or "", *answers, *choices))):
+            raise InputError("there is a lone surrogate (half of an escaped character): write the whole character")
+        contents = hashlib.sha256("".join(map(self._hash, sources)).encode()).hexdigest()[:16]
+        right = tuple(_letter(answer, choices) for answer in answers) if choices else answers
+        return Question(
+            id=f"{contents}/{number}",
+            task=task,
+            prompt=_written(prompt, choices, hint),
+            answer=right[0] if right else "",
+            image=partial(_read, sources[0]),
+            name=_name(values, number),
+            sources=sources,
+            answers=right,
+            choices=choices,
+        )
+
+    def _task(self, name: str, scorer: str) -> Task:
+        wanted = Task(name, UNSCORED, scored=False) if scorer == NONE else Task(name, score=SCORERS[scorer])
+        if self._tasks.setdefault(name, wanted) != wanted:
+            raise InputError(f'the task "{name}" has another scorer than before: give the row another "task"')
+        return wanted
+
+    def _hash(self, source: Source) -> str:
+        """Hash of an image, which is decoded once to validate it."""
+        if source not in self._hashes:
+            content = read_bytes(source)
+            decode_image(content, str(source))
+            self._hashes[source] = hashlib.sha256(content).hexdigest()
+        return self._hashes[source]
 
 
 def digest(items: Sequence[Item]) -> str:
-    """Hash of a set of questions; ids of questions from a file depend on the contents of their images."""
+    """Hash of a set of questions; ids of a user's questions depend on the contents of their images."""
     content = [(item.id, item.prompt, item.right) for item in items]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
@@ -117,59 +175,76 @@ def is_unicode(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def _question(path: Path, number: int, line: str, answered: bool) -> Question:
-    where = f"{path}, line {number}"
+def _sources(values: Mapping[str, Any], find: Find) -> tuple[Source, ...]:
+    given = _several(values, "image", "images")
+    key = "images" if values.get("images") is not None else "image"
+    if not given:
+        raise InputError('there is no "image": give a path, or several as "images"')
     try:
-        values: Any = json.loads(line)
-    except ValueError as error:
-        raise InputError(f"{where} is not valid JSON ({error}): write {EXAMPLE}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{where} is not a JSON object: write {EXAMPLE}")
-    images = _texts(where, values, "image", "images")
-    answers = _texts(where, values, "answer", "answers")
-    prompt, task = values.get("prompt"), values.get("task", TASK)
-    if not images:
-        raise InputError(f'{where} has no "image": give a path, or several as "images"')
-    if not isinstance(prompt, str) or not prompt.strip():
-        raise InputError(f'{where} has no "prompt": give it as text')
-    if not isinstance(task, str) or not task.strip():
-        raise InputError(f'{where}: "task" must be text')
-    if answered and not answers:
-        raise InputError(
-            f'{where} has no "answer": add the correct one, or use an objective that needs none, such as '
-            "`vistrim calibrate --objective agreement`"
-        )
-    if not is_unicode("".join((prompt, task, *answers))):
-        raise InputError(f"{where} has a lone surrogate (half of an escaped character): write the whole character")
-    files = tuple(path.parent / image for image in images)
-    try:
-        read_images(files)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from error
-    contents = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
-    return Question(
-        id=f"{contents}/{number}",
-        task=Task(task),
-        prompt=prompt.strip(),
-        answer=answers[0] if answers else "",
-        image=partial(_read, files[0]),
-        files=files,
-        answers=answers,
-    )
+        return tuple(find(key, place, value) for place, value in enumerate(given))
+    except TypeError as error:
+        raise InputError(f'"{key}" must be text') from error
 
 
-def _texts(where: str, values: Mapping[str, Any], one: str, several: str) -> tuple[str, ...]:
-    """The non-empty texts under a key, or under the key for several."""
-    if one in values and several in values:
-        raise InputError(f'{where} has both "{one}" and "{several}": leave one out')
-    given = values.get(several, [values.get(one)])
+def _answers(values: Mapping[str, Any]) -> tuple[str, ...]:
+    given = _several(values, "answer", "answers")
+    if not all(isinstance(answer, str) for answer in given):
+        raise InputError(f'"{"answers" if values.get("answers") is not None else "answer"}" must be text')
+    return tuple(answer for answer in given if answer.strip())
+
+
+def _choices(values: Mapping[str, Any]) -> tuple[str, ...]:
+    given = values.get("choices")
+    if given is None:
+        return ()
+    if not isinstance(given, list) or not all(isinstance(choice, str) and choice.strip() for choice in given):
+        raise InputError('"choices" must be a list of texts')
+    if not 2 <= len(given) <= len(string.ascii_uppercase):
+        raise InputError(f'"choices" must be 2 to {len(string.ascii_uppercase)} texts')
+    return tuple(choice.strip() for choice in given)
+
+
+def _scorer(values: Mapping[str, Any], choices: Sequence[str]) -> str:
+    name = values.get("scorer") or ("choice" if choices else "exact")
+    if name not in (*SCORERS, NONE):
+        raise InputError(f'there is no "scorer" {name!r}: choose {", ".join((*SCORERS, NONE))}')
+    if name == "choice" and not choices:
+        raise InputError('the scorer "choice" needs "choices": list the texts of the options')
+    return str(name)
+
+
+def _letter(answer: str, choices: Sequence[str]) -> str:
+    """Letter of the correct choice, given as a letter or as its text."""
+    letters = string.ascii_uppercase[: len(choices)]
+    named = [letter for letter, choice in zip(letters, choices, strict=True) if plain(choice) == plain(answer)]
+    if named or answer.strip() in set(letters):
+        return named[0] if named else answer.strip()
+    raise InputError(f'the answer "{answer}" is none of the "choices": give its letter or its text')
+
+
+def _written(prompt: str, choices: Sequence[str], hint: str | None) -> str:
+    """The question, its choices and the hint on the form of the answer, in lines."""
+    options = [f"{letter}. {choice}" for letter, choice in zip(string.ascii_uppercase, choices, strict=False)]
+    hint = LETTER_HINT if hint is None and choices else (hint or "").strip()
+    return "\n".join([prompt.strip(), *options, *([hint] if hint else [])])
+
+
+def _name(values: Mapping[str, Any], number: int) -> str:
+    given = values.get("id", number)
+    if isinstance(given, bool) or not isinstance(given, (str, int)) or not str(given).strip():
+        raise InputError('"id" must be text or a whole number')
+    return str(given)
+
+
+def _several(values: Mapping[str, Any], one: str, several: str) -> list[Any]:
+    """The values under a key, or under the key for several."""
+    if values.get(one) is not None and values.get(several) is not None:
+        raise InputError(f'there is both "{one}" and "{several}": leave one out')
+    given = values[several] if values.get(several) is not None else [values.get(one)]
     if not isinstance(given, list):
-        raise InputError(f'{where}: "{several}" must be a list of texts')
-    texts = [text for text in given if text is not None]
-    if not all(isinstance(text, str) for text in texts):
-        raise InputError(f'{where}: "{one if one in values else several}" must be text')
-    return tuple(text for text in texts if text.strip())
+        raise InputError(f'"{several}" must be a list of texts')
+    return [value for value in given if value is not None]
 
 
-def _read(file: Path) -> Image.Image:
-    return read_images([file])[0]
+def _read(source: Source) -> Image.Image:
+    return read_images([source])[0]

@@ -67,8 +67,8 @@ class Sample(Answer):
     ----------
     method, item, task, prompt, right : str
         Method and question; ``right`` is the correct answer.
-    score : float
-        Score in [0, 1]; see `vistrim.evaluation.items.Task`.
+    score : float or None
+        Score in [0, 1]; see `vistrim.evaluation.items.Task`. None if the task has no correct answers.
     """
 
     method: str
@@ -76,7 +76,7 @@ class Sample(Answer):
     task: str
     prompt: str
     right: str
-    score: float
+    score: float | None
 
 
 @dataclass(frozen=True)

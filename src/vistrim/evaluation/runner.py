@@ -5,15 +5,13 @@ from dataclasses import asdict
 from itertools import groupby
 from typing import Any
 
-import torch
-
 from vistrim._utils.labels import UNTOUCHED
-from vistrim._utils.memory import is_out_of_memory
 from vistrim.engine import describe
 from vistrim.errors import ResumeError, VistrimError
 from vistrim.evaluation.answering import answer
 from vistrim.evaluation.items import Item
-from vistrim.evaluation.records import Failure, Records, Sample
+from vistrim.evaluation.records import Answer, Failure, Records, Sample
+from vistrim.evaluation.retrying import each
 from vistrim.methods import Method
 from vistrim.methods.base.method_hash import method_hash
 from vistrim.trimming import trim
@@ -72,7 +70,7 @@ def answer_all(
     for method in methods.values():
         # Methods with the same notation may differ in their files or guide model.
         records.claim({f"files and guide of {method}": method_hash(method, facts)})
-    todo = {label: [item for item in items if not _known(records, side, item)] for label, side in sides.items()}
+    todo = {label: [item for item in items if not known(records, _name(side), item)] for label, side in sides.items()}
     # Refuse unsupported combinations before the first answers are generated.
     for label, side in sides.items():
         if todo[label]:
@@ -80,7 +78,7 @@ def answer_all(
     for label, side in sides.items():
         failed = 0
         for batch in batches(items, batch_size):
-            missing = [item for item in batch if not _known(records, side, item)]
+            missing = [item for item in batch if not known(records, _name(side), item)]
             if missing:
                 answered = _answered(model, processor, missing, side, max_new_tokens)
                 records.append(answered)
@@ -91,8 +89,15 @@ def answer_all(
             advance(label, len(batch))
 
 
-def _known(records: Records, method: Method | None, item: Item) -> bool:
-    sample = records.sample(_name(method), item.id)
+def known(records: Records, method: str, item: Item) -> bool:
+    """Whether records have the answer of a method to an item.
+
+    Raises
+    ------
+    ResumeError
+        If they have one to another question of the same id.
+    """
+    sample = records.sample(method, item.id)
     if sample is not None and (sample.prompt, sample.right) != (item.prompt, item.right):
         raise ResumeError(f"the folder has an answer to another question with the id {item.id}: give another folder")
     return sample is not None
@@ -124,35 +129,30 @@ def _try(model: Any, processor: Any, item: Item, method: Method | None) -> None:
 def _answered(
     model: Any, processor: Any, items: list[Item], method: Method | None, max_new_tokens: int
 ) -> list[Sample | Failure]:
-    """Answers of a batch. If it fails, its halves are tried, so that a bad item affects no other item."""
-    try:
-        answers = answer(model, processor, items, method, max_new_tokens)
-    except VistrimError:
-        raise
-    except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        if is_out_of_memory(error):
-            reason += " (use a smaller model, --dtype bfloat16 or less --max-new-tokens)"
-    else:
-        return [
-            Sample(
-                method=_name(method),
-                item=item.id,
-                task=item.task.name,
-                prompt=item.prompt,
-                right=item.right,
-                score=item.score(given.answer),
-                **asdict(given),
-            )
-            for item, given in zip(items, answers, strict=True)
-        ]
-    # Outside of the handler, because the error keeps the failed batch in memory.
-    if len(items) == 1:
-        return [Failure(_name(method), items[0].id, items[0].task.name, reason)]
-    torch.cuda.empty_cache()
-    half = len(items) // 2
-    return [
-        record
-        for part in (items[:half], items[half:])
-        for record in _answered(model, processor, part, method, max_new_tokens)
-    ]
+    found = each(items, lambda part: answer(model, processor, part, method, max_new_tokens))
+    return [record(_name(method), item, given) for item, given in zip(items, found, strict=True)]
+
+
+def record(method: str, item: Item, given: Answer | str) -> Sample | Failure:
+    """The record of an answer, or of the reason why there is none.
+
+    Parameters
+    ----------
+    method : str
+        Notation of the method, or "untouched".
+    item : Item
+        The question.
+    given : Answer or str
+        The answer, or the reason.
+    """
+    if isinstance(given, str):
+        return Failure(method, item.id, item.task.name, given)
+    return Sample(
+        method=method,
+        item=item.id,
+        task=item.task.name,
+        prompt=item.prompt,
+        right=item.right,
+        score=item.score(given.answer) if item.task.scored else None,
+        **asdict(given),
+    )

@@ -1,16 +1,22 @@
 """ST³: Spatial-Temporal visual token trimming."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Literal
 
 from vistrim.core.model_facts import ModelFacts
 from vistrim.core.schedules import Decay, tokens_kept
 from vistrim.methods.base.attention_schedule import AttentionSchedule
+from vistrim.methods.base.cut_schedule import CutSchedule, load_cut_schedule, schedule_path, schedules_beside
 from vistrim.methods.base.method import Method
 from vistrim.methods.base.registry import register
+from vistrim.methods.fitted_st3 import FittedST3
 from vistrim.methods.pvtp import PVTP
 from vistrim.methods.vta import DEFAULT_FLOOR, DEFAULT_HORIZON, VTA
+
+AUTO = "auto"
+AUTO_BUDGET = "flops=0.5"
+"""Budget of the schedule that "auto" names."""
 
 
 @register
@@ -32,11 +38,19 @@ class ST3(AttentionSchedule):
         The cuts across layers; see `PVTP`.
     decay, horizon, floor, interval
         The annealing over generated tokens; see `VTA`.
+    schedule : str, optional
+        Instead of all these: a file that ``vistrim calibrate st3`` wrote for the model, or "auto" for the schedule in
+        the folder ``vistrim`` of the model that was fitted at half of the FLOPs. A fitted schedule may differ from the
+        formula in its cuts and in what ranks; reports say in what.
+    mean_keep : float, optional
+        Share of the visual tokens, mean over the layers, to which the shares of the schedule are scaled. With "auto",
+        the schedule with the nearest mean is scaled. None: as in the file.
 
     Raises
     ------
     ValueError
-        If a parameter is out of range.
+        If a parameter is out of range, or a schedule is given with parameters of the formula. When the method is
+        applied to a model, if there is no such schedule, or it is for another model.
 
     Notes
     -----
@@ -50,8 +64,6 @@ class ST3(AttentionSchedule):
     kv_cache = "smaller after each cut, shrinks while decoding"
     source = "arXiv 2412.20105 (our reading)"
 
-    budget_parameter = "drop_per_cut"
-
     start_layer: int | None = None
     stride: int | None = None
     drop_per_cut: float = 0.3
@@ -59,10 +71,33 @@ class ST3(AttentionSchedule):
     horizon: int = DEFAULT_HORIZON
     floor: float = DEFAULT_FLOOR
     interval: int = 1
+    schedule: str | None = None
+    mean_keep: float | None = None
 
     def __post_init__(self) -> None:
         # Constructing both halves checks every parameter.
         _ = self.spatial, self.temporal
+        own = [field.name for field in fields(self) if field.name not in ("schedule", "mean_keep")]
+        given = [name for name in own if getattr(self, name) != getattr(type(self), name)]
+        if self.schedule is not None and given:
+            raise ValueError(f"st3 takes either a schedule or {', '.join(given)}: remove one of them")
+        if self.mean_keep is not None and self.schedule is None:
+            raise ValueError("mean_keep scales a schedule: add one, as in st3:schedule=auto,mean_keep=0.3")
+        if self.mean_keep is not None and not 0 < self.mean_keep <= 1:
+            raise ValueError(f"mean_keep={self.mean_keep}: must be above 0 and at most 1 (the mean share that is kept)")
+
+    def __str__(self) -> str:
+        """Return the notation: the parameters of the formula, or the schedule."""
+        written = super().__str__()
+        if self.schedule is None:
+            return written.removesuffix(",schedule=None,mean_keep=None")
+        shown = written[written.index(",schedule=") + 1 :].removesuffix(",mean_keep=None")
+        return f"{self.name}:{shown}"
+
+    @property
+    def budget_parameter(self) -> str:  # type: ignore[override]
+        """``drop_per_cut``, or ``mean_keep`` of a schedule."""
+        return "drop_per_cut" if self.schedule is None else "mean_keep"
 
     @classmethod
     def preset(cls, name: Literal["balanced", "compact"]) -> "ST3":
@@ -104,13 +139,45 @@ class ST3(AttentionSchedule):
         return self.temporal.acts_in_decode
 
     def with_share(self, share: float, model: ModelFacts) -> Method:
-        """Let a share stay at each cut."""
-        return replace(self, drop_per_cut=1.0 - share)
+        """Let a share stay at each cut, or scale the shares of the schedule to a mean."""
+        if self.schedule is None:
+            return replace(self, drop_per_cut=1.0 - share)
+        # Layers before the first cut hold all visual tokens.
+        least = min(found.cuts.layers[0] for found in self._schedules(model)) / model.decoder.layers
+        return replace(self, mean_keep=least + share * (1.0 - least))
 
     def fitted(self, model: ModelFacts) -> Method:
-        """Check that the decoder has the layer of the first cut."""
-        self.spatial.fitted(model)
-        return self
+        """Check that the decoder has the layer of the first cut, or load the schedule."""
+        if self.schedule is None:
+            self.spatial.fitted(model)
+            return self
+        found = self._nearest(model)
+        cuts, depth = found.cuts, model.decoder.layers
+        if self.mean_keep is not None:
+            cuts = cuts.with_mean_keep(self.mean_keep, depth)
+        return FittedST3(
+            cuts, VTA(**asdict(found.annealing)), depth, f"fitted to {found.model or 'this model'} at {found.budget}"
+        )
+
+    def _schedules(self, model: ModelFacts) -> list[CutSchedule]:
+        assert self.schedule is not None
+        return schedules_beside(model) if self.schedule == AUTO else [load_cut_schedule(self.schedule, model)]
+
+    def _nearest(self, model: ModelFacts) -> CutSchedule:
+        found, depth = self._schedules(model), model.decoder.layers
+        if self.schedule != AUTO:
+            return found[0]
+        if self.mean_keep is None:
+            asked = [one for one in found if one.budget == AUTO_BUDGET]
+            if not asked:
+                raise ValueError(
+                    f"the schedules of st3 for {model.name!r} are for {', '.join(one.budget for one in found)}, and "
+                    f"none for {AUTO_BUDGET}: give a budget, or make one with `vistrim calibrate st3`"
+                )
+            return asked[0]
+        mean_keep = self.mean_keep
+        able = [one for one in found if one.cuts.layers[0] / depth < mean_keep] or found
+        return min(able, key=lambda one: abs(one.cuts.mean_keep(depth) - mean_keep))
 
     def tokens_kept(self, n: int, layer: int, step: int, depth: int) -> int:
         """Return ``G(l, t)``."""
@@ -119,3 +186,20 @@ class ST3(AttentionSchedule):
     def is_due(self, step: int) -> bool:
         """Return True at every ``interval``-th step."""
         return self.temporal.is_due(step)
+
+
+def default_for(model: ModelFacts) -> ST3:
+    """Return the method of commands that were given none.
+
+    Parameters
+    ----------
+    model : ModelFacts
+        The model.
+
+    Returns
+    -------
+    ST3
+        With ``schedule="auto"`` if there is such a schedule beside the model, else the closed form.
+    """
+    there = model.folder is not None and schedule_path(model.folder, AUTO_BUDGET).is_file()
+    return ST3(schedule=AUTO) if there else ST3()

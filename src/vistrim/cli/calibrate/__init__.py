@@ -5,11 +5,13 @@ import typer
 from vistrim.cli.calibrate.dyvte import dyvte
 from vistrim.cli.calibrate.gsearch import gsearch
 from vistrim.cli.calibrate.psigmoid import psigmoid
+from vistrim.cli.calibrate.st3 import st3
 from vistrim.cli.calibrate.yopo import yopo
 
 app = typer.Typer()
 app.command()(gsearch)
 app.command()(psigmoid)
+app.command()(st3)
 app.command()(dyvte)
 app.command()(yopo)
 

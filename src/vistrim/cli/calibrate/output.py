@@ -3,9 +3,9 @@
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import typer
 from rich.console import Console
@@ -13,12 +13,29 @@ from rich.table import Table
 
 from vistrim._utils.store import differences
 from vistrim.cli.error_lines import WrongUsageError
-from vistrim.methods.base.schedule_file import Schedule, read_schedule
+from vistrim.methods.base.schedule_file import Schedule
 
 PIPE_WIDTH = 140
 
 
-def finished(out: Path, method: str, settings: Mapping[str, Any], force: bool) -> Schedule | None:
+class Fitted(Protocol):
+    """A schedule of any method."""
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+
+    @property
+    def made_with(self) -> Mapping[str, Any]:
+        """Settings and results of its search."""
+
+
+FittedT = TypeVar("FittedT", bound=Fitted)
+
+
+def finished(
+    out: Path, method: str, settings: Mapping[str, Any], force: bool, read: Callable[[Path], FittedT]
+) -> FittedT | None:
     """Return the existing schedule if it is the requested one. Otherwise, the search has to run.
 
     Parameters
@@ -31,6 +48,8 @@ def finished(out: Path, method: str, settings: Mapping[str, Any], force: bool) -
         Requested settings.
     force : bool
         Whether an existing file may be replaced.
+    read : callable
+        Reads a schedule file.
 
     Raises
     ------
@@ -41,7 +60,7 @@ def finished(out: Path, method: str, settings: Mapping[str, Any], force: bool) -
     if not out.exists() or force:
         return None
     try:
-        there = read_schedule(out)
+        there = read(out)
     except ValueError as error:
         raise WrongUsageError(f"{error}; or give another --out, or --force to replace it") from error
     before = {"method": there.method, **there.made_with.get("settings", {})}

@@ -24,7 +24,7 @@ from vistrim.evaluation.items import Item
 from vistrim.evaluation.questions import check_placeholders, digest
 from vistrim.loading import identity
 from vistrim.methods.base.keep_rates import check_rows
-from vistrim.methods.base.schedule_file import Schedule
+from vistrim.methods.base.schedule_file import Schedule, read_schedule
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Calibration:
             raise WrongUsageError(str(error)) from error
         check_loading(self.dtype, self.device)
         settings = self._settings(search)
-        schedule = finished(self.out, search.method, settings, self.force)
+        schedule = finished(self.out, search.method, settings, self.force, read_schedule)
         if schedule is None:
             schedule = self._made(search, settings)
             schedule.write(self.out)

@@ -62,6 +62,9 @@ class Prefill(LayerInputs):
         them.
     packed : bool
         Whether a row contains several packed samples.
+    earlier : list of Tensor
+        ``[batch, rows]`` float32 each: scores at the layers since the last cut, without the layer before the next one,
+        for a method that averages them.
     """
 
     cuts: frozenset[int]
@@ -76,6 +79,7 @@ class Prefill(LayerInputs):
     tables: tuple[Tensor, Tensor] | None = None
     windowed: Tensor | None = None
     packed: bool = False
+    earlier: list[Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -103,7 +107,8 @@ class Prefill(LayerInputs):
         if layer in self.cuts:
             with self.recorder.selecting():
                 hidden = self._cut(layer, hidden, self._select_at(layer, hidden, kwargs), kwargs)
-        read_for_cut = layer + 1 in self.cuts and self.method.ranks_by == "layer before"
+            self.earlier.clear()
+        read_for_cut = self._ranks(layer)
         self.intercepted = layer if read_for_cut or (layer == 0 and self.method.acts_in_decode) else None
         self._note_window(cached, ranks=read_for_cut)
         changed = self.arguments(layer, hidden, kwargs)
@@ -123,15 +128,29 @@ class Prefill(LayerInputs):
 
     def read_scores(self, layer: int, query: Tensor, key: Tensor, mask: Tensor | None, softmax: Softmax) -> None:
         with self.recorder.selecting():
-            if layer + 1 in self.cuts and self.method.ranks_by == "layer before":
+            if self._ranks(layer):
                 rows = self.asking.among(self.tokens)
                 self.attention = self._attention(gather_rows(query, rows, 0, 2), key, mask, softmax, rows)
+                if layer + 1 not in self.cuts:
+                    self.earlier.append(self._scores(self.attention))
             if layer == 0 and self.cache is not None and self.method.acts_in_decode:
                 last = QueryRows.last_of(self.prompt)
                 rows = last.among(self.tokens)
                 row, seen = gather_rows(query, rows, 0, 2), self._seen(mask, last, rows, key)
                 asking = AttentionRows(row, key, seen, softmax, key.shape[2], rows.to(key.device))
                 self.cache.layers[0].scores = self.of_all_heads(asking).received()
+
+    def _ranks(self, layer: int) -> bool:
+        """Whether the attention of a layer ranks the tokens of the next cut."""
+        if self.method.ranks_by != "layer before":
+            return False
+        return layer + 1 in self.cuts or (self.method.averages_layers and layer < max(self.cuts, default=0))
+
+    def _scores(self, attention: AttentionRows) -> Tensor:
+        """Let the method compute scores ``[batch, rows]`` from the attention of a layer."""
+        visual = self.tokens.visual
+        scores = check_scores(self.method.score(attention, visual), self.method, self.tokens)
+        return scores.to(visual.device)
 
     def restored(self, hidden: Tensor) -> Tensor:
         if not self.trimmed:
@@ -208,8 +227,9 @@ class Prefill(LayerInputs):
             if self.method.ranks_by == "layer ahead":
                 self.attention = self._look_ahead(layer, hidden, kwargs)
             assert self.attention is not None
-            scores = check_scores(self.method.score(self.attention, visual), self.method, self.tokens)
-            scores = scores.to(visual.device)
+            scores = self._scores(self.attention)
+            if self.earlier:
+                scores = torch.stack([*self.earlier, scores]).mean(0)
         tokens = LayerTokens(
             scores=scores,
             visual=visual,

@@ -48,6 +48,16 @@ class Composition(Method):
         return self.part("prefill").ranks_by
 
     @property
+    def averages_layers(self) -> bool:  # type: ignore[override]
+        """`Method.averages_layers` of the part at the prefill stage."""
+        return self.part("prefill").averages_layers
+
+    @property
+    def remark(self) -> str:
+        """Remarks of all parts, separated by semicolons."""
+        return "; ".join(part.remark for part in self.parts if part.remark)
+
+    @property
     def guidance(self) -> Guidance | None:
         """`Method.guidance` of the part at the prefill stage."""
         return self.part("prefill").guidance

@@ -84,6 +84,9 @@ class Method(HasNotation):
     """Paper or other origin."""
     ranks_by: ClassVar[Ranking] = "layer before"
     """Source of the attention that scores the cuts in prefill."""
+    averages_layers: ClassVar[bool] = False
+    """Whether the scores of a cut in prefill are the mean over all layers since the previous cut, and not those of the
+    layer before alone. For ``ranks_by`` "layer before"."""
     reads_question: ClassVar[bool] = False
     """Whether `select_input` receives the embedding of the question. The decoder then reads the question first."""
     reads_words: ClassVar[bool] = False
@@ -190,6 +193,11 @@ class Method(HasNotation):
     def renumbers(self) -> bool:
         """Whether the remaining tokens get consecutive RoPE positions: True if ``positions`` is "renumber"."""
         return bool(getattr(self, "positions", "original") == "renumber")
+
+    @property
+    def remark(self) -> str:
+        """What a file has decided about a fitted method, for its line in reports. Empty by default."""
+        return ""
 
     @property
     def shrunk_grid(self) -> Grid | None:

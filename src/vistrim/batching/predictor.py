@@ -1,0 +1,265 @@
+"""A model and a method that answer tables of prompts; can be sent to another process."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from vistrim._utils.image_files import Encoded, Source, read_images
+from vistrim._utils.labels import UNTOUCHED
+from vistrim.errors import InputError, PromptError
+from vistrim.evaluation.items import Item, Task
+from vistrim.evaluation.questions import Question
+from vistrim.evaluation.records import Answer
+from vistrim.methods import Method
+from vistrim.methods.base.budgeted import read_budget
+from vistrim.methods.base.notation import parse_method
+
+GENERATION = ("do_sample", "temperature", "top_p", "top_k", "repetition_penalty", "min_new_tokens")
+"""Settings of ``generate`` that a predictor takes, beside ``max_new_tokens``."""
+RESULTS = (*(attribute.name for attribute in fields(Answer)), "seconds", "error")
+"""Columns that a predictor adds."""
+
+
+@dataclass
+class Predictor:
+    """Answers tables of prompts with a model, untouched or trimmed.
+
+    The model is loaded by the first call. Pickling keeps the settings only, so that a copy in another process loads the
+    model itself.
+
+    Parameters
+    ----------
+    model : str
+        Reference model, local directory or Hugging Face id.
+    method : str
+        Method in the notation, or "untouched".
+    budget : str, optional
+        Budget that the method is set to, such as ``"tokens=0.33"``.
+    dtype, device : str
+        See `vistrim.load`.
+    max_new_tokens : int
+        Longest answer, in tokens.
+    generation : mapping
+        Further settings of ``generate``, of those in ``GENERATION``. Answers are greedy by default.
+    seed : int
+        Seed of sampled answers, which also depend on the batch.
+
+    Raises
+    ------
+    ValueError
+        If the method, budget or a setting does not exist.
+
+    Examples
+    --------
+    >>> predict = Predictor("reference", "st3", max_new_tokens=16)
+    >>> predict({"image": ["examples/images/scene-3.png"], "prompt": ["What color is the star?"]})["answer"]
+    ['red']
+    """
+
+    model: str
+    method: str = UNTOUCHED
+    budget: str | None = None
+    dtype: str = "auto"
+    device: str = "auto"
+    max_new_tokens: int = 160
+    generation: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    _loaded: tuple[Any, Any, Method | None] | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.method != UNTOUCHED:
+            self.method = str(parse_method(self.method))
+        if self.budget is not None:
+            read_budget(self.budget)
+        if self.method == UNTOUCHED and self.budget is not None:
+            raise ValueError(f"the untouched model cannot have the budget {self.budget}: name a method")
+        if unknown := [name for name in self.generation if name not in GENERATION]:
+            raise ValueError(
+                f"a predictor does not take {', '.join(unknown)}: the settings are {', '.join(GENERATION)}"
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_loaded": None}
+
+    def settings(self) -> dict[str, Any]:
+        """Settings that answers depend on and that are known without the model."""
+        generation = {"max_new_tokens": self.max_new_tokens, **self.generation}
+        return {"method": self.method, "budget": self.budget, "seed": self.seed, "generation": generation}
+
+    def identity(self) -> dict[str, str]:
+        """Load the model, and tell everything else that answers depend on: weights, versions, the method as it was set.
+
+        Returns
+        -------
+        dict of str to str
+            "resolved" is the notation of the method at its budget, and "files" the hash of its files and guide model.
+
+        Raises
+        ------
+        LoadError, UnsupportedModelError, UnsupportedGenerationError
+            If the model cannot be loaded or trimmed.
+        ValueError
+            If the method's parameters do not fit the model, or its budget is out of reach.
+        """
+        from vistrim.engine import describe
+        from vistrim.loading import identity
+        from vistrim.methods.base.method_hash import method_hash
+
+        model, processor, method = self.load()
+        files = "" if method is None else method_hash(method, describe(model).facts)
+        return {**identity(model, processor), "resolved": UNTOUCHED if method is None else str(method), "files": files}
+
+    def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+        """Answer the prompts of a table, in one batch.
+
+        Parameters
+        ----------
+        batch : mapping of str to sequence
+            Columns ``prompt`` (text) and ``image`` (path or bytes of an image file, or several of them). All others are
+            returned as they are.
+
+        Returns
+        -------
+        dict of str to list
+            The columns without ``image``, and those of ``RESULTS``: the answer, its tokens, FLOPs and KV bytes (see
+            `vistrim.evaluation.records.Answer`), the seconds of its batch per row, and the error. If a row fails, its
+            error is text, its answer empty and its numbers are NaN; no other row is affected.
+
+        Raises
+        ------
+        LoadError, UnsupportedModelError, UnsupportedGenerationError
+            If the model cannot be loaded or trimmed.
+        """
+        from vistrim.evaluation.retrying import each
+
+        prompts = list(batch["prompt"])
+        items = [_item(prompt, image) for prompt, image in zip(prompts, batch["image"], strict=True)]
+        found: list[dict[str, Any]] = [failed(item) if isinstance(item, str) else {} for item in items]
+        good = [number for number, item in enumerate(items) if isinstance(item, Item)]
+        answers = each([items[number] for number in good], self._answers, (PromptError, InputError)) if good else []
+        for number, given in zip(good, answers, strict=True):
+            found[number] = failed(given) if isinstance(given, str) else given
+        kept = {name: list(values) for name, values in batch.items() if name != "image"}
+        return kept | {name: [row[name] for row in found] for name in RESULTS}
+
+    def _answers(self, items: Sequence[Any]) -> list[dict[str, Any]]:
+        import torch
+
+        from vistrim.evaluation.answering import answer
+
+        model, processor, method = self.load()
+        # Sampled answers are the same when the same batch is repeated.
+        content = json.dumps([self.seed, *(item.prompt for item in items)])
+        torch.manual_seed(int(hashlib.sha256(content.encode()).hexdigest()[:12], 16))
+        start = time.perf_counter()
+        answers = answer(model, processor, items, method, self.max_new_tokens, self.generation)
+        seconds = (time.perf_counter() - start) / len(items)
+        missing = {None: math.nan}
+        return [
+            {name: missing.get(value, value) for name, value in asdict(one).items()} | {"seconds": seconds, "error": ""}
+            for one in answers
+        ]
+
+    def load(self) -> tuple[Any, Any, Method | None]:
+        """Load the model, unless it is loaded: model, processor, and the method at its budget.
+
+        Raises
+        ------
+        LoadError, UnsupportedModelError, ValueError
+            See `identity`.
+        """
+        if self._loaded is None:
+            from vistrim.budgeting import at_budget
+            from vistrim.loading import load
+            from vistrim.trimming import prepare_trim
+
+            model, processor = load(self.model, dtype=self.dtype, device=self.device)
+            method = None if self.method == UNTOUCHED else parse_method(self.method)
+            if method is not None:
+                if self.budget is not None:
+                    asked: dict[str, Any] = {**read_budget(self.budget)}
+                    method = at_budget(method, model, new_tokens=self.max_new_tokens, **asked).method
+                prepare_trim(model, method)
+            self._loaded = model, processor, method
+        return self._loaded
+
+
+def columns(items: Iterable[Item]) -> dict[str, list[Any]]:
+    """Columns of a table for a predictor: absolute paths of image files, and bytes of all other images."""
+    items = list(items)
+    images = [[_portable(source) for source in _sources(item)] for item in items]
+    if any(isinstance(one, bytes) for several in images for one in several):
+        # A column has one type.
+        images = [[one if isinstance(one, bytes) else Path(one).read_bytes() for one in several] for several in images]
+    return {"id": [item.id for item in items], "prompt": [item.prompt for item in items], "image": images}
+
+
+def rows_of(table: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """Rows of a table."""
+    return [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
+
+
+def outcome(row: Mapping[str, Any]) -> Answer | str:
+    """The answer in a row that a predictor returned, or the error."""
+    if row["error"]:
+        return str(row["error"])
+    values = {attribute.name: _plain(attribute.type, row[attribute.name]) for attribute in fields(Answer)}
+    return Answer(**values)
+
+
+def _plain(kind: Any, value: Any) -> Any:
+    """Undo what a table does to values: NaN stands for none, and whole numbers may have become floats."""
+    convert = {"int": int, "bool": bool, "str": str}.get(kind, float)
+    return None if value != value else convert(value)
+
+
+def _item(prompt: Any, image: Any) -> Item | str:
+    one_image = isinstance(image, (str, bytes, Path)) or not isinstance(image, Iterable)
+    several = [] if image is None else [image] if one_image else list(image)
+    sources: list[Source] = []
+    if not several:
+        return "the row has no image: give a path or the bytes of an image file"
+    if not isinstance(prompt, str) or not prompt.strip():
+        return "the row has no prompt: give it as text"
+    for number, one in enumerate(several, 1):
+        if isinstance(one, bytes):
+            sources.append(Encoded(f"image {number}", partial(bytes, one)))
+        elif isinstance(one, (str, Path)):
+            sources.append(Path(one))
+        else:
+            return f"image {number} is {type(one).__name__}: give a path or the bytes of an image file"
+    read = partial(_first, sources[0])
+    return Question("row", Task("row"), prompt.strip(), "", read, name="", sources=tuple(sources), answers=())
+
+
+def _first(source: Source) -> Any:
+    return read_images([source])[0]
+
+
+def _sources(item: Item) -> Sequence[Any]:
+    return item.sources if isinstance(item, Question) else item.images()
+
+
+def _portable(source: Any) -> str | bytes:
+    if isinstance(source, Path):
+        return str(source.absolute())
+    if isinstance(source, Encoded):
+        return source.read()
+    file = io.BytesIO()
+    source.save(file, "png")
+    return file.getvalue()
+
+
+def failed(error: str) -> dict[str, Any]:
+    """Values of ``RESULTS`` of a row without an answer."""
+    texts: dict[str, Any] = {"answer": "", "error": error, "ended": False, "exited": False}
+    return {name: texts.get(name, math.nan) for name in RESULTS}

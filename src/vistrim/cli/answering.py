@@ -1,0 +1,100 @@
+"""Where predictors run: in this process, or with ``--ray`` on a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vistrim.cli.error_lines import CommandError, WrongUsageError
+
+if TYPE_CHECKING:
+    from vistrim.batching.answering import Answerer
+    from vistrim.batching.predictor import Predictor
+
+    Identify = Callable[[Predictor], dict[str, str]]
+
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        help="Answer on a Ray cluster, in one process per GPU: its address, auto, or local to start one here.",
+        metavar="ADDRESS",
+    ),
+]
+Actors = Annotated[
+    int | None,
+    typer.Option("--actors", min=1, help="Processes of --ray.  [default: one per GPU, or per 8 cores without GPUs]"),
+]
+
+
+@contextmanager
+def answering(ray: str | None, actors: int | None, batch_size: int) -> Iterator[tuple[Identify, Answerer]]:
+    """Ways to identify predictors and to run them.
+
+    Parameters
+    ----------
+    ray : str or None
+        Address of a cluster; None for this process.
+    actors : int or None
+        Processes of the cluster.
+    batch_size : int
+        Prompts per batch.
+
+    Raises
+    ------
+    WrongUsageError
+        If actors are given without a cluster.
+    CommandError
+        If the cluster cannot be reached.
+    MissingPackageError
+        If Ray is not installed.
+    """
+    if ray is None:
+        from vistrim.batching.answering import in_process
+
+        if actors is not None:
+            raise WrongUsageError("--actors is only for --ray: add --ray local, or leave it out")
+        yield _checked(_identify), in_process(batch_size)
+        return
+    from vistrim.integrations.ray import answer_on, check_installed, cluster, identity_on
+
+    check_installed()
+    try:
+        connected = cluster(ray, actors)
+        pool = connected.__enter__()
+    # Ray raises many types, among them plain exceptions.
+    except Exception as error:
+        raise CommandError(
+            f"--ray {ray}: there is no such cluster ({error}): check the address, or use local"
+        ) from error
+    try:
+        yield _checked(lambda predictor: identity_on(pool, predictor)), answer_on(pool, batch_size)
+    finally:
+        connected.__exit__(None, None, None)
+
+
+def _identify(predictor: Predictor) -> dict[str, str]:
+    from vistrim._utils.progress import spinner
+    from vistrim.cli.models import note_format, silence_libraries
+    from vistrim.prompting import prompt_format
+
+    silence_libraries()
+    with spinner(f"loading {predictor.model}"):
+        found = predictor.identity()
+    note_format(prompt_format(predictor.load()[1]).name)
+    return found
+
+
+def _checked(identify: Identify) -> Identify:
+    """Errors in a method's parameters or budget are errors of use."""
+
+    def checked(predictor: Predictor) -> dict[str, str]:
+        try:
+            return identify(predictor)
+        except ValueError as error:
+            raise WrongUsageError(str(error)) from error
+
+    return checked

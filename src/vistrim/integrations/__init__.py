@@ -1,0 +1,1 @@
+"""Connections to other projects. Each needs an extra."""

@@ -1,0 +1,1 @@
+"""The model of lmms-eval that answers with a trimmed model."""

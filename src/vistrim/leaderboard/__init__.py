@@ -1,0 +1,1 @@
+"""Results of several runs and tools on one page."""

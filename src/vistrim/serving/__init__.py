@@ -1,0 +1,1 @@
+"""``vistrim serve``: trimmed models behind the chat API of OpenAI."""

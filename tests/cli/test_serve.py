@@ -1,0 +1,65 @@
+"""``vistrim serve``: its options, and a process from start to SIGTERM."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from importlib.util import find_spec
+
+import pytest
+
+from tests.cli.invoke import error_line
+from tests.cli.invoke import vistrim as invoke
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "uvicorn" else find_spec(name))
+    result = invoke("serve")
+    assert result.exit_code == 1
+    assert "uvicorn" in error_line(result)
+    assert "pip install 'vistrim[serve]'" in result.stderr
+
+
+@pytest.mark.skipif(find_spec("fastapi") is None, reason="needs the extra `serve`")
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--method", "sst3"], "st3"),
+        (["--method", "st3", "--method", "st3"], "--method st3 is given twice"),
+        (["--method", "a=st3", "--method", "a=fastv"], "--method a is given twice"),
+        (["--device", "cuda:77"], "cuda:77"),
+        (["--allow", "nothing", "reference-small"], "nothing"),
+        (["--method", "fastv:layer=9", "reference-small"], "layer"),
+    ],
+)
+def test_wrong_options_are_refused(options, named):
+    result = invoke("serve", *options)
+    assert result.exit_code == 2
+    assert named in error_line(result)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("fastapi") is None, reason="needs the extra `serve`")
+def test_a_process_answers_and_ends_what_it_began_after_sigterm():
+    command = [sys.executable, "-m", "vistrim", "serve", "reference-small", "--port", "0", "--json"]
+    with subprocess.Popen([*command, "--method", "small=fastv:keep=0.1"], stdout=subprocess.PIPE, text=True) as server:
+        started = json.loads(server.stdout.readline())
+        assert (started["model"], started["methods"]) == ("reference-small", ["small"])
+        body = {
+            "model": "reference-small:small",
+            "messages": [{"role": "user", "content": "describe the image ."}],
+            "stream": True,
+            "temperature": 2,
+            "max_tokens": 200,
+        }
+        request = urllib.request.Request(
+            f"{started['url']}/chat/completions", json.dumps(body).encode(), {"content-type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            assert answer.readline().startswith(b"data: {")
+            os.kill(server.pid, signal.SIGTERM)
+            assert answer.read().endswith(b"data: [DONE]\n\n")
+        # The status of a process that ended because of the signal, but after its work.
+        assert server.wait(60) == -signal.SIGTERM

@@ -1,0 +1,40 @@
+"""Questions in a folder of Hugging Face's `datasets`: the same as in a file."""
+
+import json
+
+import pytest
+
+pytest.importorskip("datasets")
+
+import datasets
+
+from tests.cli.conftest import save_image
+from vistrim.errors import InputError
+from vistrim.evaluation import read_questions
+
+
+def test_a_data_set_on_disk_is_read_as_a_file(tmp_path):
+    paths = [save_image(tmp_path / name) for name in ("a.png", "b.png")]
+    columns = {"prompt": ["what", "which"], "answer": ["w", "B"], "choices": [None, ["x", "y"]]}
+    folder = tmp_path / "set"
+    stored = datasets.Dataset.from_dict({"image": paths, **columns}).cast_column("image", datasets.Image())
+    stored.save_to_disk(folder)
+    file = tmp_path / "own.jsonl"
+    rows = [dict(zip(("image", *columns), row, strict=True)) for row in zip(paths, *columns.values(), strict=True)]
+    file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    found, expected = read_questions(folder), read_questions(file)
+    assert [(q.id, q.prompt, q.answers) for q in found] == [(q.id, q.prompt, q.answers) for q in expected]
+    assert found[1].images()[0].tobytes() == expected[1].images()[0].tobytes()
+
+    several = datasets.Dataset.from_dict({"images": [paths], "prompt": ["what"], "answer": ["w"]})
+    several.cast_column("images", datasets.List(datasets.Image())).save_to_disk(tmp_path / "several")
+    assert len(read_questions(tmp_path / "several")[0].images()) == 2
+
+
+def test_other_folders_are_refused(tmp_path):
+    with pytest.raises(InputError, match="no folder of"):
+        read_questions(tmp_path)
+    split = datasets.Dataset.from_dict({"prompt": ["what"]})
+    datasets.DatasetDict({"test": split}).save_to_disk(tmp_path / "all")
+    with pytest.raises(InputError, match=r"give the folder of one, such as .*test"):
+        read_questions(tmp_path / "all")
