@@ -21,7 +21,7 @@ TEXT_TOKENS = 64
 """Text tokens of the default prompt."""
 SMALLEST = 1e-6
 """Smallest share that is tried."""
-HALVINGS = 40
+HALVINGS = 60
 
 
 def at_budget(

@@ -46,12 +46,6 @@ def farthest_first(distance: Tensor, count: int, weight: Tensor | None = None) -
     return torch.cat(chosen)
 
 
-EXHAUSTED = 1e-6
-"""Share of the largest entry below which what is left is only rounding errors."""
-MAXIMUM = 2
-"""Number of the mode of `torch.embedding_bag` that takes the maximum."""
-
-
 @full_precision
 def most_covering(similarity: Tensor, weight: Tensor, count: int) -> Tensor:
     r"""Select tokens that together are similar to all tokens, by weighted greedy facility location.
@@ -74,27 +68,24 @@ def most_covering(similarity: Tensor, weight: Tensor, count: int) -> Tensor:
         ``[count]`` long: tokens with a positive gain in the order of selection, then others by descending weight. Ties
         go to the earlier token.
     """
-    n, device = len(similarity), similarity.device
-    # For C without its negative entries, 2 max(0, C_ij - c_i) = |C_ij - c_i| + C_ij - c_i. Twice the gain of j is thus
-    # the L1 distance of row C_j to c, plus the sum of C_j, minus the sum of c. One call computes all three: an extra
-    # column holds the negative sum of each row (0 in c), and the distance of an extra row of zeros is the sum of c.
-    rows = torch.zeros(n + 2, n + 1, device=device)
-    torch.clamp(similarity.detach(), min=0, out=rows[:n, :n])
-    rows[:n, n] = -rows[:n, :n].sum(1)
-    # Another row stands for no token: its gain is the largest once only rounding errors are left.
-    rows[n, n] = EXHAUSTED * rows[:n, n].amin()
-    # Only the ratios of weights count. Large ones avoid rounding errors in the sum below.
-    largest = weight.amax(0, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
-    weights = torch.cat([weight, largest]) / largest
-    # The row of zeros is chosen first: c is the maximum over the chosen rows.
-    chosen, one_bag = torch.full((count + 1,), n + 1, device=device), torch.zeros(1, dtype=torch.long, device=device)
-    for step in range(1, count + 1):
-        covered = torch.embedding_bag(rows, chosen[:step], one_bag, mode=MAXIMUM)[0]
-        distance = torch.cdist(covered, rows, p=1)[0]
-        # The weighted gain plus the sum of c, which is the same for all tokens.
-        values = torch.lerp(distance[n + 1], distance[: n + 1], weights)
-        torch.argmax(values, 0, keepdim=True, out=chosen[step : step + 1])
-    return filled(chosen[1:], weight)
+    n = len(similarity)
+    # For each candidate j, the coverage with j and without it: max(c, C_j) and c. The gain is the difference of their
+    # sums. One batched matrix product computes it, times the weight.
+    covered = torch.zeros(n, 2, n, device=similarity.device)
+    torch.clamp(similarity.detach(), min=0, out=covered[:, 0])
+    signs = torch.ones(2, n, device=similarity.device)
+    signs[1] = -1
+    weights = (weight[:, None] * signs.flatten())[:, :, None]
+    chosen = []
+    for _ in range(count):
+        following = torch.bmm(covered.view(n, 1, 2 * n), weights).view(n).argmax(0, keepdim=True)
+        chosen.append(following)
+        torch.maximum(covered, covered[:, 0].index_select(0, following), out=covered)
+    return filled(torch.cat(chosen), weight)
+
+
+EXHAUSTED = 1e-6
+"""Share of the largest diagonal entry below which the remaining entries of a kernel are only rounding errors."""
 
 
 @full_precision
