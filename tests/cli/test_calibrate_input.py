@@ -75,10 +75,10 @@ def test_wrong_usage(tmp_path, monkeypatch, arguments, says):
     [
         ("{", "line 2 is not valid JSON"),
         ("[1]", "line 2 is not a JSON object"),
-        ('{"prompt": "what"}', 'line 2 has no "image"'),
-        ('{"image": "a.png", "prompt": " "}', 'line 2 has no "prompt"'),
+        ('{"prompt": "what"}', 'line 2: there is no "image"'),
+        ('{"image": "a.png", "prompt": " "}', 'line 2: there is no "prompt"'),
         ('{"image": "a.png", "prompt": "what", "answer": 3}', 'line 2: "answer" must be text'),
-        ('{"image": "a.png", "prompt": "what"}', 'line 2 has no "answer": .*--objective agreement'),
+        ('{"image": "a.png", "prompt": "what"}', 'line 2: there is no "answer": .*--objective agreement'),
         ('{"image": "b.png", "prompt": "what", "answer": "w"}', "line 2: there is no image file"),
         ('{"image": "own.jsonl", "prompt": "what", "answer": "w"}', "line 2: .* is not an image"),
     ],
