@@ -86,10 +86,11 @@ def at_budget(
     check_budget(kind, wanted)
     chosen, spec = as_method(method), describe(without_adapter(model))
     _check(chosen, kind)
-    samples = prompt_sizes(spec, inputs, new_tokens)
-    facts = spec.facts
     # Decoding counts for the KV cache only.
     steps = new_tokens if kind == "kv" else 1
+    # Windows limit the keys of a token, not the tokens that a layer processes.
+    samples = prompt_sizes(spec, inputs, None if kind == "tokens" else steps)
+    facts = spec.facts
 
     def attempt(share: float) -> tuple[float, Method]:
         candidate = chosen.with_share(share, facts)
@@ -265,7 +266,7 @@ def _range(name: str, kind: str, wanted: float, least: float, most: float) -> st
     )
 
 
-def prompt_sizes(spec: ModelSpec, inputs: Mapping[str, Any] | None, new_tokens: int) -> list[SampleSizes]:
+def prompt_sizes(spec: ModelSpec, inputs: Mapping[str, Any] | None, new_tokens: int | None) -> list[SampleSizes]:
     """Find out the sizes of each sample of a prompt, without encoding its images.
 
     Parameters
@@ -274,8 +275,8 @@ def prompt_sizes(spec: ModelSpec, inputs: Mapping[str, Any] | None, new_tokens: 
         The model.
     inputs : mapping or None
         A prompt as the processor returns it. None: the default prompt of `at_budget`.
-    new_tokens : int
-        Longest answer.
+    new_tokens : int or None
+        Longest answer. None: sliding windows do not matter.
 
     Returns
     -------
@@ -300,7 +301,7 @@ def prompt_sizes(spec: ModelSpec, inputs: Mapping[str, Any] | None, new_tokens: 
     if not any(prompt.tokens.n_visual):
         raise ParameterError("there is no image in inputs: a budget is about visual tokens")
     windows = [window for window in sliding_windows(spec.decoder.config) if window]
-    if windows and inputs["input_ids"].shape[1] + new_tokens > min(windows):
+    if new_tokens is not None and windows and inputs["input_ids"].shape[1] + new_tokens > min(windows):
         raise ParameterError(
             f"the prompt and the answer exceed a sliding window of {min(windows)} tokens: shorten them"
         )

@@ -74,9 +74,8 @@ class VisPruner(ClassAttention):
         kept = budget(self.keep, image.n)
         important = int(kept * self.important)
         scores = self.scores(image)
-        rows, columns = image.grid or (0, 0)
-        # Only the device knows the number of separators. A full grid has none.
-        patches = image.n if rows * columns == image.n else int(scores.isfinite().sum())
+        # Only the device knows the number of separators.
+        patches = int(scores.isfinite().sum())
         order = ranking(scores)
         if kept >= patches:
             return ImageChoice(order[:kept])
