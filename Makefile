@@ -47,7 +47,7 @@ PROMPT ?= What color is the star?
 run: $(INSTALLED)
 	$(BIN)/vistrim run examples/images/scene-3.png --prompt "$(PROMPT)" --compare --overlay overlay.png
 	@echo
-	@echo "The reference model is tiny: fixed costs dominate its steps. The same method on a larger model with random weights:"
+	@echo "The reference model is tiny: fixed costs dominate its steps. ST³ on a larger model with random weights:"
 	rm -rf build/run
 	$(BIN)/vistrim bench --model llava-1.5-7b --layers 16 --hidden 1024 --new-tokens 8 --repeat 3 \
 		--method st3 --method st3:preset=compact --out build/run

@@ -57,7 +57,7 @@ class HoloV(PerImage):
     """
 
     name = "holov"
-    summary = "Shares out the tokens to stretches of the image by their attention, and keeps the best of each"
+    summary = "Divides the tokens among crops of the image by their attention, and keeps the best of each"
     needs = "attention of the class token in the vision tower (without one: attention received, mean)"
     source = "arXiv 2510.02912"
     reads_vision = True
@@ -71,7 +71,7 @@ class HoloV(PerImage):
     def __post_init__(self) -> None:
         check_keep("keep", self.keep)
         if type(self.crops) is not int or self.crops < 1:
-            raise ValueError(f"crops={self.crops}: must be a whole number from 1 on (stretches of the image)")
+            raise ValueError(f"crops={self.crops}: must be a whole number from 1 on (crops of the image)")
         check_over(self.over)
         check_positions(self.positions)
 
