@@ -11,7 +11,8 @@ INTEGRATIONS := .venv-integrations
 # The engine on every family, and code that uses the other packages.
 TESTS_OLDEST := tests/engine tests/families tests/regressions tests/core tests/analysis tests/evaluation \
 	tests/calibration/test_psigmoid.py tests/cli/test_process.py tests/cli/test_run.py tests/reference/test_items.py \
-	tests/reference/test_processing.py tests/runtimes/test_bitsandbytes.py tests/runtimes/test_peft.py
+	tests/reference/test_processing.py tests/runtimes/test_bitsandbytes.py tests/runtimes/test_peft.py tests/serving \
+	tests/cli/test_serve.py
 # Real processors that need torchvision; one of them also needs num2words.
 PROCESSORS_OLDEST := qwen2_5_vl or internvl or smolvlm
 # Most modules of torch and transformers are never imported. Python compiles the others on first use.
