@@ -49,6 +49,8 @@ class VisPruner(ClassAttention):
     dropped.
     """
 
+    counts_patches = True
+
     name = "vispruner"
     summary = "Keeps the patches that the class token attends to most, and a diverse subset of the others"
     source = "VisPruner, arXiv 2412.01818"
@@ -73,10 +75,8 @@ class VisPruner(ClassAttention):
         assert image.features is not None
         kept = budget(self.keep, image.n)
         important = int(kept * self.important)
-        scores = self.scores(image)
-        # Only the device knows the number of separators.
-        patches = int(scores.isfinite().sum())
-        order = ranking(scores)
+        patches = image.n if image.patches is None else image.patches
+        order = ranking(self.scores(image))
         if kept >= patches:
             return ImageChoice(order[:kept])
         similarity = cosines(image.features)

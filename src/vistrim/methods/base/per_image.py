@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -52,6 +52,9 @@ class ImageTokens:
         ``[tokens]`` bool, True for the tokens of ``prompt`` that form the question.
     images : int
         Number of images by which a number of tokens per image is multiplied.
+    patches : int or None
+        Number of these tokens that are patches, for methods with `PerImage.counts_patches`. The others are separators
+        between rows of tiles. None: not counted.
     """
 
     number: int
@@ -67,6 +70,7 @@ class ImageTokens:
     prompt: Tensor | None = None
     words: Tensor | None = None
     images: int = 1
+    patches: int | None = None
 
     def budget(self, keep: int | float) -> int:
         """Compute the number of tokens to keep.
@@ -117,6 +121,9 @@ class PerImage(Method):
 
     stages = ("input",)
     kv_cache = "small in every layer"
+
+    counts_patches: ClassVar[bool] = False
+    """Whether `choose` reads the number of patches. Only for methods with `Method.reads_vision`."""
 
     @property
     def over(self) -> Over:
@@ -218,12 +225,14 @@ class PerImage(Method):
         merges = moves = False
         counts = []
         answers, right = [], []
+        patches = iter(_patches(tokens, self.over) if self.counts_patches else ())
         for sample in range(len(tokens.images)):
             kept = 0
             for unit in units(tokens, sample, self.over):
                 n, where = unit.n, unit.where
                 whole = whole_image(tokens, sample, unit) if self.reads_words else where
-                choice = self.choose(_image_tokens(tokens, sample, unit, whole))
+                image = _image_tokens(tokens, sample, unit, whole)
+                choice = self.choose(replace(image, patches=next(patches, None)))
                 if (problem := _problem(choice, n, tokens.embeddings.shape[-1])) is not None:
                     refuse_answer(self, "choose", choice, problem)
                 spread = _spread(choice, where)
@@ -357,6 +366,31 @@ def _spread(choice: ImageChoice, where: Tensor) -> _Spread:
 
 def _rows(index: Tensor, where: Tensor) -> Tensor:
     return torch.where(index >= 0, where[index.clamp(0, len(where) - 1)], -1)
+
+
+def _patches(tokens: InputTokens, over: Over) -> list[int]:
+    """Count the patches of each unit. The device is synchronized only once.
+
+    Parameters
+    ----------
+    tokens : InputTokens
+        The prompt before decoder layer 0, with outputs of the vision tower.
+    over : {"tile", "image", "prompt"}
+        Tokens that are selected together.
+
+    Returns
+    -------
+    list of int
+        Number of patches of each unit of each sample.
+    """
+    assert tokens.vision is not None
+    separator = next(iter(tokens.vision.attention.values())).isnan()
+    counts = [
+        (~separator[tokens.vision.source[sample, unit.where]]).sum()
+        for sample in range(len(tokens.images))
+        for unit in units(tokens, sample, over)
+    ]
+    return torch.stack(counts).tolist() if counts else []
 
 
 def _image_tokens(tokens: InputTokens, sample: int, unit: Unit, whole: Tensor) -> ImageTokens:
