@@ -64,9 +64,18 @@ def prompt_format(processor: Any) -> PromptFormat:
     return _FORMATS.get(type(processor).__name__, UNKNOWN)
 
 
-def user_turn(prompt: str, images: Sequence[Image.Image]) -> dict[str, Any]:
-    """Make the message of a user: images, then the question."""
-    shown = [{"type": "image", "image": image} for image in images]
+def image_parts(images: Sequence[Image.Image]) -> list[dict[str, Any]]:
+    """Make the parts of a message that show images."""
+    return [{"type": "image", "image": image} for image in images]
+
+
+def video_part(frames: Sequence[Image.Image]) -> dict[str, Any]:
+    """Make the part of a message that shows a video."""
+    return {"type": "video", "video": list(frames)}
+
+
+def user_turn(prompt: str, shown: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Make the message of a user: images or videos (parts of a message), then the question."""
     return {"role": "user", "content": [*shown, {"type": "text", "text": prompt}]}
 
 
@@ -93,7 +102,7 @@ def format_prompts(processor: Any, prompts: Sequence[str], images: Sequence[Sequ
         If a prompt contains a special token for images, see `check_text`.
     """
     return format_conversations(
-        processor, [[user_turn(prompt, shown)] for prompt, shown in zip(prompts, images, strict=True)]
+        processor, [[user_turn(prompt, image_parts(shown))] for prompt, shown in zip(prompts, images, strict=True)]
     )
 
 
@@ -107,7 +116,8 @@ def format_conversations(processor: Any, conversations: Sequence[Sequence[Mappin
     conversations : sequence of sequences of mappings
         The messages of each sample, as transformers' chat templates take them: ``{"role": "user", "content": [part,
         ...]}``. A part is ``{"type": "text", "text": str}``, ``{"type": "image", "image": PIL.Image.Image}`` or
-        ``{"type": "video", "video": path}``.
+        ``{"type": "video", "video": path or list of PIL.Image.Image}``. If frames are given, all of them are used; the
+        videos of a batch are all of one kind.
     **options
         Further arguments of the processor, such as ``num_frames``.
 
@@ -119,12 +129,17 @@ def format_conversations(processor: Any, conversations: Sequence[Sequence[Mappin
     Raises
     ------
     PromptError
-        If a text contains a special token for images (see `check_text`), or there is no chat template and a
-        conversation is more than one question about images.
+        If a text contains a special token for images (see `check_text`), there is a video and the processor takes none
+        (see `check_videos`), or there is no chat template and a conversation is more than one question about images.
     """
     for part in parts_of(conversations):
         if part["type"] == "text":
             check_text(processor, part["text"])
+        elif part["type"] == "video":
+            check_videos(processor)
+            if isinstance(part["video"], list):
+                # Many processors choose among the frames otherwise.
+                options["do_sample_frames"] = False
     asked = prompt_format(processor)
     inputs = (
         _by_template(processor, conversations, options)
@@ -210,6 +225,22 @@ def check_text(processor: Any, text: str) -> None:
         raise PromptError(
             f"the text contains {max(found, key=len)}, which stands for images or videos in prompts of this model: "
             "remove it"
+        )
+
+
+def check_videos(processor: Any) -> None:
+    """Check that prompts for a processor may contain videos.
+
+    Raises
+    ------
+    PromptError
+        If they may not.
+    """
+    if getattr(processor, "video_processor", None) is None:
+        raise PromptError("the processor of this model takes no videos: use a model for videos, or show images instead")
+    if prompt_format(processor).write is not None:
+        raise PromptError(
+            "this checkpoint has no chat template, which videos need: add a chat_template.jinja to its folder"
         )
 
 

@@ -16,6 +16,7 @@ from vistrim.evaluation.scorers import SCORERS
 def write(tmp_path):
     for name, color in (("a.png", "red"), ("b.png", "blue")):
         Image.new("RGB", (40, 30), color).save(tmp_path / name)
+    Image.new("L", (30, 40)).save(tmp_path / "tall.png")
 
     def written(*lines):
         path = tmp_path / "own.jsonl"
@@ -40,6 +41,17 @@ def test_questions_are_read_with_all_that_they_have(write):
     assert (several.task.name, several.right) == ("colors", "blue | navy")
     assert [several.score(given) for given in ("Navy", "blue", "red")] == [1, 1, 0]
     assert one.image_id != several.image_id
+
+
+def test_frames_are_a_video(write):
+    line = {"prompt": "what", "answer": "red"}
+    frames, images = read_questions(
+        write(line | {"video": ["a.png", "b.png"]}, line | {"images": ["a.png", "b.png"], "video": None})
+    )
+    assert frames.image_id != images.image_id
+    (part,) = frames.shown()
+    assert [part["type"], *(frame.getpixel((0, 0)) for frame in part["video"])] == ["video", (255, 0, 0), (0, 0, 255)]
+    assert [part["type"] for part in images.shown()] == ["image", "image"]
 
 
 def test_an_image_or_an_answer_that_changes_makes_other_questions(write):
@@ -115,6 +127,12 @@ def test_errors_name_the_line(write, tmp_path):
         (good | {"image": 3}, '"image" must be text'),
         (good | {"images": ["a.png"]}, 'both "image" and "images"'),
         ({"images": "a.png", "prompt": "what", "answer": "w"}, '"images" must be a list'),
+        (good | {"video": ["a.png"]}, 'both "image" and "video"'),
+        (good | {"image": None, "video": "a.mp4"}, '"video" must be a list of image files'),
+        (good | {"image": None, "video": []}, 'no "image"'),
+        (good | {"image": None, "video": [3]}, '"video" must be text'),
+        (good | {"image": None, "video": ["a.png", "c.png"]}, "there is no image file"),
+        (good | {"image": None, "video": ["a.png", "tall.png"]}, "frame 2 of the video has 30 x 40 pixels"),
         (good | {"prompt": " "}, 'no "prompt"'),
         (good | {"answer": 3}, '"answer" must be text'),
         (good | {"answer": " "}, 'no "answer"'),

@@ -26,9 +26,12 @@ def test_a_data_set_on_disk_is_read_as_a_file(tmp_path):
     assert [(q.id, q.prompt, q.answers) for q in found] == [(q.id, q.prompt, q.answers) for q in expected]
     assert found[1].images()[0].tobytes() == expected[1].images()[0].tobytes()
 
-    several = datasets.Dataset.from_dict({"images": [paths], "prompt": ["what"], "answer": ["w"]})
-    several.cast_column("images", datasets.List(datasets.Image())).save_to_disk(tmp_path / "several")
-    assert len(read_questions(tmp_path / "several")[0].images()) == 2
+    for key, kind in (("images", "image"), ("video", "video")):
+        several = datasets.Dataset.from_dict({key: [paths], "prompt": ["what"], "answer": ["w"]})
+        several.cast_column(key, datasets.List(datasets.Image())).save_to_disk(tmp_path / key)
+        (item,) = read_questions(tmp_path / key)
+        assert len(item.images()) == 2
+        assert {part["type"] for part in item.shown()} == {kind}
 
 
 def test_other_folders_are_refused(tmp_path):
@@ -38,3 +41,7 @@ def test_other_folders_are_refused(tmp_path):
     datasets.DatasetDict({"test": split}).save_to_disk(tmp_path / "all")
     with pytest.raises(InputError, match=r"give the folder of one, such as .*test"):
         read_questions(tmp_path / "all")
+    film = datasets.Dataset.from_dict({"video": ["a.mp4"], "prompt": ["what"], "answer": ["w"]})
+    film.cast_column("video", datasets.Video()).save_to_disk(tmp_path / "film")
+    with pytest.raises(InputError, match='row 1: "video" must be a list of image files'):
+        read_questions(tmp_path / "film")

@@ -194,6 +194,7 @@ def test_videos_go_to_the_processor(loaded):
     class Processor:
         chat_template = "{}"
         tokenizer = loaded[1].tokenizer
+        video_processor = object()
 
         def apply_chat_template(self, turns, processor_kwargs, **_):
             return {"turns": turns, "options": processor_kwargs}

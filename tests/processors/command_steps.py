@@ -6,7 +6,7 @@ from typing import Any
 
 from typer.testing import CliRunner
 
-from tests.processors.place import PICTURES, SIZES, Place
+from tests.processors.place import PICTURES, SIZES, Place, draw
 from vistrim.cli.app import app
 
 METHOD = ("--method", "fastv")
@@ -112,6 +112,17 @@ def psigmoid(place: Place) -> None:
     some = ("--budget", "tokens=0.5", "--trials", "2")
     command("calibrate", "psigmoid", "--model", place.model_path, *SEARCH, *some, "--out", out)
     assert json.loads(Path(out).read_text())
+
+
+def videos(place: Place) -> None:
+    """A file of questions about the frames of videos, and about an image."""
+    frames = [f"frame-{i}.png" for i in range(4)]
+    for number, name in enumerate(frames):
+        draw((64, 48)).rotate(20 * number).save(place.folder / name)
+    shown = ({"video": frames}, {"image": frames[0]}, {"video": frames[:2]})
+    path = place.folder / "videos.jsonl"
+    path.write_text("\n".join(json.dumps({**one, "prompt": "What is this?", "scorer": "none"}) for one in shown))
+    command("eval", "--model", place.model_path, *METHOD, "--data", str(path), *SHORT, "--out", place.result("videos"))
 
 
 def _drawn(place: Place, *names: str) -> None:

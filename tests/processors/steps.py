@@ -6,6 +6,12 @@ from tests.processors import command_steps as commands
 from tests.processors import python_steps as python
 from tests.processors.place import Place
 
+
+def _video(place: Place) -> None:
+    python.video(place)
+    commands.videos(place)
+
+
 STEPS: dict[str, Callable[[Place], None]] = {
     "methods": commands.methods,
     "run": commands.run,
@@ -23,5 +29,5 @@ STEPS: dict[str, Callable[[Place], None]] = {
     "untouched, two images": python.untouched_two,
     "padded batch": python.batch,
     "second turn": python.second_turn,
-    "video": python.video,
+    "video": _video,
 }

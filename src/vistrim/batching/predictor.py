@@ -11,22 +11,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vistrim._utils.image_files import Encoded, Source, read_images
 from vistrim._utils.labels import UNTOUCHED
 from vistrim.errors import InputError, PromptError
 from vistrim.evaluation.items import Item, Task
-from vistrim.evaluation.questions import Question
+from vistrim.evaluation.questions import Question, is_video
 from vistrim.evaluation.records import Answer
-from vistrim.methods import Method
-from vistrim.methods.base.budgeted import read_budget
-from vistrim.methods.base.notation import parse_method
+
+if TYPE_CHECKING:
+    from vistrim.methods import Method
 
 GENERATION = ("do_sample", "temperature", "top_p", "top_k", "repetition_penalty", "min_new_tokens")
 """Settings of ``generate`` that a predictor takes, beside ``max_new_tokens``."""
 RESULTS = (*(attribute.name for attribute in fields(Answer)), "seconds", "error")
 """Columns that a predictor adds."""
+SHOWN = ("image", "video")
+"""Columns of images, and of videos."""
 
 
 @dataclass
@@ -76,6 +78,10 @@ class Predictor:
     _loaded: tuple[Any, Any, Method | None] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        # Imported late, as everything that needs torch: a cluster's processes import this module before they have work.
+        from vistrim.methods.base.budgeted import read_budget
+        from vistrim.methods.base.notation import parse_method
+
         if self.method != UNTOUCHED:
             self.method = str(parse_method(self.method))
         if self.budget is not None:
@@ -124,15 +130,15 @@ class Predictor:
         Parameters
         ----------
         batch : mapping of str to sequence
-            Columns ``prompt`` (text) and ``image`` (path or bytes of an image file, or several of them). All others are
-            returned as they are.
+            Columns ``prompt`` (text) and ``image`` (path or bytes of an image file, or several of them) or ``video``
+            (the same for the frames of a video), each None where there is nothing. All others are returned as they are.
 
         Returns
         -------
         dict of str to list
-            The columns without ``image``, and those of ``RESULTS``: the answer, its tokens, FLOPs and KV bytes (see
-            `vistrim.evaluation.records.Answer`), the seconds of its batch per row, and the error. If a row fails, its
-            error is text, its answer empty and its numbers are NaN; no other row is affected.
+            The columns without ``image`` and ``video``, and those of ``RESULTS``: the answer, its tokens, FLOPs and KV
+            bytes (see `vistrim.evaluation.records.Answer`), the seconds of its batch per row, and the error. If a row
+            fails, its error is text, its answer empty and its numbers are NaN; no other row is affected.
 
         Raises
         ------
@@ -142,13 +148,14 @@ class Predictor:
         from vistrim.evaluation.retrying import each
 
         prompts = list(batch["prompt"])
-        items = [_item(prompt, image) for prompt, image in zip(prompts, batch["image"], strict=True)]
+        images, videos = (batch.get(name, [None] * len(prompts)) for name in SHOWN)
+        items = [_item(*row) for row in zip(prompts, images, videos, strict=True)]
         found: list[dict[str, Any]] = [failed(item) if isinstance(item, str) else {} for item in items]
         good = [number for number, item in enumerate(items) if isinstance(item, Item)]
         answers = each([items[number] for number in good], self._answers, (PromptError, InputError)) if good else []
         for number, given in zip(good, answers, strict=True):
             found[number] = failed(given) if isinstance(given, str) else given
-        kept = {name: list(values) for name, values in batch.items() if name != "image"}
+        kept = {name: list(values) for name, values in batch.items() if name not in SHOWN}
         return kept | {name: [row[name] for row in found] for name in RESULTS}
 
     def _answers(self, items: Sequence[Any]) -> list[dict[str, Any]]:
@@ -180,6 +187,8 @@ class Predictor:
         if self._loaded is None:
             from vistrim.budgeting import at_budget
             from vistrim.loading import load
+            from vistrim.methods.base.budgeted import read_budget
+            from vistrim.methods.base.notation import parse_method
             from vistrim.trimming import prepare_trim
 
             model, processor = load(self.model, dtype=self.dtype, device=self.device)
@@ -196,11 +205,16 @@ class Predictor:
 def columns(items: Iterable[Item]) -> dict[str, list[Any]]:
     """Columns of a table for a predictor: absolute paths of image files, and bytes of all other images."""
     items = list(items)
-    images = [[_portable(source) for source in _sources(item)] for item in items]
-    if any(isinstance(one, bytes) for several in images for one in several):
+    table: dict[str, list[Any]] = {"id": [item.id for item in items], "prompt": [item.prompt for item in items]}
+    files = [[_portable(source) for source in _sources(item)] for item in items]
+    if any(isinstance(one, bytes) for several in files for one in several):
         # A column has one type.
-        images = [[one if isinstance(one, bytes) else Path(one).read_bytes() for one in several] for several in images]
-    return {"id": [item.id for item in items], "prompt": [item.prompt for item in items], "image": images}
+        files = [[one if isinstance(one, bytes) else Path(one).read_bytes() for one in several] for several in files]
+    for name in SHOWN:
+        own = [is_video(item) == (name == "video") for item in items]
+        if any(own):
+            table[name] = [several if here else None for several, here in zip(files, own, strict=True)]
+    return table
 
 
 def rows_of(table: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
@@ -222,23 +236,38 @@ def _plain(kind: Any, value: Any) -> Any:
     return None if value != value else convert(value)
 
 
-def _item(prompt: Any, image: Any) -> Item | str:
-    one_image = isinstance(image, (str, bytes, Path)) or not isinstance(image, Iterable)
-    several = [] if image is None else [image] if one_image else list(image)
+def _item(prompt: Any, image: Any, video: Any) -> Item | str:
+    images, frames = _listed(image), _listed(video)
     sources: list[Source] = []
-    if not several:
-        return "the row has no image: give a path or the bytes of an image file"
+    if images and frames:
+        return "the row has an image and a video: leave one out"
+    if not (images or frames):
+        return "the row has no image: give a path or the bytes of an image file, or the frames of a video"
     if not isinstance(prompt, str) or not prompt.strip():
         return "the row has no prompt: give it as text"
-    for number, one in enumerate(several, 1):
+    for number, one in enumerate(images or frames, 1):
         if isinstance(one, bytes):
             sources.append(Encoded(f"image {number}", partial(bytes, one)))
         elif isinstance(one, (str, Path)):
             sources.append(Path(one))
         else:
             return f"image {number} is {type(one).__name__}: give a path or the bytes of an image file"
-    read = partial(_first, sources[0])
-    return Question("row", Task("row"), prompt.strip(), "", read, name="", sources=tuple(sources), answers=())
+    return Question(
+        "row",
+        Task("row"),
+        prompt.strip(),
+        "",
+        partial(_first, sources[0]),
+        name="",
+        sources=tuple(sources),
+        answers=(),
+        is_video=bool(frames),
+    )
+
+
+def _listed(files: Any) -> list[Any]:
+    one = isinstance(files, (str, bytes, Path)) or not isinstance(files, Iterable)
+    return [] if files is None else [files] if one else list(files)
 
 
 def _first(source: Source) -> Any:

@@ -12,8 +12,9 @@ from vistrim.core.query_text import text_behind_images
 from vistrim.core.routing import Agreement, compare_answers, question_summary
 from vistrim.core.selection import gather_rows, kept_rows
 from vistrim.engine.inputs.appended_text import with_text_behind
+from vistrim.evaluation.item_prompts import format_items
 from vistrim.evaluation.items import Item
-from vistrim.prompting import check_context, format_prompts
+from vistrim.prompting import check_context
 
 IGNORED = -100
 
@@ -89,7 +90,7 @@ def teacher_forced(model: Any, processor: Any, items: Sequence[Item]) -> tuple[A
     labels : Tensor
         ``[batch, tokens]`` long: the answers and their end-of-sequence tokens, -100 elsewhere.
     """
-    inputs = format_prompts(processor, [item.prompt for item in items], [item.images() for item in items])
+    inputs = format_items(processor, items)
     tokenizer = processor.tokenizer
     check_ends(tokenizer)
     answers = tokenizer([item.answer + tokenizer.eos_token for item in items], add_special_tokens=False)["input_ids"]

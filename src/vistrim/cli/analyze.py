@@ -15,8 +15,8 @@ from vistrim.analysis.attention.names import RANKINGS
 from vistrim.cli.calibrate import options
 from vistrim.cli.error_lines import WrongUsageError, resumable
 from vistrim.errors import MissingPackageError
+from vistrim.evaluation.item_prompts import check_prompts
 from vistrim.evaluation.items import Item
-from vistrim.evaluation.questions import check_placeholders
 
 if TYPE_CHECKING:
     from vistrim.analysis.attention import Analysis
@@ -79,7 +79,7 @@ def analyze_command(
     asked = calibration_items(model, data, tasks, split, questions, seed, "agreement", default_limit=DEFAULT_QUESTIONS)
 
     loaded, processor = load_model(model, dtype, device)
-    check_placeholders(asked, processor)
+    check_prompts(asked, processor)
     found = _run(
         loaded,
         processor,

@@ -175,9 +175,9 @@ def _questions(model: str, data: Path, batch: int, excluded: Mapping[str, Any]) 
 
 
 def _prompts(model: Any, processor: Any, asked: Sequence[Question]) -> tuple[Any, Any]:
-    from vistrim.prompting import format_prompts
+    from vistrim.evaluation.item_prompts import format_items
 
-    inputs = format_prompts(processor, [item.prompt for item in asked], [item.images() for item in asked])
+    inputs = format_items(processor, asked)
     return model, inputs.to(model.device, dtype=model.dtype)
 
 

@@ -10,10 +10,11 @@ from vistrim.core.costs import prefill_flops, vision_flops
 from vistrim.core.layout import Picture
 from vistrim.engine import ModelSpec, describe
 from vistrim.engine.report.untrimmed import UntrimmedCache
+from vistrim.evaluation.item_prompts import format_items
 from vistrim.evaluation.items import Item
 from vistrim.evaluation.records import Answer
 from vistrim.methods import Method
-from vistrim.prompting import check_context, format_prompts
+from vistrim.prompting import check_context
 from vistrim.trimming import trim
 
 
@@ -51,9 +52,9 @@ def answer(
     UnsupportedModelError, UnsupportedGenerationError
         If the model or the generation settings are not supported.
     PromptError
-        If prompt and answer do not fit into the model's context.
+        If prompt and answer do not fit into the model's context, or there is a video and the processor takes none.
     """
-    inputs = format_prompts(processor, [item.prompt for item in items], [item.images() for item in items])
+    inputs = format_items(processor, items)
     check_context(model, inputs, max_new_tokens)
     return answer_inputs(model, processor, inputs, method, max_new_tokens=max_new_tokens, **(generation or {}))
 
@@ -137,7 +138,8 @@ def answer_inputs(
 def _vision_flops(spec: ModelSpec, inputs: Mapping[str, Any], samples: int) -> int | None:
     """FLOPs of encoding the image of a sample; None if images may differ in size, or be cut into tiles."""
     grid, cost, pixels = spec.images.grid, spec.images.cost, inputs.get("pixel_values")
-    if grid is None or cost is None or pixels is None or pixels.dim() != 4 or len(pixels) != samples:
+    has_videos = inputs.get("pixel_values_videos") is not None
+    if grid is None or cost is None or pixels is None or has_videos or pixels.dim() != 4 or len(pixels) != samples:
         return None
     return vision_flops(cost, [Picture.of(grid)])
 

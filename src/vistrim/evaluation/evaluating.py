@@ -12,9 +12,9 @@ from vistrim._utils.labels import UNTOUCHED
 from vistrim._utils.progress import progress_bars
 from vistrim.evaluation.accuracy_summary import Row, summarize
 from vistrim.evaluation.accuracy_tables import notes, tables
+from vistrim.evaluation.item_prompts import check_prompts
 from vistrim.evaluation.items import Item
 from vistrim.evaluation.question_files import read_questions
-from vistrim.evaluation.questions import check_placeholders
 from vistrim.evaluation.records import Failure, Records
 from vistrim.evaluation.runner import answer_all
 from vistrim.loading import identity
@@ -125,7 +125,7 @@ def evaluate(
     items = questions if not isinstance(questions, (str, Path)) else read_questions(Path(questions))
     if not items:
         raise ValueError("there are no questions: pass one or more")
-    check_placeholders(items, processor)
+    check_prompts(items, processor)
     for method in named.values():
         prepare_trim(model, method)
     settings = {**identity(model, processor), "max_new_tokens": max_new_tokens}

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from PIL import Image
+
+from vistrim.prompting import image_parts
 
 IMAGE_KINDS = ("own", "black", "wrong")
 
@@ -73,6 +76,10 @@ class Item:
     def images(self) -> list[Image.Image]:
         """Draw or read all images of the prompt."""
         return [self.image()]
+
+    def shown(self) -> list[dict[str, Any]]:
+        """Parts of the prompt other than text; see `vistrim.prompting.format_conversations`."""
+        return image_parts(self.images())
 
     @property
     def image_id(self) -> str:

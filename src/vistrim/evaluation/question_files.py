@@ -19,7 +19,7 @@ def read_questions(path: Path, *, answered: bool = True) -> list[Question]:
 
     Each row has these keys:
 
-    * ``image``, or ``images`` for several: paths, relative to the file
+    * ``image``, or ``images`` for several: paths, relative to the file; or ``video``: a list of paths, the frames
     * ``prompt``: the question
     * ``answer``, or ``answers`` for several correct ones; the best of them counts
     * ``choices`` (optional): texts of the options, which are added to the prompt; the answer is a letter or a text
@@ -128,7 +128,10 @@ def _data_set(path: Path) -> Iterator[tuple[int, str, Any, Any]]:
         raise InputError(f"{path} has several splits: give the folder of one, such as {path / min(found)}")
     encoded = found.with_format(None)
     for name, feature in found.features.items():
-        if isinstance(feature, datasets.Image):
+        if isinstance(feature, datasets.Video):
+            # Decoding needs more packages, and would be for nothing: a video is a list of frames here.
+            encoded = encoded.cast_column(name, datasets.Video(decode=False))
+        elif isinstance(feature, datasets.Image):
             encoded = encoded.cast_column(name, datasets.Image(decode=False))
         elif isinstance(getattr(feature, "feature", None), datasets.Image):
             encoded = encoded.cast_column(name, datasets.List(datasets.Image(decode=False)))

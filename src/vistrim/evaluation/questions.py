@@ -13,10 +13,10 @@ from typing import Any
 from PIL import Image
 
 from vistrim._utils.image_files import Source, decode_image, read_bytes, read_images
-from vistrim.errors import InputError, PromptError
+from vistrim.errors import InputError
 from vistrim.evaluation.items import Item, Task, plain
 from vistrim.evaluation.scorers import NONE, SCORERS, chosen_letter
-from vistrim.prompting import check_text
+from vistrim.prompting import video_part
 
 TASK = "data"
 """Task of questions that name none."""
@@ -37,17 +37,20 @@ class Question(Item):
     name : str
         The id that the user gave, or the number of the line or row.
     sources : tuple of (Path or Encoded)
-        Its images, in the order of the prompt.
+        Its images, in the order of the prompt, or the frames of its video.
     answers : tuple of str
         All correct answers; ``answer`` is the first of them, or empty.
     choices : tuple of str
         Texts of the options; the correct answer is a letter then.
+    is_video : bool
+        Whether the images are the frames of one video.
     """
 
     name: str
     sources: tuple[Source, ...]
     answers: tuple[str, ...]
     choices: tuple[str, ...] = ()
+    is_video: bool = False
 
     @property
     def right(self) -> str:
@@ -57,6 +60,14 @@ class Question(Item):
     def images(self) -> list[Image.Image]:
         """Read the images."""
         return read_images(self.sources)
+
+    def shown(self) -> list[dict[str, Any]]:
+        """Parts of the prompt other than text: its images or its video."""
+        if not self.is_video:
+            return super().shown()
+        frames = self.images()
+        check_frames([frame.size for frame in frames])
+        return [video_part(frames)]
 
     def score(self, given: str) -> float:
         """Score an answer against the closest correct answer, in [0, 1]."""
@@ -76,7 +87,7 @@ class Reader:
 
     def __init__(self, answered: bool) -> None:
         self._answered = answered
-        self._hashes: dict[Source, str] = {}
+        self._checked: dict[Source, tuple[str, tuple[int, int]]] = {}
         self._tasks: dict[str, Task] = {}
 
     def read(self, where: str, number: int, values: Mapping[str, Any], find: Find) -> Question:
@@ -91,7 +102,7 @@ class Reader:
         values : mapping
             The row; see `vistrim.evaluation.question_files.read_questions`.
         find : callable
-            Returns the image of a key ("image" or "images"), place and value; raises TypeError if it is none.
+            Returns the image of a key ("image", "images" or "video"), place and value; raises TypeError if it is none.
 
         Raises
         ------
@@ -104,7 +115,7 @@ class Reader:
             raise InputError(f"{where}: {error}") from error
 
     def _question(self, number: int, values: Mapping[str, Any], find: Find) -> Question:
-        sources = _sources(values, find)
+        is_video, sources = _sources(values, find)
         prompt, task, hint = values.get("prompt"), values.get("task") or TASK, values.get("hint")
         answers, choices = _answers(values), _choices(values)
         if not isinstance(prompt, str) or not prompt.strip():
@@ -120,7 +131,11 @@ class Reader:
             )
         if not is_unicode("".join((prompt, task.name, hint or "", *answers, *choices))):
             raise InputError("there is a lone surrogate (half of an escaped character): write the whole character")
-        contents = hashlib.sha256("".join(map(self._hash, sources)).encode()).hexdigest()[:16]
+        checked = [self._check(source) for source in sources]
+        if is_video:
+            check_frames([size for _, size in checked])
+        hashes = [*(["video"] if is_video else []), *(content for content, _ in checked)]
+        contents = hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
         right = tuple(_letter(answer, choices) for answer in answers) if choices else answers
         return Question(
             id=f"{contents}/{number}",
@@ -132,6 +147,7 @@ class Reader:
             sources=sources,
             answers=right,
             choices=choices,
+            is_video=is_video,
         )
 
     def _task(self, name: str, scorer: str) -> Task:
@@ -140,13 +156,13 @@ class Reader:
             raise InputError(f'the task "{name}" has another scorer than before: give the row another "task"')
         return wanted
 
-    def _hash(self, source: Source) -> str:
-        """Hash of an image, which is decoded once to validate it."""
-        if source not in self._hashes:
+    def _check(self, source: Source) -> tuple[str, tuple[int, int]]:
+        """Hash and size of an image, which is decoded once to validate it."""
+        if source not in self._checked:
             content = read_bytes(source)
-            decode_image(content, str(source))
-            self._hashes[source] = hashlib.sha256(content).hexdigest()
-        return self._hashes[source]
+            size = decode_image(content, str(source)).size
+            self._checked[source] = hashlib.sha256(content).hexdigest(), size
+        return self._checked[source]
 
 
 def digest(items: Sequence[Item]) -> str:
@@ -155,19 +171,25 @@ def digest(items: Sequence[Item]) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
-def check_placeholders(items: Sequence[Item], processor: Any) -> None:
-    """Refuse questions and answers that contain a placeholder for images or videos.
+def check_frames(sizes: Sequence[tuple[int, int]]) -> None:
+    """Check that all frames of a video have the same size.
 
     Raises
     ------
     InputError
-        If a question has one; the message names the question.
+        If they do not.
     """
-    for item in items:
-        try:
-            check_text(processor, f"{item.prompt}\n{item.right}")
-        except PromptError as error:
-            raise InputError(f"the question {item.id} or its answer: {error}") from error
+    if other := [(number, size) for number, size in enumerate(sizes, 1) if size != sizes[0]]:
+        (width, height), (number, (own_width, own_height)) = sizes[0], other[0]
+        raise InputError(
+            f"frame {number} of the video has {own_width} x {own_height} pixels, and frame 1 has {width} x {height}: "
+            "scale all frames to one size"
+        )
+
+
+def is_video(item: Item) -> bool:
+    """Whether the images of an item are the frames of a video."""
+    return isinstance(item, Question) and item.is_video
 
 
 def is_unicode(text: str) -> bool:
@@ -175,13 +197,20 @@ def is_unicode(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def _sources(values: Mapping[str, Any], find: Find) -> tuple[Source, ...]:
-    given = _several(values, "image", "images")
-    key = "images" if values.get("images") is not None else "image"
+def _sources(values: Mapping[str, Any], find: Find) -> tuple[bool, tuple[Source, ...]]:
+    """Whether a row has a video, and its frames or images."""
+    key, given = "images" if values.get("images") is not None else "image", _several(values, "image", "images")
+    frames = values.get("video")
+    if frames is not None:
+        if given:
+            raise InputError(f'there is both "{key}" and "video": leave one out')
+        if not isinstance(frames, list):
+            raise InputError('"video" must be a list of image files, its frames: extract them, such as with ffmpeg')
+        key, given = "video", frames
     if not given:
-        raise InputError('there is no "image": give a path, or several as "images"')
+        raise InputError('there is no "image": give a path, several as "images", or the frames of a "video"')
     try:
-        return tuple(find(key, place, value) for place, value in enumerate(given))
+        return frames is not None, tuple(find(key, place, value) for place, value in enumerate(given))
     except TypeError as error:
         raise InputError(f'"{key}" must be text') from error
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from vistrim.evaluation.item_prompts import format_items
 from vistrim.evaluation.items import Item
-from vistrim.prompting import format_prompts
 
 MOST = 8
 
@@ -31,4 +31,4 @@ def typical_inputs(processor: Any, items: Sequence[Item]) -> Any:
     """
     count = min(MOST, len(items))
     some = [items[number * len(items) // count] for number in range(count)]
-    return format_prompts(processor, [item.prompt for item in some], [item.images() for item in some])
+    return format_items(processor, some)

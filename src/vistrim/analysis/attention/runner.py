@@ -22,7 +22,7 @@ from vistrim.errors import ResumeError
 from vistrim.evaluation.items import Item
 from vistrim.evaluation.runner import batches
 from vistrim.loading import identity
-from vistrim.prompting import check_context, format_prompts
+from vistrim.prompting import check_context, format_conversations, user_turn
 from vistrim.trimming import trim
 
 SAMPLES = "samples.jsonl"
@@ -173,11 +173,12 @@ def _batch(
     chosen: _Chosen,
     advance: Callable[[float], None],
 ) -> list[dict[str, Any]]:
-    images = [item.images() for item in items]
+    shown = [item.shown() for item in items]
     passes = 2 + len(chosen.cuts)
 
     def prompts(questions: Sequence[str]) -> Any:
-        inputs = format_prompts(processor, questions, images)
+        turns = [[user_turn(question, parts)] for question, parts in zip(questions, shown, strict=True)]
+        inputs = format_conversations(processor, turns)
         check_context(model, inputs, chosen.max_new_tokens)
         return inputs.to(model.device, dtype=model.dtype)
 

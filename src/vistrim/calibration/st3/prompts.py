@@ -14,9 +14,10 @@ from torch import Tensor
 from vistrim.analysis.attention.own_answers import OwnAnswers, own_answers
 from vistrim.budgeting import prompt_sizes
 from vistrim.engine.single_pass import untrimmed
+from vistrim.evaluation.item_prompts import format_items
 from vistrim.evaluation.items import Item
 from vistrim.methods.base.sample_sizes import SampleSizes
-from vistrim.prompting import check_context, format_prompts
+from vistrim.prompting import check_context
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def read_prompts(
         for rung, end in enumerate(rung_sizes(len(items), rungs)):
             for start in range(done, end, batch_size):
                 batch = items[start : min(end, start + batch_size)]
-                inputs = format_prompts(processor, [item.prompt for item in batch], [item.images() for item in batch])
+                inputs = format_items(processor, batch)
                 check_context(model, inputs, max_new_tokens)
                 sizes = prompt_sizes(spec, inputs, max_new_tokens)
                 inputs = inputs.to(model.device, dtype=model.dtype)

@@ -14,7 +14,8 @@ from vistrim._utils.progress import progress_bars
 from vistrim.cli.calibrate import options
 from vistrim.cli.error_lines import WrongUsageError, resumable
 from vistrim.cli.questions import TASKS_HELP
-from vistrim.evaluation.questions import check_placeholders, digest
+from vistrim.evaluation.item_prompts import check_prompts
+from vistrim.evaluation.questions import digest
 
 if TYPE_CHECKING:
     import torch
@@ -90,7 +91,7 @@ def dyvte(
 
     loaded, processor = load_model(model, dtype, device)
     facts = describe(loaded).facts
-    check_placeholders(questions, processor)
+    check_prompts(questions, processor)
     _check(check_ends, processor.tokenizer)
     width = width or max(1, facts.decoder.hidden // WIDTH_OF_HIDDEN)
     with resumable(), progress_bars({"measuring exits": len(questions), "training routers": epochs}) as advance:

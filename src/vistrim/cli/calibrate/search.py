@@ -20,8 +20,9 @@ from vistrim.cli.error_lines import WrongUsageError, resumable
 from vistrim.cli.models import check_loading, load_model
 from vistrim.engine import describe
 from vistrim.errors import InUseError, ResumeError
+from vistrim.evaluation.item_prompts import check_prompts
 from vistrim.evaluation.items import Item
-from vistrim.evaluation.questions import check_placeholders, digest
+from vistrim.evaluation.questions import digest
 from vistrim.loading import identity
 from vistrim.methods.base.keep_rates import check_rows
 from vistrim.methods.base.schedule_file import Schedule, read_schedule
@@ -144,7 +145,7 @@ class Calibration:
     def _made(self, search: Search, settings: dict[str, Any]) -> Schedule:
         model, processor = load_model(self.model, self.dtype, self.device)
         spec = describe(model)
-        check_placeholders(self.questions, processor)
+        check_prompts(self.questions, processor)
         asking = Asking(model, processor, self.questions, self.batch_size, self.max_new_tokens)
         shared = {**identity(model, processor), **self._asked}
         progress_file = self.out.with_name(f"{self.out.name}.progress.jsonl")

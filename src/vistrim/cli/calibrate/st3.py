@@ -102,10 +102,10 @@ def _searched(
     from vistrim.calibration.st3.calibrating import fit_schedule
     from vistrim.cli.models import load_model
     from vistrim.errors import InUseError, ResumeError
-    from vistrim.evaluation.questions import check_placeholders
+    from vistrim.evaluation.item_prompts import check_prompts
 
     loaded, processor = load_model(model, dtype, device)
-    check_placeholders(asked, processor)
+    check_prompts(asked, processor)
     settings, progress = notes["settings"], out.with_name(f"{out.name}.progress.jsonl")
 
     def search() -> CutSchedule:

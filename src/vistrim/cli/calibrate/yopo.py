@@ -12,9 +12,8 @@ import typer
 from vistrim._utils.progress import Advance, progress_bars
 from vistrim.cli.calibrate import options
 from vistrim.cli.error_lines import WrongUsageError
+from vistrim.evaluation.item_prompts import check_prompts, format_items
 from vistrim.evaluation.items import Item
-from vistrim.evaluation.questions import check_placeholders
-from vistrim.prompting import format_prompts
 
 if TYPE_CHECKING:
     from vistrim.calibration.yopo_heads import HeadCalibration
@@ -66,7 +65,7 @@ def yopo(
     asked = calibration_items(model, data, tasks, split, limit, seed, "agreement", default_limit=DEFAULT_LIMIT)
 
     loaded, processor = load_model(model, dtype, device)
-    check_placeholders(asked, processor)
+    check_prompts(asked, processor)
     batches = [asked[start : start + batch_size] for start in range(0, len(asked), batch_size)]
     share = DEFAULT_KEEP if keep is None and threshold is None else keep
     with progress_bars({"measuring": len(asked)}) as advance:
@@ -84,7 +83,7 @@ def yopo(
 
 def _prompts(model: Any, processor: Any, batches: Sequence[Sequence[Item]], advance: Advance) -> Iterator[Any]:
     for batch in batches:
-        inputs = format_prompts(processor, [item.prompt for item in batch], [item.images() for item in batch])
+        inputs = format_items(processor, batch)
         yield inputs.to(model.device, dtype=model.dtype)
         advance("measuring", len(batch))
 
