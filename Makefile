@@ -21,15 +21,14 @@ unexport PYTHONDONTWRITEBYTECODE
 # Small tensors run fastest on one thread; pytest-xdist uses the cores.
 TEST_THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help run test test-slow install-oldest test-oldest install-integrations test-integrations test-ray lint format bench support clean
+.PHONY: help run test test-slow install-oldest test-oldest install-integrations test-integrations lint format bench support clean
 
 help:
 	@echo "make run          install, then answer a question about an image with the untouched and the trimmed model"
 	@echo "make test         run the test suite"
 	@echo "make test-slow    run the slow tests: more methods, kernels and batches in every model family"
 	@echo "make test-oldest  run the tests of the engine and the families with the oldest version of every dependency"
-	@echo "make test-integrations  run the tests with lmms-eval and data sets"
-	@echo "make test-ray     run the tests with a Ray cluster on this machine"
+	@echo "make test-integrations  run the tests with lmms-eval, data sets and a Ray cluster on this machine"
 	@echo "make support      run the family matrix and write docs/support.md from its results"
 	@echo "make lint         check style and types"
 	@echo "make format       fix style"
@@ -90,11 +89,8 @@ $(INTEGRATIONS)/.installed: pyproject.toml constraints.txt | $(INSTALLED)
 install-integrations: $(INTEGRATIONS)/.installed
 
 test-integrations: install-integrations
-	$(TEST_THREADS) $(INTEGRATIONS)/bin/python -m pytest tests/integrations/test_datasets.py tests/integrations/test_lmms_eval.py
-
-# Starts a cluster on this machine and kills its processes: minutes, most of them waiting.
-test-ray: install-integrations
-	$(TEST_THREADS) $(INTEGRATIONS)/bin/python -m pytest tests/integrations/test_ray.py
+	$(TEST_THREADS) $(INTEGRATIONS)/bin/python -m pytest tests/integrations/test_datasets.py tests/integrations/test_lmms_eval.py \
+		tests/integrations/test_ray.py
 
 support: $(INSTALLED) $(TORCHVISION)
 	$(TEST_THREADS) $(BIN)/python -m tests.families.support

@@ -120,7 +120,7 @@ def identity_on(pool: Pool, predictor: Predictor) -> dict[str, str]:
         raise error.cause from None
 
 
-def answer_on(pool: Pool, batch_size: int) -> Answerer:
+def answer_on(pool: Pool, batch_size: int, attempts: int = ATTEMPTS) -> Answerer:
     """Answer on a cluster.
 
     If a process dies, its batch is tried again, and in the end each row alone, so that only the row that is the cause
@@ -131,7 +131,7 @@ def answer_on(pool: Pool, batch_size: int) -> Answerer:
         left = {item.id: item for item in items}
         for size in (batch_size, 1):
             if left:
-                for batch in _map(pool, predictor, list(left.values()), size):
+                for batch in _map(pool, predictor, list(left.values()), size, attempts):
                     # Rows of a batch that killed its process are tried alone.
                     found = [row for row in batch if row["error"] != DIED or size == 1]
                     for row in found:
@@ -144,13 +144,14 @@ def answer_on(pool: Pool, batch_size: int) -> Answerer:
 class _Attempts:
     """Counts how often each batch was begun, in a process of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self._most = most
         self._begun: Counter[tuple[str, ...]] = Counter()
 
-    def begin(self, batch: tuple[str, ...]) -> int:
-        """The number of attempts, with this one."""
+    def begin(self, batch: tuple[str, ...]) -> bool:
+        """Whether the batch may be tried now, which counts as an attempt."""
         self._begun[batch] += 1
-        return self._begun[batch]
+        return self._begun[batch] <= self._most
 
 
 class _Actor:
@@ -169,18 +170,18 @@ class _Actor:
 
         # In numpy's columns, bytes lose zeros at their end.
         batch = table.to_pydict()
-        if ray.get(self._attempts.begin.remote(tuple(batch["id"]))) > ATTEMPTS:
+        if not ray.get(self._attempts.begin.remote(tuple(batch["id"]))):
             kept = {name: batch[name] for name in ("id", "prompt")}
             return kept | {name: [value] * len(batch["id"]) for name, value in failed(DIED).items()}
         return self._predict(batch)
 
 
-def _map(pool: Pool, predictor: Predictor, items: Sequence[Item], batch_size: int) -> Rows:
+def _map(pool: Pool, predictor: Predictor, items: Sequence[Item], batch_size: int, most: int) -> Rows:
     import ray
 
     ray.data.DataContext.get_current().enable_progress_bars = False
     batches = math.ceil(len(items) / batch_size)
-    attempts = ray.remote(num_cpus=0)(_Attempts).remote()
+    attempts = ray.remote(num_cpus=0)(_Attempts).remote(most)
     answered = ray.data.from_items(rows_of(columns(items)), override_num_blocks=batches).map_batches(
         _Actor,
         batch_size=batch_size,
