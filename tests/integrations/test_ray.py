@@ -112,7 +112,7 @@ def test_evaluations_are_those_in_process(on_cluster, write, tmp_path, monkeypat
         batch_size=2,
         seed=0,
     )
-    assert json.loads(result.stdout)["methods"] == here.to_dict()["methods"]
+    assert json.loads(result.stdout)["methods"] == json.loads(json.dumps(here.to_dict()["methods"]))
     samples = [sorted((folder / "samples.jsonl").read_text().splitlines()) for folder in (out, tmp_path / "here")]
     assert samples[0] == samples[1]
 
