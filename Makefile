@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 # For the tests of real processors; outside of the environment, see tests/processors/torchvision_copy.py.
 TORCHVISION := build/torchvision
 OLDEST := .venv-oldest
-# Extras for other projects, and lmms-eval without its dependencies (docs/lmms-eval.md).
+# Extras for other projects, and lmms-eval without its dependencies (docs/guides/lmms-eval.md).
 INTEGRATIONS := .venv-integrations
 # The engine on every family, and code that uses the other packages.
 TESTS_OLDEST := tests/engine tests/families tests/regressions tests/core tests/analysis tests/evaluation \
