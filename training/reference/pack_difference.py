@@ -20,7 +20,7 @@ from vistrim.tuned_model import FILE, WEIGHTS, rounded
 def pack(
     folder: Annotated[Path, typer.Argument(help="folder of the tuned model")],
     base: Annotated[Path, typer.Option(help="folder of the model that it was tuned from")],
-    levels: Annotated[int, typer.Option(help="steps in the standard deviation of a difference")] = 4,
+    levels: Annotated[int, typer.Option(help="steps in the standard deviation of a difference")] = 3,
 ) -> None:
     """Replace the weights of a tuned model by a rounded difference."""
     before, after = load_file(base / WEIGHTS), load_file(folder / WEIGHTS)
