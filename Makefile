@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 # For the tests of real processors; outside of the environment, see tests/processors/torchvision_copy.py.
 TORCHVISION := build/torchvision
 OLDEST := .venv-oldest
-# Extras for other projects, and lmms-eval without its dependencies (docs/lmms-eval.md).
+# Extras for other projects, and lmms-eval without its dependencies (docs/guides/lmms-eval.md).
 INTEGRATIONS := .venv-integrations
 # The engine on every family, and code that uses the other packages.
 TESTS_OLDEST := tests/engine tests/families tests/regressions tests/core tests/analysis tests/evaluation \
@@ -21,7 +21,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Small tensors run fastest on one thread; pytest-xdist uses the cores.
 TEST_THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help run test test-slow install-oldest test-oldest install-integrations test-integrations lint format bench support clean
+.PHONY: help run test test-slow install-oldest test-oldest install-integrations test-integrations lint format docs release-check bench support clean
 
 help:
 	@echo "make run          install, then answer a question about an image with the untouched and the trimmed model"
@@ -32,6 +32,8 @@ help:
 	@echo "make support      run the family matrix and write docs/support.md from its results"
 	@echo "make lint         check style and types"
 	@echo "make format       fix style"
+	@echo "make docs         build the documentation site into build/site"
+	@echo "make release-check  build the packages, and run the quickstart with them away from the source tree"
 	@echo "make bench        measure speed and memory at half the depth and a quarter of the width of LLaVA-1.5-7B"
 	@echo "make clean        remove environments, builds and caches"
 
@@ -103,6 +105,20 @@ lint: $(INSTALLED)
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Pure Python packages: seconds, because they are added to the main environment, which has torch.
+$(VENV)/.docs: $(INSTALLED)
+	$(BIN)/python -m pip install $(PIP) --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
+docs: $(VENV)/.docs
+	$(BIN)/python -m docs.site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --config-file build/docs/mkdocs.yml
+
+# Not a part of .ci/run, because a second torch is installed: minutes.
+release-check: $(INSTALLED)
+	$(BIN)/python -m pip install $(PIP) --constraint constraints.txt --editable '.[release]'
+	$(BIN)/python .ci/release_check.py
 
 bench: $(INSTALLED)
 	rm -rf build/bench

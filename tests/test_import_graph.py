@@ -11,6 +11,7 @@ LEVELS = (
     ("vistrim.errors", "vistrim._version"),
     ("vistrim._utils",),
     ("vistrim.processor_packages", "vistrim.reference_lm"),
+    ("vistrim.tuned_model",),
     ("vistrim.shipped",),
     ("vistrim.loading",),
     ("vistrim.core",),

@@ -87,8 +87,8 @@ def checkpoint() -> Path:
         If a part is missing or does not match the trained weights, or if the folder cannot be written.
     """
     parts = trained_parts()
-    folder = _cache() / f"{NAME}-{_key(parts)}"
-    if _is_whole(folder):
+    folder = cache_folder() / f"{NAME}-{_key(parts)}"
+    if is_whole(folder):
         return folder
     base = find_base()
     aside = folder.with_name(f"{folder.name}.{uuid4().hex}.partial")
@@ -96,7 +96,7 @@ def checkpoint() -> Path:
         aside.mkdir(parents=True)
         weights, config, processor = _put_together(base, parts)
         _save(aside, weights, config, processor)
-        _move(aside, folder)
+        move_into_place(aside, folder)
     except OSError as error:
         raise LoadError(
             f"{NAME} is stored in {folder.parent}, which cannot be written ({error.strerror or error}): set "
@@ -297,18 +297,18 @@ def _save(folder: Path, weights: dict[str, Tensor], config: LlavaConfig, process
     processor.save_pretrained(folder)
 
 
-def _move(aside: Path, folder: Path) -> None:
+def move_into_place(aside: Path, folder: Path) -> None:
     """Rename a finished folder, unless another process was faster. A damaged folder is replaced."""
-    if folder.exists() and not _is_whole(folder):
+    if folder.exists() and not is_whole(folder):
         shutil.rmtree(folder)
     try:
         os.rename(aside, folder)
     except OSError:
-        if not _is_whole(folder):
+        if not is_whole(folder):
             raise
 
 
-def _is_whole(folder: Path) -> bool:
+def is_whole(folder: Path) -> bool:
     files = ("config.json", "generation_config.json", "processor_config.json", "tokenizer.json")
     if not all((folder / file).is_file() for file in files):
         return False
@@ -328,7 +328,7 @@ def _key(parts: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
     given = Path(os.environ.get("XDG_CACHE_HOME", ""))
     # By the XDG specification, relative paths are ignored.
     return (given if given.is_absolute() else Path.home() / ".cache") / "vistrim"

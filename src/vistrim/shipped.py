@@ -10,6 +10,8 @@ TRAINED_BY = {
     "reference-small": "training.reference.train --size small",
     "reference-quecc-16": "training.reference.train_quecc --tokens 16",
 }
+#: Shipped as a difference to another model, see ``vistrim.tuned_model``.
+TUNED_FROM = {"reference-quecc-16": "reference"}
 #: Assembled on the user's machine, see ``vistrim.reference_lm``.
 PUT_TOGETHER = "reference-lm"
 NAMES = (*TRAINED_BY, PUT_TOGETHER)
@@ -17,7 +19,7 @@ _WEIGHTS = Path(__file__).parent / "reference" / "weights"
 
 
 def weights_path(name: str) -> Path:
-    """Return the folder of a reference model. The folder of ``reference-lm`` is created if it does not exist.
+    """Return the folder of a reference model. It is created if the model has to be assembled first.
 
     Parameters
     ----------
@@ -36,7 +38,7 @@ def weights_path(name: str) -> Path:
     FileNotFoundError
         If its weights are not shipped with this version.
     LoadError
-        If a part of ``reference-lm`` is missing, or its folder cannot be written.
+        If a part of ``reference-lm`` is missing, or the folder of an assembled model cannot be written.
     """
     if name not in NAMES:
         raise ValueError(f"no reference model {name!r}: choose {', '.join(NAMES)}")
@@ -50,4 +52,8 @@ def weights_path(name: str) -> Path:
             f"the weights of {name} are not shipped with this version: train them with "
             f"`python -m {TRAINED_BY[name]} --export-to DIR` and load DIR"
         )
+    if name in TUNED_FROM:
+        from vistrim.tuned_model import assembled
+
+        return assembled(path, _WEIGHTS / TUNED_FROM[name])
     return path

@@ -51,7 +51,7 @@ EACH = pytest.mark.parametrize("name", NAMES)
 @EACH
 def test_is_documented(name):
     """In the README's table, in the documents, and in the changelog."""
-    documents = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))]
+    documents = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").rglob("*.md"))]
     assert f"`{name}`" in (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"`{name}`" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert any(name in words(text) for text in documents)

@@ -262,7 +262,7 @@ def test_an_interrupted_write_leaves_nothing_and_the_next_one_succeeds(site, cac
 def test_leftovers_of_a_kill_are_ignored(site, cache, monkeypatch):
     # A killed process cleans nothing up.
     with monkeypatch.context() as killed:
-        killed.setattr(reference_lm, "_move", lambda *_: sys.exit())
+        killed.setattr(reference_lm, "move_into_place", lambda *_: sys.exit())
         killed.setattr(reference_lm.shutil, "rmtree", lambda *_, **__: None)
         with pytest.raises(SystemExit):
             reference_lm.checkpoint()
@@ -337,7 +337,7 @@ def test_a_checkpoint_in_a_read_only_cache_is_used(site, monkeypatch):
 def test_the_cache_is_in_the_home_folder_by_default(monkeypatch, tmp_path, given):
     monkeypatch.setenv("XDG_CACHE_HOME", given)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert reference_lm._cache() == tmp_path / ".cache" / "vistrim"
+    assert reference_lm.cache_folder() == tmp_path / ".cache" / "vistrim"
 
 
 @pytest.mark.parametrize("page", ["docs/reference-lm.md", "packages/vistrim-reference-lm/README.md"])

@@ -36,7 +36,7 @@ class Hybrid(Composition):
     Notes
     -----
     This combination and its defaults are choices of this project. They were selected on the validation questions of the
-    reference model, among FasterVLM and VisPruner with both kinds of positions (docs/evaluation.md). They keep about
+    reference model, among FasterVLM and VisPruner with both kinds of positions (docs/results.md). They keep about
     21 % of the tokens on average. For other combinations use `vistrim.compose`.
     """
 

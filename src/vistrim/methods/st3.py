@@ -109,7 +109,7 @@ class ST3(AttentionSchedule):
             "balanced", the default, cuts to about 43 % of the KV cache in prefill. It anneals slowly, so that this
             fraction stays about the same while the cache of the untouched model grows. "compact" cuts to about 30 % in
             prefill and does not anneal. ``ST3(horizon=64, floor=0.1)`` anneals to the paper's "about 30 %" on average
-            and loses many facts in long descriptions (docs/evaluation.md). All figures are for 32 layers, 576 visual
+            and loses many facts in long descriptions (docs/results.md). All figures are for 32 layers, 576 visual
             tokens and 64 text tokens.
 
         Raises

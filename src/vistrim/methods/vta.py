@@ -8,7 +8,7 @@ from vistrim.methods.base.registry import register
 
 DEFAULT_HORIZON = 256
 """Chosen on the long descriptions of the reference model: the shortest horizon (of 64, 128 and 256) at which annealing
-alone loses less than one percent of the facts. At 64 it loses a third. See docs/evaluation.md."""
+alone loses less than one percent of the facts. At 64 it loses a third. See docs/results.md."""
 
 MAX_HORIZON = 1_000_000
 
