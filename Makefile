@@ -83,7 +83,7 @@ $(INTEGRATIONS)/.installed: pyproject.toml constraints.txt | $(INSTALLED)
 	$(PYTHON) -m venv $(INTEGRATIONS)
 	$(INTEGRATIONS)/bin/python -m pip install --quiet --upgrade pip
 	$(INTEGRATIONS)/bin/python -m pip install $(PIP) --constraint constraints.txt torch
-	$(INTEGRATIONS)/bin/python -m pip install $(PIP) --constraint constraints.txt --editable '.[eval,data,ray,lmms]' pytest
+	$(INTEGRATIONS)/bin/python -m pip install $(PIP) --constraint constraints.txt --editable '.[eval,data,serve,ray,lmms]' pytest
 	$(INTEGRATIONS)/bin/python -m pip install $(PIP) --no-deps lmms-eval==0.7.3
 	touch $@
 
@@ -94,7 +94,7 @@ test-integrations: install-integrations
 
 # Starts a cluster on this machine and kills its processes: minutes, most of them waiting.
 test-ray: install-integrations
-	$(TEST_THREADS) $(INTEGRATIONS)/bin/python -m pytest tests/integrations/test_ray.py
+	$(TEST_THREADS) $(INTEGRATIONS)/bin/python -m pytest tests/integrations/test_ray.py tests/integrations/test_ray_serve.py
 
 support: $(INSTALLED) $(TORCHVISION)
 	$(TEST_THREADS) $(BIN)/python -m tests.families.support
