@@ -107,7 +107,9 @@ class _Answer:
     async def send(self, message: Message) -> None:
         """Send the next message."""
         if message["type"] == "http.response.start":
-            self._start = message
+            # Serve and the application both add the id of the request.
+            headers = {name.lower(): (name, value) for name, value in message["headers"]}
+            self._start = {**message, "headers": list(headers.values())}
             return
         if not self.has_begun:
             self.has_begun = True

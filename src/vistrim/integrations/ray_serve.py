@@ -110,18 +110,17 @@ def serve_on(
         few GPUs.
     """
     seconds = limits.deadline + DRAIN_SECONDS
-    if address == LOCAL:
+    if address == LOCAL or port == 0:
         port = _free_port(host, port)
+    if address == LOCAL:
         os.environ[ray_proxy.CALLBACK] = ray_proxy.IMPORT_PATH
     with cluster(address, replicas and replicas[1]) as pool:
         from ray import serve
 
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         least, most = replicas or (pool.actors, pool.actors)
-        if pool.num_gpus and least > pool.gpus:
-            raise ClusterError(
-                f"{least} replicas need as many GPUs, and the cluster has {pool.gpus}: use fewer replicas"
-            )
+        if pool.gpus and least > pool.gpus:
+            raise ClusterError(f"{least} replicas need a GPU each, and the cluster has {pool.gpus}: use fewer replicas")
         if serve.status().proxies:
             raise ClusterError("Ray Serve runs on this cluster already: run `serve shutdown`, or use another cluster")
         stopped = _Stop()
@@ -151,7 +150,7 @@ def _deployment(replica: Replica, pool: Pool, least: int, most: int, limits: Lim
         follows = {"min_replicas": least, "max_replicas": most, "target_ongoing_requests": replica.batch_size}
         number = {"autoscaling_config": follows}
     # A whole GPU for each replica.
-    resources = {"num_cpus": pool.num_cpus, "num_gpus": 1.0 if pool.num_gpus else 0.0}
+    resources = {"num_cpus": pool.num_cpus, "num_gpus": 1.0 if pool.gpus else 0.0}
     return serve.deployment(
         serve.ingress(application)(_Checked),
         name=NAME,
