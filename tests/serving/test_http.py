@@ -229,11 +229,14 @@ def test_without_a_list_the_schedule_beside_the_model_is_served():
     try:
         served = Client(create_app(engine, processor, name="reference"))
         default, *_ = served("GET", "/v1/models").json()["data"]
-        answer = served.chat(message("hello", image_url(scene(1))), model="reference")
+        asked = message("hello", image_url(scene(1)))
+        answer = served.chat(asked, model="reference")
+        budgeted = served.chat(asked, model="reference", vistrim={"budget": "tokens=0.33"})
     finally:
         engine.close()
     assert default["vistrim"] == {"label": "st3", "method": "st3:schedule=auto"}
     assert answer.json()["vistrim"]["method"] == "st3:schedule=auto"
+    assert budgeted.json()["vistrim"]["method"].startswith("st3:schedule=auto,mean_keep=")
     with client(served={}) as served:
         assert served.chat().json()["vistrim"]["method"] == str(vistrim.ST3())
 

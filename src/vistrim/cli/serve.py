@@ -147,8 +147,10 @@ def serve(
     if host not in LOCAL and api_key is None:
         typer.echo(f"note: everyone who reaches {host} can use this server: give an --api-key", err=True)
     if ray is not None:
+        from vistrim.integrations.ray import check_installed
         from vistrim.integrations.ray_serve import Replica, serve_on
 
+        check_installed()
         replica = Replica(model, dtype, device, batch_size, wait / 1000, make_app)
         serve_on(ray, replica, number, host=host, port=port, limits=limits, announce=announce)
         return
