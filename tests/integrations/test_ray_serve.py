@@ -14,7 +14,8 @@ import pytest
 
 pytest.importorskip("ray.serve")
 
-from vistrim.integrations.ray_serve import Replica, serve_on
+from vistrim.integrations.ray import Pool
+from vistrim.integrations.ray_serve import Replica, deployment, serve_on
 from vistrim.serving.app import create_app
 from vistrim.serving.limits import Limits
 
@@ -132,3 +133,13 @@ def test_a_dead_replica_loses_only_the_streams_that_it_had_begun(handlers, free_
     assert errors
     assert set(errors) == {"no_replica"}
     assert last == b"data: [DONE]\n"
+
+
+def test_a_range_follows_the_requests_inside_and_replicas_get_whole_gpus():
+    replica = Replica(NAME, "float32", "cpu", 8, 0.01, partial(create_app, name=NAME))
+    fixed = deployment(replica, Pool(2, 0.5, 1.0, gpus=1), 2, 2, Limits())
+    assert (fixed.num_replicas, fixed.ray_actor_options["num_gpus"]) == (2, 1)
+    follows = deployment(replica, Pool(4, 0.0, 0.5), 1, 4, Limits())
+    scaling = follows._deployment_config.autoscaling_config
+    assert (scaling.min_replicas, scaling.max_replicas, scaling.target_ongoing_requests) == (1, 4, 8)
+    assert follows.ray_actor_options["num_gpus"] == 0

@@ -127,7 +127,7 @@ def serve_on(
         serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port, "request_timeout_s": seconds})
         try:
             try:
-                serve.run(_deployment(replica, pool, least, most, limits).bind(), name=NAME, route_prefix="/")
+                serve.run(deployment(replica, pool, least, most, limits).bind(), name=NAME, route_prefix="/")
             except RuntimeError as error:
                 raise ClusterError(f"no replica starts: {_last_line(error)}") from None
             announce(url(host, port))
@@ -137,7 +137,8 @@ def serve_on(
             serve.shutdown()
 
 
-def _deployment(replica: Replica, pool: Pool, least: int, most: int, limits: Limits) -> Any:
+def deployment(replica: Replica, pool: Pool, least: int, most: int, limits: Limits) -> Any:
+    """Return the deployment of Serve."""
     from ray import serve
 
     # Serve calls a plain function in each replica.
