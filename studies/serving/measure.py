@@ -208,7 +208,9 @@ async def _ask(client: httpx.AsyncClient, method: str, number: int, new_tokens: 
         # Each token has an event, although random weights write parts of characters.
         "logprobs": True,
     }
-    began, times, figures = time.perf_counter(), [], {}
+    times: list[float] = []
+    figures: dict[str, Any] = {}
+    began = time.perf_counter()
     async with client.stream("POST", "chat/completions", json=body) as answer:
         answer.raise_for_status()
         async for line in answer.aiter_lines():

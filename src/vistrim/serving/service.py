@@ -76,8 +76,8 @@ class ChatService:
             If the client goes.
         """
         with closing(await self._begin(request, receive, request_id)) as answer:
-            *pieces, done = [found async for found in answer]
-            return answer.completion.whole(pieces, done, request.logprobs is True)
+            pieces = [piece async for piece in answer]
+            return answer.completion.whole(pieces, answer.done, request.logprobs is True)
 
     async def stream(self, request: ChatRequest, receive: Receive, request_id: str) -> "ChatStream":
         """Answer a request in server-sent events, with the arguments and errors of `complete`.
@@ -192,7 +192,7 @@ class ChatService:
 
 
 class _Answer:
-    """The events of a job, the last of them `Done`. Records how it ended."""
+    """The parts of an answer, and then its end. Records how it ended."""
 
     def __init__(
         self, service: ChatService, answering: Answering, job: Job, choice: Choice, completion: Completion
@@ -218,12 +218,16 @@ class _Answer:
             )
         self._found = found
 
-    async def __aiter__(self) -> AsyncIterator[Piece | Done]:
+    async def __aiter__(self) -> AsyncIterator[Piece]:
         while isinstance(self._found, Piece):
             yield self._found
             await self.wait()
-        assert self._found is not None
-        yield self._found
+
+    @property
+    def done(self) -> Done:
+        """The end, after all parts."""
+        assert isinstance(self._found, Done)
+        return self._found
 
     def close(self) -> None:
         """Give up what has not been answered yet."""
@@ -249,13 +253,11 @@ class ChatStream:
         completion = self._answer.completion
         try:
             yield event(completion.first())
-            async for found in self._answer:
-                if isinstance(found, Piece):
-                    yield event(completion.next(found))
-                else:
-                    yield event(completion.last(found))
-                    if self._with_usage:
-                        yield event(completion.usage(found))
+            async for piece in self._answer:
+                yield event(completion.next(piece))
+            yield event(completion.last(self._answer.done))
+            if self._with_usage:
+                yield event(completion.usage(self._answer.done))
             yield END
         except RequestError as error:
             yield event(error.body())
