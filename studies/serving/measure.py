@@ -246,7 +246,8 @@ def table(rows: Sequence[Row]) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     rates = {(row.round, row.concurrency, row.method): row.rate for row in rows}
-    for concurrency, method in sorted({(row.concurrency, row.method) for row in rows}, key=lambda pair: pair[0]):
+    sides = dict.fromkeys((row.concurrency, row.method) for row in rows)
+    for concurrency, method in sorted(sides, key=lambda side: side[0]):
         found = [row for row in rows if (row.concurrency, row.method) == (concurrency, method)]
         ratio = statistics.median(row.rate / rates[row.round, concurrency, UNTOUCHED] for row in found)
         firsts = [first for row in found for first in row.first_tokens]
