@@ -21,7 +21,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Small tensors run fastest on one thread; pytest-xdist uses the cores.
 TEST_THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help run test test-slow install-oldest test-oldest install-integrations test-integrations lint format docs release-check bench support clean
+.PHONY: help run test test-slow install-oldest test-oldest install-integrations test-integrations test-ray lint format docs release-check bench support clean
 
 help:
 	@echo "make run          install, then answer a question about an image with the untouched and the trimmed model"
@@ -84,15 +84,18 @@ $(INTEGRATIONS)/.installed: pyproject.toml constraints.txt | $(INSTALLED)
 	$(PYTHON) -m venv $(INTEGRATIONS)
 	$(INTEGRATIONS)/bin/python -m pip install --quiet --upgrade pip
 	$(INTEGRATIONS)/bin/python -m pip install $(PIP) --constraint constraints.txt torch
-	$(INTEGRATIONS)/bin/python -m pip install $(PIP) --constraint constraints.txt --editable '.[eval,data,ray,lmms]' pytest
+	$(INTEGRATIONS)/bin/python -m pip install $(PIP) --constraint constraints.txt --editable '.[eval,data,serve,ray,lmms]' pytest
 	$(INTEGRATIONS)/bin/python -m pip install $(PIP) --no-deps lmms-eval==0.7.3
 	touch $@
 
 install-integrations: $(INTEGRATIONS)/.installed
 
 test-integrations: install-integrations
-	$(TEST_THREADS) $(INTEGRATIONS)/bin/python -m pytest tests/integrations/test_datasets.py tests/integrations/test_lmms_eval.py \
-		tests/integrations/test_ray.py
+	$(TEST_THREADS) $(INTEGRATIONS)/bin/python -m pytest tests/integrations/test_datasets.py tests/integrations/test_lmms_eval.py
+
+# Starts clusters on this machine and kills their processes. Ray does not start on a busy machine.
+test-ray: install-integrations
+	$(TEST_THREADS) $(INTEGRATIONS)/bin/python -m pytest tests/integrations/test_ray.py tests/integrations/test_ray_serve.py
 
 support: $(INSTALLED) $(TORCHVISION)
 	$(TEST_THREADS) $(BIN)/python -m tests.families.support

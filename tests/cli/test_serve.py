@@ -14,12 +14,15 @@ from tests.cli.invoke import error_line
 from tests.cli.invoke import vistrim as invoke
 
 
-def test_a_missing_package_is_named(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "uvicorn" else find_spec(name))
-    result = invoke("serve")
+@pytest.mark.parametrize(("package", "extra"), [("uvicorn", "serve"), ("ray", "ray")])
+def test_a_missing_package_is_named(monkeypatch, package, extra):
+    if extra == "ray":
+        pytest.importorskip("fastapi")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == package else find_spec(name))
+    result = invoke("serve", *(["--ray", "local"] if extra == "ray" else []))
     assert result.exit_code == 1
-    assert "uvicorn" in error_line(result)
-    assert "pip install 'vistrim[serve]'" in result.stderr
+    assert package in error_line(result).lower()
+    assert f"pip install 'vistrim[{extra}]'" in result.stderr
 
 
 @pytest.mark.skipif(find_spec("fastapi") is None, reason="needs the extra `serve`")
@@ -30,6 +33,8 @@ def test_a_missing_package_is_named(monkeypatch):
         (["--method", "st3", "--method", "st3"], "--method st3 is given twice"),
         (["--method", "a=st3", "--method", "a=fastv"], "--method a is given twice"),
         (["--device", "cuda:77"], "cuda:77"),
+        (["--replicas", "2"], "--ray"),
+        (["--ray", "local", "--replicas", "3:2"], "1:4"),
         (["--allow", "nothing", "reference-small"], "nothing"),
         (["--method", "fastv:layer=9", "reference-small"], "layer"),
     ],

@@ -1,8 +1,11 @@
 """Downloads of images: only from allowed hosts, over https, from public addresses."""
 
+import contextlib
 import http.client
 import socket
 import threading
+import time
+from dataclasses import replace
 
 import pytest
 
@@ -114,6 +117,23 @@ def test_redirects_large_bodies_and_nonsense_are_refused(host, answer):
     host(answer)
     with pytest.raises(RequestError):
         fetching.fetch_image(URL, LIMITS)
+
+
+def test_a_host_that_sends_byte_by_byte_is_given_up(monkeypatch):
+    ours, theirs = socket.socketpair()
+
+    def drip():
+        with contextlib.suppress(OSError):
+            theirs.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+            while True:
+                theirs.sendall(b"x")
+                time.sleep(0.005)
+
+    threading.Thread(target=drip, daemon=True).start()
+    monkeypatch.setattr(fetching._Connection, "connect", lambda self: setattr(self, "sock", ours))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [(2, 1, 6, "", ("93.184.215.14", 443))])
+    with pytest.raises(RequestError, match="download failed"):
+        fetching.fetch_image(URL, replace(LIMITS, image_seconds=0.1))
 
 
 def test_a_host_with_a_private_address_is_refused(monkeypatch):

@@ -10,7 +10,10 @@ import httpx
 import pytest
 from PIL import Image
 
+import vistrim
 from tests.serving.running import NAME, Raises, application, data_url, image_url, message, scene
+from vistrim.serving.app import create_app
+from vistrim.serving.engine import Engine
 from vistrim.serving.guards import Room
 from vistrim.serving.limits import Limits
 
@@ -218,6 +221,24 @@ def test_methods_are_chosen_from_the_servers_list():
         listed = served("GET", "/v1/vistrim/methods").json()
         assert [entry["label"] for entry in listed["served"]] == ["st3", "fastv", "untouched"]
         assert [entry["name"] for entry in listed["allowed"]] == ["divprune"]
+
+
+def test_without_a_list_the_schedule_beside_the_model_is_served():
+    model, processor = vistrim.load("reference", dtype="float32", device="cpu")
+    engine = Engine(model, processor)
+    try:
+        served = Client(create_app(engine, processor, name="reference"))
+        default, *_ = served("GET", "/v1/models").json()["data"]
+        asked = message("hello", image_url(scene(1)))
+        answer = served.chat(asked, model="reference")
+        budgeted = served.chat(asked, model="reference", vistrim={"budget": "tokens=0.33"})
+    finally:
+        engine.close()
+    assert default["vistrim"] == {"label": "st3", "method": "st3:schedule=auto"}
+    assert answer.json()["vistrim"]["method"] == "st3:schedule=auto"
+    assert budgeted.json()["vistrim"]["method"].startswith("st3:schedule=auto,mean_keep=")
+    with client(served={}) as served:
+        assert served.chat().json()["vistrim"]["method"] == str(vistrim.ST3())
 
 
 def test_parameters_that_name_files_or_models_are_never_a_requests_choice():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vistrim.cli.error_lines import CommandError, WrongUsageError
+from vistrim.cli.error_lines import WrongUsageError
 
 if TYPE_CHECKING:
     from vistrim.batching.answering import Answerer
@@ -47,7 +47,7 @@ def answering(ray: str | None, actors: int | None, batch_size: int) -> Iterator[
     ------
     WrongUsageError
         If actors are given without a cluster.
-    CommandError
+    ClusterError
         If the cluster cannot be reached.
     MissingPackageError
         If Ray is not installed.
@@ -62,18 +62,8 @@ def answering(ray: str | None, actors: int | None, batch_size: int) -> Iterator[
     from vistrim.integrations.ray import answer_on, check_installed, cluster, identity_on
 
     check_installed()
-    try:
-        connected = cluster(ray, actors)
-        pool = connected.__enter__()
-    # Ray raises many types, among them plain exceptions.
-    except Exception as error:
-        raise CommandError(
-            f"--ray {ray}: there is no such cluster ({error}): check the address, or use local"
-        ) from error
-    try:
+    with cluster(ray, actors) as pool:
         yield _checked(lambda predictor: identity_on(pool, predictor)), answer_on(pool, batch_size)
-    finally:
-        connected.__exit__(None, None, None)
 
 
 def _identify(predictor: Predictor) -> dict[str, str]:

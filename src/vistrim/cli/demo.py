@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 import typer
 
-from vistrim.cli.serve import LOCAL, check_packages, listen, set_up_log
+from vistrim.cli.serve import LOCAL, check_packages, listen
 
 METHODS = ("st3", "fastv", "pyramiddrop", "divprune", "vispruner", "visionzip", "pool", "uniform", "random", "blind")
 """Methods whose parameters can be set on the page."""
@@ -40,10 +40,10 @@ def demo(
     from pathlib import Path
 
     from vistrim.cli.models import check_loading, load_model
-    from vistrim.methods import get_method
     from vistrim.serving.app import create_app
     from vistrim.serving.engine import Engine
     from vistrim.serving.limits import Limits
+    from vistrim.serving.server import set_up_log
 
     check_loading(dtype, device)
     model = model or _best_installed()
@@ -54,7 +54,6 @@ def demo(
         Engine(loaded, processor),
         processor,
         name=Path(model).name,
-        served={"st3": get_method("st3")},
         allowed=METHODS,
         limits=limits,
         demo=True,

@@ -2,9 +2,8 @@
 
 import importlib.util
 import json
-import logging
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
 
 PACKAGES = ("fastapi", "uvicorn", "prometheus_client")
 LOCAL = ("127.0.0.1", "::1", "localhost")
-DRAIN_SECONDS = 5.0
-"""Added to the deadline, so that all requests inside are answered before the server ends."""
 
 
 def serve(
@@ -30,7 +27,11 @@ def serve(
     ] = "reference",
     method: Annotated[
         list[str] | None,
-        typer.Option(help="A method to serve; repeatable, the first is the default.", metavar="[LABEL=]NOTATION"),
+        typer.Option(
+            help="A method to serve; repeatable, the first is the default.  [default: st3, with the schedule beside "
+            "the model if there is one]",
+            metavar="[LABEL=]NOTATION",
+        ),
     ] = None,
     allow: Annotated[
         list[str] | None,
@@ -70,6 +71,22 @@ def serve(
     ] = None,
     trace: Annotated[bool, typer.Option("--trace", help="Let requests ask for the trace of kept tokens.")] = False,
     demo: Annotated[bool, typer.Option("--demo", help="Show the page /demo. Implies --trace.")] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray",
+            help="Serve with replicas on a Ray cluster: its address, auto, or local to start one here.",
+            metavar="ADDRESS",
+        ),
+    ] = None,
+    replicas: Annotated[
+        str | None,
+        typer.Option(
+            help="Replicas of --ray; a range lets their number follow the load.  [default: one per GPU, or per 8 cores "
+            "without GPUs]",
+            metavar="NUMBER or MIN:MAX",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object when the server is ready.")] = False,
     dtype: Annotated[
         str, typer.Option(help="auto (the checkpoint's own), float32, bfloat16 or float16.", metavar="NAME")
@@ -83,13 +100,17 @@ def serve(
     check_packages()
     # Imported late: torch and transformers take seconds, and --help needs neither.
     from vistrim.cli.models import check_loading, load_model
+    from vistrim.methods import ST3
     from vistrim.serving.app import create_app
     from vistrim.serving.engine import Engine
     from vistrim.serving.limits import Limits
+    from vistrim.serving.server import set_up_log
 
     # Cheap checks come before the model is loaded.
-    served = _served(method or ["st3"])
-    check_loading(dtype, device)
+    served = _served(method or ())
+    number = _replicas(replicas, ray)
+    if ray is None:
+        check_loading(dtype, device)
     if api_key is not None and not api_key:
         raise WrongUsageError("--api-key is empty: give a key, or leave it out")
     limits = Limits(
@@ -103,35 +124,42 @@ def serve(
         trace=trace or demo,
         image_hosts=tuple(entry.lower() for entry in allow_image_host or ()),
     )
-    set_up_log()
-    loaded, processor = load_model(model, dtype, device)
-    engine = Engine(loaded, processor, batch_size=batch_size, wait_seconds=wait / 1000)
     shown = name or Path(model).name
-    try:
-        app = create_app(
-            engine,
-            processor,
-            name=shown,
-            served=served,
-            allowed=allow or (),
-            limits=limits,
-            batch_size=batch_size,
-            api_key=api_key,
-            is_local=host in LOCAL,
-            open_metrics=open_metrics,
-            demo=demo,
-        )
-    except ValueError as error:
-        raise WrongUsageError(str(error)) from error
-    if host not in LOCAL and api_key is None:
-        typer.echo(f"note: everyone who reaches {host} can use this server: give an --api-key", err=True)
+    make_app = partial(
+        create_app,
+        name=shown,
+        served=served,
+        allowed=allow or (),
+        limits=limits,
+        batch_size=batch_size,
+        api_key=api_key,
+        is_local=host in LOCAL,
+        open_metrics=open_metrics,
+        demo=demo,
+    )
 
     def announce(url: str) -> None:
         if as_json:
-            typer.echo(json.dumps({"url": f"{url}/v1", "model": shown, "methods": list(served)}))
+            typer.echo(json.dumps({"url": f"{url}/v1", "model": shown, "methods": list(served) or [ST3.name]}))
         else:
             typer.echo(f"serving {shown} at {url}/v1" + (f", demo at {url}/demo" if demo else ""))
 
+    if host not in LOCAL and api_key is None:
+        typer.echo(f"note: everyone who reaches {host} can use this server: give an --api-key", err=True)
+    if ray is not None:
+        from vistrim.integrations.ray import check_installed
+        from vistrim.integrations.ray_serve import Replica, serve_on
+
+        check_installed()
+        replica = Replica(model, dtype, device, batch_size, wait / 1000, make_app)
+        serve_on(ray, replica, number, host=host, port=port, limits=limits, announce=announce)
+        return
+    set_up_log()
+    loaded, processor = load_model(model, dtype, device)
+    try:
+        app = make_app(Engine(loaded, processor, batch_size=batch_size, wait_seconds=wait / 1000), processor)
+    except ValueError as error:
+        raise WrongUsageError(str(error)) from error
     listen(app, host, port, deadline, announce)
 
 
@@ -148,27 +176,8 @@ def check_packages() -> None:
         raise MissingPackageError(f"the server needs {' and '.join(missing)}: run `pip install 'vistrim[serve]'`")
 
 
-def set_up_log() -> None:
-    """Log to standard error."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
-
-
 def listen(app: "FastAPI", host: str, port: int, deadline: float, announce: Callable[[str], None]) -> None:
-    """Serve an application until SIGTERM or SIGINT.
-
-    Parameters
-    ----------
-    app : FastAPI
-        The application.
-    host : str
-        Address to listen on.
-    port : int
-        Port. 0: any free port.
-    deadline : float
-        Seconds within which requests are answered.
-    announce : callable
-        Receives the URL when the server listens.
+    """Run a `vistrim.serving.server.Server` until its end.
 
     Raises
     ------
@@ -178,13 +187,26 @@ def listen(app: "FastAPI", host: str, port: int, deadline: float, announce: Call
     from vistrim.serving.server import Server
 
     try:
-        Server(app, host, port, deadline + DRAIN_SECONDS, announce).run()
+        Server(app, host, port, deadline, announce).run()
     except SystemExit as error:
         # uvicorn has logged the reason, for example that the port is in use.
         raise CommandError(f"cannot listen on {host}:{port}: use another --host or --port") from error
 
 
-def _served(entries: list[str]) -> dict[str, "Method | None"]:
+def _replicas(text: str | None, ray: str | None) -> tuple[int, int] | None:
+    """Read the least and the largest number of replicas. None: as many as the cluster has room for."""
+    if text is None:
+        return None
+    if ray is None:
+        raise WrongUsageError("--replicas is only for --ray: add --ray local, or leave it out")
+    least, colon, most = text.partition(":")
+    numbers = (least, most if colon else least)
+    if not all(number.isdecimal() for number in numbers) or not 1 <= int(numbers[0]) <= int(numbers[1]):
+        raise WrongUsageError(f"--replicas {text}: give a number such as 2, or a range such as 1:4")
+    return int(numbers[0]), int(numbers[1])
+
+
+def _served(entries: Sequence[str]) -> dict[str, "Method | None"]:
     """Read the server's list of methods, by label."""
     from vistrim.cli.parsing import parse_method
     from vistrim.serving.figures import UNTOUCHED

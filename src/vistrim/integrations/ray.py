@@ -24,10 +24,20 @@ from typing import Any
 
 from vistrim.batching.answering import Answerer, Rows
 from vistrim.batching.predictor import Predictor, columns, failed, rows_of
-from vistrim.errors import MissingPackageError
+from vistrim.errors import MissingPackageError, VistrimError
 from vistrim.evaluation.items import Item
 
-__all__ = ["LOCAL", "Pool", "Predictor", "answer_on", "check_installed", "cluster", "identity_on"]
+__all__ = [
+    "LOCAL",
+    "ClusterError",
+    "Pool",
+    "Predictor",
+    "answer_on",
+    "check_installed",
+    "cluster",
+    "environment",
+    "identity_on",
+]
 
 LOCAL = "local"
 """Address of a cluster on this machine that is started for the job."""
@@ -35,6 +45,10 @@ ATTEMPTS = 3
 """How often a batch is tried if its process dies; then each of its rows is tried alone."""
 CORES_PER_ACTOR = 8
 DIED = "the process that answered this row died, probably for lack of memory: use a smaller image or a smaller model"
+
+
+class ClusterError(VistrimError):
+    """A cluster cannot do what it is asked to."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +61,14 @@ class Pool:
         Number of processes.
     num_gpus, num_cpus : float
         What Ray reserves for each.
+    gpus : int
+        GPUs of the cluster.
     """
 
     actors: int
     num_gpus: float
     num_cpus: float
+    gpus: int = 0
 
     @property
     def resources(self) -> dict[str, float]:
@@ -85,18 +102,29 @@ def cluster(address: str, actors: int | None = None) -> Iterator[Pool]:
     Yields
     ------
     Pool
+
+    Raises
+    ------
+    ClusterError
+        If the cluster cannot be reached.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
     own = {"include_dashboard": False} if address == LOCAL else {}
-    ray.init(address=address, log_to_driver=False, logging_level="ERROR", **own)
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **own)
+    # Ray raises many types, among them plain exceptions.
+    except Exception as error:
+        raise ClusterError(
+            f"--ray {address}: there is no such cluster ({error}): check the address, or use local"
+        ) from error
     try:
         total = ray.cluster_resources()
         gpus, cpus = int(total.get("GPU", 0)), int(total.get("CPU", 1))
         number = actors or gpus or max(1, cpus // CORES_PER_ACTOR)
         # Half of the cores are left to Ray's own tasks, which would otherwise wait for ever.
-        yield Pool(number, min(1.0, gpus / number), max(0.01, math.floor(50 * cpus / number) / 100))
+        yield Pool(number, min(1.0, gpus / number), max(0.01, math.floor(50 * cpus / number) / 100), gpus)
     finally:
         ray.shutdown()
 
@@ -112,7 +140,7 @@ def identity_on(pool: Pool, predictor: Predictor) -> dict[str, str]:
     import ray
 
     # After one call, its process ends and frees the memory of the model.
-    ask = ray.remote(max_calls=1, runtime_env=_environment(pool), **pool.resources)(_identity)
+    ask = ray.remote(max_calls=1, runtime_env=environment(pool), **pool.resources)(_identity)
     try:
         return dict(ray.get(ask.remote(predictor)))
     except ray.exceptions.RayTaskError as error:
@@ -188,14 +216,14 @@ def _map(pool: Pool, predictor: Predictor, items: Sequence[Item], batch_size: in
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=min(pool.actors, batches)),
         fn_constructor_kwargs={"predictor": predictor, "attempts": attempts},
-        runtime_env=_environment(pool),
+        runtime_env=environment(pool),
         **pool.resources,
     )
     for batch in answered.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         yield batch.to_pylist()
 
 
-def _environment(pool: Pool) -> dict[str, Any]:
+def environment(pool: Pool) -> dict[str, Any]:
     """Threads of a process on the CPU. Ray would give it one, because it reserves a fraction."""
     threads = max(1, round(2 * pool.num_cpus))
     return {} if pool.num_gpus else {"env_vars": {"OMP_NUM_THREADS": str(threads)}}

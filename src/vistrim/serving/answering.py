@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
 
-from vistrim.serving.errors import RequestError, deadline_passed
+from vistrim.serving.errors import deadline_passed
 from vistrim.serving.guards import Receive
 from vistrim.serving.jobs import Event, Job
 
@@ -47,15 +47,7 @@ class Answering:
         submit(job)
 
     async def next(self) -> Event:
-        """Wait for the next event.
-
-        Raises
-        ------
-        RequestError
-            If the deadline passes.
-        Disconnected
-            If the client goes.
-        """
+        """Wait for the next event, as `wait` does."""
         return await self.wait(self._events.get())
 
     async def wait(self, result: Awaitable[T]) -> T:
@@ -76,13 +68,9 @@ class Answering:
                 return task.result()
             if self._gone.done():
                 raise Disconnected
-            raise self.expired()
+            raise deadline_passed(self._seconds)
         finally:
             task.cancel()
-
-    def expired(self) -> RequestError:
-        """Return the error of a request whose deadline has passed."""
-        return deadline_passed(self._seconds)
 
     def close(self) -> None:
         """Give up what has not been answered yet."""

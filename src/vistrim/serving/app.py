@@ -3,6 +3,7 @@
 import copy
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 from typing import Any
 
 from fastapi import FastAPI
@@ -30,7 +31,7 @@ def create_app(
     processor: Any,
     *,
     name: str,
-    served: Mapping[str, Method | None],
+    served: Mapping[str, Method | None] = MappingProxyType({}),
     allowed: Collection[str] = (),
     limits: Limits | None = None,
     batch_size: int = 8,
@@ -38,6 +39,7 @@ def create_app(
     is_local: bool = True,
     open_metrics: bool = False,
     demo: bool = False,
+    replica: str | None = None,
 ) -> FastAPI:
     """Create the application.
 
@@ -50,7 +52,8 @@ def create_app(
     name : str
         Name of the model in model ids.
     served : mapping of str to Method or None
-        Methods by label, the default first. None: the untouched model, which is served in any case.
+        Methods by label, the default first. None: the untouched model, which is served in any case. Empty: ST³, with
+        the schedule beside the model if there is one.
     allowed : collection of str
         Names of methods whose parameters requests may set.
     limits : Limits, optional
@@ -65,6 +68,8 @@ def create_app(
         Whether ``/metrics`` needs no API key.
     demo : bool
         Whether there is the page ``/demo``. It asks for traces, which the limits must allow.
+    replica : str or None
+        Name of this one of several servers behind one address: a label of all metrics.
 
     Returns
     -------
@@ -78,7 +83,7 @@ def create_app(
     """
     limits = limits or Limits()
     methods = Methods(name, served, allowed, engine.model, engine.spec)
-    metrics = Metrics(name)
+    metrics = Metrics(name, replica)
     metrics.describe_model(methods.default, str(engine.model.dtype).removeprefix("torch."))
     metrics.watch(lambda: engine.running, lambda: engine.waiting, lambda: engine.kv_bytes)
     service = ChatService(engine, methods, limits, metrics, copy.deepcopy(processor.tokenizer))
@@ -119,4 +124,5 @@ def create_app(
     if limits.trace:
         app.include_router(region_routes(RegionFinder(engine, processor, limits)))
     add_reference(app)
+    app.state.engine = engine
     return app

@@ -11,10 +11,11 @@ from torch import Tensor
 from vistrim.budgeting import at_budget
 from vistrim.engine import ModelSpec
 from vistrim.errors import VistrimError
-from vistrim.methods import Method, list_methods
+from vistrim.methods import ST3, Method, list_methods
 from vistrim.methods.base.budgeted import read_budget
 from vistrim.methods.base.notation import parse_method
 from vistrim.methods.base.parameter_text import HasNotation, options, parameter_hints
+from vistrim.methods.st3 import default_for
 from vistrim.serving.errors import RequestError
 from vistrim.serving.figures import UNTOUCHED
 from vistrim.trimming import trim
@@ -47,7 +48,8 @@ class Methods:
     name : str
         Name of the model in model ids.
     served : mapping of str to Method or None
-        The server's list by label, the default first. None: the untouched model, which is always on the list.
+        The server's list by label, the default first. None: the untouched model, which is always on the list. Empty:
+        ST³, with the schedule beside the model if there is one.
     allowed : collection of str
         Names of methods whose parameters requests may set.
     model : PreTrainedModel
@@ -67,7 +69,7 @@ class Methods:
         self, name: str, served: Mapping[str, Method | None], allowed: Collection[str], model: Any, spec: ModelSpec
     ) -> None:
         self.name, self._model, self._spec = name, model, spec
-        self.served = {**served, UNTOUCHED: served.get(UNTOUCHED)}
+        self.served = {**(served or {ST3.name: default_for(spec.facts)}), UNTOUCHED: served.get(UNTOUCHED)}
         self.default = next(iter(self.served))
         unknown = set(allowed) - {method.name for method in list_methods()}
         if unknown:

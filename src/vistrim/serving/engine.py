@@ -131,7 +131,8 @@ class Engine:
             self._runner.run(jobs, self.preparer.collate([job.inputs for job in jobs]))
         except Exception as error:
             kind = "memory" if is_out_of_memory(error) else "error"
-            log.exception("a batch of %d failed with method %s", len(jobs), jobs[0].group[0] or "untouched")
+            ids = ", ".join(job.request_id for job in jobs)
+            log.exception("a batch failed with method %s, for the requests %s", jobs[0].group[0] or "untouched", ids)
         else:
             return None
         gc.collect()

@@ -4,7 +4,10 @@ import http.client
 import ipaddress
 import socket
 import ssl
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
 
 from vistrim.serving.errors import RequestError
@@ -42,10 +45,11 @@ def fetch_image(url: str, limits: Limits) -> bytes:
         connection = _Connection(host, address, ends)
         try:
             connection.request("GET", target, headers={"Accept": "image/*", "Accept-Encoding": "identity"})
-            answer = connection.getresponse()
-            if answer.status != 200:
-                raise _refused("the host does not answer with an image; redirects are not followed")
-            return _body(answer, connection, limits, ends)
+            with _ended_in_time(connection.sock, ends):
+                answer = connection.getresponse()
+                if answer.status != 200:
+                    raise _refused("the host does not answer with an image; redirects are not followed")
+                return _body(answer, limits)
         finally:
             connection.close()
     except _NOT_FETCHED:
@@ -109,21 +113,32 @@ class _Connection(http.client.HTTPSConnection):
         self.sock = ssl.create_default_context().wrap_socket(plain, server_hostname=self.host)
 
 
-def _body(
-    answer: http.client.HTTPResponse, connection: http.client.HTTPConnection, limits: Limits, ends: float
-) -> bytes:
+def _body(answer: http.client.HTTPResponse, limits: Limits) -> bytes:
     data = bytearray()
-    while True:
-        left = _left(ends)
-        # The connection gives up its socket if the host closes it after the answer.
-        if connection.sock is not None:
-            connection.sock.settimeout(left)
-        piece = answer.read1(_CHUNK)
-        if not piece:
-            return bytes(data)
+    while piece := answer.read1(_CHUNK):
         data += piece
         if len(data) > limits.image_bytes:
             raise _refused(f"it has more than {limits.image_bytes} bytes")
+    return bytes(data)
+
+
+@contextmanager
+def _ended_in_time(connected: socket.socket, ends: float) -> Iterator[None]:
+    """End a connection in time. The timeout of a socket is for each read, and a host may send byte by byte."""
+
+    def end() -> None:
+        with suppress(OSError):
+            connected.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(_left(ends), end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+        # What arrived until then may look complete.
+        _left(ends)
+    finally:
+        timer.cancel()
 
 
 def _left(ends: float) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from vistrim.methods import Method
-from vistrim.serving.errors import RequestError, deadline_passed
+from vistrim.serving.errors import RequestError, deadline_passed, generation_failed
 from vistrim.serving.rows import EXPIRED, Row, TokenLogprob
 from vistrim.serving.sampling import Sampling
 
@@ -88,6 +88,8 @@ class Job:
         Whether the figures tell which tokens each layer held.
     seconds : float
         Time from the arrival to the end of the answer after which it is given up.
+    request_id : str
+        Name of the request in the log.
     """
 
     inputs: Mapping[str, Tensor]
@@ -100,6 +102,7 @@ class Job:
     trace: bool = False
     seconds: float = 120.0
     arrived: float = field(default_factory=time.monotonic)
+    request_id: str = ""
     queued: float = 0.0
     is_cancelled: bool = False
     is_over: bool = False
@@ -136,7 +139,8 @@ class Job:
     def advance(self, row: Row) -> bool:
         """Deliver what is new in the row of this job. Returns whether the answer is complete, but not yet ended.
 
-        After a failed attempt, the row begins anew, and what was delivered before is not delivered again.
+        After a failed attempt, the row begins anew, and what was delivered before is not delivered again. If the new
+        text is another one, which rounding in a smaller batch may cause, the answer fails.
         """
         if self.is_over:
             return False
@@ -144,6 +148,8 @@ class Job:
             self.fail(deadline_passed(self.seconds))
         elif self.is_cancelled:
             self.is_over = True
+        elif not self._continues(row):
+            self.fail(generation_failed())
         else:
             text, logprobs = row.text[len(self._text_sent) :], row.logprobs[self._logprobs_sent :]
             if text or logprobs:
@@ -151,6 +157,10 @@ class Job:
                 self._logprobs_sent += len(logprobs)
                 self.deliver(Piece(text, logprobs))
         return row.reason is not None and not self.is_over
+
+    def _continues(self, row: Row) -> bool:
+        is_behind = row.reason is None and self._text_sent.startswith(row.text)
+        return is_behind or row.text.startswith(self._text_sent)
 
     def end(self, row: Row, figures: dict[str, Any]) -> None:
         """Deliver the end of the answer."""

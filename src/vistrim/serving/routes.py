@@ -29,10 +29,11 @@ def chat_routes(service: ChatService) -> APIRouter:
     @router.post("/v1/chat/completions", response_model=None)
     async def chat(body: ChatRequest, request: Request) -> Response:
         """Answer a conversation with images, with one of the server's methods."""
+        asked = (body, request.receive, request.state.request_id)
         try:
             if body.stream:
-                return EventStream(await service.stream(body, request.receive), service.limits.deadline)
-            return JSONResponse(await service.complete(body, request.receive))
+                return EventStream(await service.stream(*asked), service.limits.deadline)
+            return JSONResponse(await service.complete(*asked))
         except Disconnected:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
 

@@ -1,14 +1,27 @@
 """The HTTP server."""
 
+import logging
 import socket
+import sys
 from collections.abc import Callable
 
 import uvicorn
 from fastapi import FastAPI
 
+DRAIN_SECONDS = 5.0
+"""Added to the deadline, so that all requests inside are answered before the server ends."""
+
+
+def set_up_log() -> None:
+    """Log to standard error."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+
 
 class Server(uvicorn.Server):
     """Serves an application until SIGTERM or SIGINT, then answers the requests that are inside.
+
+    ``run`` raises SystemExit if it cannot listen; the log has the reason.
 
     Parameters
     ----------
@@ -18,14 +31,14 @@ class Server(uvicorn.Server):
         Address to listen on.
     port : int
         Port. 0: any free port.
-    drain_seconds : float
-        Longest time for the requests that are inside.
+    deadline : float
+        Seconds within which requests are answered. Those that are inside at the end have `DRAIN_SECONDS` more.
     announce : callable
         Receives the URL when the server listens.
     """
 
     def __init__(
-        self, app: FastAPI, host: str, port: int, drain_seconds: float, announce: Callable[[str], None] = print
+        self, app: FastAPI, host: str, port: int, deadline: float, announce: Callable[[str], None] = print
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -35,7 +48,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                timeout_graceful_shutdown=max(1, round(drain_seconds)),
+                timeout_graceful_shutdown=round(deadline + DRAIN_SECONDS),
             )
         )
         self._announce = announce
@@ -44,5 +57,9 @@ class Server(uvicorn.Server):
         """Listen, and tell the URL."""
         await super().startup(sockets)
         if self.started:
-            listening = self.servers[0].sockets[0].getsockname()
-            self._announce(f"http://{f'[{listening[0]}]' if ':' in listening[0] else listening[0]}:{listening[1]}")
+            self._announce(url(*self.servers[0].sockets[0].getsockname()[:2]))
+
+
+def url(host: str, port: int) -> str:
+    """Return the URL of an address."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -5,6 +5,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 from vistrim._utils.memory import is_out_of_memory
@@ -55,8 +56,17 @@ class ChatService:
         """Return the seconds after which there may be room for another request."""
         return max(1, round(self._typical_seconds))
 
-    async def complete(self, request: ChatRequest, receive: Receive) -> dict[str, Any]:
+    async def complete(self, request: ChatRequest, receive: Receive, request_id: str) -> dict[str, Any]:
         """Answer a request in one piece.
+
+        Parameters
+        ----------
+        request : ChatRequest
+            The request.
+        receive : callable
+            ASGI's function, after the body has been read.
+        request_id : str
+            Id of the request in the log.
 
         Raises
         ------
@@ -65,47 +75,45 @@ class ChatService:
         Disconnected
             If the client goes.
         """
-        answer = _Answer(self, request, receive)
-        try:
-            await answer.begin()
-            pieces: list[Piece] = []
-            while isinstance(found := await answer.next(), Piece):
-                pieces.append(found)
-            assert answer.completion is not None
-            return answer.completion.whole(pieces, found, request.logprobs is True)
-        finally:
-            answer.close()
+        with closing(await self._begin(request, receive, request_id)) as answer:
+            pieces = [piece async for piece in answer]
+            return answer.completion.whole(pieces, answer.done, request.logprobs is True)
 
-    async def stream(self, request: ChatRequest, receive: Receive) -> "ChatStream":
-        """Answer a request in server-sent events.
+    async def stream(self, request: ChatRequest, receive: Receive, request_id: str) -> "ChatStream":
+        """Answer a request in server-sent events, with the arguments and errors of `complete`.
 
         Returns
         -------
         ChatStream
             Its first event is there already, so that errors before it have a status of their own.
-
-        Raises
-        ------
-        RequestError
-            If it cannot be answered.
-        Disconnected
-            If the client goes.
         """
-        answer = _Answer(self, request, receive)
+        options = request.stream_options
+        with_usage = options is not None and options.include_usage
+        return ChatStream(await self._begin(request, receive, request_id), with_usage)
+
+    async def _begin(self, request: ChatRequest, receive: Receive, request_id: str) -> "_Answer":
+        """Submit the job of a request, which is made in another thread, and wait for its first event."""
+        answering = Answering(receive, self.limits.deadline)
+        loop = asyncio.get_running_loop()
         try:
-            await answer.begin()
-            found = await answer.next()
+            job, choice = await answering.wait(
+                loop.run_in_executor(self._pool, self._make_job, request, answering, request_id)
+            )
+        except BaseException as error:
+            answering.close()
+            if isinstance(error, RequestError):
+                self.metrics.reject(error.code)
+            raise
+        answer = _Answer(self, answering, job, choice, Completion(request.model, job.prompt_tokens, self._tokenizer))
+        try:
+            answering.start(job, self.engine.submit)
+            await answer.wait()
         except BaseException:
             answer.close()
             raise
-        return ChatStream(answer, found, request)
+        return answer
 
-    async def prepare(self, request: ChatRequest, answering: Answering) -> tuple[Job, Choice]:
-        """Make the job of a request in a thread of its own."""
-        loop = asyncio.get_running_loop()
-        return await answering.wait(loop.run_in_executor(self._pool, self._make_job, request, answering))
-
-    def _make_job(self, request: ChatRequest, answering: Answering) -> tuple[Job, Choice]:
+    def _make_job(self, request: ChatRequest, answering: Answering, request_id: str) -> tuple[Job, Choice]:
         options = request.vistrim
         if options is not None and options.trace and not self.limits.trace:
             raise RequestError(
@@ -136,6 +144,7 @@ class ChatService:
             trace=options is not None and options.trace,
             seconds=self.limits.deadline,
             arrived=answering.arrived,
+            request_id=request_id,
         )
         return job, choice
 
@@ -170,10 +179,6 @@ class ChatService:
             seed=secrets.randbits(63) if request.seed is None else request.seed,
         )
 
-    def completion(self, request: ChatRequest, prompt_tokens: int) -> Completion:
-        """Return the formatter of an answer."""
-        return Completion(request.model, prompt_tokens, self._tokenizer)
-
     def note(self, label: str, outcome: str, seconds: float) -> None:
         """Record the end of an accepted request."""
         self.metrics.end(label, outcome, seconds)
@@ -187,28 +192,18 @@ class ChatService:
 
 
 class _Answer:
-    """One request on its way through the service."""
+    """The parts of an answer, and then its end. Records how it ended."""
 
-    def __init__(self, service: ChatService, request: ChatRequest, receive: Receive) -> None:
-        self._service, self._request = service, request
-        self._answering = Answering(receive, service.limits.deadline)
-        self._choice: Choice | None = None
+    def __init__(
+        self, service: ChatService, answering: Answering, job: Job, choice: Choice, completion: Completion
+    ) -> None:
+        self.completion = completion
+        self._service, self._answering, self._job, self._choice = service, answering, job, choice
         self._outcome = outcomes.CANCELLED
-        self._prompt_tokens = 0
-        self.completion: Completion | None = None
+        self._found: Piece | Done | None = None
 
-    async def begin(self) -> None:
-        try:
-            job, self._choice = await self._service.prepare(self._request, self._answering)
-        except RequestError as error:
-            self._service.metrics.reject(error.code)
-            raise
-        self._prompt_tokens = job.prompt_tokens
-        self.completion = self._service.completion(self._request, self._prompt_tokens)
-        self._answering.start(job, self._service.engine.submit)
-
-    async def next(self) -> Piece | Done:
-        assert self._choice is not None
+    async def wait(self) -> None:
+        """Wait for the next event."""
         try:
             found = await self._answering.next()
             if isinstance(found, Failed):
@@ -219,15 +214,25 @@ class _Answer:
         if isinstance(found, Done):
             self._outcome = outcomes.COMPLETE
             self._service.metrics.complete(
-                self._choice.label, self._prompt_tokens, found.completion_tokens, found.figures
+                self._choice.label, self._job.prompt_tokens, found.completion_tokens, found.figures
             )
-        return found
+        self._found = found
+
+    async def __aiter__(self) -> AsyncIterator[Piece]:
+        while isinstance(self._found, Piece):
+            yield self._found
+            await self.wait()
+
+    @property
+    def done(self) -> Done:
+        """The end, after all parts."""
+        assert isinstance(self._found, Done)
+        return self._found
 
     def close(self) -> None:
+        """Give up what has not been answered yet."""
         self._answering.close()
-        if self._choice is not None:
-            seconds = time.monotonic() - self._answering.arrived
-            self._service.note(self._choice.label, self._outcome, seconds)
+        self._service.note(self._choice.label, self._outcome, time.monotonic() - self._answering.arrived)
 
 
 class ChatStream:
@@ -236,27 +241,23 @@ class ChatStream:
     Parameters
     ----------
     answer : _Answer
-        The answer.
-    found : Piece or Done
-        Its first event.
-    request : ChatRequest
-        The request.
+        The answer, whose first event is there.
+    with_usage : bool
+        Whether a chunk with the usage ends it.
     """
 
-    def __init__(self, answer: _Answer, found: Piece | Done, request: ChatRequest) -> None:
-        self._answer, self._found, self._request = answer, found, request
+    def __init__(self, answer: _Answer, with_usage: bool) -> None:
+        self._answer, self._with_usage = answer, with_usage
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        completion, found = self._answer.completion, self._found
-        assert completion is not None
+        completion = self._answer.completion
         try:
             yield event(completion.first())
-            while isinstance(found, Piece):
-                yield event(completion.next(found))
-                found = await self._answer.next()
-            yield event(completion.last(found))
-            if self._request.stream_options is not None and self._request.stream_options.include_usage:
-                yield event(completion.usage(found))
+            async for piece in self._answer:
+                yield event(completion.next(piece))
+            yield event(completion.last(self._answer.done))
+            if self._with_usage:
+                yield event(completion.usage(self._answer.done))
             yield END
         except RequestError as error:
             yield event(error.body())
