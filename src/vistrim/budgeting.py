@@ -2,16 +2,19 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
 
+from vistrim.core.model_facts import ModelFacts
 from vistrim.engine import ModelSpec, describe
 from vistrim.engine.attention.flash import sliding_windows
 from vistrim.engine.inputs.unencoded import read_unencoded
 from vistrim.engine.wrappers import without_adapter
 from vistrim.errors import MethodError, ParameterError
 from vistrim.methods.base.budgeted import Budgeted, check_budget, read_budget
+from vistrim.methods.base.composition import Composed
 from vistrim.methods.base.method import Method
 from vistrim.methods.base.notation import as_method, from_plain_data
 from vistrim.methods.base.plan import Plan, make_plan
@@ -22,6 +25,8 @@ TEXT_TOKENS = 64
 SMALLEST = 1e-6
 """Smallest share that is tried."""
 HALVINGS = 60
+DECIMALS = 12
+"""Decimals of a parameter that was set. Those after them are rounding errors: 1 - 0.19 would be 0.8099999999999999."""
 
 
 def at_budget(
@@ -93,7 +98,7 @@ def at_budget(
     facts = spec.facts
 
     def attempt(share: float) -> tuple[float, Method]:
-        candidate = chosen.with_share(share, facts)
+        candidate = _set(chosen, share, facts)
         fitted = candidate.fitted(facts)
         return figure(kind, wanted, [make_plan(fitted, facts, sample, steps) for sample in samples]), candidate
 
@@ -224,6 +229,23 @@ def figure(kind: str, wanted: float, plans: Sequence[Plan]) -> float:
     return sum(plan.kv_fraction_mean for plan in plans) / len(plans)
 
 
+def _set(method: Method, share: float, facts: ModelFacts) -> Method:
+    """Set a method to a share, without rounding errors in its notation."""
+    if isinstance(method, Composed):
+        return Composed((_set(method.methods[0], share, facts), *method.methods[1:]))
+    found = method.with_share(share, facts)
+    values = {field.name: getattr(found, field.name) for field in fields(found) if field.init}
+    # Those that were not set stay as the user gave them.
+    new = {name: value for name, value in values.items() if value is not getattr(method, name, None)}
+    return replace(found, **{name: _rounded(value) for name, value in new.items()})
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_rounded, value))
+    return round(value, DECIMALS) if isinstance(value, float) else value
+
+
 def _largest(
     attempt: Callable[[float], tuple[float, Method]], kind: str, wanted: float, name: str
 ) -> tuple[float, Method]:
@@ -244,10 +266,10 @@ def _largest(
             low, reached, best = middle, figure, candidate
         else:
             high = middle
-    return _rounded(attempt, low, reached, best)
+    return _shortest(attempt, low, reached, best)
 
 
-def _rounded(
+def _shortest(
     attempt: Callable[[float], tuple[float, Method]], share: float, reached: float, best: Method
 ) -> tuple[float, Method]:
     """Shorten a share to the fewest digits that reach the same figure."""

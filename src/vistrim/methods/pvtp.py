@@ -67,7 +67,7 @@ class PVTP(AttentionSchedule):
 
     def with_share(self, share: float, model: ModelFacts) -> Method:
         """Let a share stay at each cut."""
-        return replace(self, drop_per_cut=round(1.0 - share, 12))
+        return replace(self, drop_per_cut=1.0 - share)
 
     def fitted(self, model: ModelFacts) -> Method:
         """Check that the decoder has the layer of the first cut."""
