@@ -16,8 +16,8 @@ MACHINE = re.compile(rb"(?<![\w.])/(?:work|home|tmp|root|Users)/")
 
 def test_settings_hold_no_folders_of_the_machine(tmp_path):
     out = tmp_path / "results.json"
-    given = Namespace(out=out, folder=ROOT / "studies" / "rows", model=str(tmp_path / "llava"), method=["st3"], layers=8)
-    record(given)
+    folder, model = ROOT / "studies" / "rows", str(tmp_path / "llava")
+    record(Namespace(out=out, folder=folder, model=model, method=["st3"], layers=8))
     found = json.loads(out.read_text())["settings"]
     expected = {"out": "results.json", "folder": "studies/rows", "model": "llava", "method": ["st3"], "layers": 8}
     assert found == expected
