@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from vistrim.core.model_facts import ModelFacts
 from vistrim.engine import ModelSpec, describe
 from vistrim.engine.attention.flash import sliding_windows
 from vistrim.engine.inputs.unencoded import read_unencoded
@@ -97,12 +96,15 @@ def at_budget(
     samples = prompt_sizes(spec, inputs, None if kind == "tokens" else steps)
     facts = spec.facts
 
-    def attempt(share: float) -> tuple[float, Method]:
-        candidate = _set(chosen, share, facts)
+    def value_of(candidate: Method) -> float:
         fitted = candidate.fitted(facts)
-        return figure(kind, wanted, [make_plan(fitted, facts, sample, steps) for sample in samples]), candidate
+        return figure(kind, wanted, [make_plan(fitted, facts, sample, steps) for sample in samples])
 
-    reached, found = _largest(attempt, kind, wanted, chosen.name)
+    def at_share(share: float) -> Method:
+        return chosen.with_share(share, facts)
+
+    share, reached = _largest(lambda share: value_of(at_share(share)), kind, wanted, chosen.name)
+    found = _shortest(share, at_share, chosen, lambda candidate: value_of(candidate) == reached)
     part = getattr(found, "methods", (found,))[0]
     value = getattr(part, part.budget_parameter)
     return Budgeted(found, kind, wanted, reached, part.budget_parameter, value)  # type: ignore[arg-type]
@@ -229,14 +231,46 @@ def figure(kind: str, wanted: float, plans: Sequence[Plan]) -> float:
     return sum(plan.kv_fraction_mean for plan in plans) / len(plans)
 
 
-def _set(method: Method, share: float, facts: ModelFacts) -> Method:
-    """Set a method to a share, without rounding errors in its notation."""
-    if isinstance(method, Composed):
-        return Composed((_set(method.methods[0], share, facts), *method.methods[1:]))
-    found = method.with_share(share, facts)
+def _largest(value_at: Callable[[float], float], kind: str, wanted: float, name: str) -> tuple[float, float]:
+    """Find the largest share at which the figure does not exceed the budget, and the figure, by bisection."""
+    least, most = value_at(SMALLEST), value_at(1.0)
+    if most <= wanted:
+        if most < wanted * (1 - 1e-9):
+            raise ParameterError(_range(name, kind, wanted, least, most))
+        return 1.0, most
+    if least > wanted:
+        raise ParameterError(_range(name, kind, wanted, least, most))
+    low, high, reached = SMALLEST, 1.0, least
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        value = value_at(middle)
+        if value <= wanted:
+            low, reached = middle, value
+        else:
+            high = middle
+    return low, reached
+
+
+def _shortest(
+    share: float, at_share: Callable[[float], Method], before: Method, reaches: Callable[[Method], bool]
+) -> Method:
+    """Set a method to the share with the fewest digits that reaches the same figure."""
+    for digits in range(2, 8):
+        short = math.floor(share * 10**digits) / 10**digits
+        if short >= SMALLEST and reaches(found := _without_noise(at_share(short), before)):
+            return found
+    exact = at_share(share)
+    found = _without_noise(exact, before)
+    return found if reaches(found) else exact
+
+
+def _without_noise(found: Method, before: Method) -> Method:
+    """Round the parameters that were set."""
+    if isinstance(found, Composed) and isinstance(before, Composed):
+        return Composed((_without_noise(found.methods[0], before.methods[0]), *found.methods[1:]))
     values = {field.name: getattr(found, field.name) for field in fields(found) if field.init}
     # Those that were not set stay as the user gave them.
-    new = {name: value for name, value in values.items() if value is not getattr(method, name, None)}
+    new = {name: value for name, value in values.items() if value is not getattr(before, name, None)}
     return replace(found, **{name: _rounded(value) for name, value in new.items()})
 
 
@@ -244,42 +278,6 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(map(_rounded, value))
     return round(value, DECIMALS) if isinstance(value, float) else value
-
-
-def _largest(
-    attempt: Callable[[float], tuple[float, Method]], kind: str, wanted: float, name: str
-) -> tuple[float, Method]:
-    """Find the largest share at which the figure does not exceed the budget, by bisection."""
-    least, best = attempt(SMALLEST)
-    most, whole = attempt(1.0)
-    if most <= wanted:
-        if most < wanted * (1 - 1e-9):
-            raise ParameterError(_range(name, kind, wanted, least, most))
-        return most, whole
-    if least > wanted:
-        raise ParameterError(_range(name, kind, wanted, least, most))
-    low, high, reached = SMALLEST, 1.0, least
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        figure, candidate = attempt(middle)
-        if figure <= wanted:
-            low, reached, best = middle, figure, candidate
-        else:
-            high = middle
-    return _shortest(attempt, low, reached, best)
-
-
-def _shortest(
-    attempt: Callable[[float], tuple[float, Method]], share: float, reached: float, best: Method
-) -> tuple[float, Method]:
-    """Shorten a share to the fewest digits that reach the same figure."""
-    for digits in range(2, 8):
-        short = math.floor(share * 10**digits) / 10**digits
-        if short >= SMALLEST:
-            figure, candidate = attempt(short)
-            if figure == reached:
-                return figure, candidate
-    return reached, best
 
 
 def _range(name: str, kind: str, wanted: float, least: float, most: float) -> str:
