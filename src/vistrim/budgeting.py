@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from vistrim.engine.inputs.unencoded import read_unencoded
 from vistrim.engine.wrappers import without_adapter
 from vistrim.errors import MethodError, ParameterError
 from vistrim.methods.base.budgeted import Budgeted, check_budget, read_budget
+from vistrim.methods.base.composition import Composed
 from vistrim.methods.base.method import Method
 from vistrim.methods.base.notation import as_method, from_plain_data
 from vistrim.methods.base.plan import Plan, make_plan
@@ -22,6 +24,8 @@ TEXT_TOKENS = 64
 SMALLEST = 1e-6
 """Smallest share that is tried."""
 HALVINGS = 60
+DECIMALS = 12
+"""Decimals of a parameter that was set. Those after them are rounding errors: 1 - 0.19 would be 0.8099999999999999."""
 
 
 def at_budget(
@@ -92,12 +96,15 @@ def at_budget(
     samples = prompt_sizes(spec, inputs, None if kind == "tokens" else steps)
     facts = spec.facts
 
-    def attempt(share: float) -> tuple[float, Method]:
-        candidate = chosen.with_share(share, facts)
+    def value_of(candidate: Method) -> float:
         fitted = candidate.fitted(facts)
-        return figure(kind, wanted, [make_plan(fitted, facts, sample, steps) for sample in samples]), candidate
+        return figure(kind, wanted, [make_plan(fitted, facts, sample, steps) for sample in samples])
 
-    reached, found = _largest(attempt, kind, wanted, chosen.name)
+    def at_share(share: float) -> Method:
+        return chosen.with_share(share, facts)
+
+    share, reached = _largest(lambda share: value_of(at_share(share)), kind, wanted, chosen.name)
+    found = _shortest(share, at_share, chosen, lambda candidate: value_of(candidate) == reached)
     part = getattr(found, "methods", (found,))[0]
     value = getattr(part, part.budget_parameter)
     return Budgeted(found, kind, wanted, reached, part.budget_parameter, value)  # type: ignore[arg-type]
@@ -224,40 +231,53 @@ def figure(kind: str, wanted: float, plans: Sequence[Plan]) -> float:
     return sum(plan.kv_fraction_mean for plan in plans) / len(plans)
 
 
-def _largest(
-    attempt: Callable[[float], tuple[float, Method]], kind: str, wanted: float, name: str
-) -> tuple[float, Method]:
-    """Find the largest share at which the figure does not exceed the budget, by bisection."""
-    least, best = attempt(SMALLEST)
-    most, whole = attempt(1.0)
+def _largest(value_at: Callable[[float], float], kind: str, wanted: float, name: str) -> tuple[float, float]:
+    """Find the largest share at which the figure does not exceed the budget, and the figure, by bisection."""
+    least, most = value_at(SMALLEST), value_at(1.0)
     if most <= wanted:
         if most < wanted * (1 - 1e-9):
             raise ParameterError(_range(name, kind, wanted, least, most))
-        return most, whole
+        return 1.0, most
     if least > wanted:
         raise ParameterError(_range(name, kind, wanted, least, most))
     low, high, reached = SMALLEST, 1.0, least
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        figure, candidate = attempt(middle)
-        if figure <= wanted:
-            low, reached, best = middle, figure, candidate
+        value = value_at(middle)
+        if value <= wanted:
+            low, reached = middle, value
         else:
             high = middle
-    return _rounded(attempt, low, reached, best)
+    return low, reached
 
 
-def _rounded(
-    attempt: Callable[[float], tuple[float, Method]], share: float, reached: float, best: Method
-) -> tuple[float, Method]:
-    """Shorten a share to the fewest digits that reach the same figure."""
+def _shortest(
+    share: float, at_share: Callable[[float], Method], before: Method, reaches: Callable[[Method], bool]
+) -> Method:
+    """Set a method to the share with the fewest digits that reaches the same figure."""
     for digits in range(2, 8):
         short = math.floor(share * 10**digits) / 10**digits
-        if short >= SMALLEST:
-            figure, candidate = attempt(short)
-            if figure == reached:
-                return figure, candidate
-    return reached, best
+        if short >= SMALLEST and reaches(found := _without_noise(at_share(short), before)):
+            return found
+    exact = at_share(share)
+    found = _without_noise(exact, before)
+    return found if reaches(found) else exact
+
+
+def _without_noise(found: Method, before: Method) -> Method:
+    """Round the parameters that were set."""
+    if isinstance(found, Composed) and isinstance(before, Composed):
+        return Composed((_without_noise(found.methods[0], before.methods[0]), *found.methods[1:]))
+    values = {field.name: getattr(found, field.name) for field in fields(found) if field.init}
+    # Those that were not set stay as the user gave them.
+    new = {name: value for name, value in values.items() if value is not getattr(before, name, None)}
+    return replace(found, **{name: _rounded(value) for name, value in new.items()})
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_rounded, value))
+    return round(value, DECIMALS) if isinstance(value, float) else value
 
 
 def _range(name: str, kind: str, wanted: float, least: float, most: float) -> str:

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import track
 
 from studies.budgets.rows import Row, row
-from studies.record import record
+from studies.record import portable, record
 from vistrim import list_methods
 from vistrim._utils.environment import stamp
 from vistrim._utils.tables import Table
@@ -69,9 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     title = f"{options.model}: {subject.visual_tokens} visual tokens, {subject.text_tokens} others"
     shown = table(title, rows)
     Console().print(shown)
-    command = shlex.join(
-        ["python", "-m", "studies.budgets.measure", *(sys.argv[1:] if arguments is None else arguments)]
-    )
+    given_options = sys.argv[1:] if arguments is None else arguments
+    command = shlex.join(["python", "-m", "studies.budgets.measure", *map(portable, given_options)])
     settings = f"`{command}`, commit {stamp()['commit']}"
     options.out.with_suffix(".md").write_text(f"{shown.markdown()}\n{NOTE}\n{reasons(rows)}\n\n{settings}\n")
 

@@ -14,6 +14,7 @@ from vistrim.analysis.attention.measures import jensen_shannon, sinks
 from vistrim.analysis.attention.own_answers import next_token_divergence, own_answers
 from vistrim.analysis.attention.reading import read_attention
 from vistrim.analysis.attention.record import record
+from vistrim.analysis.attention.report import Analysis
 from vistrim.errors import ResumeError
 from vistrim.evaluation.items import Item, Task
 
@@ -135,6 +136,10 @@ def test_an_analysis_is_noted_and_goes_on(tmp_path, monkeypatch):
         assert all(value >= 0 for value in ranking["mean"])
     assert all(0 <= value <= 1 for value in figures["other_question"]["last"])
     assert "### Answers kept: group 1" in "\n".join(table.markdown() for table in found.tables())
+    alone = Analysis({"groups": {"all": found.figures["groups"]["group 0"]}}, found.settings)
+    for analysis, groups in ((found, ["group 0", "group 1"]), (alone, ["all"])):
+        titles = [table.title for table in analysis.tables() if "over the answer" in table.title]
+        assert titles == [f"Attention on visual tokens over the answer: {name}" for name in groups]
     monkeypatch.setattr(model, "generate", None)
     assert analyze(model, processor, items, **settings).figures == found.figures
     with pytest.raises(ResumeError, match="keep"):

@@ -62,13 +62,6 @@ def test_the_same_rates_are_evaluated_once_also_over_runs(asking, tmp_path):
     assert len(path.read_text().splitlines()) == 5
 
 
-def test_tokens_of_the_prompts(asking, tmp_path):
-    untouched = open_at(tmp_path / "p.jsonl", asking[0]).untouched
-    assert untouched.visual_tokens == 16
-    # <s> USER: what is w20 ASSISTANT:
-    assert untouched.text_tokens == 6
-
-
 def test_a_kill_loses_at_most_the_last_evaluation(asking, tmp_path):
     asking, asked = asking
     path = tmp_path / "p.jsonl"

@@ -4,9 +4,12 @@ import json
 from dataclasses import replace
 
 import pytest
+from matplotlib.figure import Figure
 
 from tests.cli.invoke import error_line, vistrim
 from vistrim.evaluation.entries import ENTRIES, Entry, read_entries, write_entries
+from vistrim.leaderboard.boards import boards_of
+from vistrim.leaderboard.plot import plot
 
 VERSIONS = {"vistrim": "1.0", "transformers": "5.24.0"}
 PROTOCOL = {"tool": "vistrim eval", "task": "color", "questions": "ab", "metric": "exact_match", "max_new_tokens": 16}
@@ -50,6 +53,28 @@ def test_folders_become_one_page(folders, tmp_path, ending):
     for text in ("87.5 %", "62.5 %", "tokens=0.25", "1.0 c0ffee", "max_new_tokens 32"):
         assert text in page
     assert ("m<x>" in page) == (ending == "md")
+
+
+def test_a_result_is_compared_with_the_untouched_model_of_its_versions():
+    old = VERSIONS | {"vistrim": "0.9"}
+    others = [replace(FIRST, score=0.9, versions=old), replace(FIRST, score=0.95, items=9, commit="f00d")]
+    (board,) = boards_of([*others, FIRST, TRIMMED])
+    assert [row[4] for row in board.table().rows if row[0] == TRIMMED.method] == ["75.0 %"]
+    (board,) = boards_of([*others, TRIMMED])
+    assert [row[4] for row in board.table().rows if row[0] == TRIMMED.method] == ["66.7 %"]
+
+
+def test_scores_above_one_are_no_percentages(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, dpi: figures.append(figure))
+    (board,) = boards_of([replace(FIRST, score=1412.3), replace(TRIMMED, score=0.4, kv=None)])
+    assert [row[3] for row in board.table().rows] == ["1412.3", "0.4"]
+    assert plot([board], tmp_path / "plot.png")
+    axes = figures[0].axes
+    assert {one.get_ylabel() for one in axes} == {"score"}
+    # The trimmed result has no place in the last panel.
+    assert [len(one.lines) for one in axes] == [2, 2, 1]
+    assert len(axes[-1].get_legend().get_texts()) == 2
 
 
 def test_folders_without_results_are_named(tmp_path):

@@ -59,14 +59,10 @@ class Untouched:
         Answer to each question.
     performance : float
         Performance of these answers.
-    text_tokens, visual_tokens : float
-        Tokens of a prompt, mean over the questions.
     """
 
     answers: list[str]
     performance: float
-    text_tokens: float
-    visual_tokens: float
 
 
 @dataclass(frozen=True)
@@ -135,14 +131,8 @@ class Evaluations(Store[Untouched | float]):
     def untouched(self) -> Untouched:
         """Results of the untouched model, measured on first access."""
         if (None,) not in self.rows:
-            found = self._asking.answers(None)
-            texts = [one.answer for one in found]
-            untouched = Untouched(
-                answers=texts,
-                performance=performance(self._objective, self._asking.items, texts, texts),
-                text_tokens=mean(one.prompt_tokens - one.visual_tokens for one in found),
-                visual_tokens=mean(one.visual_tokens for one in found),
-            )
+            texts = [one.answer for one in self._asking.answers(None)]
+            untouched = Untouched(texts, performance(self._objective, self._asking.items, texts, texts))
             self.put([{"rates": None, "untouched": asdict(untouched)}])
         found_before = self.rows[None,]
         assert isinstance(found_before, Untouched)

@@ -38,23 +38,30 @@ class Board:
         rest = {key: value for key, value in self.protocol.items() if key not in ("tool", "task")}
         return ", ".join(f"{key} {_text(value)}" for key, value in rest.items() if value is not None)
 
+    @property
+    def scores_are_shares(self) -> bool:
+        """Whether all scores are from 0 to 1. Some metrics, such as that of MME, are no shares."""
+        return all(entry.score is None or 0 <= entry.score <= 1 for entry in self.entries)
+
     def table(self) -> Table:
         """The results as a table."""
         return Table(self.title, COLUMNS, [self._line(entry) for entry in self.entries])
 
-    def untouched(self, model: str) -> Entry | None:
-        """The untouched result of a model, if there is one."""
-        return next((e for e in self.entries if e.model == model and e.method == UNTOUCHED), None)
+    def untouched(self, entry: Entry) -> Entry | None:
+        """The untouched result of the same model over as many items, of the same versions if there is one."""
+        own = (entry.versions, entry.commit)
+        found = [e for e in self.entries if (e.method, e.model, e.items) == (UNTOUCHED, entry.model, entry.items)]
+        return min(found, key=lambda other: (other.versions, other.commit) != own, default=None)
 
     def _line(self, entry: Entry) -> tuple[str, ...]:
-        untouched = self.untouched(entry.model)
-        base = untouched.score if untouched is not None and untouched.items == entry.items else None
+        untouched = self.untouched(entry)
+        base = None if untouched is None else untouched.score
         retained = entry.score / base if entry.score is not None and base else None
         return (
             entry.method,
             entry.budget or "",
             entry.model,
-            _score(entry.score),
+            self._score(entry.score),
             _percent(retained),
             "" if entry.tokens is None else f"{entry.tokens:.1f}",
             _percent(entry.flops),
@@ -63,6 +70,9 @@ class Board:
             str(entry.errors),
             f"{entry.versions.get('vistrim', '')} {entry.commit or ''}".strip(),
         )
+
+    def _score(self, score: float | None) -> str:
+        return _percent(score) if score is None or self.scores_are_shares else f"{score:.1f}"
 
 
 def boards_of(entries: Sequence[Entry]) -> list[Board]:
@@ -82,11 +92,6 @@ def _order(entry: Entry) -> tuple[Any, ...]:
 
 def _percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.1f} %"
-
-
-def _score(score: float | None) -> str:
-    # Some metrics, such as that of MME, are no shares.
-    return f"{score:.1f}" if score is not None and score > 1 else _percent(score)
 
 
 def _text(value: Any) -> str:

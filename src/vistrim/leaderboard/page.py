@@ -11,7 +11,8 @@ from vistrim.leaderboard.plot import plot
 TITLE = "Leaderboard"
 DEFINITIONS = (
     "score: mean of the metric that the protocol names",
-    "retained: score divided by the untouched model's in the same table, if both are over the same number of items",
+    "retained: score divided by the untouched model's in the same table, of the same versions if there is one, if both "
+    "are over the same number of items",
     "tokens: visual tokens per layer in prefill, mean over layers",
     "FLOPs: those of the decoder in prefill and of the method's own networks, as a share of the untouched prefill",
     "KV mean: bytes divided by the untouched model's at the same step, mean over steps",

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
 from vistrim._utils.labels import UNTOUCHED, short_names
@@ -35,6 +36,9 @@ def plot(boards: Sequence[Board], path: Path) -> bool:
     for row, board in zip(panels, shown, strict=True):
         labels = [f"{entry.method} on {entry.model}" for entry in board.entries]
         names = short_names(labels, LONGEST)
+        unit = 100 if board.scores_are_shares else 1
+        # By entry: not every result has every cost.
+        drawn: dict[int, tuple[Artist, str]] = {}
         for axes, cost, label, scale in zip(
             row,
             ("tokens", "flops", "kv"),
@@ -47,14 +51,17 @@ def plot(boards: Sequence[Board], path: Path) -> bool:
                 if entry.score is None:
                     continue
                 if entry.method == UNTOUCHED:
-                    axes.axhline(100 * entry.score, color="gray", linestyle="--", label=names[name])
+                    line = axes.axhline(unit * entry.score, color="gray", linestyle="--")
+                    drawn.setdefault(number, (line, names[name]))
                 elif value is not None:
                     style = {"marker": _MARKERS[number % len(_MARKERS)], "color": f"C{number % 10}"}
-                    axes.plot(scale * value, 100 * entry.score, linestyle="none", label=names[name], **style)
+                    (line,) = axes.plot(scale * value, unit * entry.score, linestyle="none", **style)
+                    drawn.setdefault(number, (line, names[name]))
             axes.set_xlabel(label)
-            axes.set_ylabel("score, %")
+            axes.set_ylabel("score, %" if board.scores_are_shares else "score")
             axes.grid(alpha=0.3)
         row[0].set_title(board.title, loc="left")
-        row[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize="small")
+        lines, shown_names = zip(*(drawn[number] for number in sorted(drawn)), strict=True)
+        row[-1].legend(lines, shown_names, loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize="small")
     figure.savefig(path, dpi=110)
     return True

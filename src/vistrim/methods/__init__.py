@@ -14,7 +14,8 @@ from vistrim.methods.base.attention_schedule import AttentionSchedule
 from vistrim.methods.base.checks import check_positions
 from vistrim.methods.base.class_attention import ClassAttention, ranking
 from vistrim.methods.base.composition import Composed, Composition
-from vistrim.methods.base.method import Guidance, Method, Positions
+from vistrim.methods.base.guidance import Guidance
+from vistrim.methods.base.method import Method, Positions
 from vistrim.methods.base.named_model import ModelLoader, NamedModel
 from vistrim.methods.base.notation import compose, load_method
 from vistrim.methods.base.one_cut import OneCut

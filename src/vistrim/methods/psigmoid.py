@@ -83,8 +83,7 @@ class PSigmoid(Method):
                 "psigmoid:mean_keep=1.0,kappa=0.5 or psigmoid:schedule=FILE"
             )
         # Layer 0 always processes all visual tokens.
-        least = 1 / model.decoder.layers
-        return replace(self, mean_keep=least + share * (1 - least))
+        return replace(self, mean_keep=max(share, 1 / model.decoder.layers))
 
     def fitted(self, model: ModelFacts) -> Method:
         """Load the rates of the schedule, or compute those of the sigmoid."""

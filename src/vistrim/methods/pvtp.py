@@ -9,6 +9,9 @@ from vistrim.methods.base.checks import check_layer
 from vistrim.methods.base.method import Method
 from vistrim.methods.base.registry import register
 
+START_LAYER, STRIDE = 3, 4
+"""Default first layer and stride, of 32 layers."""
+
 
 @register
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class PVTP(AttentionSchedule):
 
     def with_share(self, share: float, model: ModelFacts) -> Method:
         """Let a share stay at each cut."""
-        return replace(self, drop_per_cut=round(1.0 - share, 12))
+        return replace(self, drop_per_cut=1.0 - share)
 
     def fitted(self, model: ModelFacts) -> Method:
         """Check that the decoder has the layer of the first cut."""
@@ -77,8 +80,8 @@ class PVTP(AttentionSchedule):
 
     def retention(self, layer: int, depth: int) -> float:
         """Return the share of visual tokens left by the cuts before ``layer``, ``(1 - drop_per_cut) ** K(layer)``."""
-        start = self.start_layer if self.start_layer is not None else scaled_to_depth(3, depth)
-        stride = self.stride if self.stride is not None else scaled_to_depth(4, depth)
+        start = self.start_layer if self.start_layer is not None else scaled_to_depth(START_LAYER, depth)
+        stride = self.stride if self.stride is not None else scaled_to_depth(STRIDE, depth)
         return (1.0 - self.drop_per_cut) ** cuts_before(layer, start, stride)
 
     def tokens_kept(self, n: int, layer: int, step: int, depth: int) -> int:

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from vistrim.core.model_facts import ModelFacts
 from vistrim.core.schedules import check_keep, share_of
 from vistrim.core.selection import Selection, keep_top
-from vistrim.methods.base.method import Guidance, Method
+from vistrim.methods.base.guidance import Guidance
+from vistrim.methods.base.method import Method
 from vistrim.methods.base.named_model import ModelLoader
 from vistrim.methods.base.registry import register
 from vistrim.methods.base.sample_sizes import SampleSizes

@@ -17,6 +17,8 @@ from vistrim.methods.vta import DEFAULT_FLOOR, DEFAULT_HORIZON, VTA
 AUTO = "auto"
 AUTO_BUDGET = "flops=0.5"
 """Budget of the schedule that "auto" names."""
+SMALLEST_MEAN = 1e-6
+"""Smallest difference of a mean share from that of a schedule whose cuts keep nothing."""
 
 
 @register
@@ -141,10 +143,10 @@ class ST3(AttentionSchedule):
     def with_share(self, share: float, model: ModelFacts) -> Method:
         """Let a share stay at each cut, or scale the shares of the schedule to a mean."""
         if self.schedule is None:
-            return replace(self, drop_per_cut=round(1.0 - share, 12))
+            return replace(self, drop_per_cut=1.0 - share)
         # Layers before the first cut hold all visual tokens.
         least = min(found.cuts.layers[0] for found in self._schedules(model)) / model.decoder.layers
-        return replace(self, mean_keep=least + share * (1.0 - least))
+        return replace(self, mean_keep=max(share, least + SMALLEST_MEAN))
 
     def fitted(self, model: ModelFacts) -> Method:
         """Check that the decoder has the layer of the first cut, or load the schedule."""

@@ -20,7 +20,7 @@ from vistrim.core.costs import decode_flops, prefill_flops
 from vistrim.engine.generation import GenerateCall
 from vistrim.engine.guide.exit_score import exit_score, log_probability
 from vistrim.engine.guide.guide import Guide
-from vistrim.methods.base.method import Guidance
+from vistrim.methods.base.guidance import Guidance
 
 NEW_TOKENS = 5
 TEXT_ONLY = [tiny.sample(1, 4), tiny.sample(0, 30)]

@@ -1,6 +1,5 @@
 """Attention of the untouched model, layer by layer, in one forward pass over prompts and answers."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,10 +55,6 @@ class Reading:
     kept_from_step: list[Tensor] = field(default_factory=list)
     kept_from_prompt: list[Tensor] = field(default_factory=list)
     kept_from_layer: list[Tensor] = field(default_factory=list)
-
-    def stacked(self, layers: Sequence[Tensor]) -> Tensor:
-        """``[batch, layers, ...]``."""
-        return torch.stack(list(layers), 1)
 
 
 def read_attention(model: Any, own: OwnAnswers, share: float) -> tuple[Reading, Tensor]:

@@ -12,8 +12,6 @@ from vistrim.analysis.attention.record import plain
 
 ALL = "all"
 RESAMPLES = 2000
-LASTING_IN = 0.5
-"""Share of the questions in which a position must be a lasting sink to be reported."""
 
 Records = Sequence[dict[str, Any]]
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -45,7 +45,9 @@ def tables(figures: Mapping[str, Any], settings: Mapping[str, Any]) -> list[Tabl
     """All tables of an analysis: attention for all questions, rankings for each group."""
     groups = figures["groups"]
     found = [_attention(groups[ALL]), _similarity(groups[ALL])]
-    found += [table for name, group in groups.items() for table in _steps(name, group)]
+    # Answers of different groups differ in length.
+    alike = {name: group for name, group in groups.items() if name != ALL} or groups
+    found += [table for name, group in alike.items() for table in _steps(name, group)]
     for name, group in groups.items():
         if group["rankings"]:
             found += _worth(name, group["rankings"], settings["layers"])
@@ -107,7 +109,7 @@ def _steps(name: str, group: Mapping[str, Any]) -> Iterator[Table]:
         ("Share of the last prompt token's top that is still in the top", group["steps"]["kept_from_prompt"]),
     ):
         shown = [step for step in _SHOWN_STEPS if step < len(curve["answers"])]
-        if len(shown) < 2 or name == ALL:
+        if len(shown) < 2:
             continue
         yield Table(
             f"{title}: {name}",

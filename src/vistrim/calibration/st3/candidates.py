@@ -8,6 +8,8 @@ from typing import Literal
 from vistrim.core.schedules import scaled_to_depth
 from vistrim.methods.base.cuts import Cuts
 from vistrim.methods.base.keep_rates import Rows
+from vistrim.methods.fitted_st3 import LEAST_CUTS
+from vistrim.methods.pvtp import START_LAYER, STRIDE
 
 Form = Literal["free", "st3"]
 """Schedules to search: "free" for any cuts and rankings, "st3" for a start layer, a stride and a share per cut."""
@@ -22,10 +24,6 @@ PROBED_SHARE = 0.25
 MOST_LAYERS = 12
 """Largest number of layers at which cuts are tried first; neighbors reach the others."""
 MOST_CUTS = 3
-LEAST_CUTS = 3
-"""Smallest number of cuts of ST³ itself."""
-START_LAYER, STRIDE = 3, 4
-"""Defaults of ST³, for 32 layers."""
 NEARLY_ALL = 0.98
 PER_SHAPE = 2
 """Rankings that are tried with the same layers."""

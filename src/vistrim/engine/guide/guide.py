@@ -24,7 +24,7 @@ from vistrim.engine.guide.settings import greedy_settings, inputs_of
 from vistrim.engine.report.recorder import devices_of
 from vistrim.engine.report.timing import clock
 from vistrim.errors import UnsupportedModelError
-from vistrim.methods.base.method import Guidance
+from vistrim.methods.base.guidance import Guidance
 
 _locks: weakref.WeakKeyDictionary[nn.Module, Any] = weakref.WeakKeyDictionary()
 

@@ -21,8 +21,10 @@ from vistrim.core.selection import Selection
 from vistrim.core.structure import LayerStructure
 from vistrim.engine.tokens.token_map import TokenMap
 from vistrim.errors import MethodError
-from vistrim.methods.base.composition import STAGES, Composition
-from vistrim.methods.base.method import Method, refuse_answer
+from vistrim.methods.base.composition import Composition
+from vistrim.methods.base.method import Method
+from vistrim.methods.base.stage_hooks import STAGES
+from vistrim.methods.base.wrong_answers import refuse_answer
 
 
 def check_description(method: Method) -> None:

@@ -11,12 +11,13 @@ from vistrim.core.model_facts import ModelFacts
 from vistrim.core.scores import AttentionRows
 from vistrim.core.selection import Selection
 from vistrim.core.structure import LayerStructure
-from vistrim.methods.base.method import Guidance, Method, Ranking
+from vistrim.methods.base.guidance import Guidance
+from vistrim.methods.base.method import Method, Ranking
 from vistrim.methods.base.sample_sizes import SampleSizes
+from vistrim.methods.base.stage_hooks import STAGES
 from vistrim.methods.base.stage_inputs import InputTokens, LayerTokens
 
 KEEP_EVERYTHING = Method()
-STAGES = ("input", "structure", "prefill", "decode")
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,8 @@ from vistrim.core.model_facts import ModelFacts
 from vistrim.core.schedules import Decay
 from vistrim.methods.base.artifacts import FOLDER, check_made_for
 from vistrim.methods.base.cuts import Cuts
+from vistrim.methods.base.schedule_fields import FORMAT, read_fields
 
-FORMAT = 1
-"""Version of the file format."""
 METHOD = "st3"
 COMMAND = "vistrim calibrate st3"
 _KINDS: dict[str, type] = {
@@ -103,25 +102,7 @@ def read_cut_schedule(path: Path) -> CutSchedule:
     ValueError
         If the file cannot be read, is not a schedule of ST³ in this format, or is damaged. The message names the fix.
     """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror}): check the path") from error
-    except ValueError as error:
-        raise ValueError(f"{path} is no schedule, or is damaged ({error}): make it again") from error
-    if not isinstance(values, dict) or "format" not in values:
-        raise ValueError(f"{path} is no schedule: give a file that `{COMMAND}` wrote")
-    if (method := values.get("method")) != METHOD:
-        raise ValueError(
-            f"{path} is a schedule for {method}: use it with --method {method}, or make one with `{COMMAND}`"
-        )
-    if values.pop("format") != FORMAT:
-        raise ValueError(f"{path} is a schedule of another format than {FORMAT}: make it again with this version")
-    values = {"made_with": {}, "vistrim": "", **values}
-    wrong = [name for name, kind in _KINDS.items() if type(values.get(name)) is not kind]
-    if wrong or values.keys() != _KINDS.keys():
-        odd = ", ".join(wrong or sorted(values.keys() - _KINDS.keys()))
-        raise ValueError(f"{path} is damaged ({odd}): make it again")
+    values = read_fields(path, _KINDS, COMMAND, METHOD)
     try:
         return CutSchedule(
             model=values["model"],

@@ -10,9 +10,8 @@ from vistrim._utils.files import write_whole
 from vistrim.core.model_facts import ModelFacts
 from vistrim.methods.base.artifacts import check_made_for
 from vistrim.methods.base.keep_rates import KeepRates, Rows
+from vistrim.methods.base.schedule_fields import FORMAT, read_fields
 
-FORMAT = 1
-"""Version of the file format."""
 _KINDS: dict[str, type] = {
     "method": str,
     "model": str,
@@ -77,13 +76,15 @@ class Schedule:
         write_whole(path, json.dumps(self.content(), indent=2) + "\n")
 
 
-def read_schedule(path: Path) -> Schedule:
+def read_schedule(path: Path, method: str | None = None) -> Schedule:
     """Read a schedule file.
 
     Parameters
     ----------
     path : Path
         The file.
+    method : str, optional
+        Method that the schedule has to be for. None: any with keep rates.
 
     Returns
     -------
@@ -93,24 +94,10 @@ def read_schedule(path: Path) -> Schedule:
     Raises
     ------
     ValueError
-        If the file cannot be read, is not a schedule of this format, or is damaged.
+        If the file cannot be read, is not a schedule of this format, belongs to another method, or is damaged.
     """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror}): check the path") from error
-    except ValueError as error:
-        raise ValueError(f"{path} is no schedule, or is damaged ({error}): make it again") from error
-    if not isinstance(values, dict) or "format" not in values:
-        raise ValueError(f"{path} is no schedule: give a file that `vistrim calibrate` wrote")
-    if values.pop("format") != FORMAT:
-        raise ValueError(f"{path} is a schedule of another format than {FORMAT}: make it again with this version")
-    # A schedule that was written by hand may omit these.
-    values = {"made_with": {}, "vistrim": "", **values}
-    wrong = [name for name, kind in _KINDS.items() if type(values.get(name)) is not kind]
-    if wrong or values.keys() != _KINDS.keys():
-        odd = ", ".join(wrong or sorted(values.keys() - _KINDS.keys()))
-        raise ValueError(f"{path} is damaged ({odd}): make it again")
+    command = "vistrim calibrate" if method is None else f"vistrim calibrate {method}"
+    values = read_fields(path, _KINDS, command, method)
     # JSON does not distinguish 1 from 1.0.
     if not all(type(rate) in (int, float) for rate in values["rates"]):
         raise ValueError(f"{path} is damaged (rates): make it again")
@@ -150,11 +137,6 @@ def load_rates(given: str, method: str, model: ModelFacts) -> KeepRates:
     command = f"vistrim calibrate {method}"
     if not path.is_file():
         raise ValueError(f"there is no schedule {given}: check the path, or make one with `{command}`")
-    schedule = read_schedule(path)
-    if schedule.method != method:
-        raise ValueError(
-            f"{path} is a schedule for {schedule.method}: use it with --method {schedule.method}, "
-            f"or make one with `{command}`"
-        )
+    schedule = read_schedule(path, method)
     check_made_for(str(path), {"model": schedule.model, "layers": schedule.layers}, model, command)
     return KeepRates(schedule.rates, schedule.rows)
