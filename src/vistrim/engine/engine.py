@@ -321,6 +321,7 @@ class Engine(NotCopied):
         layers = cache.layers if cache is not None else []
         for cached in layers:
             cached.prompt_length = past + length
+            cached.straighten()
         if inputs is None or (not inputs.placeholders and not any(cached.tokens for cached in layers)):
             return None
         encodings = self._thread.find_encodings()

@@ -17,6 +17,7 @@ from transformers.cache_utils import DynamicSlidingWindowLayer
 
 from vistrim.core.selection import Selection, gather_rows
 from vistrim.core.structure import LayerStructure
+from vistrim.engine.cache.holes import fill_holes
 from vistrim.engine.cache.spare_room import GrowingLayer
 from vistrim.engine.tokens.positions import Shift
 from vistrim.engine.tokens.token_map import TokenMap, add, take
@@ -55,11 +56,16 @@ GENERATED = Incoming(1)
 """One generated token per sample."""
 
 
+_OF_THE_LAYER = {"keys", "values", "take_columns", "can_move_columns", "move_columns"}
+
+
 class Trimmable:
     """Mixin for a dynamic cache layer. The class attributes are the state of a layer without evictions."""
 
     tokens: TokenMap | None = None
     """Map of the first columns. They are followed by consecutive text tokens from slot ``tail`` on."""
+    order: Tensor | None = None
+    """``[batch, mapped columns]`` long: column of each mapped token, if eviction moved columns. None: in order."""
     tail: int = 0
     logical: int = 0
     """Number of tokens seen so far, including removed ones."""
@@ -88,6 +94,8 @@ class Trimmable:
     values: Tensor
     take_columns: Callable[[Tensor], None]
     """Replaces the stored columns by ``[batch, columns]`` of them."""
+    can_move_columns: Callable[[int], bool]
+    move_columns: Callable[[Tensor, Tensor, int], None]
 
     @property
     def stored(self) -> int:
@@ -138,10 +146,29 @@ class Trimmable:
         """Evict the visual tokens among the mapped columns that the selection does not keep."""
         assert self.tokens is not None
         index, tokens = self.tokens.keep(selection)
-        generated = torch.arange(self.tokens.width, self.stored, device=index.device)
-        index = torch.cat([index, generated.expand(index.shape[0], -1)], 1)
-        self.take_columns(index)
+        generated = self.stored - self.tokens.width
+        left = index.shape[1] + generated
+        ragged = any(self.tokens.n_invalid) or any(tokens.n_invalid)
+        if not ragged and self.can_move_columns(left):
+            moves = fill_holes(index, self.order, self.tokens.width, generated)
+            self.move_columns(moves.sources, moves.targets, left)
+            self.order = moves.order
+        else:
+            self._take_tokens(index)
         self.tokens, self.scores, self.is_trimmed = tokens, None, True
+
+    def straighten(self) -> None:
+        """Put the columns in the order of their tokens."""
+        if self.order is not None:
+            self._take_tokens(torch.arange(self.order.shape[1], device=self.order.device).expand_as(self.order))
+
+    def _take_tokens(self, index: Tensor) -> None:
+        """Keep only the mapped tokens ``index`` ``[batch, tokens]``, in this order, and the columns after them."""
+        assert self.tokens is not None
+        following = torch.arange(self.tokens.width, self.stored, device=index.device).expand(len(index), -1)
+        columns = index if self.order is None else self.order.gather(1, index)
+        self.take_columns(torch.cat([columns, following], 1))
+        self.order = None
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         incoming, self.incoming = self.incoming, None
@@ -176,6 +203,8 @@ class Trimmable:
 
     def crop(self, tokens_to_remove: int) -> None:
         shorter = self.logical - abs(tokens_to_remove)
+        if self.tail > shorter:
+            self.straighten()
         if shorter < self.crop_limit:
             raise UnsupportedGenerationError(
                 "a trimmed KV cache cannot be cropped into its images: crop less, or start with a new cache"
@@ -207,7 +236,7 @@ class Trimmable:
 
     def reset(self) -> None:
         super().reset()  # type: ignore[misc]
-        for name in Trimmable.__annotations__.keys() - {"keys", "values", "take_columns"}:
+        for name in Trimmable.__annotations__.keys() - _OF_THE_LAYER:
             self.__dict__.pop(name, None)
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
@@ -235,6 +264,8 @@ class Trimmable:
             self.shift = self.shift.samples(index)
         if self.scores is not None:
             self.scores = self.scores[index.to(self.scores.device)]
+        if self.order is not None:
+            self.order = self.order[index.to(self.order.device)]
 
     @property
     def evicts_next(self) -> bool:
@@ -272,6 +303,10 @@ class TrimmableSlidingLayer(Trimmable, DynamicSlidingWindowLayer):
     @property
     def evicts_next(self) -> bool:
         return self.logical + 1 >= self.sliding_window
+
+    def can_move_columns(self, left: int) -> bool:
+        """Return False: a full window moves all columns at every step anyway."""
+        return False
 
     def take_columns(self, index: Tensor) -> None:
         """Keep only the columns ``index`` ``[batch, columns]``."""

@@ -1,8 +1,8 @@
-"""Keys and values with spare room, so that a decoding step writes one column instead of copying the whole layer."""
+"""Keys and values with spare room, so that a decoding step writes and removes columns without copying the layer."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,9 @@ from vistrim.core.selection import gather_rows
 
 WORTH_ROOM = 1 << 18
 """Size of the keys in bytes above which copying them takes longer than managing spare room."""
+
+MOST_ROOM = 2
+"""Factor by which a buffer may exceed its used columns after removals. Beyond it, they are copied to a smaller one."""
 
 
 def room_for(columns: int) -> int:
@@ -31,15 +34,23 @@ class Room:
         ``[batch, heads, columns + room, width]``.
     used : Tensor
         ``[batch, heads, columns, width]``, the first columns of ``buffer``.
+    users : int or None
+        Number of users of the memory, as long as it belongs to this object alone. None: unknown.
     """
 
     buffer: Tensor
     used: Tensor
+    users: int | None
 
     @staticmethod
     def of(buffer: Tensor, columns: int) -> Room:
-        """Use the first columns of a tensor."""
-        return Room(buffer, buffer.narrow(2, 0, columns))
+        """Use the first columns of a new tensor, which only the caller holds."""
+        used = buffer.narrow(2, 0, columns)
+        return Room(buffer, used, users_of(buffer))
+
+    def using(self, columns: int) -> Room:
+        """Use the first columns."""
+        return replace(self, used=self.buffer.narrow(2, 0, columns))
 
     @staticmethod
     def holding(held: Tensor, new: Tensor) -> Room:
@@ -52,16 +63,40 @@ class Room:
 
     def takes(self, held: Tensor, new: Tensor) -> bool:
         """Whether ``new`` fits into the spare room, and the cache layer still holds the view in use."""
-        if held is not self.used or held.shape[2] + new.shape[2] > self.buffer.shape[2]:
-            return False
-        # Tensors created in inference mode cannot be written outside of it.
+        return held is self.used and held.shape[2] + new.shape[2] <= self.buffer.shape[2] and self.is_writable
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether the buffer may be modified: tensors created in inference mode only there."""
         return not self.buffer.is_inference() or torch.is_inference_mode_enabled()
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether no other tensor, such as a view kept by the caller, shares the memory."""
+        return self.users is not None and users_of(self.buffer) == self.users
+
+    def moved(self, sources: Tensor, targets: Tensor, columns: int) -> Room:
+        """Copy the columns ``sources`` to ``targets``, ``[batch, n]`` each, and use the first ``columns``."""
+        columns_moved = gather_rows(self.buffer, sources, 0, 2)
+        targets = targets.to(self.buffer.device)
+        if len(targets) == 1:
+            self.buffer.index_copy_(2, targets[0], columns_moved)
+        else:
+            self.buffer.scatter_(2, targets[:, None, :, None].expand_as(columns_moved), columns_moved)
+        return self.using(columns)
 
     def with_behind(self, new: Tensor) -> Room:
         """Write ``new`` after the columns in use."""
         columns = self.used.shape[2]
         self.buffer.narrow(2, columns, new.shape[2]).copy_(new)
-        return Room.of(self.buffer, columns + new.shape[2])
+        return self.using(columns + new.shape[2])
+
+
+def users_of(tensor: Tensor) -> int | None:
+    """Count the users of the memory of a tensor, such as its views. None: this release of torch does not tell."""
+    # There is no public function.
+    count = getattr(torch._C, "_storage_Use_Count", None)
+    return count(tensor.untyped_storage()._cdata) if count is not None else None
 
 
 def behind(room: Room | None, held: Tensor, new: Tensor) -> Room:
@@ -117,6 +152,24 @@ class GrowingLayer(DynamicLayer):
             self._use(Room.of(keys, columns), Room.of(values, columns))
         else:
             self.room, self.keys, self.values = None, keys, values
+
+    def can_move_columns(self, left: int) -> bool:
+        """Whether columns can be moved within the memory of the layer, so that the first ``left`` remain.
+
+        That memory has to belong to this layer alone, and not to be much larger than necessary.
+        """
+        if self.room is None or torch.is_grad_enabled():
+            return False
+        return all(
+            room.used is held and room.is_writable and room.is_alone and room.buffer.shape[2] <= MOST_ROOM * left
+            for room, held in zip(self.room, (self.keys, self.values), strict=True)
+        )
+
+    def move_columns(self, sources: Tensor, targets: Tensor, left: int) -> None:
+        """Copy the columns ``sources`` to ``targets``, ``[batch, n]`` each, and keep the first ``left``."""
+        assert self.room is not None
+        keys, values = self.room
+        self._use(keys.moved(sources, targets, left), values.moved(sources, targets, left))
 
     def _use(self, keys: Room, values: Room) -> None:
         self.room = keys, values

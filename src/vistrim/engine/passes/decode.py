@@ -130,6 +130,8 @@ class Decode(Forward):
             scores = scores.masked_fill(~seen[:, 0], NOT_HELD)
         assert self.scored is not None
         self.scores = scores[:, : self.scored.width]
+        if cached.order is not None:
+            self.scores = self.scores.gather(1, cached.order.to(scores.device))
         if layer == 0:
             cached.scores = self.scores
 

@@ -66,6 +66,7 @@ def plan_decode(layer: StructuredLayer, cached: Any) -> LayerPass | None:
     held: TokenMap | None = cached.tokens
     if held is None or not layer.idle or not any(held.n_visual):
         return None
+    cached.straighten()
     return LayerPass(None, DecodeKernel(layer, held))
 
 
