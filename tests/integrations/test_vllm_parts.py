@@ -6,13 +6,16 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import vistrim
 from tests import tiny
+from tests.cli.checkpoint import build_processor
 from tests.integrations.vllm.expected import renumbering
 from vistrim.core.layout import ImageShape, Picture
 from vistrim.errors import UnsupportedGenerationError
+from vistrim.integrations.vllm import embeds
 from vistrim.integrations.vllm.picking import count, pick
 from vistrim.integrations.vllm.settings import read_method
 from vistrim.integrations.vllm.tower import TowerReader
@@ -128,7 +131,10 @@ def picked(model, method, pixels):
     """Trimmed embeddings of each image, made as the plug-in makes them."""
     tower, settings = model.base_model.vision_tower, model.config.vision_config
     has_class = settings.model_type == "clip_vision_model"
-    blocks = [Fused(block) for block in tower.encoder.layers[: len(tower.encoder.layers) + 1 + model.config.vision_feature_layer]]
+    blocks = [
+        Fused(block)
+        for block in tower.encoder.layers[: len(tower.encoder.layers) + 1 + model.config.vision_feature_layer]
+    ]
     project, reader = model.base_model.multi_modal_projector, None
     if method.reads_vision:
         reader = TowerReader(method, blocks, settings.num_attention_heads, has_class, int(has_class), project)
@@ -173,3 +179,17 @@ def test_a_tower_that_was_not_read_is_named():
         reader.take()
     with pytest.raises(UnsupportedGenerationError, match="first_layer"):
         TowerReader(vistrim.VTCCLS(4, first_layer=16), blocks, 2, True, 1, None)
+
+
+def test_embeddings_for_a_vllm_without_the_plug_in():
+    model, processor = tiny.shared(), build_processor()
+    image = Image.new("RGB", (16, 16), "red")
+    for method in ("cdpruner:keep=6", "visionzip:dominant=4,contextual=2", vistrim.DivPrune(6)):
+        found = embeds(model, processor, image, "what is w9", method)
+        assert found.shape == (6, model.config.text_config.hidden_size)
+    with pytest.raises(UnsupportedGenerationError, match="acts inside the decoder"):
+        embeds(model, processor, image, "what", "fastervlm+st3")
+    with pytest.raises(UnsupportedGenerationError, match="positions=renumber"):
+        embeds(model, processor, image, "what", "fastervlm:positions=original")
+    with pytest.raises(UnsupportedGenerationError, match="without it"):
+        embeds(model, processor, image, "what", "blind")

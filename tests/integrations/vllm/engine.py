@@ -16,8 +16,12 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from transformers.models.auto import image_processing_auto
 from vllm import LLM, SamplingParams
 from vllm.distributed import cleanup_dist_env_and_memory
+
+# Images are resized by Pillow, as in the environment without torchvision.
+image_processing_auto.is_torchvision_available = lambda: False
 
 ENGINE = {
     "dtype": "float32",

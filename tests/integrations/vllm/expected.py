@@ -54,7 +54,9 @@ def renumbering(notation: str) -> Method:
 
 
 @torch.no_grad()
-def answers(model: Any, processor: Any, notation: str | None, questions: list[Question], new_tokens: int) -> list[Answer]:
+def answers(
+    model: Any, processor: Any, notation: str | None, questions: list[Question], new_tokens: int
+) -> list[Answer]:
     """Answer with the method, or untouched. Questions of a batch have the same number of images."""
     inputs = format_prompts(processor, [asked.prompt for asked in questions], [asked.opened() for asked in questions])
     options = {"max_new_tokens": new_tokens, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
@@ -69,7 +71,7 @@ def answers(model: Any, processor: Any, notation: str | None, questions: list[Qu
     given = inputs["attention_mask"].sum(1).tolist()
     new = found.sequences[:, inputs["input_ids"].shape[1] :].tolist()
     return [
-        Answer(tokens[: length], gap[: length], prompt)
+        Answer(tokens[:length], gap[:length], prompt)
         for tokens, gap, prompt in zip(new, gaps.tolist(), given, strict=True)
         for length in [tokens.index(end) + 1 if end in tokens else len(tokens)]
     ]

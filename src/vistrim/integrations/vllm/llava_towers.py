@@ -26,8 +26,8 @@ def check_tower(config: Any) -> None:
     kind = config.vision_config.model_type
     if kind not in HAS_CLASS:
         raise UnsupportedModelError(
-            f"the vLLM plug-in of vistrim supports LLaVA with a CLIP or SigLIP tower, not {kind}: serve this model with "
-            "`vistrim serve`, which runs it with transformers"
+            f"the vLLM plug-in of vistrim supports LLaVA with a CLIP or SigLIP tower, not {kind}: serve this model "
+            "with `vistrim serve`, which runs it with transformers"
         )
 
 

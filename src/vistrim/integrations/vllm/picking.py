@@ -1,5 +1,6 @@
 """Selection among the visual tokens of one image, on tensors alone."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import torch
@@ -81,5 +82,37 @@ def pick(method: PerImage, shape: ImageShape, embeddings: Tensor, vision: Vision
     )
     picked = embeddings if selection is None else apply_to_visual(embeddings[None], selection)[0]
     if len(picked) != (expected := count(method, shape)):
-        raise MethodError(f"{method.name} keeps {len(picked)} tokens of an image, but counts {expected}: mend its count")
+        raise MethodError(f"{method.name} keeps {len(picked)} tokens of an image, but its `count` returns {expected}")
     return picked
+
+
+def arranged(tiles: Sequence[VisionTokens], source: Tensor) -> VisionTokens:
+    """Arrange the values of the tiles of an image by visual token.
+
+    Parameters
+    ----------
+    tiles : sequence of VisionTokens
+        Values of the patches of each tile, at least one.
+    source : Tensor
+        ``[tokens]`` long: number of the patch that a token is made of, among those of all tiles. -1: a separator.
+
+    Returns
+    -------
+    VisionTokens
+        Values of the tokens. NaN for separators.
+    """
+    first = tiles[0]
+    source = source.to(first.features.device)
+
+    def of_tokens(parts: Iterable[Tensor]) -> Tensor:
+        rows = torch.cat([*parts])[source.clamp(min=0)]
+        return rows.masked_fill((source < 0).view(-1, *[1] * (rows.dim() - 1)), torch.nan)
+
+    classes = [tile.class_states for tile in tiles if tile.class_states is not None]
+    return replace(
+        first,
+        attention={block: of_tokens(tile.attention[block] for tile in tiles) for block in first.attention},
+        features=of_tokens(tile.features for tile in tiles),
+        keys={block: of_tokens(tile.keys[block] for tile in tiles) for block in first.keys},
+        class_states=of_tokens(classes) if classes else None,
+    )

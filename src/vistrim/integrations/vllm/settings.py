@@ -12,6 +12,7 @@ KEY = "vistrim"
 
 EXAMPLE = """--hf-overrides '{"architectures": [...], "vistrim": {"method": "vispruner:keep=64"}}'"""
 INSTEAD = "use a selector such as vispruner or divprune"
+EMBEDS = "send the embeddings of `vistrim.integrations.vllm.embeds`"
 ELSEWHERE = "or serve the model with `vistrim serve`, which runs it with transformers"
 
 
@@ -31,8 +32,8 @@ def read_method(config: Any) -> PerImage:
     Raises
     ------
     UnsupportedGenerationError
-        If there is no method, it cannot be read, or it cannot work in vLLM. The message names the fix. vLLM would take a
-        ValueError as a sign that the model has no images.
+        If there is no method, it cannot be read, or it cannot work in vLLM. The message names the fix. It is no
+        ValueError, which vLLM would take as a sign that the model has no images.
     """
     given = getattr(config, KEY, None)
     if not isinstance(given, Mapping) or set(given) != {"method"} or not isinstance(given["method"], str):
@@ -68,22 +69,16 @@ def checked(method: Method) -> PerImage:
     UnsupportedGenerationError
         If it cannot work. The message names the reason and an alternative.
     """
-    parts = method.parts if isinstance(method, Composition) else (method,)
-    for part in parts:
-        if inside := [stage for stage in part.acting_stages if stage != "input"]:
-            raise UnsupportedGenerationError(
-                f"{part.name} acts inside the decoder ({', '.join(inside)}), whose paged cache and attention kernels "
-                f"vLLM owns: {INSTEAD}, {ELSEWHERE}"
-            )
+    refuse_decoder_stages(method)
     if method.reads_words or method.reads_question or method.guidance is not None:
         raise UnsupportedGenerationError(
             f"{method.name} reads the question, but vLLM encodes an image without it and reuses the result for other "
-            f"questions: {INSTEAD}, or send the embeddings of `vistrim.integrations.vllm.embeds`"
+            f"questions: {INSTEAD}, or {EMBEDS}"
         )
     if not isinstance(method, PerImage) or type(method).select_input is not PerImage.select_input:
         raise UnsupportedGenerationError(
-            f"{method.name} does not choose image by image, which vLLM needs to encode and cache each alone: {INSTEAD}, "
-            "or send the embeddings of `vistrim.integrations.vllm.embeds`"
+            f"{method.name} does not choose image by image, but vLLM encodes and caches each image alone: {INSTEAD}, "
+            f"or {EMBEDS}"
         )
     if type(method).fitted is not Method.fitted:
         raise UnsupportedGenerationError(
@@ -91,11 +86,66 @@ def checked(method: Method) -> PerImage:
         )
     if method.over == "prompt":
         raise UnsupportedGenerationError(
-            f"{method.name} chooses among all images of a prompt, but vLLM encodes and caches each alone: set over=image"
+            f"{method.name} chooses among all images of a prompt, but vLLM encodes and caches each image alone: set "
+            "over=image"
         )
-    if getattr(method, "positions", "renumber") == "original":
-        raise UnsupportedGenerationError(
-            f"{method.name} is to keep the positions of the remaining tokens, but vLLM numbers the tokens of this model "
-            f"consecutively: set positions=renumber, {ELSEWHERE}"
-        )
+    refuse_original_positions(method)
     return method
+
+
+def refuse_decoder_stages(method: Method) -> None:
+    """Refuse a method that acts inside the decoder.
+
+    Parameters
+    ----------
+    method : Method
+        The method.
+
+    Raises
+    ------
+    UnsupportedGenerationError
+        If it does. The message names an alternative.
+    """
+    for part in parts_of(method):
+        if inside := [stage for stage in part.acting_stages if stage != "input"]:
+            raise UnsupportedGenerationError(
+                f"{part.name} acts inside the decoder ({', '.join(inside)}), whose paged cache and attention kernels "
+                f"belong to vLLM: {INSTEAD}, {ELSEWHERE}"
+            )
+
+
+def refuse_original_positions(method: Method) -> None:
+    """Refuse a method that keeps the positions of the remaining tokens.
+
+    Parameters
+    ----------
+    method : Method
+        The method.
+
+    Raises
+    ------
+    UnsupportedGenerationError
+        If it does. The message names the fix.
+    """
+    for part in parts_of(method):
+        if getattr(part, "positions", "renumber") == "original":
+            raise UnsupportedGenerationError(
+                f"{part.name} is to keep the positions of the remaining tokens, but vLLM numbers tokens consecutively: "
+                f"set positions=renumber, {ELSEWHERE}"
+            )
+
+
+def parts_of(method: Method) -> tuple[Method, ...]:
+    """List the parts of a composition.
+
+    Parameters
+    ----------
+    method : Method
+        The method.
+
+    Returns
+    -------
+    tuple of Method
+        The parts, or the method itself.
+    """
+    return method.parts if isinstance(method, Composition) else (method,)
