@@ -97,33 +97,24 @@ def test_a_missing_or_wrong_entry_is_refused():
             read_method(given)
 
 
-class Fused(nn.Module):
-    """A block of a tower of transformers with the projection that a tower of vLLM has."""
+class Kernel(nn.Module):
+    """Stands for the attention kernel of a tower of vLLM, whose inputs are read."""
+
+    def forward(self, query, key, value):
+        return value
+
+
+class Block(nn.Module):
+    """A block of a tower of transformers that calls a kernel as a block of vLLM does."""
 
     def __init__(self, block):
         super().__init__()
-        parts = [block.self_attn.q_proj, block.self_attn.k_proj, block.self_attn.v_proj]
-        fused = nn.Linear(parts[0].in_features, 3 * parts[0].out_features)
-        fused.weight.data = torch.cat([part.weight for part in parts])
-        fused.bias.data = torch.cat([part.bias for part in parts])
-        self.self_attn = nn.Module()
-        self.self_attn.qkv_proj = WithBias(fused)
-        self.block = block
+        self.block, self.kernel = block, Kernel()
 
     def forward(self, hidden):
-        self.self_attn.qkv_proj(self.block.layer_norm1(hidden))
+        states, attention = self.block.layer_norm1(hidden), self.block.self_attn
+        self.kernel(attention.q_proj(states), attention.k_proj(states), attention.v_proj(states))
         return self.block(hidden, None)
-
-
-class WithBias(nn.Module):
-    """Returns a pair, as the linear layers of vLLM do."""
-
-    def __init__(self, inner):
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, x):
-        return self.inner(x), None
 
 
 @torch.no_grad()
@@ -132,12 +123,13 @@ def picked(model, method, pixels):
     tower, settings = model.base_model.vision_tower, model.config.vision_config
     has_class = settings.model_type == "clip_vision_model"
     blocks = [
-        Fused(block)
+        Block(block)
         for block in tower.encoder.layers[: len(tower.encoder.layers) + 1 + model.config.vision_feature_layer]
     ]
     project, reader = model.base_model.multi_modal_projector, None
     if method.reads_vision:
-        reader = TowerReader(method, blocks, settings.num_attention_heads, has_class, int(has_class), project)
+        kernels, heads = [block.kernel for block in blocks], settings.num_attention_heads
+        reader = TowerReader(method, kernels, blocks[-1], heads, has_class, int(has_class), project)
     hidden = tower.embeddings(pixels)
     hidden = tower.pre_layrnorm(hidden) if has_class else hidden
     for block in blocks:
@@ -172,13 +164,12 @@ def test_the_same_embeddings_as_before_the_decoder_of_transformers(vision):
 
 
 def test_a_tower_that_was_not_read_is_named():
-    model = tiny.shared()
-    blocks = [Fused(block) for block in model.base_model.vision_tower.encoder.layers]
-    reader = TowerReader(vistrim.FasterVLM(4), blocks, 2, True, 1, None)
+    kernels, output = [Kernel(), Kernel()], nn.Identity()
+    reader = TowerReader(vistrim.FasterVLM(4), kernels, output, 2, True, 1, None)
     with pytest.raises(UnsupportedGenerationError, match="compiled graph"):
         reader.take()
     with pytest.raises(UnsupportedGenerationError, match="first_layer"):
-        TowerReader(vistrim.VTCCLS(4, first_layer=16), blocks, 2, True, 1, None)
+        TowerReader(vistrim.VTCCLS(4, first_layer=16), kernels, output, 2, True, 1, None)
 
 
 def test_embeddings_for_a_vllm_without_the_plug_in():

@@ -78,7 +78,8 @@ def read_tower(model: Any, method: PerImage, vllm_config: VllmConfig) -> TowerRe
 
     return TowerReader(
         method,
-        blocks,
+        kernels=[block.self_attn.attn for block in blocks],
+        output=transformer.encoder,
         heads=config.vision_config.num_attention_heads,
         has_class=HAS_CLASS[config.vision_config.model_type],
         skip=int(config.vision_feature_select_strategy == "default"),

@@ -15,15 +15,17 @@ from vistrim.methods import PerImage, VisionTokens
 class TowerReader:
     """Reads attention, keys and class tokens while a tower encodes images.
 
-    Attention and keys come from the output of the projection of a block to queries, keys and values.
+    Attention and keys come from the inputs of a block's attention kernel.
 
     Parameters
     ----------
     method : PerImage
         The method that reads the tower.
-    blocks : sequence of nn.Module
-        Blocks of the tower up to the one whose output becomes the visual tokens, each with
-        ``self_attn.qkv_proj``.
+    kernels : sequence of nn.Module
+        Modules of the attention kernels, of the blocks up to the one whose output becomes the visual tokens. Each is
+        called with queries, keys and values ``[images, tokens, heads * head_dim]``.
+    output : nn.Module
+        The module whose output ``[images, tokens, width]``, or the last of several, becomes the visual tokens.
     heads : int
         Attention heads of a block.
     has_class : bool
@@ -42,29 +44,30 @@ class TowerReader:
     def __init__(
         self,
         method: PerImage,
-        blocks: Sequence[Any],
+        kernels: Sequence[Any],
+        output: nn.Module,
         heads: int,
         has_class: bool,
         skip: int,
         project: Callable[[Tensor], Tensor] | None,
     ) -> None:
-        last = len(blocks) - 1
+        last = len(kernels) - 1
         try:
             self._attention, self._keys = method.vision_blocks(last), method.vision_keys(last)
         except ValueError as error:
             raise UnsupportedGenerationError(f"{method}: {error}") from error
         read = {*self._attention, *self._keys}
-        if last < 0 or not read <= set(range(len(blocks))):
+        if not read <= set(range(len(kernels))):
             raise UnsupportedGenerationError(
-                f"{method} reads blocks {sorted(read)} of the vision tower, of which vLLM runs {len(blocks)}: use a "
+                f"{method} reads blocks {sorted(read)} of the vision tower, of which vLLM runs {len(kernels)}: use a "
                 "method that reads none, such as divprune"
             )
         self._heads, self._has_class, self._skip, self._project = heads, has_class, skip, project
         self._classes = method.reads_class_token and has_class
         self._rows: dict[tuple[str, int], Tensor] = {}
         for number in read:
-            blocks[number].self_attn.qkv_proj.register_forward_hook(partial(self._read_projection, number))
-        blocks[last].register_forward_hook(self._read_output)
+            kernels[number].register_forward_pre_hook(partial(self._read_kernel, number))
+        output.register_forward_hook(self._read_output)
 
     def take(self) -> list[VisionTokens]:
         """Return the values of the images that were encoded last, and forget them.
@@ -99,8 +102,8 @@ class TowerReader:
             for image in range(len(output))
         ]
 
-    def _read_projection(self, number: int, module: nn.Module, args: Any, output: Any) -> None:
-        query, key, _ = (part.unflatten(-1, (self._heads, -1)).transpose(1, 2) for part in output[0].chunk(3, -1))
+    def _read_kernel(self, number: int, module: nn.Module, args: Any) -> None:
+        query, key = (part.unflatten(-1, (self._heads, -1)).transpose(1, 2) for part in args[:2])
         if number in self._keys:
             self._rows["keys", number] = key.float().mean(1)
         if number in self._attention:
@@ -111,4 +114,4 @@ class TowerReader:
             self._rows["attention", number] = attention.received()
 
     def _read_output(self, module: nn.Module, args: Any, output: Any) -> None:
-        self._rows["output", -1] = output if isinstance(output, Tensor) else output[0]
+        self._rows["output", -1] = output if isinstance(output, Tensor) else output[-1]
