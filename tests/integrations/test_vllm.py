@@ -16,7 +16,7 @@ from PIL import Image
 
 import vistrim
 from tests.integrations.vllm.checkpoints import CHECKPOINTS
-from tests.integrations.vllm.expected import Question, answers
+from tests.integrations.vllm.expected import Question, answers, asked_together
 from vistrim.integrations.vllm import embeds
 from vistrim.prompting import user_turn
 from vistrim.reference.suites import questions
@@ -59,6 +59,11 @@ FAMILIES = {
     "llava-next": (
         "VistrimLlavaNextForConditionalGeneration",
         ("vispruner:keep=6", "divprune:keep=12", "visionzip:dominant=4,contextual=2", "holov:keep=12,crops=4"),
+    ),
+    # Tiles, of which squares of patches become a token.
+    "internvl": (
+        "VistrimInternVLForConditionalGeneration",
+        ("vispruner:keep=6", "divprune:keep=12", "visionzip:dominant=4,contextual=2", "pool:keep=4"),
     ),
 }
 """Models with random weights: their class in vLLM, and methods."""
@@ -108,12 +113,8 @@ def about_two(folder, asked):
 
 @pytest.fixture(scope="module")
 def families(folder):
-    """Random models with their processors and folders."""
-    made = {}
-    for name in FAMILIES:
-        path = CHECKPOINTS[name](folder / name)
-        made[name] = (*vistrim.load(path), path)
-    return made
+    """Random models."""
+    return {name: CHECKPOINTS[name](folder / name) for name in FAMILIES}
 
 
 @pytest.fixture(scope="module")
@@ -129,16 +130,18 @@ def noise(folder):
     return found
 
 
-def written(processor, prompts):
-    """Prompts as they are sent to vLLM."""
+def as_request(text, question):
+    """What vLLM is asked."""
+    return {"prompt": text, "images": [str(path) for path in question.images]}
+
+
+def written(processor, questions):
+    """Questions in the processor's format, as vLLM is asked them."""
+    options = {"tokenize": False, "add_generation_prompt": True}
+    turns = [[user_turn(each.prompt, each.opened())] for each in questions]
     return [
-        {
-            "prompt": processor.apply_chat_template(
-                [user_turn(prompt.prompt, prompt.opened())], tokenize=False, add_generation_prompt=True
-            ),
-            "images": [str(path) for path in prompt.images],
-        }
-        for prompt in prompts
+        as_request(processor.apply_chat_template(turn, **options), each)
+        for turn, each in zip(turns, questions, strict=True)
     ]
 
 
@@ -175,8 +178,9 @@ def results(folder, model, asked, about_two, families, noise):
         EMBEDDED: job(None, [embedded], enable_mm_embeds=True),
         **{method: job(method, [], without_weights) for method in REFUSED},
         **{
-            (name, method): job(method, [written(families[name][1], noise)], families[name][2], kind)
+            (name, method): job(method, [batch], families[name].path, kind)
             for name, (kind, methods) in FAMILIES.items()
+            for batch in [[as_request(families[name].prompt(each.prompt), each) for each in noise]]
             for method in methods
         },
     }
@@ -203,33 +207,39 @@ def check(found, expected, removed):
 
 @pytest.mark.parametrize("method", [None, *SELECTORS])
 def test_answers_are_those_of_transformers(method, model, asked, results):
-    expected = [*answers(*model, method, asked[:25], NEW_TOKENS), *answers(*model, method, asked[25:], NEW_TOKENS)]
+    loaded, processor = model
+    batches = [asked_together(processor, asked[:25]), asked_together(processor, asked[25:])]
+    expected = [answer for batch in batches for answer in answers(loaded, batch, method, NEW_TOKENS)]
     check(results[method or UNTOUCHED], expected, TOKENS - KEPT if method else 0)
 
 
 def test_caches_change_nothing(asked, model, results):
-    expected = answers(*model, CHOSEN, asked[:16], NEW_TOKENS)
+    loaded, processor = model
+    expected = answers(loaded, asked_together(processor, asked[:16]), CHOSEN, NEW_TOKENS)
     check(results[UNCACHED], expected, TOKENS - KEPT)
     assert results[UNCACHED]["batches"][0] == results[CHOSEN]["batches"][1]
 
 
 def test_two_images_of_different_size_in_a_prompt(about_two, model, results):
-    check(results[TWO_IMAGES], answers(*model, CHOSEN, about_two, NEW_TOKENS), 2 * (TOKENS - KEPT))
+    loaded, processor = model
+    expected = answers(loaded, asked_together(processor, about_two), CHOSEN, NEW_TOKENS)
+    check(results[TWO_IMAGES], expected, 2 * (TOKENS - KEPT))
 
 
 def test_embeddings_of_a_method_that_reads_the_question(asked, model, results):
-    check(results[EMBEDDED], answers(*model, READS_QUESTION, asked[:16], NEW_TOKENS), TOKENS - KEPT)
+    loaded, processor = model
+    expected = answers(loaded, asked_together(processor, asked[:16]), READS_QUESTION, NEW_TOKENS)
+    check(results[EMBEDDED], expected, TOKENS - KEPT)
 
 
 @pytest.mark.parametrize(("name", "method"), [(name, each) for name, (_, all_) in FAMILIES.items() for each in all_])
 def test_answers_of_random_models_are_those_of_transformers(name, method, families, noise, results):
-    loaded, processor, _ = families[name]
-    found = results[name, method]
+    checkpoint, found = families[name], results[name, method]
     assert "error" not in found, found["error"]
-    for prompt, mine in zip(noise, found["batches"][0], strict=True):
-        (untouched,) = answers(loaded, processor, None, [prompt], 1)
-        (its,) = answers(loaded, processor, method, [prompt], NEW_TOKENS)
-        assert mine["prompt_tokens"] < untouched.prompt_tokens
+    for question, mine in zip(noise, found["batches"][0], strict=True):
+        inputs = checkpoint.inputs(checkpoint.prompt(question.prompt), question.opened())
+        (its,) = answers(checkpoint.model, inputs, method, NEW_TOKENS)
+        assert mine["prompt_tokens"] < its.prompt_tokens
         assert its.agrees(mine["tokens"]), (its, mine)
 
 

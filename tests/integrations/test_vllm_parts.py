@@ -12,6 +12,7 @@ from torch import nn
 import vistrim
 from tests import tiny
 from tests.cli.checkpoint import build_processor
+from tests.closeness import close
 from tests.integrations.vllm.expected import renumbering
 from vistrim.core.layout import ImageShape, Picture
 from vistrim.errors import UnsupportedGenerationError
@@ -160,7 +161,7 @@ def test_the_same_embeddings_as_before_the_decoder_of_transformers(vision):
         (mine,) = picked(model, method, prompt.pixels)
         theirs = cut_before_decoder(model, method, prompt)
         assert len(mine) == count(method, SHAPE)
-        torch.testing.assert_close(mine, theirs, msg=lambda text, notation=notation: f"{notation}: {text}")
+        assert close(mine, theirs), notation
 
 
 def test_a_tower_that_was_not_read_is_named():

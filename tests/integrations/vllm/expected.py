@@ -53,12 +53,14 @@ def renumbering(notation: str) -> Method:
     return kind(**{field.name: getattr(method, field.name) for field in fields(method) if field.init})
 
 
+def asked_together(processor: Any, questions: list[Question]) -> Any:
+    """Inputs for a batch of questions that have the same number of images."""
+    return format_prompts(processor, [each.prompt for each in questions], [each.opened() for each in questions])
+
+
 @torch.no_grad()
-def answers(
-    model: Any, processor: Any, notation: str | None, questions: list[Question], new_tokens: int
-) -> list[Answer]:
-    """Answer with the method, or untouched. Questions of a batch have the same number of images."""
-    inputs = format_prompts(processor, [asked.prompt for asked in questions], [asked.opened() for asked in questions])
+def answers(model: Any, inputs: Any, notation: str | None, new_tokens: int) -> list[Answer]:
+    """Answer with the method, or untouched."""
     options = {"max_new_tokens": new_tokens, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
     if notation is None:
         found = model.generate(**inputs, **options)

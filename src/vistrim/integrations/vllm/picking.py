@@ -1,6 +1,6 @@
 """Selection among the visual tokens of one image, on tensors alone."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vistrim.core.applying import apply_to_visual
 from vistrim.core.layout import ImageShape
+from vistrim.core.squares import mean_of_squares
 from vistrim.errors import MethodError
 from vistrim.methods import InputTokens, PerImage, VisionTokens
 from vistrim.methods.base.sample_sizes import SampleSizes
@@ -101,18 +102,41 @@ def arranged(tiles: Sequence[VisionTokens], source: Tensor) -> VisionTokens:
     VisionTokens
         Values of the tokens. NaN for separators.
     """
+    newline = source < 0
+
+    def of_tokens(parts: list[Tensor]) -> Tensor:
+        patches = torch.cat(parts)
+        rows = patches[source.clamp(min=0).to(patches.device)]
+        return rows.masked_fill(newline.to(rows.device).view(-1, *[1] * (rows.dim() - 1)), torch.nan)
+
+    return _joined(tiles, of_tokens)
+
+
+def squared(tiles: Sequence[VisionTokens], cell: int) -> VisionTokens:
+    """Average the values of the tiles of an image over squares of patches, each of which becomes a visual token.
+
+    Parameters
+    ----------
+    tiles : sequence of VisionTokens
+        Values of the patches of each tile, which form a square grid, at least one.
+    cell : int
+        Patches along each side of a square.
+
+    Returns
+    -------
+    VisionTokens
+        Values of the tokens.
+    """
+    return _joined(tiles, lambda parts: torch.cat([mean_of_squares(part[None], cell)[0] for part in parts]))
+
+
+def _joined(tiles: Sequence[VisionTokens], join: Callable[[list[Tensor]], Tensor]) -> VisionTokens:
     first = tiles[0]
-    source = source.to(first.features.device)
-
-    def of_tokens(parts: Iterable[Tensor]) -> Tensor:
-        rows = torch.cat([*parts])[source.clamp(min=0)]
-        return rows.masked_fill((source < 0).view(-1, *[1] * (rows.dim() - 1)), torch.nan)
-
     classes = [tile.class_states for tile in tiles if tile.class_states is not None]
     return replace(
         first,
-        attention={block: of_tokens(tile.attention[block] for tile in tiles) for block in first.attention},
-        features=of_tokens(tile.features for tile in tiles),
-        keys={block: of_tokens(tile.keys[block] for tile in tiles) for block in first.keys},
-        class_states=of_tokens(classes) if classes else None,
+        attention={block: join([tile.attention[block] for tile in tiles]) for block in first.attention},
+        features=join([tile.features for tile in tiles]),
+        keys={block: join([tile.keys[block] for tile in tiles]) for block in first.keys},
+        class_states=join(classes) if classes else None,
     )
