@@ -14,9 +14,9 @@ from vllm.model_executor.models.llava import (
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from vistrim.core.layout import ImageShape, Picture
-from vistrim.integrations.vllm.llava_towers import check_tower, read_tower, side_of
+from vistrim.integrations.vllm.llava_like import TrimmedLlavaLikeInfo, check_tower, read_tower, side_of
 from vistrim.integrations.vllm.picking import pick
-from vistrim.integrations.vllm.processing import TrimmedInfo, TrimmedProcessor
+from vistrim.integrations.vllm.processing import TrimmedProcessor
 from vistrim.integrations.vllm.settings import read_method
 
 
@@ -26,7 +26,7 @@ def shape_of(config: Any, tokens: int) -> ImageShape:
     return ImageShape((Picture.of((side, side)) if tokens == side**2 else Picture(tokens),))
 
 
-class TrimmedLlavaInfo(TrimmedInfo, LlavaProcessingInfo):
+class TrimmedLlavaInfo(TrimmedLlavaLikeInfo, LlavaProcessingInfo):
     """Numbers of tokens of an image."""
 
     def check(self) -> None:

@@ -22,9 +22,9 @@ from vllm.multimodal.parse import ImageSize
 
 from vistrim.core.layout import ImageShape
 from vistrim.core.mosaics import read_mosaic
-from vistrim.integrations.vllm.llava_towers import check_tower, read_tower, side_of
+from vistrim.integrations.vllm.llava_like import TrimmedLlavaLikeInfo, check_tower, read_tower, side_of
 from vistrim.integrations.vllm.picking import arranged, pick
-from vistrim.integrations.vllm.processing import TrimmedInfo, TrimmedProcessor
+from vistrim.integrations.vllm.processing import TrimmedProcessor
 from vistrim.integrations.vllm.settings import read_method
 
 
@@ -77,7 +77,7 @@ def mosaic(config: Any, height: int, width: int) -> Mosaic:
     return Mosaic(source, read_mosaic(tile.masked_fill((source < 0)[:, None], torch.nan), tiles, side))
 
 
-class TrimmedLlavaNextInfo(TrimmedInfo, LlavaNextProcessingInfo):
+class TrimmedLlavaNextInfo(TrimmedLlavaLikeInfo, LlavaNextProcessingInfo):
     """Numbers of tokens of an image."""
 
     def check(self) -> None:

@@ -8,12 +8,11 @@ from typing import Any
 from vistrim._version import __version__
 from vistrim.core.layout import ImageShape
 from vistrim.errors import UnsupportedModelError
-from vistrim.integrations.vllm.picking import count
 from vistrim.integrations.vllm.settings import read_method
 
 
 class TrimmedInfo:
-    """Mixin of a ``ProcessingInfo`` of vLLM: the number of tokens of an image is that after trimming.
+    """Mixin of a ``ProcessingInfo`` of vLLM: the method, checked before anything is loaded.
 
     Raises
     ------
@@ -37,14 +36,6 @@ class TrimmedInfo:
                 f"{self.method.name} needs a grid of visual tokens, which the images of this model do not have: use "
                 "uniform or random instead"
             )
-
-    def get_num_image_tokens(self, *, image_width: int, image_height: int) -> int:
-        """Compute the number of placeholders of an image of this size."""
-        return count(self.method, self.shape(image_width, image_height))
-
-    def shape(self, width: int, height: int) -> ImageShape:
-        """Describe the visual tokens of an image of this size before trimming. Subclasses implement it."""
-        raise NotImplementedError
 
 
 class TrimmedProcessor:

@@ -1,18 +1,34 @@
-"""Vision towers of LLaVA models in vLLM: CLIP, with a class token, and SigLIP. Only vLLM imports this module."""
+"""What the LLaVA models of vLLM share: sizes of images, and CLIP and SigLIP towers. Only vLLM imports this module."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from torch import Tensor
 from vllm.config import VllmConfig
 
+from vistrim.core.layout import ImageShape
 from vistrim.errors import UnsupportedModelError
+from vistrim.integrations.vllm.picking import count
+from vistrim.integrations.vllm.processing import TrimmedInfo
 from vistrim.integrations.vllm.tower import TowerReader
 from vistrim.methods import PerImage
 
 HAS_CLASS = {"clip_vision_model": True, "siglip_vision_model": False}
 """Whether the first token of a tower is a class token, by type."""
+
+
+class TrimmedLlavaLikeInfo(TrimmedInfo, ABC):
+    """Numbers of tokens of an image, which depend on its size only."""
+
+    @abstractmethod
+    def shape(self, width: int, height: int) -> ImageShape:
+        """Describe the visual tokens of an image of this size before trimming."""
+
+    def get_num_image_tokens(self, *, image_width: int, image_height: int) -> int:
+        """Compute the number of placeholders of an image of this size."""
+        return count(self.method, self.shape(image_width, image_height))
 
 
 def check_tower(config: Any) -> None:
