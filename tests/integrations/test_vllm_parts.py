@@ -18,6 +18,7 @@ from vistrim.core.layout import ImageShape, Picture
 from vistrim.errors import UnsupportedGenerationError
 from vistrim.integrations.vllm import embeds
 from vistrim.integrations.vllm.picking import count, pick
+from vistrim.integrations.vllm.processing import TrimmedInfo, TrimmedProcessor
 from vistrim.integrations.vllm.settings import read_method
 from vistrim.integrations.vllm.tower import TowerReader
 
@@ -96,6 +97,40 @@ def test_a_missing_or_wrong_entry_is_refused():
     for given in (SimpleNamespace(), SimpleNamespace(vistrim="vispruner"), SimpleNamespace(vistrim={"keep": 4})):
         with pytest.raises(UnsupportedGenerationError, match="hf-overrides"):
             read_method(given)
+
+
+class Info:
+    """Stands for the base class of vLLM."""
+
+    def __init__(self, ctx):
+        self.ctx = ctx
+
+
+class Processor:
+    """Stands for the base class of vLLM, which gives images with the same pixels the same identity."""
+
+    def _get_mm_hashes(self, inputs):
+        return {"image": list(inputs)}
+
+
+def identity(method, image):
+    """What an image is called in the caches of an engine with this method."""
+
+    class OwnInfo(TrimmedInfo, Info):
+        """The mixin on its base class."""
+
+    class OwnProcessor(TrimmedProcessor, Processor):
+        """The mixin on its base class."""
+
+        info = OwnInfo(SimpleNamespace(get_hf_config=lambda: config(method)))
+
+    return OwnProcessor()._get_mm_hashes([image])["image"][0]
+
+
+def test_images_in_caches_belong_to_a_method():
+    known = [identity(method, image) for method in ("fastervlm:keep=6", "fastervlm:keep=7") for image in ("a", "b")]
+    assert len(set(known)) == len(known)
+    assert identity("fastervlm:keep=6", "a") == known[0]
 
 
 class Kernel(nn.Module):
