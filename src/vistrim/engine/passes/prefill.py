@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from vistrim.core.applying import replace_hidden
 from vistrim.core.scores import AttentionRows, Softmax
 from vistrim.core.selection import Selection, gather_rows
 from vistrim.engine.attention.flash import refuse_packed
@@ -24,7 +25,7 @@ from vistrim.engine.passes.deepstack import Merge
 from vistrim.engine.passes.layer_cut import LayerPass
 from vistrim.engine.passes.layer_inputs import LayerInputs
 from vistrim.engine.passes.method_answers import check_query_rows, check_scores, check_selection
-from vistrim.engine.tokens.compaction import compact_hidden, replace_hidden, restore_length
+from vistrim.engine.tokens.compaction import compact_hidden, restore_length
 from vistrim.engine.tokens.masks import visible_to_rows
 from vistrim.engine.tokens.positions import Renumbering, own_positions
 from vistrim.errors import UnsupportedGenerationError

@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from vistrim.core.applying import order_after_moves
 from vistrim.core.selection import Selection, kept_rows
 
 T = TypeVar("T")
@@ -93,7 +94,7 @@ class TokenMap:
         if selection.behind is None:
             index, valid = kept_rows(keep, counts)
         else:
-            order = self._order(selection.behind)
+            order = order_after_moves(selection.behind)
             index, valid = kept_rows(keep.gather(1, order), counts)
             index = order.gather(1, index)
         fillers = any(count < index.shape[1] for count in counts)
@@ -124,13 +125,6 @@ class TokenMap:
             n_invalid=tuple(index.shape[1] - n for n in counts),
             in_order=self.in_order and selection.behind is None,
         )
-
-    def _order(self, behind: Tensor) -> Tensor:
-        """Return the order of rows ``[batch, rows]``; rows with an entry in ``behind`` (not -1) move after that row."""
-        rows = torch.arange(self.width, device=self.slots.device)
-        # Keep room for all moved rows between two rows.
-        step = self.width + 1
-        return torch.where(behind >= 0, behind * step + 1 + rows, rows * step).argsort(1)
 
     def followed_by(self, other: TokenMap) -> TokenMap:
         """Concatenate this map with another."""

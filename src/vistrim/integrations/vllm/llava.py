@@ -1,0 +1,86 @@
+"""LLaVA 1.5 in vLLM, with fewer visual tokens. Only vLLM imports this module."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vllm.config import VllmConfig
+from vllm.model_executor.models.llava import (
+    LlavaDummyInputsBuilder,
+    LlavaForConditionalGeneration,
+    LlavaMultiModalProcessor,
+    LlavaProcessingInfo,
+)
+from vllm.multimodal import MULTIMODAL_REGISTRY
+
+from vistrim.core.layout import ImageShape, Picture
+from vistrim.integrations.vllm.llava_like import TrimmedLlavaLikeInfo, check_tower, read_tower, side_of
+from vistrim.integrations.vllm.picking import pick
+from vistrim.integrations.vllm.processing import TrimmedProcessor
+from vistrim.integrations.vllm.settings import read_method
+
+
+def shape_of(config: Any, tokens: int) -> ImageShape:
+    """Describe the visual tokens of an image: one grid, unless the class token is one of them."""
+    side = side_of(config)
+    return ImageShape((Picture.of((side, side)) if tokens == side**2 else Picture(tokens),))
+
+
+class TrimmedLlavaInfo(TrimmedLlavaLikeInfo, LlavaProcessingInfo):
+    """Numbers of tokens of an image."""
+
+    def check(self) -> None:
+        """Refuse vision towers without a common grid of patches, and methods that need a grid where there is none."""
+        config = self.get_hf_config()
+        check_tower(config)
+        self.check_grid(self.shape(config.vision_config.image_size, config.vision_config.image_size))
+
+    def shape(self, width: int, height: int) -> ImageShape:
+        """Describe the visual tokens of an image before trimming."""
+        tokens = LlavaProcessingInfo.get_num_image_tokens(self, image_width=width, image_height=height)
+        return shape_of(self.get_hf_config(), tokens)
+
+
+class TrimmedLlavaProcessor(TrimmedProcessor, LlavaMultiModalProcessor):
+    """Prompts with a placeholder for each remaining token."""
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    TrimmedLlavaProcessor, info=TrimmedLlavaInfo, dummy_inputs=LlavaDummyInputsBuilder
+)
+class VistrimLlavaForConditionalGeneration(LlavaForConditionalGeneration):
+    """LLaVA 1.5 whose images are trimmed by the method in the model's config.
+
+    Parameters
+    ----------
+    vllm_config : VllmConfig
+        Settings of the engine.
+    prefix : str
+        Prefix of the names of the weights.
+
+    Raises
+    ------
+    VistrimError
+        If the method is missing or cannot work in vLLM. The message names the fix.
+    """
+
+    # Adapters of the tower would be given the number of tokens after trimming.
+    supports_tower_connector_lora = False
+
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+        config = vllm_config.model_config.hf_config
+        check_tower(config)
+        method = read_method(config)
+        super().__init__(vllm_config=vllm_config, prefix=prefix)
+        self.trimming = method
+        self.tower_reader = read_tower(self, method, vllm_config)
+
+    def _process_image_input(self, image_input: Any) -> Any:
+        embeddings = super()._process_image_input(image_input)
+        if image_input["type"] == "image_embeds":
+            return embeddings
+        values = [None] * len(embeddings) if self.tower_reader is None else self.tower_reader.take()
+        return [
+            pick(self.trimming, shape_of(self.config, len(image)), image, vision)
+            for image, vision in zip(embeddings, values, strict=True)
+        ]

@@ -1,0 +1,117 @@
+"""Selection among the visual tokens of one image, on tensors alone."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from vistrim.core.applying import apply_to_visual
+from vistrim.core.layout import ImageShape
+from vistrim.core.squares import mean_of_squares
+from vistrim.errors import MethodError
+from vistrim.methods import InputTokens, PerImage, VisionTokens
+from vistrim.methods.base.sample_sizes import SampleSizes
+
+
+def count(method: PerImage, shape: ImageShape) -> int:
+    """Compute how many tokens of an image stay.
+
+    Parameters
+    ----------
+    method : PerImage
+        The method.
+    shape : ImageShape
+        Layout of the visual tokens of the image.
+
+    Returns
+    -------
+    int
+        Number of tokens.
+
+    Raises
+    ------
+    MethodError
+        If the method does not provide the number.
+    """
+    pictures = shape.pictures
+    return method.input_count(
+        SampleSizes(
+            text=0,
+            images=tuple(picture.tokens for picture in pictures),
+            grids=tuple(picture.grid for picture in pictures),
+            whole=(0,) * len(pictures),
+        )
+    )
+
+
+def pick(method: PerImage, shape: ImageShape, embeddings: Tensor, vision: VisionTokens | None) -> Tensor:
+    """Reduce the visual tokens of an image to those that stay.
+
+    Parameters
+    ----------
+    method : PerImage
+        The method.
+    shape : ImageShape
+        Layout of the visual tokens of the image.
+    embeddings : Tensor
+        ``[tokens, hidden]``: input of the decoder.
+    vision : VisionTokens or None
+        Outputs of the vision tower for these tokens, in their order. ``source`` is ignored.
+
+    Returns
+    -------
+    Tensor
+        ``[count(method, shape), hidden]``.
+
+    Raises
+    ------
+    MethodError
+        If the method returns an invalid selection, or another number of tokens than it has told.
+    """
+    rows = torch.arange(len(embeddings), device=embeddings.device)[None]
+    selection = method.select_input(
+        InputTokens(
+            embeddings=embeddings[None],
+            visual=torch.ones_like(rows, dtype=torch.bool),
+            images=(tuple(picture.tokens for picture in shape.pictures),),
+            grids=(tuple(picture.grid for picture in shape.pictures),),
+            image_of=shape.numbers.to(embeddings.device)[None],
+            vision=None if vision is None else replace(vision, source=rows),
+            whole=((0,) * len(shape.pictures),),
+        )
+    )
+    picked = embeddings if selection is None else apply_to_visual(embeddings[None], selection)[0]
+    if len(picked) != (expected := count(method, shape)):
+        raise MethodError(f"{method.name} keeps {len(picked)} tokens of an image, but its `count` returns {expected}")
+    return picked
+
+
+def squared(tiles: Sequence[VisionTokens], cell: int) -> VisionTokens:
+    """Average the values of the tiles of an image over squares of patches, each of which becomes a visual token.
+
+    Parameters
+    ----------
+    tiles : sequence of VisionTokens
+        Values of the patches of each tile, which form a square grid, at least one.
+    cell : int
+        Patches along each side of a square.
+
+    Returns
+    -------
+    VisionTokens
+        Values of the tokens.
+    """
+    first = tiles[0]
+    classes = [tile.class_states for tile in tiles if tile.class_states is not None]
+
+    def join(parts: Iterable[Tensor]) -> Tensor:
+        return torch.cat([mean_of_squares(part[None], cell)[0] for part in parts])
+
+    return replace(
+        first,
+        attention={block: join(tile.attention[block] for tile in tiles) for block in first.attention},
+        features=join(tile.features for tile in tiles),
+        keys={block: join(tile.keys[block] for tile in tiles) for block in first.keys},
+        class_states=join(classes) if classes else None,
+    )

@@ -1,0 +1,83 @@
+"""Answers by vLLM, in an environment of its own: `python engine.py jobs.json answers.json`. Imports nothing of vistrim.
+
+A job is an engine that is started, and batches of requests to it:
+
+{"model": folder, "overrides": {...}, "engine": {...}, "batches": [[{"prompt": text, "images": [file, ...]}, ...], ...],
+ "tokens": 12}
+
+Its result is {"error": text} or {"batches": [[{"prompt_tokens": 10, "tokens": [...]}, ...], ...]}.
+"""
+
+import contextlib
+import gc
+import json
+import sys
+from pathlib import Path
+
+import torch
+from PIL import Image
+from transformers.models.auto import image_processing_auto
+from vllm import LLM, SamplingParams
+from vllm.distributed import cleanup_dist_env_and_memory
+
+# Images are resized by Pillow, as in the environment without torchvision.
+image_processing_auto.is_torchvision_available = lambda: False
+
+ENGINE = {
+    "dtype": "float32",
+    "enforce_eager": True,
+    "max_model_len": 1024,
+    "max_num_seqs": 16,
+    "disable_log_stats": True,
+    "seed": 0,
+}
+
+
+def request(asked: dict) -> dict:
+    """A request with its images opened, or their embeddings loaded."""
+    if "embeds" in asked:
+        images = [torch.load(name)[None] for name in asked["embeds"]]
+    else:
+        images = [Image.open(name).convert("RGB") for name in asked["images"]]
+    return {"prompt": asked["prompt"], "multi_modal_data": {"image": images if len(images) > 1 else images[0]}}
+
+
+def answers(job: dict) -> dict:
+    """Start an engine and answer."""
+    most = max((len(asked.get("images", [0])) for batch in job["batches"] for asked in batch), default=1)
+    try:
+        engine = LLM(
+            model=job["model"],
+            hf_overrides=job["overrides"],
+            limit_mm_per_prompt={"image": most},
+            **(ENGINE | job.get("engine", {})),
+        )
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}"}
+    sampling = SamplingParams(temperature=0, max_tokens=job["tokens"])
+    found = [engine.generate([request(asked) for asked in batch], sampling, use_tqdm=False) for batch in job["batches"]]
+    del engine
+    return {
+        "batches": [
+            [
+                {"prompt_tokens": len(answer.prompt_token_ids), "tokens": list(answer.outputs[0].token_ids)}
+                for answer in batch
+            ]
+            for batch in found
+        ]
+    }
+
+
+def main(jobs: str, results: str) -> None:
+    """Work through all jobs, one engine after the other in this process."""
+    found = []
+    for job in json.loads(Path(jobs).read_text()):
+        found.append(answers(job))
+        with contextlib.suppress(Exception):
+            cleanup_dist_env_and_memory()
+        gc.collect()
+        Path(results).write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
