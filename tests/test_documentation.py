@@ -25,6 +25,7 @@ TESTED_ELSEWHERE = {
     "CONTRIBUTING.md": "tests/test_contributing.py",
     "docs/guides/check.md": "tests/checking",
     "docs/guides/serving.md": "tests/integrations/test_serving_examples.py",
+    "docs/guides/vllm.md": "tests/integrations/test_vllm.py",
 }
 SLOW = {"docs/guides/calibration.md"}
 

@@ -9,6 +9,9 @@ DECAYS: tuple[str, ...] = get_args(Decay)
 EXPONENTIAL_RATE = 3.0
 """Rate of the exponential decay: 5 % of the visual tokens remain after one horizon."""
 
+SMALLEST_SHARE = 1e-6
+"""Smallest mean share above that of layers that cannot be cut, so that each of the others keeps a token."""
+
 
 def scaled_to_depth(value_at_32_layers: int, depth: int) -> int:
     """Scale a layer number from a 32-layer decoder to another depth.

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from vistrim.core.model_facts import ModelFacts
+from vistrim.core.schedules import SMALLEST_SHARE
 from vistrim.core.sigmoid import sigmoid_rates
 from vistrim.errors import ParameterError
 from vistrim.methods.base.keep_rates import KeepRates
@@ -82,8 +83,8 @@ class PSigmoid(Method):
                 "psigmoid needs kappa or a schedule: at a budget, which sets mean_keep, write "
                 "psigmoid:mean_keep=1.0,kappa=0.5 or psigmoid:schedule=FILE"
             )
-        # Layer 0 always processes all visual tokens.
-        return replace(self, mean_keep=max(share, 1 / model.decoder.layers))
+        # Layer 0 always processes all visual tokens, and each of the others at least one.
+        return replace(self, mean_keep=max(share, 1 / model.decoder.layers + SMALLEST_SHARE))
 
     def fitted(self, model: ModelFacts) -> Method:
         """Load the rates of the schedule, or compute those of the sigmoid."""

@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import Literal
 
 from vistrim.core.model_facts import ModelFacts
-from vistrim.core.schedules import Decay, tokens_kept
+from vistrim.core.schedules import SMALLEST_SHARE, Decay, tokens_kept
 from vistrim.methods.base.attention_schedule import AttentionSchedule
 from vistrim.methods.base.cut_schedule import CutSchedule, load_cut_schedule, schedule_path, schedules_beside
 from vistrim.methods.base.method import Method
@@ -17,8 +17,6 @@ from vistrim.methods.vta import DEFAULT_FLOOR, DEFAULT_HORIZON, VTA
 AUTO = "auto"
 AUTO_BUDGET = "flops=0.5"
 """Budget of the schedule that "auto" names."""
-SMALLEST_MEAN = 1e-6
-"""Smallest difference of a mean share from that of a schedule whose cuts keep nothing."""
 
 
 @register
@@ -146,7 +144,7 @@ class ST3(AttentionSchedule):
             return replace(self, drop_per_cut=1.0 - share)
         # Layers before the first cut hold all visual tokens.
         least = min(found.cuts.layers[0] for found in self._schedules(model)) / model.decoder.layers
-        return replace(self, mean_keep=max(share, least + SMALLEST_MEAN))
+        return replace(self, mean_keep=max(share, least + SMALLEST_SHARE))
 
     def fitted(self, model: ModelFacts) -> Method:
         """Check that the decoder has the layer of the first cut, or load the schedule."""

@@ -42,12 +42,13 @@ def read_fields(path: Path, kinds: Mapping[str, type], command: str, method: str
         raise ValueError(f"{path} is no schedule, or is damaged ({error}): make it again") from error
     if not isinstance(values, dict) or "format" not in values:
         raise ValueError(f"{path} is no schedule: give a file that `{command}` wrote")
-    if method is not None and (other := values.get("method")) != method:
+    if values.pop("format") != FORMAT:
+        raise ValueError(f"{path} is a schedule of another format than {FORMAT}: make it again with this version")
+    other = values.get("method")
+    if method is not None and isinstance(other, str) and other != method:
         raise ValueError(
             f"{path} is a schedule for {other}: use it with --method {other}, or make one with `{command}`"
         )
-    if values.pop("format") != FORMAT:
-        raise ValueError(f"{path} is a schedule of another format than {FORMAT}: make it again with this version")
     values = {"made_with": {}, "vistrim": "", **values}
     wrong = [name for name, kind in kinds.items() if type(values.get(name)) is not kind]
     if wrong or values.keys() != kinds.keys():
