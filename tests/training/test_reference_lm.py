@@ -53,7 +53,7 @@ def test_gradients_accumulated_over_parts_are_those_of_the_whole_batch():
     for part in (1, 3):
         for parameter in parameters:
             parameter.grad = None
-        loss, right = accumulate(reader, images, batch, decoder.merged(), kept, part)
+        loss, right = accumulate(reader, images, batch, decoder.merged(), kept, torch.arange(3).split(part))
         found.append([loss, right.float(), *(parameter.grad for parameter in parameters)])
     for one, other in zip(*found, strict=True):
         assert close(one, other)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -17,6 +17,7 @@ from training.reference_lm.facts import patch_facts
 from training.reference_lm.images import Canvases, EasyVqa
 from training.reference_lm.log import Log
 from training.reference_lm.packing import IGNORED, PACKED, Wording, text_mask
+from training.reference_lm.processes import Processes, sum_gradients
 from training.reference_lm.projector import Projector, ideal_table, ideal_tokens, regression
 from training.reference_lm.streams import TASK_NAMES, QuestionStream, SceneStream, run
 from training.reference_lm.text import Answers, drift
@@ -24,7 +25,7 @@ from training.reference_lm.tower import Tower, telling_patches
 from training.reference_lm.tower_phase import tower_features
 from vistrim.reference.tasks import SHORT_TASKS
 
-#: Levels of the curriculum, by the step at which each begins.
+#: Levels of the curriculum, by the batch at which each begins.
 CURRICULUM = ((0, "pair"), (40, "several"), (140, "full"))
 
 
@@ -115,23 +116,25 @@ def accumulate(
     batch: dict[str, Any],
     merged: list[tuple[torch.Tensor, ...]],
     kept: torch.Tensor | None,
-    part: int,
+    parts: Iterable[torch.Tensor],
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Add the gradients of the mean cross entropy, ``part`` images at a time.
+    """Add the gradients of some images to those of the mean cross entropy over all answer tokens of the batch.
 
-    Returns the mean, and ``(B, T)`` whether each answer token is predicted right.
+    ``parts`` are the numbers of the images that are processed at a time. Returns their share of the mean, and
+    ``(B, T)`` whether each of their answer tokens is predicted right.
     """
-    answered = (batch["labels"] != IGNORED).sum()
-    mean, right = torch.zeros((), device=images.device), []
-    for rows in torch.arange(len(images), device=images.device).split(part):
+    labels = batch["labels"]
+    answered = (labels != IGNORED).sum()
+    mean, right = torch.zeros((), device=images.device), torch.zeros_like(labels, dtype=torch.bool)
+    for rows in parts:
         some = {name: batch[name][rows] for name in PACKED}
         loss, predicted = reader.loss(
             images[rows], some, reader.decoder.weights(merged), None if kept is None else kept[rows]
         )
         (loss / answered).backward()
         mean += loss.detach() / answered
-        right.append(predicted)
-    return mean, torch.cat(right)
+        right[rows] = predicted
+    return mean, right
 
 
 def task_accuracy(right: torch.Tensor, batch: dict[str, Any]) -> dict[str, list[bool]]:
@@ -162,23 +165,22 @@ def train_decoder(
     log: Log,
     start: int,
     save: Callable[[int], None],
-    fresh: bool = True,
+    processes: Processes,
 ) -> int:
     """Train until the budget is spent; returns the number of the next batch.
 
-    ``save`` is called with it about once a minute. A fresh adapter goes through the curriculum.
+    ``save`` is called with it about once a minute.
     """
     device = texts.tokens.device
-    levels = [(start + first, level) for first, level in CURRICULUM] if fresh else [(0, "full")]
     parameters = [*reader.projector.parameters(), *reader.decoder.down.values(), *reader.decoder.up.values()]
     optimizer = torch.optim.AdamW(
         parameters, lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.0, fused=device.type == "cuda"
     )
-    stream = QuestionStream(reader.wording, settings.scenes, settings.easy, settings.length, levels=levels)
+    stream = QuestionStream(reader.wording, settings.scenes, settings.easy, settings.length, levels=CURRICULUM)
     step, saved = 0, budget.elapsed
     hits: dict[str, list[bool]] = defaultdict(list)
     for batch in run(stream.batch, device, settings.workers, start):
-        spent = budget.spent(step)
+        spent = processes.agree(budget.spent(step))
         if spent >= 1:
             break
         images = torch.cat([canvases.scenes(batch["views"], batch["placed"]), easy.images(batch["easy"])])
@@ -188,11 +190,23 @@ def train_decoder(
             kept = telling_patches(torch.where(facts[..., 0] != 0, 0, -1), settings.patches).sort(-1).values
         optimizer.zero_grad()
         merged = reader.decoder.merged()
-        answers, right = accumulate(reader, images, batch, merged, kept, settings.part)
-        if step % settings.text_every == 0:
-            rows = torch.randint(len(texts), (settings.texts,), generator=torch.Generator().manual_seed(start + step))
-            away = drift(reader.decoder, reader.decoder.weights(merged), texts.some(rows.to(device)))
-            (settings.drift_weight * away).backward()
+        parts = torch.arange(len(images), device=device).split(settings.part)
+        told = step % settings.text_every == 0
+        answers, away = torch.zeros((), device=device), torch.zeros((), device=device)
+        right = torch.zeros_like(batch["labels"], dtype=torch.bool)
+        for number in processes.share(start + step, len(parts) + told):
+            if number == len(parts):
+                rows = torch.randint(
+                    len(texts), (settings.texts,), generator=torch.Generator().manual_seed(start + step)
+                )
+                away = drift(reader.decoder, reader.decoder.weights(merged), texts.some(rows.to(device)))
+                (settings.drift_weight * away).backward()
+                away = away.detach()
+            else:
+                loss, predicted = accumulate(reader, images, batch, merged, kept, [parts[number]])
+                answers, right = answers + loss, right | predicted
+        sum_gradients(processes, parameters)
+        processes.sum([answers, away, right])
         norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         rate = learning_rate(settings.lr, step, spent)
         for group in optimizer.param_groups:

@@ -11,15 +11,18 @@ import torch
 
 
 class Log:
-    """Appends to ``log.jsonl`` and prints."""
+    """Appends to ``log.jsonl`` and prints, or does neither where ``quiet``."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, quiet: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self.quiet = quiet
         self.path = folder / "log.jsonl"
         self.start = time.monotonic()
 
     def note(self, phase: str, **entry: Any) -> None:
         """Write one entry; numbers are rounded, tensors read."""
+        if self.quiet:
+            return
         plain = {"phase": phase, "seconds": round(time.monotonic() - self.start, 1)} | {
             name: _plain(value) for name, value in entry.items()
         }

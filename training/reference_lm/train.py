@@ -16,6 +16,7 @@ from training.reference_lm.decoder_phase import DecoderSettings, Reader, start_p
 from training.reference_lm.images import Canvases, EasyVqa, draw_backgrounds
 from training.reference_lm.log import Log
 from training.reference_lm.packing import Wording
+from training.reference_lm.processes import Processes
 from training.reference_lm.projector import Projector
 from training.reference_lm.text import everyday_prompts, own_answers, training_prompts
 from training.reference_lm.tower import Tower
@@ -50,6 +51,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--text-batch", type=int, default=12)
     parser.add_argument("--text-every", type=int, default=1, help="steps from one batch of them to the next")
     parser.add_argument("--text-length", type=int, default=96, help="tokens of an answer without image")
+    parser.add_argument("--log-every", type=int, default=50, help="steps from one entry of the log to the next")
     parser.add_argument("--lr", type=float, default=1e-3, help="of projector and adapter")
     parser.add_argument("--check", type=int, default=16, help="batches of probes, regression and validation")
     return parser.parse_args()
@@ -61,7 +63,8 @@ def main() -> None:
     torch.manual_seed(given.seed)
     # Its plans are made anew for every shape, which takes longer than they save.
     torch.backends.cuda.enable_cudnn_sdp(False)
-    log = Log(given.out)
+    processes = Processes()
+    log = Log(given.out, quiet=not processes.first)
     easy_rows = max(1, given.tower_batch // 12), max(1, given.decoder_batch // 8)
     device = torch.device(given.device)
     # Both are drawn before anything starts CUDA.
@@ -77,6 +80,8 @@ def main() -> None:
         state |= weights.load_state(given.init)
 
     if given.tower_seconds:
+        if processes.size > 1:
+            raise SystemExit("The tower is trained by one process: leave out torchrun, or --tower-seconds.")
         settings = TowerSettings(given.tower_batch - easy_rows[0], easy_rows[0], workers=given.workers)
 
         def save_tower(batches: int) -> None:
@@ -107,8 +112,7 @@ def main() -> None:
 
     decoder = Decoder(base, dtype=torch.bfloat16 if given.bf16 or device.type == "cuda" else torch.float32).to(device)
     projector = Projector(tower.vision.config.hidden_size, base.config.hidden_size).to(device)
-    fresh = given.init is None or not (given.init / "adapter-1.safetensors").exists()
-    if fresh:
+    if given.init is None or not (given.init / "adapter-1.safetensors").exists():
         size = min(32, given.tower_batch)
         explained = start_projector(projector, tower, decoder, train, tokenizer, given.check, size)
         log.note("regression", explained=explained)
@@ -118,7 +122,8 @@ def main() -> None:
     reader = Reader(tower, projector, decoder, Wording(tokenizer))
 
     def save(batches: int) -> None:
-        weights.save(given.out, tower, projector, decoder, state | {"decoder_batches": batches})
+        if processes.first:
+            weights.save(given.out, tower, projector, decoder, state | {"decoder_batches": batches})
 
     decoder_settings = DecoderSettings(
         scenes=given.decoder_batch - easy_rows[1],
@@ -130,13 +135,16 @@ def main() -> None:
         patches=given.decoder_patches,
         partial=given.decoder_partial,
         lr=given.lr,
+        log_every=given.log_every,
         workers=given.workers,
     )
     budget, both = Budget(given.decoder_seconds, given.decoder_steps), texts[0].and_also(texts[1])
     state["decoder_batches"] = train_decoder(
-        reader, train, easy, both, decoder_settings, budget, log, state["decoder_batches"], save, fresh
+        reader, train, easy, both, decoder_settings, budget, log, state["decoder_batches"], save, processes
     )
     save(state["decoder_batches"])
+    if not processes.first:
+        return
     state["validation"] = validate(reader, held_out, everyday, given.check, given.decoder_batch, min(given.workers, 4))
     log.note("validation", **state["validation"])
     save(state["decoder_batches"])
