@@ -41,7 +41,8 @@ def test_other_folders_are_refused(tmp_path):
     datasets.DatasetDict({"test": split}).save_to_disk(tmp_path / "all")
     with pytest.raises(InputError, match=r"give the folder of one, such as .*test"):
         read_questions(tmp_path / "all")
-    film = datasets.Dataset.from_dict({"video": ["a.mp4"], "prompt": ["what"], "answer": ["w"]})
+    (tmp_path / "a.mp4").write_bytes(b"film")
+    film = datasets.Dataset.from_dict({"video": [str(tmp_path / "a.mp4")], "prompt": ["what"], "answer": ["w"]})
     film.cast_column("video", datasets.Video()).save_to_disk(tmp_path / "film")
     with pytest.raises(InputError, match='row 1: "video" must be a list of image files'):
         read_questions(tmp_path / "film")
