@@ -14,6 +14,7 @@ import pytest
 
 pytest.importorskip("ray.serve")
 
+from tests.integrations.ray_applications import slow_app
 from vistrim.integrations.ray import Pool
 from vistrim.integrations.ray_serve import Replica, deployment, serve_on
 from vistrim.serving.app import create_app
@@ -97,7 +98,7 @@ def check(url):
 
 
 def test_a_dead_replica_loses_only_the_streams_that_it_had_begun(handlers, free_port):
-    make_app = partial(create_app, name=NAME, api_key="key")
+    make_app = partial(slow_app, name=NAME, api_key="key")
     # Streams that begin together share a batch.
     replica = Replica(NAME, "float32", "cpu", 8, 1.0, make_app)
     found = []
