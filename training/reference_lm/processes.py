@@ -12,8 +12,8 @@ from torch import distributed
 class Processes:
     """All processes make the same batches and steps; each part of a batch is processed by the one that is free first.
 
-    On a CPU, processes with one thread each are faster than one process with many threads, and one that is slowed
-    down by other programs slows the others less. Without ``torchrun`` there is this process alone.
+    A process that is slowed down by other programs takes fewer parts, whereas threads wait for the slowest of them in
+    every operation. Without ``torchrun`` there is this process alone.
     """
 
     def __init__(self) -> None:
