@@ -27,6 +27,7 @@ def test_tokens_are_where_the_order_says(evictions, behind, seed):
         kept = torch.rand(BATCH, width, generator=generator).argsort(1)[:, evicted:].sort(1).values
         moves = fill_holes(kept, order, width, behind)
         assert moves.sources.shape == moves.targets.shape == (BATCH, evicted + behind)
+        assert all(len(set(row)) == len(row) for row in moves.targets.tolist())
         columns = columns.scatter(1, moves.targets, columns.gather(1, moves.sources))[:, : width - evicted + behind]
         tokens = torch.cat([tokens.gather(1, kept), tokens[:, width:]], 1)
         width, order = width - evicted, moves.order

@@ -15,7 +15,7 @@ class Moves:
     Attributes
     ----------
     sources, targets : Tensor
-        ``[batch, n]`` long: columns to read, and columns to write after all are read.
+        ``[batch, n]`` long: columns to read, and columns to write after all are read, all different in a sample.
     order : Tensor
         ``[batch, kept]`` long: new column of each kept token, in the order of the tokens.
     """
@@ -52,13 +52,15 @@ def fill_holes(kept: Tensor, order: Tensor | None, width: int, behind: int) -> M
     every = torch.arange(width + behind, device=kept.device)
     stays = torch.zeros(batch, width, dtype=torch.uint8, device=kept.device).scatter_(1, columns, 1)
     # As many columns are at the end as are evicted. Both lists are sorted so that each kept column at the end meets a
-    # place in front. The remaining pairs are both at the end, where nothing is used any more.
+    # place in front. The remaining pairs are both at the end.
     holes = stays.argsort(dim=1, stable=True)[:, : width - left]
     at_end = left + (1 - stays[:, left:]).argsort(dim=1, stable=True)
     moved = every[:width].repeat(batch, 1).scatter_(1, at_end, holes)
     following = every[width:].expand(batch, -1)
+    # Each column is written at most once. Columns that no one needs go behind all that are used.
+    places = torch.where(holes < left, holes, every[left + behind :])
     return Moves(
         sources=torch.cat([at_end, following], 1),
-        targets=torch.cat([holes, following - (width - left)], 1),
+        targets=torch.cat([places, following - (width - left)], 1),
         order=moved.gather(1, columns),
     )
