@@ -1,4 +1,4 @@
-"""Accuracy against visual tokens, one panel per method. Line styles and markers tell the lines apart without colors."""
+"""Plots of accuracy against visual tokens. Line styles and markers tell the lines apart without colors."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +13,7 @@ from vistrim._utils.labels import UNTOUCHED
 
 COLUMNS = 5
 _GRAY = {"random": (0, (4, 2)), "uniform": (0, (1, 1))}
+_MARKERS = "osD^vXPp"
 _OWN = (("-", "o", "black"), ("--", "s", "white"), ("-.", "^", "white"), (":", "D", "white"))
 
 
@@ -47,6 +48,24 @@ def plot(rows: Sequence[Row], figures: Mapping[str, Any], path: Path) -> None:
     figure.supxlabel("visual tokens per layer in prefill, mean")
     figure.supylabel("accuracy, mean of the groups of tasks, %")
     figure.savefig(path, dpi=90, metadata={"Software": None})
+
+
+def plot_together(rows: Sequence[Row], figures: Mapping[str, Any], named: Sequence[str], path: Path) -> None:
+    """Draw all methods into one PNG file: those in ``named`` in black with their name, the others in gray."""
+    figure = Figure(figsize=(7.2, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.axhline(100 * figures[UNTOUCHED]["mean"], color="black", linewidth=0.8)
+    ran = [row for row in rows if row.name in figures]
+    for label in sorted({row.label for row in ran} - set(named)):
+        axes.plot(*_line(label, ran, figures), color="silver", linewidth=0.9, marker=".", markersize=3, zorder=1)
+    for number, (label, marker) in enumerate(zip(named, _MARKERS, strict=False)):
+        style, fill = ("-", "black") if number % 2 else ("--", "white")
+        axes.plot(*_line(label, ran, figures), style, marker=marker, color="black", markerfacecolor=fill, label=label)
+    axes.grid(alpha=0.3)
+    axes.set_xlabel("visual tokens per layer in prefill, mean")
+    axes.set_ylabel("accuracy, %")
+    figure.legend(loc="outside right upper", frameon=False)
+    figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
 def _line(label: str, rows: Sequence[Row], figures: Mapping[str, Any]) -> tuple[list[float], list[float]]:

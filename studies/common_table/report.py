@@ -1,10 +1,10 @@
-"""The files made from the results: results.md, results.png, and the section of docs/common-table.md."""
+"""The files made from the results: results.md, the plots, and the section of docs/common-table.md."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from studies.common_table.plot import plot
+from studies.common_table.plot import plot, plot_together
 from studies.common_table.rows import Row
 from studies.common_table.tables import at_budget, budgets_of, overview, reasons, settings, without_budget
 from vistrim._utils.files import write_whole
@@ -13,6 +13,9 @@ from vistrim.shipped import NAMES
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs" / "common-table.md"
+
+#: Methods that the plot of all methods names.
+NAMED = ("uniform", "random", "scope:positions=original", "gsearch", "fastv:layer=1", "st3", "pool")
 
 DEFINITIONS = """\
 * accuracy: as in `vistrim eval`, mean of the tasks of a group; "mean" is the mean of the groups
@@ -43,7 +46,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def write(folder: Path) -> None:
-    """Write results.md and results.png of a model."""
+    """Write results.md and the plots of a model."""
     content = read(folder)
     rows, figures = [Row(**row) for row in content["rows"]], content["figures"]
     tables = [at_budget(budget, rows, figures) for budget in budgets_of(rows)]
@@ -62,6 +65,7 @@ def write(folder: Path) -> None:
     ]
     write_whole(folder / "results.md", "\n\n".join(part for part in parts if part) + "\n")
     plot(rows, figures, folder / "results.png")
+    plot_together(rows, figures, NAMED, folder / "together.png")
 
 
 def write_docs(folder: Path) -> None:
