@@ -73,7 +73,7 @@ def test_a_budget_of_a_batch_refers_to_its_prompts(checkpoint, own, tmp_path):
     notation, shown = resolved("--budget", "flops=0.7")
     assert notation == str(at_budget("uniform", model, flops=0.7, inputs=inputs, new_tokens=2))
     # Among the 64 text tokens of the default prompt, the image alone is too little.
-    with pytest.raises(ValueError, match="it reaches from 0.75"):
+    with pytest.raises(ValueError, match=r"it reaches from 0\.75"):
         at_budget("uniform", model, flops=0.7, new_tokens=2)
     assert f"uniform at flops=0.7 = {notation}" in shown
 
