@@ -117,7 +117,7 @@ def set_to_budget(
     *,
     inputs: Mapping[str, Any] | None = None,
     new_tokens: int = 64,
-) -> dict[str, Method]:
+) -> dict[str, Budgeted]:
     """Set several methods to one budget, for ``--budget``.
 
     Parameters
@@ -133,8 +133,8 @@ def set_to_budget(
 
     Returns
     -------
-    dict of str to Method
-        The methods, with the budget in their labels: ``"fastv at tokens=0.33"``.
+    dict of str to Budgeted
+        The methods and what they reach, with the budget in their labels: ``"fastv at tokens=0.33"``.
 
     Raises
     ------
@@ -144,7 +144,7 @@ def set_to_budget(
     try:
         asked: dict[str, Any] = {**read_budget(budget)}
         return {
-            f"{label} at {budget}": at_budget(method, model, inputs=inputs, new_tokens=new_tokens, **asked).method
+            f"{label} at {budget}": at_budget(method, model, inputs=inputs, new_tokens=new_tokens, **asked)
             for label, method in methods.items()
         }
     except (ValueError, MethodError) as error:

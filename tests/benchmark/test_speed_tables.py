@@ -104,7 +104,7 @@ def test_a_pipe_shows_all_columns_without_wrapping_numbers():
 
 
 def test_notes_explain_labels():
-    assert notes([untouched(), trimmed()]) == ["st3 = st3 with all parameters"]
+    assert notes([untouched(), trimmed()], {}) == ["st3 = st3 with all parameters"]
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ class Store(Generic[T]):
         self._settings = found
 
 
-def check_settings(path: Path, settings: Mapping[str, Any]) -> None:
+def check_settings(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Compare settings with those of a file, if it exists, without opening it as a store.
 
     Parameters
@@ -152,16 +152,26 @@ def check_settings(path: Path, settings: Mapping[str, Any]) -> None:
     settings : mapping
         Some of the settings.
 
+    Returns
+    -------
+    dict
+        Settings of the file; empty if there is none.
+
     Raises
     ------
     ResumeError
         If one of them differs. The message names it.
     """
-    if path.exists():
-        with path.open("rb") as file:
-            line = _object(file.readline())
-        if line is not None and (differing := differences(_header(path, line), json.loads(json.dumps(settings)))):
-            raise _other_settings(path, differing)
+    if not path.exists():
+        return {}
+    with path.open("rb") as file:
+        line = _object(file.readline())
+    if line is None:
+        return {}
+    found = _header(path, line)
+    if differing := differences(found, json.loads(json.dumps(settings))):
+        raise _other_settings(path, differing)
+    return found
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

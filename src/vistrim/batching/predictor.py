@@ -8,6 +8,7 @@ import json
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
@@ -54,6 +55,11 @@ class Predictor:
         Further settings of ``generate``, of those in ``GENERATION``. Answers are greedy by default.
     seed : int
         Seed of sampled answers, which also depend on the batch.
+    budget_prompts : mapping of str to sequence, optional
+        Prompts whose sizes the budget refers to: columns as for a call. None: one image of the model's native size, and
+        64 text tokens.
+    resolved : str, optional
+        Notation of the method at its budget, if an earlier run has found it.
 
     Raises
     ------
@@ -75,6 +81,8 @@ class Predictor:
     max_new_tokens: int = 160
     generation: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
+    budget_prompts: Mapping[str, Sequence[Any]] | None = None
+    resolved: str | None = None
     _loaded: tuple[Any, Any, Method | None] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -147,9 +155,7 @@ class Predictor:
         """
         from vistrim.evaluation.retrying import each
 
-        prompts = list(batch["prompt"])
-        images, videos = (batch.get(name, [None] * len(prompts)) for name in SHOWN)
-        items = [_item(*row) for row in zip(prompts, images, videos, strict=True)]
+        items = _items(batch)
         found: list[dict[str, Any]] = [failed(item) if isinstance(item, str) else {} for item in items]
         good = [number for number, item in enumerate(items) if isinstance(item, Item)]
         answers = each([items[number] for number in good], self._answers, (PromptError, InputError)) if good else []
@@ -185,21 +191,35 @@ class Predictor:
             See `identity`.
         """
         if self._loaded is None:
-            from vistrim.budgeting import at_budget
             from vistrim.loading import load
-            from vistrim.methods.base.budgeted import read_budget
             from vistrim.methods.base.notation import parse_method
             from vistrim.trimming import prepare_trim
 
             model, processor = load(self.model, dtype=self.dtype, device=self.device)
-            method = None if self.method == UNTOUCHED else parse_method(self.method)
+            method = None if self.method == UNTOUCHED else parse_method(self.resolved or self.method)
             if method is not None:
-                if self.budget is not None:
-                    asked: dict[str, Any] = {**read_budget(self.budget)}
-                    method = at_budget(method, model, new_tokens=self.max_new_tokens, **asked).method
+                if self.budget is not None and self.resolved is None:
+                    method = self._at_budget(method, self.budget, model, processor)
                 prepare_trim(model, method)
             self._loaded = model, processor, method
         return self._loaded
+
+    def _at_budget(self, method: Method, budget: str, model: Any, processor: Any) -> Method:
+        from vistrim.budgeting import set_to_budget
+        from vistrim.evaluation.item_prompts import check_prompts, format_items
+
+        good = []
+        for item in _items(self.budget_prompts or {"prompt": []}):
+            # A bad row is an error of that row alone, when it is answered.
+            with suppress(InputError):
+                if isinstance(item, Item):
+                    check_prompts([item], processor)
+                    good.append(item)
+        inputs = format_items(processor, good) if good else None
+        (found,) = set_to_budget(
+            {method.name: method}, model, budget, inputs=inputs, new_tokens=self.max_new_tokens
+        ).values()
+        return found.method
 
 
 def columns(items: Iterable[Item]) -> dict[str, list[Any]]:
@@ -234,6 +254,13 @@ def _plain(kind: Any, value: Any) -> Any:
     """Undo what a table does to values: NaN stands for none, and whole numbers may have become floats."""
     convert = {"int": int, "bool": bool, "str": str}.get(kind, float)
     return None if value != value else convert(value)
+
+
+def _items(table: Mapping[str, Sequence[Any]]) -> list[Item | str]:
+    """Questions of a table; text says why a row is none."""
+    prompts = list(table["prompt"])
+    images, videos = (table.get(name, [None] * len(prompts)) for name in SHOWN)
+    return [_item(*row) for row in zip(prompts, images, videos, strict=True)]
 
 
 def _item(prompt: Any, image: Any, video: Any) -> Item | str:

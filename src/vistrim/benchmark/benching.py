@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from vistrim.benchmark.weights import generate_to_the_end
 from vistrim.budgeting import set_to_budget
 from vistrim.loading import weights_digest
 from vistrim.methods import Method
+from vistrim.methods.base.budgeted import Budgeted
 from vistrim.methods.base.labelled import by_label
 
 
@@ -42,12 +43,24 @@ class Benchmark:
         Model, prompt sizes, dtype, attention kernel, device and number of rounds.
     random_weights : bool
         Whether the model has random weights, so that its answers are meaningless.
+    budgets : dict of str to Budgeted
+        What the methods that were set to a budget reach, by label.
     """
 
     rows: list[Row]
     runs: list[Run]
     settings: dict[str, Any]
     random_weights: bool
+    budgets: dict[str, Budgeted] = field(default_factory=dict)
+
+    def notes(self) -> list[str]:
+        """Return the full notation of each label, with what it reaches; one line each.
+
+        Returns
+        -------
+        list of str
+        """
+        return notes(self.rows, {label: found.summary for label, found in self.budgets.items()})
 
     def to_dict(self) -> dict[str, Any]:
         """Return all rows and runs, with the machine and versions, as plain Python objects.
@@ -60,6 +73,7 @@ class Benchmark:
             "environment": stamp(),
             "settings": self.settings,
             "random_weights": self.random_weights,
+            "budgets": {label: found.figures() for label, found in self.budgets.items()},
             "methods": [self._method(row) for row in self.rows],
         }
 
@@ -69,7 +83,7 @@ class Benchmark:
         return asdict(row) | {"speedups": speedups, "runs": runs}
 
     def __repr__(self) -> str:
-        return "\n\n".join([*(table.text() for table in tables(self.rows)), *notes(self.rows)])
+        return "\n\n".join([*(table.text() for table in tables(self.rows)), *self.notes()])
 
 
 def bench(
@@ -169,28 +183,32 @@ def bench(
             check_resumed(folder, wanted, named if budget is None else None)
         with spinner(f"making {model}", progress):
             subject = make_subject(wanted)
-        return _measured(subject, _at_budget(named, subject, budget, new_tokens), repeat, new_tokens, folder, progress)
+        return _measured(subject, named, budget, repeat, new_tokens, folder, progress)
     if inputs is None:
         raise TypeError("a loaded model needs inputs: pass what its processor returns for a batch")
     with _generating_to_the_end(model):
         ids = inputs["input_ids"].cpu().numpy().tobytes()
         details = {"weights": weights_digest(model), "prompts": hashlib.sha256(ids).hexdigest()[:16]}
         subject = subject_of(model.config.name_or_path or type(model).__name__, model, inputs, new_tokens, details)
-        return _measured(subject, _at_budget(named, subject, budget, new_tokens), repeat, new_tokens, folder, progress)
-
-
-def _at_budget(methods: dict[str, Method], subject: Subject, budget: str | None, new_tokens: int) -> dict[str, Method]:
-    if budget is None:
-        return methods
-    # It trims at no budget.
-    whole = {label: method for label, method in methods.items() if isinstance(method, KeepEverything)}
-    trimming = {label: method for label, method in methods.items() if label not in whole}
-    return whole | set_to_budget(trimming, subject.model, budget, inputs=subject.inputs, new_tokens=new_tokens)
+        return _measured(subject, named, budget, repeat, new_tokens, folder, progress)
 
 
 def _measured(
-    subject: Subject, methods: dict[str, Method], repeat: int, new_tokens: int, folder: Path | None, progress: bool
+    subject: Subject,
+    methods: dict[str, Method],
+    budget: str | None,
+    repeat: int,
+    new_tokens: int,
+    folder: Path | None,
+    progress: bool,
 ) -> Benchmark:
+    budgets: dict[str, Budgeted] = {}
+    if budget is not None:
+        # It trims at no budget.
+        whole = {label: method for label, method in methods.items() if isinstance(method, KeepEverything)}
+        trimming = {label: method for label, method in methods.items() if label not in whole}
+        budgets = set_to_budget(trimming, subject.model, budget, inputs=subject.inputs, new_tokens=new_tokens)
+        methods = whole | {label: found.method for label, found in budgets.items()}
     with live_tables((UNTOUCHED, *methods), repeat, shown=progress) as advance:
         records = measure(
             subject,
@@ -202,7 +220,7 @@ def _measured(
         )
     rows = summarize(records.runs, records.costs)
     settings = {**subject.settings, "weight_bytes": subject.weight_bytes, "rounds": rows[0].rounds}
-    return Benchmark(rows, records.runs, settings, subject.settings["model"] in SHAPES)
+    return Benchmark(rows, records.runs, settings, subject.settings["model"] in SHAPES, budgets)
 
 
 @contextmanager

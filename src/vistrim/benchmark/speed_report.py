@@ -1,15 +1,14 @@
 """The files that a benchmark writes: results.json, results.md and results.png."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from vistrim._utils.files import write_whole
 from vistrim.benchmark.benching import Benchmark
-from vistrim.benchmark.results import Row
 from vistrim.benchmark.speed_plot import plot
-from vistrim.benchmark.speed_tables import notes, tables
+from vistrim.benchmark.speed_tables import tables
 
 DEFINITIONS = """\
 Measurement: every method and the untouched model generate once in each round, in one process, in an order that rotates
@@ -67,28 +66,27 @@ def write(folder: Path, found: Benchmark, command: str) -> dict[str, Any]:
     """
     content = {"command": command, **found.to_dict()}
     write_whole(folder / "results.json", json.dumps(content, indent=2) + "\n")
-    write_whole(folder / "results.md", _markdown(found.rows, content))
+    write_whole(folder / "results.md", _markdown(found, command, content["environment"]))
     plot(found.rows, folder / "results.png")
     return content
 
 
-def _markdown(rows: Sequence[Row], found: dict[str, Any]) -> str:
-    environment = found["environment"]
-    on_processor = str(found["settings"].get("device", "cpu")).startswith("cpu")
+def _markdown(found: Benchmark, command: str, environment: Mapping[str, Any]) -> str:
+    on_processor = str(found.settings.get("device", "cpu")).startswith("cpu")
     where = (
         f"{environment['processor' if on_processor else 'accelerator']}, {environment['cores']} cores, "
         f"{environment['threads']} threads, torch {environment['torch']}, transformers {environment['transformers']}, "
         f"{environment['date']}"
     )
     parts = [
-        f"# Speed and memory of {found['settings']['model']}, untouched and trimmed",
-        f"```\n{found['command']}\n```",
-        ", ".join(f"{key} {value}" for key, value in found["settings"].items()),
+        f"# Speed and memory of {found.settings['model']}, untouched and trimmed",
+        f"```\n{command}\n```",
+        ", ".join(f"{key} {value}" for key, value in found.settings.items()),
         where,
-        RANDOM_WEIGHTS if found["random_weights"] else "",
-        *(table.markdown() for table in tables(rows)),
+        RANDOM_WEIGHTS if found.random_weights else "",
+        *(table.markdown() for table in tables(found.rows)),
         "![speed-up with its bound, KV cache over steps, and time by phase](results.png)",
         DEFINITIONS,
-        "\n".join(f"* {line}" for line in notes(rows)),
+        "\n".join(f"* {line}" for line in found.notes()),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -1,6 +1,6 @@
 """The tables of a benchmark: time, speed-up with its bound, memory."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from vistrim._utils.labels import UNTOUCHED
 from vistrim._utils.tables import Table
@@ -28,9 +28,18 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     return [_times(rows), _speedups(rows), _memory(rows)]
 
 
-def notes(rows: Sequence[Row]) -> list[str]:
-    """Full notation of each label, one line each."""
-    return [f"{row.label} = {row.cost.notation}" for row in rows if row.label != row.cost.notation]
+def notes(rows: Sequence[Row], budgets: Mapping[str, str]) -> list[str]:
+    """Full notation of each label, one line each.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+        Rows of all methods and of the untouched model.
+    budgets : mapping of str to str
+        For methods that were set to a budget, the notation with what it reaches, by label.
+    """
+    meanings = {row.label: budgets.get(row.label, row.cost.notation) for row in rows}
+    return [f"{label} = {meaning}" for label, meaning in meanings.items() if label != meaning]
 
 
 def kv_shares(row: Row, untouched: Row) -> tuple[float, float, float]:

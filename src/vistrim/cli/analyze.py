@@ -59,7 +59,7 @@ def analyze_command(
     """Analyze the attention of the untouched model, and test the rankings of visual tokens by its layers.
 
     Writes analysis.json, analysis.md and plots. Correct answers are not needed: everything is compared with the
-    untouched model's own answers.
+    untouched model's own answers. No method is run; --keep takes the place of a budget.
 
     Example: vistrim analyze --model reference --tasks color,description --questions 20 --out attention
     """

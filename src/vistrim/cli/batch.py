@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from vistrim.cli.answering import Actors, Ray, answering
+from vistrim.cli.budgets import Budget
 from vistrim.cli.error_lines import CommandError, WrongUsageError, resumable
 
 
@@ -31,10 +32,7 @@ def batch_command(
             help="Trimming method, see `vistrim methods`; 'untouched' for none.", metavar="NAME[:KEY=VALUE,...][+...]"
         ),
     ] = "st3",
-    budget: Annotated[
-        str | None,
-        typer.Option(help="Set the method to a budget: tokens (share or number), flops or kv.", metavar="KIND=VALUE"),
-    ] = None,
+    budget: Budget = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts per batch.")] = 8,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 160,
     temperature: Annotated[float, typer.Option(min=0, help="Of sampled answers; 0 for greedy ones.")] = 0,
@@ -59,9 +57,10 @@ def batch_command(
     from vistrim._utils.progress import progress_bars
     from vistrim._utils.store import check_settings
     from vistrim.batching.job import ANSWERS, ERRORS, MANIFEST, run_job
-    from vistrim.batching.predictor import Predictor
+    from vistrim.batching.predictor import Predictor, columns
     from vistrim.batching.prompts import read_prompts
     from vistrim.cli.models import check_loading
+    from vistrim.evaluation.typical_inputs import typical
 
     # Cheap checks come before the model is loaded.
     generation = {"do_sample": True, "temperature": temperature} if temperature else {}
@@ -71,8 +70,12 @@ def batch_command(
         raise WrongUsageError(str(error)) from error
     if ray is None:
         check_loading(dtype, device)
-    check_settings(out / ANSWERS, predictor.settings())
+    before = check_settings(out / ANSWERS, predictor.settings())
     prompts = read_prompts(file)
+    if budget is not None and prompts.questions:
+        # A job keeps its method when rows are added to its file.
+        predictor.resolved = before.get("resolved")
+        predictor.budget_prompts = columns(typical(list(prompts.questions.values())))
     content = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
     source = {"command": command_line(), "input": {"file": str(file), "sha256": content}}
     with answering(ray, actors, batch_size) as (identify, answerer), resumable():
@@ -91,6 +94,8 @@ def batch_command(
         typer.echo(json.dumps(found.manifest))
     else:
         last = found.manifest["last_run"]
+        if budget is not None:
+            typer.echo(f"{method} at {budget} = {found.manifest['settings']['resolved']}")
         typer.echo(f"{len(found.answers)} answers, {last['new']} of them new, in {last['seconds']:.1f} s")
         typer.echo(f"written: {out / ANSWERS}, {MANIFEST}")
     if found.failed:

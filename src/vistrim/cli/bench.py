@@ -11,7 +11,7 @@ import typer
 
 from vistrim._utils.labels import UNTOUCHED
 from vistrim.benchmark.shapes import SHAPES
-from vistrim.benchmark.speed_tables import notes, tables
+from vistrim.benchmark.speed_tables import tables
 from vistrim.cli.budgets import Budget, check_budget
 from vistrim.cli.error_lines import WrongUsageError, memory_advice, resumable
 from vistrim.errors import MissingPackageError
@@ -158,9 +158,7 @@ def bench(
     if as_json:
         typer.echo(json.dumps(content))
     else:
-        print_tables(
-            tables(found.rows), [*notes(found.rows), f"written: {out / 'results.json'}, results.md, results.png"]
-        )
+        print_tables(tables(found.rows), [*found.notes(), f"written: {out / 'results.json'}, results.md, results.png"])
 
 
 def _questions(model: str, data: Path, batch: int, excluded: Mapping[str, Any]) -> list[Question]:

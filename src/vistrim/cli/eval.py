@@ -13,7 +13,7 @@ import typer
 
 from vistrim._utils.labels import UNTOUCHED
 from vistrim.cli.answering import Actors, Ray, answering
-from vistrim.cli.budgets import Budget, check_budget
+from vistrim.cli.budgets import Budget, check_budget, set_methods
 from vistrim.cli.error_lines import CommandError, resumable
 from vistrim.cli.questions import TASKS_HELP, Data, read_items
 from vistrim.errors import MissingPackageError
@@ -71,7 +71,6 @@ def evaluate_command(
     """
     # Imported late: torch and transformers take seconds, and --help needs neither.
     from vistrim._utils.environment import command_line
-    from vistrim.budgeting import set_to_budget
     from vistrim.cli.models import check_loading, load_model
     from vistrim.cli.parsing import parse_methods
     from vistrim.cli.terminal_tables import print_tables
@@ -113,8 +112,7 @@ def evaluate_command(
     else:
         loaded, processor = load_model(model, dtype, device)
         if budget is not None:
-            some = typical_inputs(processor, asked)
-            methods = set_to_budget(methods, loaded, budget, inputs=some, new_tokens=max_new_tokens)
+            methods = set_methods(methods, loaded, budget, typical_inputs(processor, asked), max_new_tokens)
         with resumable():
             found = evaluate(
                 loaded,
@@ -165,12 +163,14 @@ def _on_cluster(
     seed: int,
 ) -> Evaluation:
     from vistrim.batching.evaluating import evaluate_with
-    from vistrim.batching.predictor import Predictor
+    from vistrim.batching.predictor import Predictor, columns
+    from vistrim.evaluation.typical_inputs import typical
 
     budget = settings.pop("budget")
+    at = {} if budget is None else {"budget": budget, "budget_prompts": columns(typical(asked))}
     predictors = {
         label if budget is None or label == UNTOUCHED else f"{label} at {budget}": Predictor(
-            method=method, budget=None if label == UNTOUCHED else budget, **settings
+            method=method, **settings, **({} if label == UNTOUCHED else at)
         )
         for label, method in methods.items()
     }

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from vistrim._utils.image_files import read_images
-from vistrim.cli.budgets import Budget, check_budget
+from vistrim.cli.budgets import Budget, check_budget, set_methods
 
 
 def run(
@@ -55,7 +55,6 @@ def run(
     Example: vistrim run photo.jpg -p "What is this?" --compare --overlay kept.png
     """
     # Imported late: torch and transformers take seconds, and --help needs neither.
-    from vistrim.budgeting import set_to_budget
     from vistrim.cli.answer_output import print_heading, print_json, print_text, terminal_streamer
     from vistrim.cli.asking import Asker
     from vistrim.cli.models import check_loading, load_model
@@ -77,9 +76,7 @@ def run(
         chosen = default_method(loaded)
     if budget is not None:
         inputs = build_inputs(loaded, processor, shown, prompts[0], max_new_tokens)
-        (chosen,) = set_to_budget(
-            {method or chosen.name: chosen}, loaded, budget, inputs=inputs, new_tokens=max_new_tokens
-        ).values()
+        (chosen,) = set_methods({method or chosen.name: chosen}, loaded, budget, inputs, max_new_tokens).values()
     console = Console(highlight=False, markup=False)
     streams = console.is_terminal and not as_json
     asker = Asker(

@@ -9,6 +9,23 @@ from vistrim.evaluation.items import Item
 MOST = 8
 
 
+def typical(items: Sequence[Item]) -> list[Item]:
+    """Choose a few questions, evenly spaced among all.
+
+    Parameters
+    ----------
+    items : sequence of Item
+        The questions, at least one.
+
+    Returns
+    -------
+    list of Item
+        At most `MOST`.
+    """
+    count = min(MOST, len(items))
+    return [items[number * len(items) // count] for number in range(count)]
+
+
 def typical_inputs(processor: Any, items: Sequence[Item]) -> Any:
     """Format a few questions, evenly spaced among all, as one batch.
 
@@ -29,6 +46,4 @@ def typical_inputs(processor: Any, items: Sequence[Item]) -> Any:
     PromptError
         If a question contains a special token for images.
     """
-    count = min(MOST, len(items))
-    some = [items[number * len(items) // count] for number in range(count)]
-    return format_items(processor, some)
+    return format_items(processor, typical(items))

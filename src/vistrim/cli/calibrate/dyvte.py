@@ -62,7 +62,8 @@ def dyvte(
     """Train routers that decide for each sample from which layer on the image is no longer needed.
 
     The model is not changed. It reads the correct answers once with and without the image from every layer on, and the
-    routers are trained on the differences. Repeat the command to resume an interrupted run.
+    routers are trained on the differences. Repeat the command to resume an interrupted run. There is no --budget: the
+    routers decide on the number of tokens for each sample.
 
     Example: vistrim calibrate dyvte --model reference --out dyvte.safetensors
     """

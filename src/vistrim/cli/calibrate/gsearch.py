@@ -33,7 +33,8 @@ def gsearch(
 ) -> None:
     """Search the smallest share of visual tokens for each layer that retains the model's performance.
 
-    From the first layer to the last, by bisection. Repeat the command to resume an interrupted search.
+    From the first layer to the last, by bisection. Repeat the command to resume an interrupted search. The number of
+    tokens is the result: to search for a --budget, use psigmoid or st3.
 
     Example: vistrim calibrate gsearch --model llava-hf/llava-1.5-7b-hf --data mine.jsonl --out schedule.json
     """

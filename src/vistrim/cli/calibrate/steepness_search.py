@@ -52,8 +52,6 @@ class SteepnessSearch(Search):
             (found,) = set_to_budget(
                 wanted, asking.model, self.budget, inputs=inputs, new_tokens=asking.max_new_tokens
             ).values()
-            assert isinstance(found, PSigmoid)
-            assert found.mean_keep is not None
-            return found.mean_keep
+            return float(found.value)
 
         return share

@@ -47,7 +47,8 @@ def yopo(
 ) -> None:
     """Measure the attention of each head to images, and write the mask of the heads that stay active.
 
-    Needs one forward pass per question, and no correct answers.
+    Needs one forward pass per question, and no correct answers. --keep is a share of heads: all visual tokens stay, so
+    that there is no --budget.
 
     Example: vistrim calibrate yopo --keep 0.5 --out heads.safetensors
     """

@@ -46,6 +46,26 @@ class Budgeted:
         """
         return str(self.method)
 
+    @property
+    def summary(self) -> str:
+        """What was set and what it reaches, for reports.
+
+        Returns
+        -------
+        str
+            For example ``"fastv:layer=2,keep=0.25 reaches tokens=0.3281"``.
+        """
+        return f"{self.method} reaches {self.kind}={self.reached:.4g}"
+
+    def figures(self) -> dict[str, Any]:
+        """Return everything but the method, as plain Python objects.
+
+        Returns
+        -------
+        dict
+        """
+        return {name: value for name, value in vars(self).items() if name != "method"}
+
 
 def read_budget(text: str) -> dict[str, float]:
     """Read a budget in the form used on the command line and in files.
