@@ -160,7 +160,9 @@ class Oracle:
     def _left(self, rows: set[int], by: int, count: int) -> set[int]:
         """The visual tokens that an eviction leaves, ranked by a layer."""
         score = {i: sum(row[i].item() for row in self.read[by]) / len(self.read[by]) for i in rows}
-        ranked = torch.tensor([score[i] if i in rows & self.cache[by] else -1.0 for i in range(len(self.embeddings))])
+        # The question has ranked before anything was evicted.
+        held = rows if self.decode_rows == "prompt" else rows & self.cache[by]
+        ranked = torch.tensor([score[i] if i in held else -1.0 for i in range(len(self.embeddings))])
         numbers = {row: number for number, row in enumerate(sorted(self.visual))}
         golden = (5**0.5 - 1) / 2
         spaced = set(sorted(rows, key=lambda i: numbers[i] * golden % 1)[: math.floor(self.spread * count + 1e-9)])

@@ -50,7 +50,7 @@ class VTA(AttentionSchedule):
     decode_rows : {"token", "answer", "prompt"}
         Ranking rows: the token being processed, all tokens of the answer so far and the last prompt token (mean), or
         all text of the prompt after the last image (mean). "answer" reads the attention of every layer at every step,
-        whatever the interval. "prompt" reads it in prefill only.
+        whatever the interval. "prompt" reads it in prefill only, so that the ranking never changes.
     spread : float
         Share of the kept tokens, in [0, 1], that is evenly spaced over the images instead of ranked
         (`vistrim.core.spacing`). The same tokens remain from step to step.

@@ -156,7 +156,7 @@ class Decode(Forward):
         held: TokenMap = cached.tokens
         received = self.cache.layers[max(0, layer - 1)].received
         if received is None:
-            # The cache is from a method that ranks nothing while decoding.
+            # Cropped into the prompt.
             return
         tokens = LayerTokens(
             scores=received.among(held, cached.logical),

@@ -109,8 +109,8 @@ class LayerTokens:
     scores : Tensor
         ``[batch, tokens]`` float32. In prefill, the result of `Method.score` for the attention at the layer before. In
         decode, the attention at the layer before from `Method.evicts_by`, mean over heads and rows; tokens that the
-        layer before no longer holds have a negative score. For a method that ranks by no attention, zeros. For a method
-        that ranks by a guide model, in prefill, `InputTokens.guidance`.
+        layer before did not hold when it was last read have a negative score. For a method that ranks by no attention,
+        zeros. For a method that ranks by a guide model, in prefill, `InputTokens.guidance`.
     visual : Tensor
         ``[batch, tokens]`` bool, True for visual tokens.
     held : tuple of int
