@@ -132,7 +132,7 @@ def deviations(cuts: Cuts, depth: int) -> list[str]:
 
 def deviations_of_annealing(annealing: VTA) -> list[str]:
     """List in what an annealing differs from the formula of ST³, as `deviations` does for cuts."""
-    found = []
+    found: list[str] = []
     if not annealing.acts_in_decode:
         return found
     if annealing.decode_rows == "answer":
