@@ -35,11 +35,11 @@ def test_two_turns_of_a_batch_equal_the_independent_computation(name):
 def test_beams_and_several_answers_carry_their_own_rankings():
     model, samples = tiny.shared(), tiny.RAGGED[:2]
     inputs = tiny.batch(samples)
-    for settings in VARIANTS.values():
+    for settings in (VARIANTS["answer"], VARIANTS["question, half spaced"]):
         with trim(model, built(settings)):
-            beams = tiny.generate(model, inputs, num_beams=3, output_scores=True, length_penalty=0.0)
+            beams = tiny.generate(model, inputs, 6, num_beams=2, output_scores=True, length_penalty=0.0)
             torch.manual_seed(5)
-            drawn = tiny.generate(model, inputs, do_sample=True, num_return_sequences=2)
+            drawn = tiny.generate(model, inputs, 6, do_sample=True, num_return_sequences=2)
         for output, copies in ((beams, 1), (drawn, 2)):
             for row, answer in enumerate(output.sequences[:, inputs["input_ids"].shape[1] :].tolist()):
                 oracle = st3_oracle(tiny.shared("llama", "eager"), settings)

@@ -1,6 +1,7 @@
 """The comparison of ways to anneal: rows at a budget, paired with the literal reading; it resumes and grows."""
 
 import json
+from functools import cache
 
 import pytest
 
@@ -18,6 +19,7 @@ def test_the_comparison_resumes_and_only_grows(tmp_path, monkeypatch):
         return original(model, processor, items, method, longest)
 
     monkeypatch.setattr(runner, "_answered", counting)
+    monkeypatch.setattr(measure, "load", cache(measure.load))
     common = ["--model", "reference-small", "--tasks", "description,color", "--max-new-tokens", "6", "--st3", "0.5"]
 
     def run(questions, *variants):
