@@ -22,10 +22,10 @@ def st3_schedule(
     ratio: float,
     decay: str = "constant",
     horizon: int = 1,
-    floor: float = 0.0,
+    floor: float | tuple[float, ...] = 0.0,
     interval: int = 1,
 ) -> Schedule:
-    """G(layer, t) as the design states it."""
+    """G(layer, t) as the design states it; with several floors, each layer has its own."""
 
     def f(t: int) -> float:
         return {
@@ -40,9 +40,17 @@ def st3_schedule(
             return n
         cuts = 0 if layer < start else (layer - start) // stride + 1
         left = n * (1 - ratio) ** cuts
-        return max(math.floor(left * f(t) + 0.5), math.ceil(floor * left - 1e-9))
+        least = floor[layer] if isinstance(floor, tuple) else floor
+        return max(math.floor(left * f(t) + 0.5), math.ceil(least * left - 1e-9))
 
     return g
+
+
+def st3_oracle(model: Any, settings: dict[str, Any], **options: Any) -> "Oracle":
+    """An oracle of ST³, PVTP or VTA: `st3_schedule` with its settings, and what ranks while decoding."""
+    ranking = {name: settings[name] for name in ("decode_rows", "spread") if name in settings}
+    schedule = {name: value for name, value in settings.items() if name not in ranking}
+    return Oracle(model, st3_schedule(**schedule), **ranking, **options)
 
 
 def keep_all(n: int, layer: int, t: int) -> int:
@@ -57,12 +65,17 @@ class Oracle:
     schedule: Schedule = keep_all
     enters: Callable[[Tensor, Tensor], tuple[Tensor, set[int]]] | None = None
     """Input stage: (embeddings [S, D], visual rows) -> (new embeddings, rows that enter layer 0)."""
+    decode_rows: str = "token"
+    """Who ranks while decoding: the current token, the answer so far from the last prompt token on, or the question."""
+    spread: float = 0.0
+    """Share of the tokens left by an eviction that are first in the order of the fraction of number / golden ratio."""
     embeddings: Tensor = field(init=False)
     visual: set[int] = field(init=False, default_factory=set)
     total: int = field(init=False, default=0)
     cache: list[set[int]] = field(init=False)
     seen: list[Tensor] = field(init=False)
-    scores0: Tensor = field(init=False)
+    read: list[list[Tensor]] = field(init=False)
+    """Per layer: attention ``[tokens]`` of each ranking row since the last prompt began."""
     step: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
@@ -71,6 +84,7 @@ class Oracle:
         self.window = getattr(text, "sliding_window", None)
         self.embeddings = torch.zeros(0, text.hidden_size)
         self.cache = [set() for _ in range(self.depth)]
+        self.read = [[] for _ in range(self.depth)]
         self.seen = [torch.zeros(0, 0, dtype=torch.bool) for _ in range(self.depth)]
 
     @torch.no_grad()
@@ -122,20 +136,37 @@ class Oracle:
                 # Once a window is full it evicts by itself, and annealing ends.
                 wanted = min(len(self.cache[at]), self.schedule(self.total, at, self.step))
                 if wanted < len(self.cache[at]):
-                    by = self.scores0 if at == 0 else score
-                    held_before = self.cache[at] if at == 0 else self.cache[at - 1]
-                    ranked = torch.tensor([by[i].item() if i in held_before else -1.0 for i in range(len(by))])
-                    self.cache[at] = self._top(self.cache[at], ranked, wanted)
+                    self.cache[at] = self._left(self.cache[at], max(0, at - 1), wanted)
             self._extend_visibility(at, first, length)
             mask = torch.zeros(1, 1, length, length).masked_fill(~self.seen[at], torch.finfo(torch.float32).min)
             handle = module.self_attn.register_forward_hook(lambda m, a, out: weights.append(out[1]))
             hidden = module(hidden, attention_mask=mask, position_ids=places, position_embeddings=rotary)
             handle.remove()
-            score = weights[-1][0].float().mean(0)[ranking]
-            if at == 0:
-                next_scores0 = score
-        self.scores0 = next_scores0
+            received = weights[-1][0].float().mean(0)
+            score = received[ranking]
+            self._note(at, received, first, visual, ranking)
         return self.model.lm_head(decoder.norm(hidden))[0, -1]
+
+    def _note(self, at: int, received: Tensor, first: int, visual: set[int], ranking: int) -> None:
+        """Keep the rows of the attention ``[tokens, tokens]`` that rank while decoding."""
+        if self.step == 0 and self.decode_rows == "prompt":
+            question = range(max(visual, default=first - 1) + 1, len(received))
+            self.read[at] = [received[row] for row in question] or [received[ranking]]
+        elif self.step == 0 or self.decode_rows == "token":
+            self.read[at] = [received[ranking]]
+        elif self.decode_rows == "answer":
+            self.read[at].append(received[ranking])
+
+    def _left(self, rows: set[int], by: int, count: int) -> set[int]:
+        """The visual tokens that an eviction leaves, ranked by a layer."""
+        score = {i: sum(row[i].item() for row in self.read[by]) / len(self.read[by]) for i in rows}
+        # The question has ranked before anything was evicted.
+        held = rows if self.decode_rows == "prompt" else rows & self.cache[by]
+        ranked = torch.tensor([score[i] if i in held else -1.0 for i in range(len(self.embeddings))])
+        numbers = {row: number for number, row in enumerate(sorted(self.visual))}
+        golden = (5**0.5 - 1) / 2
+        spaced = set(sorted(rows, key=lambda i: numbers[i] * golden % 1)[: math.floor(self.spread * count + 1e-9)])
+        return spaced | self._top(rows - spaced, ranked, count - len(spaced))
 
     def _extend_visibility(self, at: int, first: int, length: int) -> None:
         seen = torch.zeros(length, length, dtype=torch.bool)

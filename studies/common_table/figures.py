@@ -37,7 +37,7 @@ def figures(records: Records, items: Sequence[Item], rows: Sequence[Row]) -> dic
     """
     ran = [row for row in rows if row.questions and row.method]
     methods = {row.name: row.method for row in ran if row.method}
-    drawn = _draws(records, items, {UNTOUCHED: UNTOUCHED, **methods})
+    drawn = draws(records, items, {UNTOUCHED: UNTOUCHED, **methods})
     found = {}
     for summary in summarize(records, items, methods):
         found[summary.label] = {
@@ -48,12 +48,12 @@ def figures(records: Records, items: Sequence[Item], rows: Sequence[Row]) -> dic
     for row in ran:
         others = {name: f"{name} at {row.asked:g}" for name in COMPARED_WITH if row.asked is not None}
         found[row.name]["against"] = {
-            name: _difference(drawn[row.name] - drawn[other]) for name, other in others.items() if other in methods
+            name: difference(drawn[row.name] - drawn[other]) for name, other in others.items() if other in methods
         }
     return {"images": len({item.image_id for item in items}), "figures": found}
 
 
-def _draws(records: Records, items: Sequence[Item], methods: Mapping[str, str]) -> dict[str, np.ndarray]:
+def draws(records: Records, items: Sequence[Item], methods: Mapping[str, str]) -> dict[str, np.ndarray]:
     """Mean over groups of tasks of each method: first on all images, then on images drawn with replacement."""
     tasks = [item.task for item in items]
     groups = [task.group for task in tasks]
@@ -76,10 +76,10 @@ def _scores(records: Records, method: str, items: Sequence[Item]) -> np.ndarray:
     return np.array([sample.score for sample in samples if sample])
 
 
-def _difference(draws: np.ndarray) -> list[float]:
+def difference(drawn: np.ndarray) -> list[float]:
     """Difference, and the bounds of its 95 % interval."""
-    low, high = np.percentile(draws[1:], [2.5, 97.5])
-    return [_rounded(value) for value in (draws[0], low, high)]
+    low, high = np.percentile(drawn[1:], [2.5, 97.5])
+    return [_rounded(value) for value in (drawn[0], low, high)]
 
 
 def _stored(group: Figures) -> dict[str, Any]:

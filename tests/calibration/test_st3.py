@@ -1,6 +1,7 @@
 """`vistrim calibrate st3`: what is searched is what runs, at the budget, and no worse than the default."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -45,6 +46,9 @@ def test_a_schedule_of_the_closed_form_runs_as_the_closed_form(tmp_path):
     path = tmp_path / "st3.json"
     schedule(cuts).write(path)
     assert read_cut_schedule(path) == schedule(cuts)
+    other = replace(schedule(cuts), annealing=Annealing("cosine", 7, (0.1, 0.2), 2, "answer", 0.5))
+    other.write(tmp_path / "other.json")
+    assert read_cut_schedule(tmp_path / "other.json") == other
     report, output = kept(ST3(schedule=str(path)))
     expected, same = kept(ST3(1, 2, 0.3, "cosine", 7, 0.1, 2))
     assert torch.equal(output.sequences, same.sequences)

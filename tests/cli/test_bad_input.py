@@ -33,7 +33,7 @@ def changed(checkpoint: str, to: Path, file: str, **values) -> str:
         (["-p", "what", "--set", "drop_per_cut=1.5"], "below 1"),
         (["-p", "what", "--set", "stride=few"], "must be a whole number"),
         (["-p", "what", "--set", "stride"], "write name=value"),
-        (["-p", "what", "--preset", "huge"], "choose balanced or compact"),
+        (["-p", "what", "--preset", "huge"], "choose balanced, compact or annealed"),
         (["-p", ""], "the prompt is empty"),
         (["-p", " \t "], "the prompt is empty"),
         ([], "standard input has no prompt"),

@@ -103,7 +103,7 @@ def test_printed_methods_can_be_parsed(method):
         ("st3", ["drop_per_cut"], None, "write name=value"),
         ("st3", ["=3"], None, "write name=value"),
         ("st3:drop_per_cut=", [], None, "write name=value"),
-        ("st3", [], "tiny", "choose balanced or compact"),
+        ("st3", [], "tiny", "choose balanced, compact or annealed"),
         ("uniform", [], "compact", "uniform has no presets"),
         ("uniform:preset=compact", [], None, "uniform has no presets"),
         ("sparsevlm", ["layers=2/x"], None, "layers=x: must be a whole number"),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests import tiny
 from tests.closeness import close
 from tests.engine.test_against_oracle import follow
-from tests.oracle import Oracle, st3_schedule
+from tests.oracle import st3_oracle
 from vistrim import ST3, trim
 
 schedules = st.fixed_dictionaries(
@@ -18,8 +18,10 @@ schedules = st.fixed_dictionaries(
         "ratio": st.sampled_from([0.0, 0.2, 0.5, 0.9]),
         "decay": st.sampled_from(["constant", "linear", "cosine", "exponential"]),
         "horizon": st.integers(1, 9),
-        "floor": st.sampled_from([0.0, 0.1, 0.5]),
+        "floor": st.sampled_from([0.0, 0.1, 0.5, (0.9, 0.1, 0.5, 0.0, 0.3)]),
         "interval": st.integers(1, 4),
+        "decode_rows": st.sampled_from(["token", "answer", "prompt"]),
+        "spread": st.sampled_from([0.0, 0.0, 0.4, 1.0]),
     }
 )
 prompts = st.tuples(st.integers(0, 2), st.integers(4, 20))
@@ -44,7 +46,7 @@ def check(schedule, first, second, attention):
     model, inputs = tiny.shared("llama", attention), tiny.batch(samples)
     method = ST3(
         schedule["start"], schedule["stride"], schedule["ratio"], schedule["decay"], schedule["horizon"],
-        schedule["floor"], schedule["interval"],
+        schedule["floor"], schedule["interval"], schedule["decode_rows"], schedule["spread"],
     )  # fmt: skip
     with trim(model, method) as run:
         one = tiny.generate(model, inputs, 6)
@@ -52,7 +54,7 @@ def check(schedule, first, second, attention):
         turn = tiny.follow_up(one, inputs, torch.tensor([s.ids for s in more]), pixels)
         two = tiny.generate(model, turn, 6)
     for b, sample in enumerate(samples):
-        oracle = Oracle(tiny.shared("llama", "eager"), st3_schedule(**schedule))
+        oracle = st3_oracle(tiny.shared("llama", "eager"), schedule)
         answer = one.sequences[b, inputs["input_ids"].shape[1] :].tolist()
         expected = follow(oracle, sample, answer)
         assert close(tiny.logits(one)[b], expected)

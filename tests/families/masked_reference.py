@@ -44,6 +44,8 @@ class MaskedReference:
         layer before.
     padding : int
         Padding in front of the prompt in its batch, which counts toward a window that ends annealing.
+    decode_rows : {"token", "answer", "prompt"}
+        Rows that rank while decoding: the current token, all since the last prompt token, or the question.
     """
 
     family: Family
@@ -52,12 +54,14 @@ class MaskedReference:
     enters: Callable[[Tensor, Tensor], Collection[int]] | None = None
     ahead: bool = False
     padding: int = 0
+    decode_rows: str = "token"
     turns: list[Sample] = field(init=False, default_factory=list)
     visual: set[int] = field(init=False, default_factory=set)
     total: int = field(init=False, default=0)
     cache: list[set[int]] = field(init=False)
     seen: list[Tensor] = field(init=False)
-    scores0: Tensor = field(init=False)
+    read: list[list[Tensor]] = field(init=False)
+    question: range = field(init=False)
     step: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
@@ -65,6 +69,8 @@ class MaskedReference:
         # Llama 4 keeps a text model with a head of its own.
         self.layers = getattr(decoder, "model", decoder).layers
         self.cache = [set() for _ in self.layers]
+        # Attention of the rows of each layer that rank while decoding, since the last prompt began.
+        self.read = [[] for _ in self.layers]
         # What each row saw when it was computed. In a cached generation it is never computed again.
         self.seen = [torch.zeros(0, 0, dtype=torch.bool) for _ in self.layers]
 
@@ -82,6 +88,7 @@ class MaskedReference:
         placeholders = [i for i, token in enumerate(sample.ids) if token in (IMAGE, VIDEO) and sample.media]
         new = {first + i for i in placeholders if i not in protected}
         self.step = 0
+        self.question = range(max(new, default=first - 1) + 1, first + len(sample.ids))
         return self._run(sample, new, ranking)
 
     @torch.no_grad()
@@ -112,8 +119,16 @@ class MaskedReference:
         running = self.new_pass(self.length - len(turn.ids), new, ranking)
         with running.watching(), _left_as_it_was(self.model):
             logits = self.model(**inputs, use_cache=False).logits
-        self.scores0 = running.scores[0]
         return logits[0, -1]
+
+    def note(self, at: int, received: Tensor, ranking: int) -> None:
+        """Keep the rows of a layer's attention ``[tokens, tokens]`` that rank while decoding."""
+        if self.step == 0 and self.decode_rows == "prompt":
+            self.read[at] = [received[row] for row in self.question]
+        elif self.step == 0 or self.decode_rows == "token":
+            self.read[at] = [received[ranking]]
+        elif self.decode_rows == "answer":
+            self.read[at].append(received[ranking])
 
     def new_pass(self, first: int, new: set[int], ranking: int) -> "Pass":
         """A forward pass over the conversation so far."""
@@ -163,8 +178,9 @@ class Pass:
         return hook
 
     def _read(self, attention: Any, args: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-        weights = output[1]
-        self.scores.append(weights[0].float().mean(0)[self.ranking].cpu())
+        received = output[1][0].float().mean(0).cpu()
+        self.of.note(len(self.scores), received, self.ranking)
+        self.scores.append(received[self.ranking])
 
     def _remaining(self, at: int, hidden: Tensor, look_ahead: Callable[[], Tensor]) -> set[int]:
         """The prompt's visual tokens that this layer processes, of those that the layer before processed."""
@@ -200,12 +216,15 @@ class Pass:
         cache = self.of.cache
         wanted = min(len(cache[at]), self.of.schedule(self.of.total, at, self.of.step))
         if wanted < len(cache[at]):
-            by = self.of.scores0 if at == 0 else self.scores[-1]
             before = max(at - 1, 0)
+            # The question has ranked what was held when the first token came.
+            by_question = self.of.decode_rows == "prompt"
+            seen_by = self.of.length - self.of.step if by_question else self.of.length - 1
             reach = self.of.window(before) or self.of.length
-            held_before = {i for i in cache[before] if self.of.length - 1 - i < reach}
-            ranked = torch.tensor([by[i].item() if i in held_before else -1.0 for i in range(len(by))])
-            cache[at] = _top(cache[at], ranked, wanted)
+            held_before = {i for i in cache[at if by_question else before] if seen_by - i < reach}
+            by = self.of.read[before]
+            score = {i: sum(row[i].item() for row in by) / len(by) for i in held_before}
+            cache[at] = _top(cache[at], torch.tensor([score.get(i, -1.0) for i in range(self.of.length)]), wanted)
 
     def _mask(self, at: int, mask: Tensor | None, hidden: Tensor) -> Tensor:
         length = self.of.length

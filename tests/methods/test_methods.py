@@ -26,12 +26,15 @@ from vistrim import (
     list_methods,
     trim,
 )
+from vistrim.engine import describe
+from vistrim.methods.base.cuts import Cuts
 from vistrim.methods.base.method import Method
 from vistrim.methods.base.notation import parse_method
 from vistrim.methods.base.per_image import ImageTokens
 from vistrim.methods.base.registry import find_method, register
 from vistrim.methods.base.renamed import RENAMED
 from vistrim.methods.base.stage_inputs import LayerTokens
+from vistrim.methods.fitted_st3 import FittedST3
 from vistrim.methods.pool import smaller_grid
 
 
@@ -99,6 +102,9 @@ def test_unknown_names_suggest_the_nearest():
         ("st3", {"floor": 1.1}, "floor"),
         ("st3", {"interval": 0}, "interval"),
         ("st3", {"decay": "cubic"}, "linear"),
+        ("st3", {"decode_rows": "last"}, "token, answer, prompt"),
+        ("vta", {"spread": 1.5}, "spread"),
+        ("vta", {"floor": (0.5, 1.5)}, "floor"),
         ("random", {"keep": 0}, "keep"),
         ("uniform", {"keep": 1.2}, "keep"),
         ("pool", {"keep": 0.0}, "keep"),
@@ -169,7 +175,7 @@ def test_presets():
     assert ST3.preset("balanced") == ST3()
     assert not ST3.preset("compact").acts_in_decode
     assert ST3().acts_in_decode
-    with pytest.raises(ValueError, match="balanced or compact"):
+    with pytest.raises(ValueError, match="balanced, compact or annealed"):
         ST3.preset("fast")
 
 
@@ -267,3 +273,25 @@ def test_pool_grid():
     assert smaller_grid(12, 12, 1) == (1, 1)
     with pytest.raises(ValueError, match="24 x 24"):
         Pool().choose(ImageTokens(0, 577, (24, 24)))
+
+
+def test_floors_of_layers_and_rows_that_rank_while_decoding():
+    method = parse_method("vta:floor=0.4/0.2/0,decode_rows=answer")
+    assert method == VTA(floor=(0.4, 0.2, 0.0), decode_rows="answer")
+    assert str(method) == "vta:decay=cosine,horizon=256,floor=0.4/0.2/0.0,interval=1,decode_rows=answer"
+    assert parse_method(method.to_dict()["method"]) == method
+    # Named only where they are set: the notations in earlier results stay the same.
+    assert not {"decode_rows", "spread", "schedule"} & set(re.split("[,:=]", f"{VTA()}+{ST3()}"))
+    facts = describe(tiny.shared()).facts
+    with pytest.raises(ValueError, match="floor has 3 shares: give one for each of the 5 decoder layers"):
+        ST3(floor=method.floor).fitted(facts)
+    assert method.with_share(0.8, facts).floor == pytest.approx((0.8, 0.4, 0.0))
+    assert VTA().with_share(0.8, facts) == VTA(floor=0.8)
+    assert [method.tokens_kept(100, layer, 256, 3) for layer in range(3)] == [40, 20, 0]
+    cuts = Cuts((1, 2, 3), (0.5, 0.25, 0.125))
+    found = FittedST3(cuts, VTA(floor=(0.5,) * 5, decode_rows="prompt", spread=0.5), 5).fitted(facts)
+    assert found.evicts_by == "prompt"
+    assert found.remark.endswith(
+        "annealed by all text after the image instead of the current token, 50% of the tokens left by annealing evenly "
+        "spaced, floors of annealing per layer"
+    )

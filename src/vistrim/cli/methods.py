@@ -12,8 +12,8 @@ from rich.table import Table
 
 NOTE = (
     "ST³ has no official code: the formulas of st3, pvtp and vta are this project's reading of the paper, and their "
-    "default values and presets (balanced, compact) are this project's own choice. G-Search and P-Sigmoid have no "
-    "official code either: their objectives and searches are this project's reading."
+    "default values and presets (balanced, compact, annealed) are this project's own choice. G-Search and P-Sigmoid "
+    "have no official code either: their objectives and searches are this project's reading."
 )
 
 

@@ -34,7 +34,9 @@ def run(
         list[str] | None,
         typer.Option("--set", help="A parameter of the method; repeatable.", metavar="KEY=VALUE"),
     ] = None,
-    preset: Annotated[str | None, typer.Option(help="Preset of st3: balanced or compact.", metavar="NAME")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Preset of st3: balanced, compact or annealed.", metavar="NAME")
+    ] = None,
     budget: Budget = None,
     compare: Annotated[
         bool, typer.Option("--compare", help="Also answer with the untouched model, and show the speed-up.")

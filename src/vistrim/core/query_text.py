@@ -7,7 +7,7 @@ from vistrim.core.scores import AttentionRows
 
 
 def text_behind_images(visual: Tensor, prompt: Tensor) -> Tensor:
-    """Mark the prompt text after the last visual token of each sample.
+    """Mark the prompt text after the last visual token of each sample. Without any visual token, that is all text.
 
     Parameters
     ----------
@@ -22,7 +22,7 @@ def text_behind_images(visual: Tensor, prompt: Tensor) -> Tensor:
         ``[batch, tokens]`` bool.
     """
     place = torch.arange(visual.shape[1], device=visual.device)
-    return prompt & ~visual & (place > (place * visual).amax(1)[:, None])
+    return prompt & ~visual & (place > torch.where(visual, place, -1).amax(1)[:, None])
 
 
 def words_above_average(image: Tensor, words: Tensor) -> Tensor:

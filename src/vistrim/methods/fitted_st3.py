@@ -1,5 +1,6 @@
 """ST³ with a fitted schedule, and what it differs from ST³ in."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isclose
 
@@ -8,9 +9,12 @@ from torch import Tensor
 from vistrim.core.model_facts import ModelFacts
 from vistrim.core.schedules import tokens_kept
 from vistrim.core.scores import AttentionRows
+from vistrim.core.selection import Selection
 from vistrim.methods.base.attention_schedule import AttentionSchedule
 from vistrim.methods.base.checks import check_layer
 from vistrim.methods.base.cuts import Cuts
+from vistrim.methods.base.method import DecodeRows
+from vistrim.methods.base.stage_inputs import LayerTokens
 from vistrim.methods.vta import VTA
 
 LEAST_CUTS = 3
@@ -50,6 +54,11 @@ class FittedST3(AttentionSchedule):
         return self.annealing.acts_in_decode
 
     @property
+    def evicts_by(self) -> DecodeRows:  # type: ignore[override]
+        """Ranking rows while decoding, as in `VTA`."""
+        return self.annealing.decode_rows
+
+    @property
     def averages_layers(self) -> bool:  # type: ignore[override]
         """Whether scores are averaged over layers, as in `Cuts`."""
         return self.cuts.averaged
@@ -57,17 +66,19 @@ class FittedST3(AttentionSchedule):
     @property
     def remark(self) -> str:
         """The origin of the schedule, and in what it differs from ST³."""
-        found = deviations(self.cuts, self.depth)
+        found = deviations(self.cuts, self.depth) + deviations_of_annealing(self.annealing)
         return f"{self.origin}; " + (f"differs from ST³: {', '.join(found)}" if found else "form of ST³")
 
     def fitted(self, model: ModelFacts) -> "FittedST3":
         """Check that the decoder has the layers of the cuts."""
         check_layer("layer of the last cut", self.cuts.layers[-1], model.decoder.layers)
+        self.annealing.fitted(model)
         return self
 
     def tokens_kept(self, n: int, layer: int, step: int, depth: int) -> int:
         """Return the number of visual tokens of a layer at a step, as in `vistrim.ST3`."""
-        return tokens_kept(n, self.cuts.retention(layer), self.annealing.factor(step), self.annealing.floor)
+        annealing = self.annealing
+        return tokens_kept(n, self.cuts.retention(layer), annealing.factor(step), annealing.floor_of(layer))
 
     def is_due(self, step: int) -> bool:
         """Return True at every ``interval``-th step."""
@@ -80,6 +91,10 @@ class FittedST3(AttentionSchedule):
     def score(self, attention: AttentionRows, visual: Tensor) -> Tensor:
         """Compute the scores, as in `Cuts`."""
         return self.cuts.score(attention, visual)
+
+    def select_decode(self, layer: int, counts: Sequence[int], tokens: LayerTokens) -> Selection:
+        """Choose the tokens that stay in a layer's cache, as in `VTA`."""
+        return self.annealing.select_decode(layer, counts, tokens)
 
 
 def deviations(cuts: Cuts, depth: int) -> list[str]:
@@ -112,4 +127,20 @@ def deviations(cuts: Cuts, depth: int) -> list[str]:
         found.append("ranked by the mean of the layers since the last cut instead of the layer before")
     if cuts.heads < 1:
         found.append(f"ranked by the {cuts.heads:.0%} of the heads that attend to the image most")
+    return found
+
+
+def deviations_of_annealing(annealing: VTA) -> list[str]:
+    """List in what an annealing differs from the formula of ST³, as `deviations` does for cuts."""
+    found: list[str] = []
+    if not annealing.acts_in_decode:
+        return found
+    if annealing.decode_rows == "answer":
+        found.append("annealed by the mean over the answer so far instead of the current token")
+    if annealing.decode_rows == "prompt":
+        found.append("annealed by all text after the image instead of the current token")
+    if annealing.spread:
+        found.append(f"{annealing.spread:.0%} of the tokens left by annealing evenly spaced")
+    if isinstance(annealing.floor, tuple):
+        found.append("floors of annealing per layer")
     return found

@@ -1,15 +1,18 @@
 """ST³: Spatial-Temporal visual token trimming."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Literal
 
 from vistrim.core.model_facts import ModelFacts
 from vistrim.core.schedules import SMALLEST_SHARE, Decay, tokens_kept
+from vistrim.core.selection import Selection
 from vistrim.methods.base.attention_schedule import AttentionSchedule
 from vistrim.methods.base.cut_schedule import CutSchedule, load_cut_schedule, schedule_path, schedules_beside
-from vistrim.methods.base.method import Method
+from vistrim.methods.base.method import DecodeRows, Method
 from vistrim.methods.base.registry import register
+from vistrim.methods.base.stage_inputs import LayerTokens
 from vistrim.methods.fitted_st3 import FittedST3
 from vistrim.methods.pvtp import PVTP
 from vistrim.methods.vta import DEFAULT_FLOOR, DEFAULT_HORIZON, VTA
@@ -30,13 +33,13 @@ class ST3(AttentionSchedule):
         \quad \text{at least } \lceil floor \cdot N (1 - R)^{K(l)} \rceil
 
     visual tokens. These are the tokens that receive the most attention at layer ``l - 1`` (mean over heads), from the
-    last prompt token in prefill and from the token being processed while decoding. Ties go to the earlier token.
+    last prompt token in prefill and from ``decode_rows`` while decoding. Ties go to the earlier token.
 
     Parameters
     ----------
     start_layer, stride, drop_per_cut
         The cuts across layers; see `PVTP`.
-    decay, horizon, floor, interval
+    decay, horizon, floor, interval, decode_rows, spread
         The annealing over generated tokens; see `VTA`.
     schedule : str, optional
         Instead of all these: a file that ``vistrim calibrate st3`` wrote for the model, or "auto" for the schedule in
@@ -63,14 +66,17 @@ class ST3(AttentionSchedule):
     stages = ("prefill", "decode")
     kv_cache = "smaller after each cut, shrinks while decoding"
     source = "arXiv 2412.20105 (our reading)"
+    written_if_set = ("decode_rows", "spread", "schedule", "mean_keep")
 
     start_layer: int | None = None
     stride: int | None = None
     drop_per_cut: float = 0.3
     decay: Decay = "cosine"
     horizon: int = DEFAULT_HORIZON
-    floor: float = DEFAULT_FLOOR
+    floor: float | tuple[float, ...] = DEFAULT_FLOOR
     interval: int = 1
+    decode_rows: DecodeRows = "token"
+    spread: float = 0.0
     schedule: str | None = None
     mean_keep: float | None = None
 
@@ -89,10 +95,7 @@ class ST3(AttentionSchedule):
     def __str__(self) -> str:
         """Return the notation: the parameters of the formula, or the schedule."""
         written = super().__str__()
-        if self.schedule is None:
-            return written.removesuffix(",schedule=None,mean_keep=None")
-        shown = written[written.index(",schedule=") + 1 :].removesuffix(",mean_keep=None")
-        return f"{self.name}:{shown}"
+        return written if self.schedule is None else f"{self.name}:{written[written.index(',schedule=') + 1 :]}"
 
     @property
     def budget_parameter(self) -> str:  # type: ignore[override]
@@ -100,17 +103,17 @@ class ST3(AttentionSchedule):
         return "drop_per_cut" if self.schedule is None else "mean_keep"
 
     @classmethod
-    def preset(cls, name: Literal["balanced", "compact"]) -> "ST3":
+    def preset(cls, name: Literal["balanced", "compact", "annealed"]) -> "ST3":
         """Build one of the presets of this project. Those of the paper are not published.
 
         Parameters
         ----------
-        name : {"balanced", "compact"}
+        name : {"balanced", "compact", "annealed"}
             "balanced", the default, cuts to about 43 % of the KV cache in prefill. It anneals slowly, so that this
             fraction stays about the same while the cache of the untouched model grows. "compact" cuts to about 30 % in
-            prefill and does not anneal. ``ST3(horizon=64, floor=0.1)`` anneals to the paper's "about 30 %" on average
-            and loses many facts in long descriptions (docs/results.md). All figures are for 32 layers, 576 visual
-            tokens and 64 text tokens.
+            prefill and does not anneal. "annealed" cuts as "balanced" and anneals within 64 tokens to a tenth, which is
+            about 30 % on average over an answer of 64 to 256 tokens. It loses many facts in long descriptions
+            (docs/results.md). All figures are for 32 layers, 576 visual tokens and 64 text tokens.
 
         Raises
         ------
@@ -121,7 +124,9 @@ class ST3(AttentionSchedule):
             return cls()
         if name == "compact":
             return cls(drop_per_cut=0.5, decay="constant")
-        raise ValueError(f"unknown preset {name!r}: choose balanced or compact")
+        if name == "annealed":
+            return cls(horizon=64, floor=0.1)
+        raise ValueError(f"unknown preset {name!r}: choose balanced, compact or annealed")
 
     @cached_property
     def spatial(self) -> PVTP:
@@ -131,7 +136,12 @@ class ST3(AttentionSchedule):
     @cached_property
     def temporal(self) -> VTA:
         """The annealing over generated tokens."""
-        return VTA(self.decay, self.horizon, self.floor, self.interval)
+        return VTA(self.decay, self.horizon, self.floor, self.interval, self.decode_rows, self.spread)
+
+    @property
+    def evicts_by(self) -> DecodeRows:  # type: ignore[override]
+        """Ranking rows while decoding: ``decode_rows``."""
+        return self.decode_rows
 
     @property
     def acts_in_decode(self) -> bool:
@@ -147,9 +157,10 @@ class ST3(AttentionSchedule):
         return replace(self, mean_keep=max(share, least + SMALLEST_SHARE))
 
     def fitted(self, model: ModelFacts) -> Method:
-        """Check that the decoder has the layer of the first cut, or load the schedule."""
+        """Check that the layers of cuts and floors are those of the decoder, or load the schedule."""
         if self.schedule is None:
             self.spatial.fitted(model)
+            self.temporal.fitted(model)
             return self
         found = self._nearest(model)
         cuts, depth = found.cuts, model.decoder.layers
@@ -181,11 +192,16 @@ class ST3(AttentionSchedule):
 
     def tokens_kept(self, n: int, layer: int, step: int, depth: int) -> int:
         """Return ``G(l, t)``."""
-        return tokens_kept(n, self.spatial.retention(layer, depth), self.temporal.factor(step), self.floor)
+        retention, temporal = self.spatial.retention(layer, depth), self.temporal
+        return tokens_kept(n, retention, temporal.factor(step), temporal.floor_of(layer))
 
     def is_due(self, step: int) -> bool:
         """Return True at every ``interval``-th step."""
         return self.temporal.is_due(step)
+
+    def select_decode(self, layer: int, counts: Sequence[int], tokens: LayerTokens) -> Selection:
+        """Choose the tokens that stay in a layer's cache, as in `VTA`."""
+        return self.temporal.select_decode(layer, counts, tokens)
 
 
 def default_for(model: ModelFacts) -> ST3:

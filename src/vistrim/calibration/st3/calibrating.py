@@ -106,9 +106,7 @@ def fit_schedule(
         },
         budget=budget,
         cuts=found.cuts,
-        annealing=Annealing(
-            found.annealing.decay, found.annealing.horizon, found.annealing.floor, found.annealing.interval
-        ),
+        annealing=Annealing(**asdict(found.annealing)),
         made_with={**(notes or {}), "evidence": _evidence(found, at, counts[-1])},
         vistrim=__version__,
     )

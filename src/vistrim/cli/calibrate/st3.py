@@ -153,8 +153,7 @@ def _show(schedule: CutSchedule, out: Path, as_json: bool) -> None:
     shown = "none"
     if annealing.decay != "constant":
         shown = (
-            f"{annealing.decay}, horizon {annealing.horizon}, floor {annealing.floor:g}, "
-            f"every {annealing.interval} steps"
+            f"{annealing.decay}, horizon {annealing.horizon}, floor {annealing.floor}, every {annealing.interval} steps"
         )
     console.print(f"annealing: {shown}")
     differs = evidence["differs_from_st3"]

@@ -18,6 +18,7 @@ from transformers.cache_utils import DynamicSlidingWindowLayer
 from vistrim.core.selection import Selection, gather_rows
 from vistrim.core.structure import LayerStructure
 from vistrim.engine.cache.holes import fill_holes
+from vistrim.engine.cache.received import Received
 from vistrim.engine.cache.spare_room import GrowingLayer
 from vistrim.engine.tokens.positions import Shift
 from vistrim.engine.tokens.token_map import TokenMap, add, take
@@ -79,8 +80,8 @@ class Trimmable:
     """Decrease of the RoPE position of the following tokens by renumbering; None: no change."""
     prompt_length: int = 0
     """``logical`` at the end of the last prefill."""
-    scores: Tensor | None = None
-    """``[batch, mapped columns]``: attention received from the last token (only in layer 0, for annealing)."""
+    received: Received | None = None
+    """Attention that the tokens have received in this layer since the last prompt began. None: it was not read."""
     crop_limit: int = 0
     """Slot below which the cache cannot be cropped, because a layer has lost tokens before it."""
     crop_limit_if_trimmed: int = 0
@@ -155,7 +156,7 @@ class Trimmable:
             self.order = moves.order
         else:
             self._take_tokens(index)
-        self.tokens, self.scores, self.is_trimmed = tokens, None, True
+        self.tokens, self.is_trimmed = tokens, True
 
     def straighten(self) -> None:
         """Put the columns in the order of their tokens."""
@@ -188,6 +189,7 @@ class Trimmable:
             here = incoming.tokens.slots.device
             self.tokens = self.columns(here).followed_by(incoming.tokens) if self.logical else incoming.tokens
             self.tail = self.logical + incoming.length
+            self.received = None
             new = incoming.initial or (0,) * len(incoming.tokens.n_visual)
             self.initial = add(self.initial, new) if self.initial else new
             left = incoming.tokens.n_visual
@@ -217,12 +219,13 @@ class Trimmable:
             before = self.tokens.n_visual
             self.tokens = self.tokens.without_last(self.tail - shorter)
             self.tail = shorter
+            # Rows of the tokens that are gone are part of it.
+            self.received = None
             if self.initial is not None:
                 lost = (old - new for old, new in zip(before, self.tokens.n_visual, strict=True))
                 gone = tuple(lost)
                 self.initial = tuple(n - g for n, g in zip(self.initial, gone, strict=True))
                 self.left = tuple(n - g for n, g in zip(self.left or self.initial, gone, strict=True))
-            self.scores = self.scores[:, : self.tokens.width] if self.scores is not None else None
         self._tell_length()
 
     def note_padding(self, mask: Tensor) -> None:
@@ -253,8 +256,13 @@ class Trimmable:
         self._take_samples(torch.arange(batch).repeat_interleave(repeats))
 
     def _take_samples(self, index: Tensor) -> None:
+        before = self.tokens
         if self.tokens is not None:
             self.tokens = self.tokens.samples(index)
+        if self.received is not None:
+            # Usually the same map.
+            same = self.received.tokens is before
+            self.received = self.received.samples(index, self.tokens if same else None)
         if self.initial is not None:
             self.initial = take(self.initial, index)
             self.left = take(self.left, index) if self.left is not None else None
@@ -262,8 +270,6 @@ class Trimmable:
             self.seen_visual = take(self.seen_visual, index)
         if self.shift is not None:
             self.shift = self.shift.samples(index)
-        if self.scores is not None:
-            self.scores = self.scores[index.to(self.scores.device)]
         if self.order is not None:
             self.order = self.order[index.to(self.order.device)]
 

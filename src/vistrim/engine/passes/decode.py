@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vistrim.core.scores import AttentionRows, Softmax
 from vistrim.engine.cache.layers import GENERATED, refuse_cropping
+from vistrim.engine.cache.received import NOT_HELD, Received
 from vistrim.engine.hooks import Call
 from vistrim.engine.passes.forward import Forward
 from vistrim.engine.passes.layer_cut import LayerPass
@@ -19,9 +20,6 @@ from vistrim.engine.tokens.masks import decode_mask, visible
 from vistrim.engine.tokens.positions import lowered_arguments, own_positions
 from vistrim.engine.tokens.token_map import TokenMap
 from vistrim.methods.base.stage_inputs import LayerTokens
-
-NOT_HELD = -1.0
-"""Score of a visual token that the previous layer no longer holds. It is below every attention weight."""
 
 Counts = tuple[int, ...]
 
@@ -34,35 +32,32 @@ class Decode(Forward):
     ----------
     targets : list
         Number of visual tokens per sample that each layer keeps in this step. None: the layer is not cut.
-    ranks_layer_0 : bool
-        Whether layer 0 is cut in the next step. It has no previous layer, so its own scores of this step are used.
+    ranking : frozenset of int
+        Layers whose attention is read in this step.
     evicts : bool
-        Whether this step evicts tokens, or scores them for the next step that does.
-    scored : TokenMap or None
-        The tokens of ``scores``.
-    slides : bool
-        Whether the intercepted layer evicts a token in this pass because its sliding window is full.
+        Whether this step evicts tokens, or scores them.
+    sliding : TokenMap or None
+        The tokens that the intercepted layer sees, if it evicts one in this pass because its sliding window is full.
     """
 
     targets: list[Counts | None] = field(init=False)
-    ranks_layer_0: bool = field(init=False)
+    ranking: frozenset[int] = field(init=False, default=frozenset())
     evicts: bool = field(init=False, default=False)
-    scored: TokenMap | None = field(init=False, default=None)
-    slides: bool = False
+    sliding: TokenMap | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         assert self.cache is not None
         layers = self.cache.layers
         step = layers[0].logical - layers[0].prompt_length + 1
-        self.targets, self.ranks_layer_0 = [None] * len(layers), False
+        self.targets = [None] * len(layers)
         if not self.method.acts_in_decode:
             return
         if any(cached.evicts_next for cached in layers):
             self.recorder.window_ended_annealing = True
         self.targets = [self._target(cached, i, step) for i, cached in enumerate(layers)]
-        self.ranks_layer_0 = self._target(layers[0], 0, step + 1, self.targets[0]) is not None
+        self.ranking = self._ranking(layers, step)
         cuts = any(target is not None for target in self.targets)
-        self.evicts = cuts or self.ranks_layer_0
+        self.evicts = cuts or bool(self.ranking)
         if cuts:
             refuse_cropping(layers)
 
@@ -103,12 +98,22 @@ class Decode(Forward):
         target = self.targets[layer]
         if target is not None:
             self._evict(layer, cached, target)
-        next_is_cut = layer + 1 < len(self.targets) and self.targets[layer + 1] is not None
-        self.intercepted = layer if next_is_cut or (layer == 0 and self.ranks_layer_0) else None
-        self.slides = self.intercepted is not None and cached.evicts_next
-        if self.slides:
-            # The oldest token is seen once more, and evicted before the scores are read.
-            self.scored = cached.columns()
+        self.intercepted = layer if layer in self.ranking else None
+        # The oldest token is seen once more, and evicted before the scores are read.
+        self.sliding = cached.columns() if layer in self.ranking and cached.evicts_next else None
+
+    def _ranking(self, layers: list[Any], step: int) -> frozenset[int]:
+        """Return the layers whose attention ranks tokens, in this step or in a later one."""
+        if self.method.evicts_by == "prompt":
+            return frozenset()
+        if self.method.evicts_by == "answer":
+            cut_later = {i for i, cached in enumerate(layers) if _can_be_cut(cached)}
+        else:
+            cut_later = {i for i, target in enumerate(self.targets) if i and target is not None}
+            if self._target(layers[0], 0, step + 1, self.targets[0]) is not None:
+                cut_later.add(0)
+        # Layer 0 has no previous layer. Its own attention, up to the step before, ranks its tokens.
+        return frozenset(max(0, i - 1) for i in cut_later)
 
     def plan_layer(self, layer: int) -> LayerPass | None:
         assert self.cache is not None
@@ -119,26 +124,24 @@ class Decode(Forward):
         assert self.cache is not None
         cached = self.cache.layers[layer]
         seen = None if mask is None else mask[:, None] if mask.dim() == 2 else visible(mask)[:, 0]
-        if not self.slides:
-            # All visual tokens are among the mapped columns. Later columns are generated text.
-            self.scored = cached.tokens
+        # All visual tokens are among the mapped columns. Later columns are generated text.
+        scored = cached.tokens if self.sliding is None else self.sliding
         only = torch.zeros(len(query), 1, dtype=torch.long, device=query.device)
         asking = AttentionRows(query, key, seen, softmax, key.shape[2], only)
         scores = self.of_all_heads(asking).received()
         if seen is not None:
             # Tokens outside of the window count as evicted, even if they are still stored.
             scores = scores.masked_fill(~seen[:, 0], NOT_HELD)
-        assert self.scored is not None
-        self.scores = scores[:, : self.scored.width]
+        scores = scores[:, : scored.width]
         if cached.order is not None:
-            self.scores = self.scores.gather(1, cached.order.to(scores.device))
-        if layer == 0:
-            cached.scores = self.scores
+            scores = scores.gather(1, cached.order.to(scores.device))
+        new, before = Received.by(scores, scored), cached.received
+        averages = self.method.evicts_by == "answer" and before is not None
+        cached.received = before.averaged_with(new, cached.logical) if averages else new
 
     def _target(self, cached: Any, layer: int, step: int, held: Counts | None = None) -> Counts | None:
         """Return the number of visual tokens per sample to keep, or None if that would remove nothing."""
-        # A full window evicts tokens itself, and these are not counted.
-        if cached.tokens is None or cached.initial is None or cached.evicts_next:
+        if not _can_be_cut(cached):
             return None
         held = held or cached.tokens.n_visual
         answer = self.method.decode_counts(layer, step, cached.initial, cached.left, self.spec.decoder_shape.layers)
@@ -149,36 +152,39 @@ class Decode(Forward):
         return None if target == held else target
 
     def _evict(self, layer: int, cached: Any, counts: Counts) -> None:
+        assert self.cache is not None
         held: TokenMap = cached.tokens
-        if layer == 0:
-            scores = cached.scores.to(held.slots.device)
-        else:
-            assert self.scores is not None
-            assert self.scored is not None
-            scores = aligned(self.scores, self.scored, held, cached.logical)
-        tokens = LayerTokens(scores, held.visual, held.n_visual, cached.initial, self.spec.decoder_shape.layers)
+        received = self.cache.layers[max(0, layer - 1)].received
+        if received is None:
+            # Cropped into the prompt.
+            return
+        tokens = LayerTokens(
+            scores=received.among(held, cached.logical),
+            visual=held.visual,
+            held=held.n_visual,
+            initial=cached.initial,
+            depth=self.spec.decoder_shape.layers,
+            numbers=partial(self._numbers, cached, held),
+        )
         cached.keep(check_eviction(self.method.select_decode(layer, counts, tokens), self.method, counts, held))
 
+    def _numbers(self, cached: Any, held: TokenMap) -> Tensor:
+        """Return ``[batch, tokens]`` long: numbers of the visual tokens among those of all prompts, without padding."""
+        seen = cached.seen_visual
 
-def aligned(scores: Tensor, scored: TokenMap, held: TokenMap, length: int) -> Tensor:
-    """Map the scores of the tokens of one layer to the tokens of the next layer.
+        def make() -> Tensor:
+            visual = torch.zeros(len(held.slots), cached.logical, dtype=torch.long)
+            for row, slots in zip(visual, seen, strict=True):
+                row[list(slots)] = 1
+            return (visual.cumsum(1) - 1).to(held.slots.device)
 
-    Parameters
-    ----------
-    scores : Tensor
-        ``[batch, columns]`` of the previous layer.
-    scored, held : TokenMap
-        Tokens of the previous layer, and of this one.
-    length : int
-        Length of the untrimmed sequence.
+        by_slot: Tensor = self.remember("numbers", seen, make)
+        return by_slot.gather(1, held.slots)
 
-    Returns
-    -------
-    Tensor
-        ``[batch, columns]`` of this layer. `NOT_HELD` where the previous layer has no such token.
-    """
-    scores = scores.to(held.slots.device)
-    by_slot = scores.new_full((scores.shape[0], length + 1), NOT_HELD)
-    place = torch.where(scored.valid, scored.slots, length) if any(scored.n_invalid) else scored.slots
-    place = place.to(scores.device)
-    return by_slot.scatter_(1, place, scores).gather(1, held.slots)
+
+def _can_be_cut(cached: Any) -> bool:
+    """Whether a cache layer has visual tokens that can be evicted."""
+    # A full window evicts tokens itself, and these are not counted.
+    if cached.tokens is None or cached.initial is None or cached.evicts_next:
+        return False
+    return any(cached.tokens.n_visual)

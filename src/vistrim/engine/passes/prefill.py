@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,11 +12,13 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from vistrim.core.applying import replace_hidden
+from vistrim.core.query_text import text_behind_images
 from vistrim.core.scores import AttentionRows, Softmax
 from vistrim.core.selection import Selection, gather_rows
 from vistrim.engine.attention.flash import refuse_packed
 from vistrim.engine.attention.look_ahead import queries_and_keys
 from vistrim.engine.cache.layers import Incoming, refuse_cropping
+from vistrim.engine.cache.received import Received
 from vistrim.engine.hooks import Call
 from vistrim.engine.inputs.packed_rows import mask_separates_rows, refuse_in_packed_rows
 from vistrim.engine.inputs.query_rows import QueryRows
@@ -110,7 +113,7 @@ class Prefill(LayerInputs):
                 hidden = self._cut(layer, hidden, self._select_at(layer, hidden, kwargs), kwargs)
             self.earlier.clear()
         read_for_cut = self._ranks(layer)
-        self.intercepted = layer if read_for_cut or (layer == 0 and self.method.acts_in_decode) else None
+        self.intercepted = layer if read_for_cut or self._ranks_evictions(layer) else None
         self._note_window(cached, ranks=read_for_cut)
         changed = self.arguments(layer, hidden, kwargs)
         self.tables = _cosines_and_sines(kwargs | changed)
@@ -134,18 +137,40 @@ class Prefill(LayerInputs):
                 self.attention = self._attention(gather_rows(query, rows, 0, 2), key, mask, softmax, rows)
                 if layer + 1 not in self.cuts:
                     self.earlier.append(self._scores(self.attention))
-            if layer == 0 and self.cache is not None and self.method.acts_in_decode:
-                last = QueryRows.last_of(self.prompt)
-                rows = last.among(self.tokens)
-                row, seen = gather_rows(query, rows, 0, 2), self._seen(mask, last, rows, key)
-                asking = AttentionRows(row, key, seen, softmax, key.shape[2], rows.to(key.device))
-                self.cache.layers[0].scores = self.of_all_heads(asking).received()
+            if self._ranks_evictions(layer):
+                self._rank_evictions(layer, query, key, mask, softmax)
 
     def _ranks(self, layer: int) -> bool:
         """Whether the attention of a layer ranks the tokens of the next cut."""
         if self.method.ranks_by != "layer before":
             return False
         return layer + 1 in self.cuts or (self.method.averages_layers and layer < max(self.cuts, default=0))
+
+    def _ranks_evictions(self, layer: int) -> bool:
+        """Whether the attention of a layer in this pass ranks evictions while decoding."""
+        if self.cache is None or not self.method.acts_in_decode:
+            return False
+        return layer == 0 or (self.method.evicts_by != "token" and layer + 1 < len(self.cache.layers))
+
+    @cached_property
+    def asking_decode(self) -> QueryRows:
+        """The ranking rows of this pass for evictions while decoding."""
+        if self.method.evicts_by != "prompt":
+            return QueryRows.last_of(self.prompt)
+        question = text_behind_images(self.tokens.visual, self._in_prompt())
+        return QueryRows.of(question, self.tokens, self.prompt)
+
+    def _rank_evictions(self, layer: int, query: Tensor, key: Tensor, mask: Tensor | None, softmax: Softmax) -> None:
+        """Store the attention that the columns of a layer receive, of earlier turns as well."""
+        assert self.cache is not None
+        cached, asking = self.cache.layers[layer], self.asking_decode
+        rows = asking.among(self.tokens)
+        counted = asking.counted.to(query.device) if asking.counted is not None else None
+        row, seen = gather_rows(query, rows, 0, 2), self._seen(mask, asking, rows, key)
+        attention = AttentionRows(row, key, seen, softmax, key.shape[2], rows.to(key.device), counted)
+        # A sliding window has already lost the first columns.
+        scores = self.of_all_heads(attention).received()[:, -cached.tokens.width :]
+        cached.received = Received.by(scores, cached.tokens)
 
     def _scores(self, attention: AttentionRows) -> Tensor:
         """Let the method compute scores ``[batch, rows]`` from the attention of a layer."""

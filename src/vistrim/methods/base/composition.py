@@ -12,7 +12,7 @@ from vistrim.core.scores import AttentionRows
 from vistrim.core.selection import Selection
 from vistrim.core.structure import LayerStructure
 from vistrim.methods.base.guidance import Guidance
-from vistrim.methods.base.method import Method, Ranking
+from vistrim.methods.base.method import DecodeRows, Method, Ranking
 from vistrim.methods.base.sample_sizes import SampleSizes
 from vistrim.methods.base.stage_hooks import STAGES
 from vistrim.methods.base.stage_inputs import InputTokens, LayerTokens
@@ -52,6 +52,11 @@ class Composition(Method):
     def averages_layers(self) -> bool:  # type: ignore[override]
         """`Method.averages_layers` of the part at the prefill stage."""
         return self.part("prefill").averages_layers
+
+    @property
+    def evicts_by(self) -> DecodeRows:  # type: ignore[override]
+        """`Method.evicts_by` of the part at the decode stage."""
+        return self.part("decode").evicts_by
 
     @property
     def remark(self) -> str:

@@ -11,6 +11,7 @@ from vistrim.core.model_facts import ModelFacts
 from vistrim.core.schedules import Decay
 from vistrim.methods.base.artifacts import FOLDER, check_made_for
 from vistrim.methods.base.cuts import Cuts
+from vistrim.methods.base.method import DecodeRows
 from vistrim.methods.base.schedule_fields import FORMAT, read_fields
 
 METHOD = "st3"
@@ -34,8 +35,10 @@ class Annealing:
 
     decay: Decay
     horizon: int
-    floor: float
+    floor: float | tuple[float, ...]
     interval: int
+    decode_rows: DecodeRows = "token"
+    spread: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -113,12 +116,17 @@ def read_cut_schedule(path: Path) -> CutSchedule:
                 tuple(float(cut["keep"]) for cut in values["cuts"]),
                 **values["ranking"],
             ),
-            annealing=Annealing(**values["annealing"]),
+            annealing=_annealing(**values["annealing"]),
             made_with=values["made_with"],
             vistrim=values["vistrim"],
         )
     except (TypeError, KeyError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({error}): make it again, with `{COMMAND}`") from error
+
+
+def _annealing(*, floor: float | list[float], **others: Any) -> Annealing:
+    # JSON has no tuples.
+    return Annealing(floor=tuple(floor) if isinstance(floor, list) else floor, **others)
 
 
 def load_cut_schedule(given: str, model: ModelFacts) -> CutSchedule:

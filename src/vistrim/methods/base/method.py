@@ -23,6 +23,9 @@ Positions = Literal["original", "renumber"]
 """RoPE positions of the remaining tokens: "original" keeps them, "renumber" makes them consecutive."""
 Ranking = Literal["layer before", "layer ahead", "guide", "nothing"]
 """Source of the attention that scores the tokens: the layer before a cut, the layer after it, a guide model or none."""
+DecodeRows = Literal["token", "answer", "prompt"]
+"""Ranking rows while decoding: the token being processed, all tokens of the answer so far, with the last prompt token,
+or all text of the prompt after the last image."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,9 @@ class Method(StageHooks, HasNotation):
     averages_layers: ClassVar[bool] = False
     """Whether the scores of a cut in prefill are the mean over all layers since the previous cut, and not those of the
     layer before alone. For ``ranks_by`` "layer before"."""
+    evicts_by: ClassVar[DecodeRows] = "token"
+    """Rows whose attention scores the tokens while decoding. For "answer", the attention of every layer is read at
+    every step, and for "prompt" in prefill only."""
     reads_question: ClassVar[bool] = False
     """Whether `select_input` receives the embedding of the question. The decoder then reads the question first."""
     reads_words: ClassVar[bool] = False
@@ -67,6 +73,9 @@ class Method(StageHooks, HasNotation):
     """Whether `select_prefill` ranks by features. It then receives the final normalization and the keys."""
     caution: ClassVar[str] = ""
     """Warning about the answers, shown to all users of the method in each report."""
+    written_if_set: ClassVar[tuple[str, ...]] = ()
+    """Parameters that the notation of the method names only if they differ from their defaults: those that were added
+    later, so that notations in earlier results stay the same."""
     budget_parameter: ClassVar[str] = ""
     """Parameter that `vistrim.at_budget` sets. The default meaning is the share that stays: see `with_share`."""
     unbudgeted: ClassVar[str] = "it declares no budget_parameter"
@@ -100,8 +109,11 @@ class Method(StageHooks, HasNotation):
         str
             The notation.
         """
-        hints = parameter_hints(type(self))
-        params = ",".join(f"{name}={write_value(getattr(self, name), hint)}" for name, hint in hints.items())
+        values = {name: (getattr(self, name), hint) for name, hint in parameter_hints(type(self)).items()}
+        for name in self.written_if_set:
+            if values[name][0] == getattr(type(self), name):
+                del values[name]
+        params = ",".join(f"{name}={write_value(value, hint)}" for name, (value, hint) in values.items())
         return f"{self.name}:{params}" if params else self.name
 
     def to_dict(self) -> dict[str, str]:

@@ -108,9 +108,9 @@ class LayerTokens:
     ----------
     scores : Tensor
         ``[batch, tokens]`` float32. In prefill, the result of `Method.score` for the attention at the layer before. In
-        decode, the attention at the layer before from the token being generated, mean over heads; tokens that the layer
-        before no longer holds have a negative score. For a method that ranks by no attention, zeros. For a method that
-        ranks by a guide model, in prefill, `InputTokens.guidance`.
+        decode, the attention at the layer before from `Method.evicts_by`, mean over heads and rows; tokens that the
+        layer before did not hold when it was last read have a negative score. For a method that ranks by no attention,
+        zeros. For a method that ranks by a guide model, in prefill, `InputTokens.guidance`.
     visual : Tensor
         ``[batch, tokens]`` bool, True for visual tokens.
     held : tuple of int
@@ -131,6 +131,9 @@ class LayerTokens:
     norm : callable or None
         Final normalization of the decoder for hidden states ``[..., hidden]``, in prefill, for methods that rank by
         features. The keys of the layer before are in ``attention.key``.
+    numbers : callable or None
+        In decode, returns ``[batch, tokens]`` long: number of each visual token among those of its sample before any
+        trimming, in all turns so far. Undefined for text.
     """
 
     scores: Tensor
@@ -143,3 +146,4 @@ class LayerTokens:
     attention: AttentionRows | None = None
     prompt: Tensor | None = None
     norm: Callable[[Tensor], Tensor] | None = None
+    numbers: Callable[[], Tensor] | None = None
