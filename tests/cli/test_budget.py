@@ -6,6 +6,8 @@ import pytest
 
 from tests.cli.invoke import error_line, vistrim
 
+pytestmark = pytest.mark.usefixtures("few_objects")
+
 RUN = ("-p", "what is this", "--max-new-tokens", "6")
 EVAL = ("--tasks", "color", "--limit", "2", "--max-new-tokens", "4", "--level", "several")
 
