@@ -1,5 +1,7 @@
 """Models whose parts are on several devices, or not on any until they run, as accelerate dispatches them."""
 
+from functools import cache
+
 import accelerate
 import pytest
 import torch
@@ -30,6 +32,7 @@ from vistrim import (
 from vistrim.engine.releases import CACHE
 
 FIRST, SECOND = "cuda:0", "cuda:1"
+NEW_TOKENS = 4
 HEADS = ((True,) * 4, (False, True, True, False), (False,) * 4, (True, False) * 2)
 METHODS = {
     "st3": ST3(1, 1, 0.3, "cosine", 7, 0.1),
@@ -103,6 +106,15 @@ def gpus(monkeypatch):
         yield
 
 
+@cache
+def on_one_device(name, method):
+    """Logits of the trimmed model as a whole, and its report."""
+    family = FAMILIES[name]
+    with trim(shared(name), method_called(method)) as run:
+        output = generate(shared(name), family.batch(prompts(family)), NEW_TOKENS)
+    return logits(output), run.report
+
+
 _dispatched = {}
 
 
@@ -116,13 +128,12 @@ def placed(name, layers):
 def test_two_gpus(name, method, layers, gpus):
     family, model = FAMILIES[name], placed(name, layers)
     inputs = family.batch(prompts(family))
-    with trim(shared(name), method_called(method)) as expected:
-        alone = logits(generate(shared(name), inputs, 4))
+    alone, expected = on_one_device(name, method)
     with trim(model, method_called(method)) as run:
-        found = logits(generate(model, on_first(inputs), 4))
+        found = logits(generate(model, on_first(inputs), NEW_TOKENS))
     assert close(found.cpu(), alone)
-    assert run.report.stages == expected.report.stages
-    assert run.report.kv_bytes == expected.report.kv_bytes
+    assert run.report.stages == expected.stages
+    assert run.report.kv_bytes == expected.kv_bytes
 
 
 @covering(1)
@@ -192,12 +203,11 @@ WAYS = ("all on disk", "all in memory", "half on disk")
 def test_offloaded_weights(name, way, tmp_path):
     family, model = FAMILIES[name], offloaded(name, way, tmp_path)
     inputs = family.batch(prompts(family))
-    for method in METHODS.values():
-        with trim(shared(name), method) as expected:
-            alone = logits(generate(shared(name), inputs, 4))
+    for name_of_method, method in METHODS.items():
+        alone, expected = on_one_device(name, name_of_method)
         with trim(model, method) as run:
-            assert torch.equal(logits(generate(model, inputs, 4)), alone)
-        assert run.report.stages == expected.report.stages
+            assert torch.equal(logits(generate(model, inputs, NEW_TOKENS)), alone)
+        assert run.report.stages == expected.stages
 
 
 def test_weights_that_are_offloaded_while_the_model_is_trimmed():
