@@ -7,6 +7,11 @@ import pytest
 from tests.covering import leave_others_to_the_slow_run
 
 
+def pytest_collection():
+    """Modules and tests outlive their collection: looking for garbage among them only takes time."""
+    gc.disable()
+
+
 def pytest_collection_modifyitems(items):
     leave_others_to_the_slow_run(items)
 
@@ -14,6 +19,21 @@ def pytest_collection_modifyitems(items):
 def pytest_collection_finish():
     """Have the garbage collector pass over modules and tests, which outlive every test."""
     gc.freeze()
+    gc.enable()
+
+
+@pytest.fixture(scope="module")
+def few_objects():
+    """Timed runs collect garbage first, which is slow with all the objects of earlier tests."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Plots are files, but not drawn, which takes longer than all else on a tiny model."""
+    figure = pytest.importorskip("matplotlib.figure").Figure
+    monkeypatch.setattr(figure, "savefig", lambda figure, path, **options: path.write_bytes(b""))
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,8 @@ from vistrim.errors import ParameterError
 from vistrim.prompting import format_prompts
 from vistrim.reference.suites import questions
 
+pytestmark = pytest.mark.usefixtures("few_objects")
+
 METHODS = [vistrim.Uniform(keep=4), vistrim.ST3()]
 
 

@@ -11,7 +11,6 @@ import vistrim
 from tests import tiny
 from tests.cli import checkpoint as builder
 from tests.families.depth import WHOLE, slow_beside
-from tests.families.refused import REFUSED
 from tests.families.zoo import EVERY, FAMILIES, shared
 from vistrim import LoadError, UnsupportedModelError, describe_support, get_method, list_methods
 from vistrim.architectures import discover
@@ -69,15 +68,6 @@ def test_methods_that_read_the_tower_are_refused_where_it_is_unknown():
     assert by_name["pvtp"].runs == "yes"
 
 
-@pytest.mark.parametrize("name", [name for name, case in REFUSED.items() if case.architecture is None])
-def test_refused_models_are_refused(name):
-    with pytest.raises(UnsupportedModelError) as refusal:
-        describe_support(REFUSED[name].config())
-    with pytest.raises(UnsupportedModelError) as expected:
-        vistrim.trim(REFUSED[name].build(), vistrim.FastV(1))
-    assert str(refusal.value) == str(expected.value)
-
-
 def test_a_model_larger_than_any_memory():
     """Its 70 billion weights would not fit; nothing of them is made."""
     rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}
@@ -120,8 +110,7 @@ def test_models_that_cannot_be_loaded(tmp_path):
 
 
 def test_tested_types_are_those_of_the_tests():
-    run = {shared(name).config.model_type for name in FAMILIES}
-    assert list(TESTED) == sorted(run | {EVERY[name].config().model_type for name in EVERY.keys() - FAMILIES.keys()})
+    assert list(TESTED) == sorted({family.config().model_type for family in EVERY.values()})
 
 
 def test_reports_of_untested_types_say_so(monkeypatch):

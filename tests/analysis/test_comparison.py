@@ -4,6 +4,8 @@ import vistrim
 from tests import tiny
 from vistrim.analysis import compare, comparison
 
+pytestmark = pytest.mark.usefixtures("few_objects")
+
 INPUTS = tiny.batch([tiny.sample(2, 9)])
 OPTIONS = {"max_new_tokens": 6, "do_sample": False}
 

@@ -1,3 +1,5 @@
+from functools import cache
+
 import pytest
 import torch
 
@@ -7,6 +9,12 @@ from vistrim.benchmark.checkpoints import text_of
 from vistrim.benchmark.making import make_subject
 from vistrim.benchmark.subject import Wanted
 from vistrim.errors import BenchmarkError, LoadError, PromptError
+
+
+@cache
+def default():
+    """One subject for many tests, which must leave it as it is."""
+    return make_subject(wanted())
 
 
 def wanted(**changes):
@@ -22,21 +30,24 @@ def test_prompts_have_exactly_the_requested_tokens(text):
     assert subject.text_tokens == text == ids.shape[1] - subject.visual_tokens
     assert (subject.inputs["attention_mask"] == 1).all()
     assert not subject.inputs["pixel_values"][0].equal(subject.inputs["pixel_values"][1])
+
+
+def test_generation_goes_on_behind_the_short_answer_to_noise():
+    subject = make_subject(wanted(batch=2, new_tokens=12))
     with vistrim.trim(subject.model, vistrim.PVTP()) as run:
         output = subject.model.generate(**subject.inputs, max_new_tokens=12)
-    # Noise has a short answer: generation goes on behind it.
-    assert output.shape[1] == ids.shape[1] + 12
+    assert output.shape[1] == subject.inputs["input_ids"].shape[1] + 12
     assert run.report.visual_tokens == [subject.visual_tokens] * 2
 
 
 def test_other_weights_are_distinguished():
-    small, large = (make_subject(wanted(model=name)).settings["weights"] for name in ("reference-small", "reference"))
-    assert small != large
-    assert small == make_subject(wanted()).settings["weights"]
+    weights = default().settings["weights"]
+    assert weights != make_subject(wanted(model="reference")).settings["weights"]
+    assert weights == make_subject(wanted()).settings["weights"]
 
 
 def test_more_visual_tokens_are_more_images():
-    one = make_subject(wanted())
+    one = default()
     two = make_subject(wanted(visual_tokens=2 * one.visual_tokens))
     assert two.visual_tokens == 2 * one.visual_tokens
     assert len(two.inputs["pixel_values"]) == 2

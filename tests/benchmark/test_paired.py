@@ -16,6 +16,8 @@ from vistrim.benchmark.keep_everything import KeepEverything
 from vistrim.benchmark.paired import in_turn, median_or_none, ratios, time_generation
 from vistrim.engine.report import timing
 
+pytestmark = pytest.mark.usefixtures("few_objects")
+
 METHODS = [None, ST3(1, 2, 0.3, horizon=8), KeepEverything()]
 
 

@@ -1,6 +1,5 @@
 """Rounds: their order, their records, and errors."""
 
-import gc
 import json
 from dataclasses import asdict, replace
 from types import SimpleNamespace
@@ -23,15 +22,10 @@ from vistrim.benchmark.subject import Subject
 from vistrim.engine.releases import CACHE
 from vistrim.errors import BenchmarkError, ResumeError
 
+pytestmark = pytest.mark.usefixtures("few_objects")
+
 METHODS = {"st3": ST3(1, 2, 0.3, horizon=8), KEEP_EVERYTHING: KeepEverything()}
 NEW = 4
-
-
-@pytest.fixture(autouse=True, scope="module")
-def few_objects():
-    """Every run collects garbage, which is slow with all the objects of earlier tests."""
-    gc.collect()
-    gc.freeze()
 
 
 def lines(folder):

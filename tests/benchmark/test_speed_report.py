@@ -27,6 +27,7 @@ def read_back(values):
     return Row(**values | {"cost": Cost(**values["cost"]), "speedups": speedups}), raw
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_results_json_holds_rows_and_raw_runs(rows, tmp_path):
     done = runs(rows)
     found = write(tmp_path, Benchmark(rows, done, SETTINGS, False), COMMAND)
@@ -63,6 +64,7 @@ def test_markdown_has_command_settings_tables_and_definitions(rows, tmp_path):
     assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("random_weights", [True, False])
 def test_random_weights_are_noted(rows, tmp_path, random_weights):
     found = write(tmp_path, Benchmark(rows, runs(rows), SETTINGS, random_weights), COMMAND)
@@ -70,6 +72,7 @@ def test_random_weights_are_noted(rows, tmp_path, random_weights):
     assert found["random_weights"] is random_weights
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_every_column_is_defined(rows, tmp_path):
     write(tmp_path, Benchmark(rows, runs(rows), SETTINGS, False), COMMAND)
     definitions = (tmp_path / "results.md").read_text().split("results.png)")[1]

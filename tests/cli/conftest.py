@@ -19,13 +19,6 @@ def image(tmp_path) -> str:
 
 
 @pytest.fixture
-def undrawn(monkeypatch):
-    """Plots are files, but not drawn, which takes longer than all else on a tiny model."""
-    figure = pytest.importorskip("matplotlib.figure").Figure
-    monkeypatch.setattr(figure, "savefig", lambda figure, path, **options: path.write_bytes(b""))
-
-
-@pytest.fixture
 def no_model(monkeypatch):
     """Cheap checks run before a model is loaded."""
     monkeypatch.setattr(library, "load", lambda *_, **__: pytest.fail("the model was loaded"))

@@ -6,6 +6,8 @@ import pytest
 
 from tests.cli.invoke import error_line, vistrim
 
+pytestmark = pytest.mark.usefixtures("few_objects")
+
 METHODS = ("--method", "keep-everything", "--method", "uniform:keep=4", "--method", "st3:interval=2")
 SMALL = ("--text-tokens", "12", "--new-tokens", "4", "--repeat", "2", "--batch", "2")
 

@@ -11,6 +11,8 @@ from vistrim.batching.predictor import Predictor, columns
 from vistrim.evaluation import read_questions
 from vistrim.evaluation.item_prompts import format_items
 
+pytestmark = pytest.mark.usefixtures("few_objects")
+
 RUN = ("-p", "what is this", "--max-new-tokens", "6")
 EVAL = ("--tasks", "color", "--limit", "2", "--max-new-tokens", "4", "--level", "several")
 

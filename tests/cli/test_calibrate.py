@@ -5,6 +5,8 @@ import math
 import shutil
 import subprocess
 import time
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,16 +23,51 @@ GSEARCH = ("gsearch", *TASKS, "--group", "2", "--error", "0.4")
 PSIGMOID = ("psigmoid", *TASKS, "--budget", "tokens=0.4", "--trials", "3")
 
 
-@pytest.fixture
-def asked(monkeypatch):
-    """The methods with which the model was asked, a batch each."""
-    found, real = [], rate_evaluations.answer
+def note_batches(patch, found):
+    """Note the method of each batch that the model is asked."""
+    real = rate_evaluations.answer
 
     def counted(model, processor, items, method, max_new_tokens):
         found.append(method)
         return real(model, processor, items, method, max_new_tokens)
 
-    monkeypatch.setattr(rate_evaluations, "answer", counted)
+    patch.setattr(rate_evaluations, "answer", counted)
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The methods with which the model was asked, a batch each."""
+    found = []
+    note_batches(monkeypatch, found)
+    return found
+
+
+@dataclass(frozen=True)
+class Found:
+    """A finished search: its schedule and progress, what it printed, and how often it asked the model."""
+
+    folder: Path
+    stdout: str
+    batches: int
+
+    def copied(self, to: Path) -> Path:
+        """The schedule in a copy of the folder."""
+        return Path(shutil.copytree(self.folder, to)) / "schedule.json"
+
+
+@pytest.fixture(scope="module")
+def search(checkpoint, tmp_path_factory):
+    """Finds a schedule by a command, once."""
+
+    @cache
+    def found(command):
+        folder, asked = tmp_path_factory.mktemp("search"), []
+        with pytest.MonkeyPatch.context() as patch:
+            note_batches(patch, asked)
+            result = calibrate(checkpoint, folder / "schedule.json", *command)
+        assert result.exit_code == 0
+        return Found(folder, result.stdout, len(asked))
+
     return found
 
 
@@ -47,11 +84,10 @@ def searched(path):
 
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("command", [GSEARCH, PSIGMOID], ids=["gsearch", "psigmoid"])
-def test_a_schedule_is_searched_and_can_be_used(checkpoint, tmp_path, command):
-    out = tmp_path / "schedule.json"
-    result = calibrate(checkpoint, out, *command)
-    assert result.exit_code == 0
-    assert f"use it with --method {command[0]}:schedule={out}" in result.stdout
+def test_a_schedule_is_searched_and_can_be_used(checkpoint, tmp_path, command, search):
+    found = search(command)
+    out = found.folder / "schedule.json"
+    assert f"use it with --method {command[0]}:schedule={out}" in found.stdout
     content = json.loads(out.read_text())
     rates, made = content["rates"], content["made_with"]
     assert content["method"] == command[0]
@@ -84,10 +120,10 @@ def test_a_schedule_is_searched_and_can_be_used(checkpoint, tmp_path, command):
 
 
 @pytest.mark.parametrize("command", [GSEARCH, PSIGMOID], ids=["gsearch", "psigmoid"])
-def test_a_search_that_was_stopped_goes_on_and_finds_the_same(checkpoint, tmp_path, command, asked, monkeypatch):
-    whole, cut = tmp_path / "whole.json", tmp_path / "cut.json"
-    assert calibrate(checkpoint, whole, *command).exit_code == 0
-    needed = len(asked)
+def test_a_search_that_was_stopped_goes_on_and_finds_the_same(
+    checkpoint, tmp_path, command, asked, monkeypatch, search
+):
+    whole, cut = search(command), tmp_path / "cut.json"
     asked.clear()
     counted = rate_evaluations.answer
 
@@ -104,8 +140,8 @@ def test_a_search_that_was_stopped_goes_on_and_finds_the_same(checkpoint, tmp_pa
     monkeypatch.setattr(rate_evaluations, "answer", counted)
     assert calibrate(checkpoint, cut, *command).exit_code == 0
     # Two batches each: the evaluation that was cut off is made again.
-    assert len(asked) == needed + 1
-    assert searched(cut) == searched(whole)
+    assert len(asked) == whole.batches + 1
+    assert searched(cut) == searched(whole.folder / "schedule.json")
 
 
 @pytest.mark.slow
@@ -129,9 +165,10 @@ def test_a_kill_loses_at_most_one_evaluation(checkpoint, tmp_path):
     assert progress.read_bytes().startswith(before[: before.rfind(b"\n") + 1])
 
 
-def test_a_finished_command_does_nothing(checkpoint, tmp_path, monkeypatch):
-    out = tmp_path / "schedule.json"
-    first = calibrate(checkpoint, out, *PSIGMOID)
+def test_a_finished_command_does_nothing(checkpoint, monkeypatch, search):
+    first = search(PSIGMOID)
+    # Not in a copy: its place is in what is printed.
+    out = first.folder / "schedule.json"
     before = out.read_bytes()
     monkeypatch.setattr(library, "load", lambda *_, **__: pytest.fail("the model was loaded"))
     again = calibrate(checkpoint, out, *PSIGMOID)
@@ -141,9 +178,8 @@ def test_a_finished_command_does_nothing(checkpoint, tmp_path, monkeypatch):
     assert out.read_bytes() == before
 
 
-def test_other_settings_do_not_overwrite_a_schedule_unasked(checkpoint, tmp_path, asked):
-    out = tmp_path / "schedule.json"
-    calibrate(checkpoint, out, *PSIGMOID)
+def test_other_settings_do_not_overwrite_a_schedule_unasked(checkpoint, tmp_path, asked, search):
+    out = search(PSIGMOID).copied(tmp_path / "copy")
     before = out.read_bytes()
     more = (*PSIGMOID, "--trials", "5")
     refused = calibrate(checkpoint, out, *more)
@@ -169,9 +205,8 @@ def test_another_file_is_not_overwritten_unasked(checkpoint, tmp_path):
     assert out.read_text() == "mine"
 
 
-def test_evaluations_of_another_model_are_not_mixed_in(checkpoint, tmp_path, monkeypatch):
-    out = tmp_path / "schedule.json"
-    calibrate(checkpoint, out, *PSIGMOID)
+def test_evaluations_of_another_model_are_not_mixed_in(checkpoint, tmp_path, monkeypatch, search):
+    out = search(PSIGMOID).copied(tmp_path / "copy")
     monkeypatch.setattr("vistrim.loading.fingerprint", lambda *_: "other")
     out.unlink()
     result = calibrate(checkpoint, out, *PSIGMOID)

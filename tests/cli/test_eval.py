@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,52 +17,73 @@ def evaluate(checkpoint, out, *arguments):
     return vistrim("eval", "--model", checkpoint, "--out", str(out), *SMALL, *METHODS, *arguments)
 
 
-def test_tables_and_files(checkpoint, tmp_path):
-    result = evaluate(checkpoint, tmp_path)
+@dataclass(frozen=True)
+class Evaluated:
+    """A folder of results, and what the command printed. Tests work on copies."""
+
+    folder: Path
+    stdout: str
+
+    def copied(self, to: Path) -> Path:
+        return Path(shutil.copytree(self.folder, to))
+
+
+@pytest.fixture(scope="module")
+def evaluated(checkpoint, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluated")
+    result = evaluate(checkpoint, folder)
     assert result.exit_code == 0
+    return Evaluated(folder, result.stdout)
+
+
+def test_tables_and_files(evaluated):
+    folder = evaluated.folder
     for text in ("Short answers: 2 items", "Description: 2 items", "untouched", "uniform:keep=4", "results.json"):
-        assert text in result.stdout
-    found = json.loads((tmp_path / "results.json").read_text())
+        assert text in evaluated.stdout
+    found = json.loads((folder / "results.json").read_text())
     assert [row["label"] for row in found["methods"]] == ["untouched", "st3:preset=compact", "uniform:keep=4"]
     assert found["settings"]["limit"] == 2
     assert found["environment"]["torch"]
     figures = found["methods"][2]["groups"]["Short answers"]
     assert figures["average_tokens"] == 4
-    entries = {(entry.protocol["task"], entry.method): entry for entry in read_entries(tmp_path)}
+    entries = {(entry.protocol["task"], entry.method): entry for entry in read_entries(folder)}
     assert len(entries) == 2 * 3
     entry = entries["color", found["methods"][2]["method"]]
     assert (entry.tokens, entry.kv, entry.score) == (4, figures["kv_mean"], figures["accuracy"])
     assert figures["kv_mean"] < 1
-    assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
-    markdown = (tmp_path / "results.md").read_text()
+    assert (folder / "results.png").read_bytes().startswith(b"\x89PNG")
+    markdown = (folder / "results.md").read_text()
     assert "| uniform:keep=4 |" in markdown
     assert "st3:preset=compact = st3:start_layer=None" in markdown
     assert "shows that a method works as designed" not in markdown
-    samples = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines() if "item" in line]
+    samples = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines() if "item" in line]
     assert len(samples) == 3 * 4
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_json_is_the_results_file(checkpoint, tmp_path):
-    result = evaluate(checkpoint, tmp_path, "--json")
-    assert json.loads(result.stdout) == json.loads((tmp_path / "results.json").read_text())
+def test_json_is_the_results_file(checkpoint, evaluated, tmp_path):
+    out = evaluated.copied(tmp_path / "out")
+    (out / "results.json").unlink()
+    result = evaluate(checkpoint, out, "--json")
+    assert json.loads(result.stdout) == json.loads((out / "results.json").read_text())
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_second_run_answers_nothing_again(checkpoint, tmp_path, monkeypatch):
-    first = evaluate(checkpoint, tmp_path)
-    samples = (tmp_path / "samples.jsonl").read_bytes()
+def test_a_second_run_answers_nothing_again(checkpoint, evaluated, monkeypatch):
+    # Not in a copy: the folder is in what is printed.
+    samples = (evaluated.folder / "samples.jsonl").read_bytes()
+    drawn = (evaluated.folder / "results.png").read_bytes()
     monkeypatch.setattr("vistrim.evaluation.runner.answer", lambda *_: pytest.fail("answered again"))
-    second = evaluate(checkpoint, tmp_path)
-    assert second.stdout == first.stdout
-    assert (tmp_path / "samples.jsonl").read_bytes() == samples
+    second = evaluate(checkpoint, evaluated.folder)
+    assert second.stdout == evaluated.stdout
+    assert (evaluated.folder / "samples.jsonl").read_bytes() == samples
+    (evaluated.folder / "results.png").write_bytes(drawn)
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_another_model_of_that_name_is_not_mixed_in(checkpoint, tmp_path, monkeypatch):
-    evaluate(checkpoint, tmp_path)
+def test_another_model_of_that_name_is_not_mixed_in(checkpoint, evaluated, tmp_path, monkeypatch):
     monkeypatch.setattr("vistrim.loading.fingerprint", lambda *_: "other")
-    result = evaluate(checkpoint, tmp_path)
+    result = evaluate(checkpoint, evaluated.copied(tmp_path / "out"))
     assert result.exit_code == 1
     assert "weights" in error_line(result)
     assert "give another --out" in error_line(result)
@@ -88,26 +110,24 @@ def test_failures_are_reported_and_fail_the_command(checkpoint, tmp_path, monkey
 
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("change", ["config.json", "generation_config.json", "chat_template.jinja"])
-def test_a_changed_checkpoint_is_not_mixed_with_its_former_self(checkpoint, tmp_path, change):
-    model = tmp_path / "model"
+def test_a_changed_checkpoint_is_not_mixed_with_its_former_self(checkpoint, evaluated, tmp_path, change):
+    model = tmp_path / Path(checkpoint).name
     shutil.copytree(checkpoint, model)
-    evaluate(str(model), tmp_path / "out")
     text = (model / change).read_text()
     changed = {"config.json": ("10000", "20000"), "generation_config.json": ("{", '{"temperature": 0.5,')}
     old, new = changed.get(change, ("USER", "user"))
     assert old in text
     (model / change).write_text(text.replace(old, new, 1))
-    result = evaluate(str(model), tmp_path / "out")
+    result = evaluate(str(model), evaluated.copied(tmp_path / "out"))
     assert result.exit_code == 1
     assert "weights" in error_line(result)
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_renamed_checkpoint_goes_on(checkpoint, tmp_path, monkeypatch):
-    evaluate(checkpoint, tmp_path / "out")
+def test_a_renamed_checkpoint_goes_on(checkpoint, evaluated, tmp_path, monkeypatch):
     shutil.copytree(checkpoint, tmp_path / "renamed")
     monkeypatch.setattr("vistrim.evaluation.runner.answer", lambda *_: pytest.fail("answered again"))
-    assert evaluate(str(tmp_path / "renamed"), tmp_path / "out").exit_code == 0
+    assert evaluate(str(tmp_path / "renamed"), evaluated.copied(tmp_path / "out")).exit_code == 0
 
 
 def test_if_all_items_fail_the_reason_is_printed(checkpoint, tmp_path, monkeypatch):
@@ -122,18 +142,16 @@ def test_if_all_items_fail_the_reason_is_printed(checkpoint, tmp_path, monkeypat
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_odd_labels_and_folders_are_printed_as_they_are(checkpoint, tmp_path):
-    out = tmp_path / "[bold]r[/x]"
+def test_odd_labels_and_folders_are_printed_as_they_are(checkpoint, evaluated, tmp_path):
+    out = evaluated.copied(tmp_path / "[bold]r[/x]")
     result = evaluate(checkpoint, out, "--method", "uniform:\n keep=5")
     assert result.exit_code == 0
     assert "[bold]r[/x]" in result.stdout
     assert "| uniform: keep=5 |" in (out / "results.md").read_text()
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_truncated_answers_are_reported(checkpoint, tmp_path):
-    result = evaluate(checkpoint, tmp_path)
-    assert "untouched, Description: 100.0 % of the answers were cut off; raise --max-new-tokens" in result.stdout
+def test_truncated_answers_are_reported(evaluated):
+    assert "untouched, Description: 100.0 % of the answers were cut off; raise --max-new-tokens" in evaluated.stdout
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -10,6 +10,8 @@ from tests.cli.conftest import save_image
 from tests.cli.invoke import vistrim
 from vistrim.cli.app import app
 
+pytestmark = pytest.mark.usefixtures("few_objects")
+
 LENGTH = ("--max-new-tokens", "6")
 
 

@@ -12,6 +12,7 @@ from tests.oracle import Oracle, st3_schedule
 from vistrim import PVTP, ST3, VTA, Uniform, trim
 from vistrim.engine.releases import CACHE
 
+NEW_TOKENS = 5
 PREFILL_ONLY = PVTP(1, 2, 0.5), {"start": 1, "stride": 2, "ratio": 0.5}
 BOTH = (
     ST3(1, 2, 0.3, "cosine", 7, 0.1),
@@ -22,6 +23,10 @@ EACH = pytest.mark.parametrize(("method", "schedule"), [PREFILL_ONLY, BOTH], ids
 
 def oracle_for(schedule, text="llama", **options):
     return Oracle(tiny.shared(text, "eager"), st3_schedule(**schedule), **options)
+
+
+def generate(model, inputs, new_tokens=NEW_TOKENS, **options):
+    return tiny.generate(model, inputs, new_tokens, **options)
 
 
 def answers(output, inputs):
@@ -35,7 +40,7 @@ def test_sampling_with_several_answers(method, schedule):
     model = tiny.shared()
     torch.manual_seed(5)
     with trim(model, method) as run:
-        output = tiny.generate(model, inputs, do_sample=True, num_return_sequences=2)
+        output = generate(model, inputs, do_sample=True, num_return_sequences=2)
     assert len(set(map(tuple, answers(output, inputs)))) > 2
     for row, answer in enumerate(answers(output, inputs)):
         expected = follow(oracle_for(schedule), samples[row // 2], answer)
@@ -51,7 +56,7 @@ def test_beam_search(method, schedule, attention):
     inputs = tiny.batch(samples)
     model = tiny.shared("llama", attention)
     with trim(model, method):
-        output = tiny.generate(model, inputs, num_beams=3, output_scores=True, length_penalty=0.0)
+        output = generate(model, inputs, num_beams=3, output_scores=True, length_penalty=0.0)
     for row, answer in enumerate(answers(output, inputs)):
         logits = follow(oracle_for(schedule), samples[row], answer)
         score = logits.log_softmax(-1).gather(1, torch.tensor(answer)[:, None]).sum()
@@ -64,8 +69,8 @@ def test_prompt_lookup_decoding_gives_the_same_answer():
     inputs = tiny.batch([sample])
     model = tiny.shared()
     with trim(model, method) as run:
-        plain = tiny.generate(model, inputs, 24)
-        looked_up = tiny.generate(model, inputs, 24, prompt_lookup_num_tokens=3, max_matching_ngram_size=1)
+        plain = generate(model, inputs, 24)
+        looked_up = generate(model, inputs, 24, prompt_lookup_num_tokens=3, max_matching_ngram_size=1)
     assert torch.equal(plain.sequences, looked_up.sequences)
     first, second = run.reports
     assert first.kv_tokens_per_layer == second.kv_tokens_per_layer
@@ -84,8 +89,8 @@ def test_without_cache_equals_with_cache(samples):
     model = tiny.shared()
     inputs = tiny.batch(samples)
     with trim(model, PVTP(1, 2, 0.5)) as run:
-        cached = tiny.generate(model, inputs)
-        repeated = tiny.generate(model, inputs, use_cache=False)
+        cached = generate(model, inputs)
+        repeated = generate(model, inputs, use_cache=False)
     assert torch.equal(cached.sequences, repeated.sequences)
     assert close(tiny.logits(cached), tiny.logits(repeated))
     assert run.reports[0].visual_tokens_per_layer == run.reports[1].visual_tokens_per_layer
@@ -103,9 +108,9 @@ def test_second_turn_on_the_returned_cache(method, schedule, images, attention):
     inputs = tiny.batch([sample])
     model = tiny.shared("llama", attention)
     with trim(model, method) as run:
-        first = tiny.generate(model, inputs)
+        first = generate(model, inputs)
         turn = tiny.follow_up(first, inputs, torch.tensor([more.ids]), more.pixels if images else None)
-        second = tiny.generate(model, turn)
+        second = generate(model, turn)
     oracle = oracle_for(schedule)
     follow(oracle, sample, answers(first, inputs)[0])
     # The last generated token was returned, but never read: it is read with the new prompt.
@@ -125,10 +130,10 @@ def test_second_turn_of_a_batch_with_padding_between_the_turns():
     more = [tiny.sample(0, 5, seed=8), tiny.sample(0, 8, seed=9)]
     padded = tiny.batch(more)
     with trim(model, method):
-        first = tiny.generate(model, inputs)
+        first = generate(model, inputs)
         turn = tiny.follow_up(first, inputs, padded["input_ids"])
         turn["attention_mask"][:, -padded["attention_mask"].shape[1] :] = padded["attention_mask"]
-        second = tiny.generate(model, turn)
+        second = generate(model, turn)
     for b, sample in enumerate(samples):
         oracle = oracle_for(schedule)
         follow(oracle, sample, answers(first, inputs)[b])
@@ -143,7 +148,7 @@ def test_cache_made_by_the_user(method, schedule):
     inputs = tiny.batch([sample])
     for cache in (DynamicCache(), DynamicCache(config=model.config.text_config)):
         with trim(model, method):
-            output = tiny.generate(model, inputs, **{CACHE: cache})
+            output = generate(model, inputs, **{CACHE: cache})
         expected = follow(oracle_for(schedule), sample, answers(output, inputs)[0])
         assert close(tiny.logits(output)[0], expected)
 
@@ -167,10 +172,10 @@ def test_embeddings_instead_of_ids():
         "pixel_values": inputs["pixel_values"],
     }
     with trim(model, method) as run:
-        output = tiny.generate(model, embedded)
+        output = generate(model, embedded)
     expected = follow(oracle_for(schedule), sample, output.sequences[0].tolist())
     assert close(tiny.logits(output)[0], expected)
-    assert run.report.generated_tokens == 8
+    assert run.report.generated_tokens == NEW_TOKENS
 
 
 def test_right_padding_in_a_forward_pass():
@@ -196,7 +201,7 @@ def test_loss_ranks_by_the_last_prompt_token():
         output = model(**inputs, labels=labels)
     prompt = sample.ids[:-answer]
     with trim(model, method):
-        asked = tiny.generate(model, tiny.batch([tiny.Sample(prompt, sample.pixels)]), 1)
+        asked = generate(model, tiny.batch([tiny.Sample(prompt, sample.pixels)]), 1)
     assert close(output.logits[0, -answer - 1], tiny.logits(asked)[0, 0])
     expected = torch.nn.functional.cross_entropy(output.logits[0, -answer - 1 : -1], labels[0, -answer:])
     assert close(output.loss, expected)
@@ -211,7 +216,7 @@ def test_prompt_that_ends_with_an_image_keeps_its_last_token(seed):
     model = tiny.build(seed=seed)
     inputs = tiny.batch([sample, tiny.sample(1, 12)])
     with trim(model, PVTP(1, 1, 0.7)) as run:
-        output = tiny.generate(model, inputs)
+        output = generate(model, inputs)
     schedule = {"start": 1, "stride": 1, "ratio": 0.7}
     oracle = Oracle(tiny.build(attention="eager", seed=seed), st3_schedule(**schedule))
     steps = [oracle.prefill(sample.ids, sample.pixels, protected=[len(sample.ids) - 1])]
@@ -223,7 +228,7 @@ def test_prompt_that_ends_with_an_image_keeps_its_last_token(seed):
 def test_input_stage_never_drops_the_last_token():
     sample, model = ENDS_WITH_IMAGE, tiny.shared()
     with trim(model, Uniform(0.01)) as run:
-        output = tiny.generate(model, tiny.batch([sample]), 2)
+        output = generate(model, tiny.batch([sample]), 2)
     assert tiny.logits(output)[0, 0].abs().max() > 0
     assert run.report.kv_tokens_per_layer[0] == [sample.text + 1 + 1 + 1]
 
@@ -304,11 +309,11 @@ def test_cache_made_without_the_method_and_padded_can_be_continued_with_it():
     for together in (True, False):
         for rows in ([0, 1],) if together else ([0], [1]):
             part = tiny.batch([samples[i] for i in rows])
-            first = tiny.generate(model, part)
+            first = generate(model, part)
             ids = torch.tensor([more[i].ids for i in rows])
             turn = tiny.follow_up(first, part, ids, torch.cat([more[i].pixels for i in rows]))
             with trim(model, method):
-                outputs.append(tiny.logits(tiny.generate(model, turn)))
+                outputs.append(tiny.logits(generate(model, turn)))
     assert inputs["attention_mask"].min() == 0
     together, *alone = outputs
     assert close(together, torch.cat(alone))
@@ -332,8 +337,8 @@ def test_threads_generate_at_the_same_time():
     model = tiny.shared()
     samples = [tiny.sample(1 + i % 2, 6 + i, seed=i) for i in range(6)]
     with trim(model, BOTH[0]) as run:
-        alone = [tiny.generate(model, tiny.batch([s])) for s in samples]
-        together = tiny.in_threads(lambda s: tiny.generate(model, tiny.batch([s])), samples)
+        alone = [generate(model, tiny.batch([s])) for s in samples]
+        together = tiny.in_threads(lambda s: generate(model, tiny.batch([s])), samples)
     for a, b in zip(alone, together, strict=True):
         assert torch.equal(tiny.logits(a), tiny.logits(b))
     assert len(run.reports) == 2 * len(samples)
@@ -346,7 +351,7 @@ def test_interleaved_generations_do_not_mix():
     model, method = tiny.shared(), BOTH[0]
     samples = [tiny.sample(1, 9), tiny.sample(2, 7, seed=3)]
     with torch.no_grad(), trim(model, method) as run:
-        expected = [tiny.generate(model, tiny.batch([s]), 5) for s in samples]
+        expected = [generate(model, tiny.batch([s]), 5) for s in samples]
         outputs = []
         for s in samples:
             outputs.append([model(**tiny.batch([s]), use_cache=True)])
@@ -366,9 +371,9 @@ def test_interleaved_generations_do_not_mix():
 def test_text_only_prompt_is_left_alone():
     sample, model = tiny.sample(0, 12), tiny.shared()
     inputs = tiny.batch([sample])
-    untouched = tiny.generate(model, inputs)
+    untouched = generate(model, inputs)
     with trim(model, ST3()) as run:
-        output = tiny.generate(model, inputs)
+        output = generate(model, inputs)
     assert torch.equal(tiny.logits(untouched), tiny.logits(output))
     assert "no visual tokens" in run.report.warnings[0]
 
@@ -380,6 +385,6 @@ def test_generated_placeholder_is_text():
     only_placeholders = torch.full((tiny.VOCABULARY,), -torch.inf)
     only_placeholders[tiny.IMAGE] = 0.0
     with trim(model, VTA("linear", 3, 0.0)) as run:
-        output = tiny.generate(model, tiny.batch([sample]), 6, logits_processor=[lambda ids, s: s + only_placeholders])
+        output = generate(model, tiny.batch([sample]), 6, logits_processor=[lambda ids, s: s + only_placeholders])
     assert answers(output, tiny.batch([sample]))[0] == [tiny.IMAGE] * 6
     assert run.report.kv_tokens_per_layer == [[sample.text + 5]] * tiny.DEPTH

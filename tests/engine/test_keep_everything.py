@@ -77,9 +77,9 @@ def test_logits_are_bit_identical(case, attention, text):
 )
 def test_methods_at_full_budget(method, vision):
     model, inputs = tiny.shared(vision=vision), tiny.batch(tiny.RAGGED)
-    untouched = tiny.generate(model, inputs)
+    untouched = tiny.generate(model, inputs, 4)
     with trim(model, method):
-        output = tiny.generate(model, inputs)
+        output = tiny.generate(model, inputs, 4)
     assert torch.equal(tiny.logits(untouched), tiny.logits(output))
 
 
@@ -88,8 +88,8 @@ def test_two_turns_and_prompt_lookup():
     more = torch.tensor([[5, 6, 7]])
 
     def talk():
-        first = tiny.generate(model, inputs)
-        second = tiny.generate(model, tiny.follow_up(first, inputs, more))
+        first = tiny.generate(model, inputs, 4)
+        second = tiny.generate(model, tiny.follow_up(first, inputs, more), 4)
         third = tiny.generate(model, inputs, 16, prompt_lookup_num_tokens=2, max_matching_ngram_size=1)
         return torch.cat([tiny.logits(o)[0] for o in (first, second, third)])
 
@@ -117,11 +117,11 @@ def test_labels_hidden_states_and_attentions():
 def test_half_precision(dtype):
     model, inputs = tiny.build().to(dtype), tiny.batch(tiny.RAGGED)
     inputs["pixel_values"] = inputs["pixel_values"].to(dtype)
-    untouched = tiny.generate(model, inputs)
+    untouched = tiny.generate(model, inputs, 4)
     with trim(model, KeepEverything()):
-        output = tiny.generate(model, inputs)
+        output = tiny.generate(model, inputs, 4)
     assert torch.equal(tiny.logits(untouched), tiny.logits(output))
     with trim(model, PVTP(1, 2, 0.5)) as run:
-        output = tiny.generate(model, inputs)
+        output = tiny.generate(model, inputs, 4)
     assert torch.isfinite(tiny.logits(output)).all()
     assert run.report.kv_bytes < run.report.kv_bytes_full

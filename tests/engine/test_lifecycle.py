@@ -32,7 +32,7 @@ def fingerprint(model: nn.Module):
 def used_model():
     """A model that has generated: transformers installs hooks of its own at the first forward pass."""
     model, inputs = tiny.build(), tiny.batch(tiny.RAGGED)
-    tiny.generate(model, inputs)
+    tiny.generate(model, inputs, 2)
     return model, inputs
 
 

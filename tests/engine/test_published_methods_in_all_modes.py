@@ -37,7 +37,7 @@ from vistrim import (
 from vistrim.engine.releases import CACHE
 from vistrim.methods.base.keep_rates import KeepRates
 
-STEPS = 5
+STEPS = 4
 HEADS = ((True,) * 4, (False, True, True, False), (False,) * 4, (True, False) * 2, (True,) * 4)
 METHODS = {
     "fastervlm": FasterVLM(5),
@@ -143,8 +143,8 @@ def test_without_cache_equals_with_cache(name):
 def test_prompt_lookup_decoding_gives_the_same_answer(name):
     model, inputs = tiny.shared(), tiny.batch([tiny.sample(1, 9)])
     with trim(model, METHODS[name]) as run:
-        plain = tiny.generate(model, inputs, 24)
-        looked_up = tiny.generate(model, inputs, 24, prompt_lookup_num_tokens=3, max_matching_ngram_size=1)
+        plain = tiny.generate(model, inputs, 16)
+        looked_up = tiny.generate(model, inputs, 16, prompt_lookup_num_tokens=3, max_matching_ngram_size=1)
     assert torch.equal(plain.sequences, looked_up.sequences)
     assert close(tiny.logits(plain), tiny.logits(looked_up))
     assert run.reports[0].stages == run.reports[1].stages
@@ -232,8 +232,8 @@ def test_threads_encode_at_the_same_time():
     model = tiny.shared()
     samples = [tiny.sample(1 + i % 2, 6 + i, seed=i) for i in range(4)]
     with trim(model, METHODS["composed"]):
-        alone = [tiny.generate(model, tiny.batch([s])) for s in samples]
-        together = tiny.in_threads(lambda s: tiny.generate(model, tiny.batch([s])), samples)
+        alone = [tiny.generate(model, tiny.batch([s]), STEPS) for s in samples]
+        together = tiny.in_threads(lambda s: tiny.generate(model, tiny.batch([s]), STEPS), samples)
     for a, b in zip(alone, together, strict=True):
         assert torch.equal(tiny.logits(a), tiny.logits(b))
 

@@ -120,6 +120,7 @@ def test_a_group_without_one_of_its_tasks_has_no_mean(records):
     assert tables([untouched, trimmed])[0].rows[1] == ("uniform", *["none"] * 8, "1")
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(("tasks", "score"), [(9, 1.0), (3, 0.8), (7, 0.1)])
 def test_intervals_hold_their_own_mean(records, tasks, score, tmp_path):
     names = SHORT_TASKS[:tasks]

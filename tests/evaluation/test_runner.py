@@ -47,8 +47,15 @@ def lines(folder):
     return [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines() if "item" in line]
 
 
-def test_answers_are_those_of_plain_generation(model, processor, asked, tmp_path):
-    records = run(model, processor, asked, tmp_path)
+@pytest.fixture(scope="module")
+def whole(model, processor, asked, tmp_path_factory):
+    """Records of a run that nothing has interrupted, and their folder."""
+    folder = tmp_path_factory.mktemp("whole")
+    return run(model, processor, asked, folder), folder
+
+
+def test_answers_are_those_of_plain_generation(model, processor, asked, whole):
+    records, _ = whole
     for name, method in (("untouched", None), *((str(m), m) for m in METHODS.values())):
         for item in asked:
             inputs = format_prompts(processor, [item.prompt], [[item.image()]])
@@ -128,8 +135,10 @@ def test_answers_beyond_the_context_are_refused(model, processor, asked):
 
 
 @pytest.mark.parametrize("stop_after", [1, 3, 5])
-def test_a_run_that_was_cut_off_goes_on_without_losing_or_repeating(model, processor, asked, tmp_path, stop_after):
-    whole = run(model, processor, asked, tmp_path / "whole")
+def test_a_run_that_was_cut_off_goes_on_without_losing_or_repeating(
+    model, processor, asked, tmp_path, stop_after, whole
+):
+    uncut, folder = whole
     steps = 0
 
     def stop(label, answered):
@@ -145,10 +154,10 @@ def test_a_run_that_was_cut_off_goes_on_without_losing_or_repeating(model, proce
     records = run(model, processor, asked, tmp_path / "cut", advance=lambda label, n: told.append((label, n)))
     after = lines(tmp_path / "cut")
     assert after[: len(before)] == before
-    assert after == lines(tmp_path / "whole")
+    assert after == lines(folder)
     assert sum(n for label, n in told if label == "st3") == len(asked)
     for item in asked:
-        assert records.sample("untouched", item.id) == whole.sample("untouched", item.id)
+        assert records.sample("untouched", item.id) == uncut.sample("untouched", item.id)
 
 
 def test_more_methods_and_items_only_add(model, processor, asked, tmp_path):

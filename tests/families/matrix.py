@@ -21,7 +21,7 @@ from vistrim import PVTP, ST3, VTA, FastV, Method, PyramidDrop, Random, Uniform,
 from vistrim.engine.releases import CACHE
 from vistrim.methods.base.per_image import PerImage
 
-STEPS = 4
+STEPS = 3
 ATTENTIONS = ("sdpa", "eager")
 each_attention = pytest.mark.parametrize("attention", ["sdpa", pytest.param("eager", marks=pytest.mark.slow)])
 BATCHES = {"one": 1, "padded": 3}

@@ -7,11 +7,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.families.depth import WHOLE, slow_beside
-from tests.families.matrix import prompts
+from tests.families.matrix import STEPS, prompts, untouched
 from tests.families.zoo import FAMILIES, shared
 from vistrim.architectures import discover
 from vistrim.core.costs import layer_flops
-from vistrim.engine.releases import CACHE
 from vistrim.engine.report.untrimmed import UntrimmedCache
 
 ALL_EXPERTS = ("llama4",)
@@ -48,10 +47,7 @@ def test_flops_of_decoder_layers(name):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@torch.no_grad()
 def test_bytes_of_an_untrimmed_cache(name):
-    family = FAMILIES[name]
-    model, inputs = shared(name), family.batch(prompts(name)[:1])
-    output = model.generate(**inputs, max_new_tokens=3, do_sample=False, return_dict_in_generate=True)
-    held = sum(layer.keys.nbytes + layer.values.nbytes for layer in output[CACHE].layers)
-    assert UntrimmedCache(discover(model)).nbytes(inputs["input_ids"].shape[1] + 2) == held
+    samples, held = prompts(name), untouched(name, "sdpa", "padded").cache_bytes
+    length = max(len(sample.ids) for sample in samples) + STEPS - 1
+    assert len(samples) * UntrimmedCache(discover(shared(name))).nbytes(length) == held

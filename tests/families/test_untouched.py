@@ -26,7 +26,7 @@ def test_keeping_everything_is_bit_identical(name, attention, batch):
     model, samples = shared(name, attention), prompts(name)[: BATCHES[batch]]
     inputs, stock = FAMILIES[name].batch(samples), untouched(name, attention, batch)
     before = state(model)
-    generate(model, inputs, STEPS)
+    generate(model, inputs, 1)
     usual = state(model)
     with trim(model, KeepEverything()) as run:
         output = generate(model, inputs, STEPS)
@@ -38,7 +38,7 @@ def test_keeping_everything_is_bit_identical(name, attention, batch):
     assert all(left[key] == usual[key] for key in kept)
     assert {key for _, key in usual.keys() - kept} <= {"rope_deltas"}
     assert torch.equal(logits(output), stock.logits)
-    assert torch.equal(logits(generate(model, inputs, STEPS)), stock.logits)
+    assert torch.equal(logits(generate(model, inputs, 2)), stock.logits[:, :2])
     report, width = run.report, inputs["input_ids"].shape[1]
     assert report.visual_tokens == [s.visual for s in samples]
     assert report.prompt_tokens == [len(s.ids) for s in samples]

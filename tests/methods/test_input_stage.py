@@ -48,7 +48,7 @@ def pool(side):
 def test_equals_the_reference(method, enters, samples, attention):
     model, inputs = tiny.shared("llama", attention), tiny.batch(samples)
     with trim(model, method) as run:
-        output = tiny.generate(model, inputs)
+        output = tiny.generate(model, inputs, 3)
     for b, sample in enumerate(samples):
         oracle = Oracle(tiny.shared("llama", "eager"), enters=enters)
         answer = output.sequences[b, inputs["input_ids"].shape[1] :].tolist()
@@ -72,8 +72,8 @@ def test_image_that_is_partly_masked():
 def test_random_is_the_same_in_any_batch():
     model, method = tiny.shared(), Random(0.5, seed=3)
     with trim(model, method) as run:
-        together = tiny.generate(model, tiny.batch(tiny.RAGGED))
-        alone = [tiny.generate(model, tiny.batch([s])) for s in tiny.RAGGED]
+        together = tiny.generate(model, tiny.batch(tiny.RAGGED), 3)
+        alone = [tiny.generate(model, tiny.batch([s]), 3) for s in tiny.RAGGED]
     for b, one in enumerate(alone):
         assert close(tiny.logits(together)[b], tiny.logits(one)[0])
         assert run.reports[0].stages[0].kept[b] == run.reports[1 + b].stages[0].kept[0]

@@ -60,7 +60,7 @@ def test_generation_is_that_of_the_stock_model_with_so_few_placeholders(samples,
     model, path = tiny.shared("llama", attention), random_part(stride)
     inputs = tiny.batch(samples)
     with trim(model, QueCC(path)) as run:
-        output = tiny.generate(model, inputs)
+        output = tiny.generate(model, inputs, 4)
     for b, sample in enumerate(samples):
         expected = read_out(model, sample, path, answers(output, inputs)[b])
         assert close(tiny.logits(output)[b], expected)
@@ -77,7 +77,7 @@ def test_every_family(text, vision):
     model, path, sample = tiny.shared(text, "sdpa", vision), random_part(), tiny.RAGGED[1]
     inputs = tiny.batch([sample])
     with trim(model, QueCC(path)):
-        output = tiny.generate(model, inputs)
+        output = tiny.generate(model, inputs, 4)
     expected = read_out(model, sample, path, answers(output, inputs)[0])
     assert close(tiny.logits(output)[0], expected)
 
@@ -108,7 +108,7 @@ def test_every_way_to_generate(options):
     inputs = tiny.batch(samples)
     torch.manual_seed(3)
     with trim(model, QueCC(path)):
-        output = tiny.generate(model, inputs, output_scores=True, **options)
+        output = tiny.generate(model, inputs, 4, output_scores=True, **options)
     copies = options.get("num_return_sequences", 1)
     for row, answer in enumerate(answers(output, inputs)):
         expected = read_out(model, samples[row // copies], path, answer)
@@ -255,7 +255,7 @@ def test_composes_with_methods_inside_the_decoder():
     model, path = tiny.shared(), random_part()
     inputs = tiny.batch(tiny.RAGGED)
     with trim(model, compose(QueCC(path), vistrim.VTW(3))) as run:
-        tiny.generate(model, inputs)
+        tiny.generate(model, inputs, 4)
     assert run.report.visual_tokens_per_layer[0] == [4, 8, 4]
     assert run.report.visual_tokens_per_layer[3] == [0, 0, 0]
     assert all(run.report.method_flops)
@@ -263,30 +263,30 @@ def test_composes_with_methods_inside_the_decoder():
 
 def test_the_context_leaves_nothing_behind():
     model, inputs = tiny.shared(), tiny.batch(tiny.RAGGED)
-    before = tiny.logits(tiny.generate(model, inputs))
+    before = tiny.logits(tiny.generate(model, inputs, 4))
     hooks = [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()]
     with trim(model, QueCC(random_part())):
         tiny.generate(model, inputs, 2)
-    assert torch.equal(tiny.logits(tiny.generate(model, inputs)), before)
+    assert torch.equal(tiny.logits(tiny.generate(model, inputs, 4)), before)
     assert [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()] == hooks
 
 
 def test_prompts_without_images_read_no_question():
     model = tiny.shared()
     inputs = {"input_ids": torch.tensor([[1, 5, 6, 7]]), "attention_mask": torch.ones(1, 4, dtype=torch.long)}
-    before = tiny.logits(tiny.generate(model, inputs))
+    before = tiny.logits(tiny.generate(model, inputs, 4))
     with trim(model, QueCC(random_part())) as run:
-        assert torch.equal(tiny.logits(tiny.generate(model, inputs)), before)
+        assert torch.equal(tiny.logits(tiny.generate(model, inputs, 4)), before)
     assert run.report.method_flops == [0]
 
 
 def test_a_sample_without_an_image_beside_one_with():
     model, path = tiny.shared(), random_part()
     plain, asked = tiny.sample(0, 7), tiny.sample(1, 9)
-    expected = tiny.logits(tiny.generate(model, tiny.batch([plain])))[0]
+    expected = tiny.logits(tiny.generate(model, tiny.batch([plain]), 4))[0]
     with trim(model, QueCC(path)) as run:
-        together = tiny.generate(model, tiny.batch([plain, asked]))
-        tiny.generate(model, tiny.batch([asked]))
+        together = tiny.generate(model, tiny.batch([plain, asked]), 4)
+        tiny.generate(model, tiny.batch([asked]), 4)
     assert close(tiny.logits(together)[0], expected)
     answer = answers(together, {"input_ids": torch.zeros(1, len(asked.ids))})[1]
     assert close(tiny.logits(together)[1], read_out(model, asked, path, answer))
@@ -307,8 +307,8 @@ def test_threads_do_not_mix():
     alone = {}
     with trim(model, QueCC(path)):
         for sample in tiny.RAGGED:
-            alone[len(sample.ids)] = tiny.logits(tiny.generate(model, tiny.batch([sample])))
-        together = tiny.in_threads(lambda s: tiny.logits(tiny.generate(model, tiny.batch([s]))), tiny.RAGGED)
+            alone[len(sample.ids)] = tiny.logits(tiny.generate(model, tiny.batch([sample]), 4))
+        together = tiny.in_threads(lambda s: tiny.logits(tiny.generate(model, tiny.batch([s]), 4)), tiny.RAGGED)
     for sample, logits in zip(tiny.RAGGED, together, strict=True):
         assert torch.equal(logits, alone[len(sample.ids)])
 

@@ -23,6 +23,9 @@ from tests.methods.prompts import ENDS_WITH_IMAGE, ONE_WORD, TEXT_BETWEEN, TEXT_
 from tests.methods.sgl_rules import ask, sgl
 from tests.oracle import Oracle
 
+# As the tests that compare methods with these references.
+pytestmark = pytest.mark.slow
+
 PROMPTS = {
     "one": tiny.RAGGED[0],
     "two-images": tiny.RAGGED[1],

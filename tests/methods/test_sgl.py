@@ -76,12 +76,12 @@ def test_equals_brute_force(samples, fraction, keep, layer):
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_keeping_everything_is_the_untouched_model(attention):
     model, inputs = tiny.shared("llama", attention), tiny.batch(tiny.RAGGED)
-    untouched = tiny.generate(model, inputs)
+    untouched = tiny.generate(model, inputs, 4)
     for threshold in (None, 1.0):
         with trim(model, sgl(0.4, 1.0, threshold)):
-            output = model.generate(**inputs, max_new_tokens=8, do_sample=False)
+            output = model.generate(**inputs, max_new_tokens=4, do_sample=False)
             if threshold is None:
-                assert torch.equal(tiny.logits(tiny.generate(model, inputs)), tiny.logits(untouched))
+                assert torch.equal(tiny.logits(tiny.generate(model, inputs, 4)), tiny.logits(untouched))
         assert torch.equal(output, untouched.sequences)
 
 
@@ -127,8 +127,8 @@ def test_without_cache_equals_with_cache():
     model, inputs = tiny.shared(), tiny.batch(tiny.RAGGED)
     for fraction in (0.0, 0.4):
         with trim(model, sgl(fraction)) as run:
-            cached = tiny.generate(model, inputs)
-            repeated = tiny.generate(model, inputs, use_cache=False)
+            cached = tiny.generate(model, inputs, 4)
+            repeated = tiny.generate(model, inputs, 4, use_cache=False)
         assert torch.equal(cached.sequences, repeated.sequences)
         assert close(tiny.logits(cached), tiny.logits(repeated))
         assert run.reports[0].stages == run.reports[1].stages
@@ -137,8 +137,8 @@ def test_without_cache_equals_with_cache():
 def test_prompt_lookup_decoding_gives_the_same_answer():
     model, inputs = tiny.shared(), tiny.batch([tiny.sample(1, 9)])
     with trim(model, sgl()) as run:
-        first = tiny.generate(model, inputs, 24)
-        looked_up = tiny.generate(model, inputs, 24, prompt_lookup_num_tokens=3, max_matching_ngram_size=1)
+        first = tiny.generate(model, inputs, 16)
+        looked_up = tiny.generate(model, inputs, 16, prompt_lookup_num_tokens=3, max_matching_ngram_size=1)
     assert torch.equal(first.sequences, looked_up.sequences)
     assert run.reports[0].stages == run.reports[1].stages
 
@@ -200,24 +200,24 @@ def test_threads_generate_at_the_same_time():
 def test_two_models_share_a_guide():
     first, second, inputs = tiny.shared(), tiny.shared("qwen2"), tiny.batch(tiny.RAGGED)
     with trim(first, sgl()) as one, trim(second, sgl()) as two:
-        tiny.generate(first, inputs)
-        tiny.generate(second, inputs)
+        tiny.generate(first, inputs, 2)
+        tiny.generate(second, inputs, 2)
     assert one.report.stages == two.report.stages
 
 
 def test_nothing_stays_on_either_model():
     model, guide, inputs = tiny.build(), guides.build(), tiny.batch(tiny.RAGGED)
     for used in (model, guide):
-        tiny.generate(used, inputs)
+        tiny.generate(used, inputs, 3)
     before = fingerprint(model), fingerprint(guide)
-    expected = tiny.generate(model, inputs)
+    expected = tiny.generate(model, inputs, 3)
     for threshold in (0.0, 1.0):
         with trim(model, sgl(threshold=threshold, guide=guide)):
-            plain(model, inputs)
+            plain(model, inputs, 3)
             # Between its answers the guide is as it was.
             assert fingerprint(guide) == before[1]
     assert (fingerprint(model), fingerprint(guide)) == before
-    assert torch.equal(tiny.logits(tiny.generate(model, inputs)), tiny.logits(expected))
+    assert torch.equal(tiny.logits(tiny.generate(model, inputs, 3)), tiny.logits(expected))
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
@@ -229,12 +229,12 @@ def test_after_an_error_the_next_call_is_as_any_other(error, where):
         raise error
 
     with trim(model, sgl(guide=guide)) as run:
-        expected = tiny.generate(model, inputs)
+        expected = tiny.generate(model, inputs, 3)
         handle = (guide if where == "guide" else model).get_decoder().layers[1].register_forward_pre_hook(fail)
         with pytest.raises(error):
-            tiny.generate(model, inputs)
+            tiny.generate(model, inputs, 3)
         handle.remove()
-        again = tiny.generate(model, inputs)
+        again = tiny.generate(model, inputs, 3)
         with torch.no_grad(), pytest.raises(UnsupportedGenerationError, match="bare forward pass"):
             model(**inputs)
     assert torch.equal(tiny.logits(again), tiny.logits(expected))

@@ -12,10 +12,12 @@ from tests.covering import covering
 from tests.methods.dense_reference import Dense
 from tests.methods.prompts import BATCHES, kernels_and_prompts
 from tests.methods.sgl_rules import ask, sgl
-from tests.methods.test_against_dense import NEW_TOKENS, assert_equal, assert_stages
+from tests.methods.test_against_dense import assert_equal, assert_stages
 from vistrim import SGL, trim
 
 pytestmark = pytest.mark.slow
+
+NEW_TOKENS = 4
 
 SMALL = {"num_hidden_layers": 3, "hidden_size": 16, "num_attention_heads": 2, "num_key_value_heads": 1}
 CASES = {

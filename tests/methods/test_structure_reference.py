@@ -14,6 +14,9 @@ from tests.methods.masked_reference import Reading
 from tests.methods.prompts import TEXT_BETWEEN, TEXT_ONLY
 from tests.methods.yopo_rules import YOPO
 
+# As the tests that compare YOPO with this reference.
+pytestmark = pytest.mark.slow
+
 ANSWER = [17, 99, 5, 140]
 HEADS, SIZE, NEURONS = 4, 8, 48
 PROMPTS = {"one": tiny.RAGGED[0], "text-between": TEXT_BETWEEN, "text-only": TEXT_ONLY}

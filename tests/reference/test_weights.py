@@ -83,7 +83,7 @@ def test_small_model_shares_the_vocabulary_and_answers(reference):
     assert accuracy(small, processor, SHORT_TASKS, 3) >= 0.65
 
 
-@pytest.mark.parametrize("prompt", ["Describe the image.", "What color is the shape?", "zeppelin"])
+@pytest.mark.parametrize("prompt", ["What color is the shape?", "zeppelin"])
 def test_generation_ends_by_eos(reference, prompt):
     model, processor = reference
     text = processor.apply_chat_template(chat(prompt), add_generation_prompt=True)

@@ -15,6 +15,7 @@ from vistrim import PVTP, ST3, FastV, UnsupportedModelError, trim
 
 METHOD = ST3(1, 2, 0.3, horizon=8, floor=0.0)
 SECONDS = 60
+NEW_TOKENS = 4
 
 
 class Held:
@@ -36,7 +37,7 @@ class Held:
 def generating(pool, model, inputs, at=1):
     """A generation that waits in another thread until the block ends."""
     held = Held(at)
-    future = pool.submit(tiny.generate, model, inputs, logits_processor=[held])
+    future = pool.submit(tiny.generate, model, inputs, NEW_TOKENS, logits_processor=[held])
     try:
         assert held.reached.wait(SECONDS)
         yield future
@@ -64,29 +65,29 @@ def pool():
 @pytest.mark.parametrize("method", [METHOD, built("fastervlm"), built("yopo"), built("sgl")], ids=lambda m: m.name)
 def test_a_running_generation_finishes_trimmed(pool, method, at):
     model, inputs = used_model()
-    untouched, logits, before = tiny.generate(model, inputs), forward(model, inputs), fingerprint(model)
+    untouched, logits, before = tiny.generate(model, inputs, NEW_TOKENS), forward(model, inputs), fingerprint(model)
     with trim(model, method):
-        expected = tiny.generate(model, inputs)
+        expected = tiny.generate(model, inputs, NEW_TOKENS)
     assert not same(expected, untouched)
     run = trim(model, method).attach()
     with generating(pool, model, inputs, at) as future:
         run.detach()
         # It has returned, and the model is plain for everyone else.
-        assert same(tiny.generate(model, inputs), untouched)
+        assert same(tiny.generate(model, inputs, NEW_TOKENS), untouched)
         assert torch.equal(forward(model, inputs), logits)
         assert not future.done()
     assert same(future.result(), expected)
     assert fingerprint(model) == before
     assert len(run.reports) == 1
     assert run.report.kv_tokens_per_layer
-    assert same(tiny.generate(model, inputs), untouched)
+    assert same(tiny.generate(model, inputs, NEW_TOKENS), untouched)
 
 
 def test_the_last_of_several_leaves_the_model_as_it_was(pool):
     model, inputs = used_model()
     before = fingerprint(model)
     with trim(model, METHOD):
-        expected = tiny.generate(model, inputs)
+        expected = tiny.generate(model, inputs, NEW_TOKENS)
     run = trim(model, METHOD).attach()
     with generating(pool, model, inputs) as last:
         with generating(pool, model, inputs, at=2) as first:
@@ -102,9 +103,9 @@ def test_a_new_handle_waits_for_old_generations(pool):
     model, inputs = used_model()
     other = trim(model, FastV(1, 0.5))
     with trim(model, METHOD):
-        expected = tiny.generate(model, inputs)
+        expected = tiny.generate(model, inputs, NEW_TOKENS)
     with other:
-        of_other = tiny.generate(model, inputs)
+        of_other = tiny.generate(model, inputs, NEW_TOKENS)
     run = trim(model, METHOD).attach()
     with generating(pool, model, inputs) as future:
         run.detach()
@@ -113,9 +114,9 @@ def test_a_new_handle_waits_for_old_generations(pool):
                 handle.attach()
     assert same(future.result(), expected)
     with other:
-        assert same(tiny.generate(model, inputs), of_other)
+        assert same(tiny.generate(model, inputs, NEW_TOKENS), of_other)
     with run:
-        assert same(tiny.generate(model, inputs), expected)
+        assert same(tiny.generate(model, inputs, NEW_TOKENS), expected)
 
 
 def test_detaching_from_inside_a_generation():
@@ -123,14 +124,14 @@ def test_detaching_from_inside_a_generation():
     before = fingerprint(model)
     run = trim(model, METHOD)
     with run:
-        expected = tiny.generate(model, inputs)
+        expected = tiny.generate(model, inputs, NEW_TOKENS)
 
     def detach(ids, scores):
         run.detach()
         return scores
 
     run.attach()
-    assert same(tiny.generate(model, inputs, logits_processor=[detach]), expected)
+    assert same(tiny.generate(model, inputs, NEW_TOKENS, logits_processor=[detach]), expected)
     assert fingerprint(model) == before
 
 
@@ -143,7 +144,7 @@ def test_a_generation_that_fails_is_over_too(pool):
 
     run = trim(model, METHOD).attach()
     held = Held()
-    future = pool.submit(tiny.generate, model, inputs, logits_processor=[held, fail])
+    future = pool.submit(tiny.generate, model, inputs, NEW_TOKENS, logits_processor=[held, fail])
     assert held.reached.wait(SECONDS)
     run.detach()
     held.let_go.set()
@@ -193,12 +194,12 @@ def test_key_press_in_a_forward_pass_does_not_count_for_ever():
 def test_many_threads_detach_at_any_time(pool):
     """At any moment, each answer is either the trimmed or the untrimmed one."""
     model, inputs = used_model()
-    untouched, before = tiny.generate(model, inputs, 4), fingerprint(model)
+    untouched, before = tiny.generate(model, inputs, NEW_TOKENS), fingerprint(model)
     with trim(model, METHOD):
-        expected = tiny.generate(model, inputs, 4)
+        expected = tiny.generate(model, inputs, NEW_TOKENS)
     for _ in range(3):
         run = trim(model, METHOD).attach()
-        futures = [pool.submit(tiny.generate, model, inputs, 4) for _ in range(6)]
+        futures = [pool.submit(tiny.generate, model, inputs, NEW_TOKENS) for _ in range(6)]
         futures[0].result()
         run.detach()
         outputs = [future.result() for future in futures]

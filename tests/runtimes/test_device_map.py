@@ -1,5 +1,7 @@
 """Models whose parts are on several devices, or not on any until they run, as accelerate dispatches them."""
 
+from functools import cache
+
 import accelerate
 import pytest
 import torch
@@ -30,6 +32,7 @@ from vistrim import (
 from vistrim.engine.releases import CACHE
 
 FIRST, SECOND = "cuda:0", "cuda:1"
+NEW_TOKENS = 3
 HEADS = ((True,) * 4, (False, True, True, False), (False,) * 4, (True, False) * 2)
 METHODS = {
     "st3": ST3(1, 1, 0.3, "cosine", 7, 0.1),
@@ -103,6 +106,15 @@ def gpus(monkeypatch):
         yield
 
 
+@cache
+def on_one_device(name, method):
+    """Logits of the trimmed model as a whole, and its report."""
+    family = FAMILIES[name]
+    with trim(shared(name), method_called(method)) as run:
+        output = generate(shared(name), family.batch(prompts(family)), NEW_TOKENS)
+    return logits(output), run.report
+
+
 _dispatched = {}
 
 
@@ -116,13 +128,12 @@ def placed(name, layers):
 def test_two_gpus(name, method, layers, gpus):
     family, model = FAMILIES[name], placed(name, layers)
     inputs = family.batch(prompts(family))
-    with trim(shared(name), method_called(method)) as expected:
-        alone = logits(generate(shared(name), inputs, 4))
+    alone, expected = on_one_device(name, method)
     with trim(model, method_called(method)) as run:
-        found = logits(generate(model, on_first(inputs), 4))
+        found = logits(generate(model, on_first(inputs), NEW_TOKENS))
     assert close(found.cpu(), alone)
-    assert run.report.stages == expected.report.stages
-    assert run.report.kv_bytes == expected.report.kv_bytes
+    assert run.report.stages == expected.stages
+    assert run.report.kv_bytes == expected.kv_bytes
 
 
 @covering(1)
@@ -136,16 +147,16 @@ def test_two_turns_on_two_gpus(method, begun, gpus):
     for model, to in ((shared("llava"), lambda inputs: inputs), (placed("llava", "turns"), on_first)):
         inputs = to(family.batch(samples))
         if begun == "untrimmed":
-            first = generate(model, inputs, 4)
+            first = generate(model, inputs, NEW_TOKENS)
         with trim(model, METHODS[method]):
             if begun == "trimmed":
-                first = generate(model, inputs, 4)
+                first = generate(model, inputs, NEW_TOKENS)
             ids = torch.cat([first.sequences, torch.tensor([s.ids for s in new], device=first.sequences.device)], 1)
             grown = ids.shape[1] - inputs["attention_mask"].shape[1]
             mask = torch.cat([inputs["attention_mask"], torch.ones(2, grown, dtype=torch.long, device=ids.device)], 1)
             pixels = torch.cat([s.media["pixel_values"] for s in new]).to(ids.device)
             turn = {"input_ids": ids, "attention_mask": mask, "pixel_values": pixels}
-            found.append(logits(generate(model, turn, 4, **{CACHE: first[CACHE]})).cpu())
+            found.append(logits(generate(model, turn, NEW_TOKENS, **{CACHE: first[CACHE]})).cpu())
     assert close(found[0], found[1])
 
 
@@ -155,7 +166,7 @@ def test_beams_on_two_gpus(method, gpus):
     inputs = family.batch(prompts(family)[:2])
     for model, given in ((shared("llava"), inputs), (placed("llava", "halves"), on_first(inputs))):
         with trim(model, METHODS[method]):
-            found.append(generate(model, given, 4, num_beams=2, output_scores=True).sequences_scores.cpu())
+            found.append(generate(model, given, NEW_TOKENS, num_beams=2, output_scores=True).sequences_scores.cpu())
     assert close(found[0], found[1])
 
 
@@ -167,9 +178,9 @@ def test_flash_attention_on_two_gpus(method, gpus, monkeypatch):
     with flash_kernels.installed(monkeypatch):
         model = flash_kernels.use_flash(dispatched(name, "halves"))
         with trim(model, METHODS[method]):
-            found = logits(generate(model, on_first(inputs), 4))
+            found = logits(generate(model, on_first(inputs), NEW_TOKENS))
     with trim(shared(name), METHODS[method]):
-        expected = logits(generate(shared(name), inputs, 4))
+        expected = logits(generate(shared(name), inputs, NEW_TOKENS))
     assert close(found.cpu(), expected)
 
 
@@ -192,25 +203,24 @@ WAYS = ("all on disk", "all in memory", "half on disk")
 def test_offloaded_weights(name, way, tmp_path):
     family, model = FAMILIES[name], offloaded(name, way, tmp_path)
     inputs = family.batch(prompts(family))
-    for method in METHODS.values():
-        with trim(shared(name), method) as expected:
-            alone = logits(generate(shared(name), inputs, 4))
+    for name_of_method, method in METHODS.items():
+        alone, expected = on_one_device(name, name_of_method)
         with trim(model, method) as run:
-            assert torch.equal(logits(generate(model, inputs, 4)), alone)
-        assert run.report.stages == expected.report.stages
+            assert torch.equal(logits(generate(model, inputs, NEW_TOKENS)), alone)
+        assert run.report.stages == expected.stages
 
 
 def test_weights_that_are_offloaded_while_the_model_is_trimmed():
     family = FAMILIES["llava"]
     inputs = family.batch(prompts(family))
     with trim(shared("llava"), METHODS["pyramiddrop"]):
-        expected = logits(generate(shared("llava"), inputs, 4))
+        expected = logits(generate(shared("llava"), inputs, NEW_TOKENS))
     model = FAMILIES["llava"].build()
-    untouched = logits(generate(model, inputs, 4))
+    untouched = logits(generate(model, inputs, NEW_TOKENS))
     with trim(model, METHODS["pyramiddrop"]):
         accelerate.cpu_offload(model, execution_device="cpu")
-        assert torch.equal(logits(generate(model, inputs, 4)), expected)
-    assert torch.equal(logits(generate(model, inputs, 4)), untouched)
+        assert torch.equal(logits(generate(model, inputs, NEW_TOKENS)), expected)
+    assert torch.equal(logits(generate(model, inputs, NEW_TOKENS)), untouched)
 
 
 def test_an_offloaded_model_knows_where_it_runs(tmp_path):

@@ -111,9 +111,9 @@ def both(name, method, work):
 def test_keeping_everything_changes_no_bit(name, samples):
     family, model = FAMILIES[name], flash(name)
     inputs = family.batch(prompts(family)[samples])
-    untouched = generate(model, inputs, 4)
+    untouched = generate(model, inputs, 3)
     with trim(model, KeepEverything()):
-        output = generate(model, inputs, 4)
+        output = generate(model, inputs, 3)
     assert torch.equal(logits(untouched), logits(output))
 
 
@@ -123,7 +123,7 @@ def test_keeping_everything_changes_no_bit(name, samples):
 def test_it_equals_sdpa(name, method, samples):
     family = FAMILIES[name]
     inputs = batch(family, prompts(family)[samples])
-    both(name, method, lambda model: logits(generate(model, inputs, 6)))
+    both(name, method, lambda model: logits(generate(model, inputs, 4)))
 
 
 @covering(1)
@@ -131,7 +131,7 @@ def test_it_equals_sdpa(name, method, samples):
 def test_beams_and_no_cache(name, method):
     family = FAMILIES[name]
     inputs = batch(family, prompts(family)[:2])
-    both(name, method, lambda model: generate(model, inputs, 5, num_beams=3, output_scores=True).sequences_scores)
+    both(name, method, lambda model: generate(model, inputs, 4, num_beams=3, output_scores=True).sequences_scores)
     if not method_called(method).acts_in_decode:
         both(name, method, lambda model: logits(generate(model, inputs, 3, use_cache=False)))
 
@@ -145,9 +145,9 @@ def test_two_turns(name, method, images):
     inputs = batch(family, [first])
 
     def talk(model):
-        output = generate(model, inputs, 4)
+        output = generate(model, inputs, 3)
         turn = causal(family, next_turn(family, model, inputs, output, [first], [new]))
-        return torch.cat([logits(output), logits(generate(model, turn, 4))])
+        return torch.cat([logits(output), logits(generate(model, turn, 3))])
 
     both(name, method, talk)
 
@@ -160,7 +160,7 @@ def test_prompt_lookup(name, method):
         method = "fastv"
     inputs = batch(FAMILIES[name], [FAMILIES[name].sample(1, 9)])
     options = {"prompt_lookup_num_tokens": 3, "max_matching_ngram_size": 1}
-    both(name, method, lambda model: logits(generate(model, inputs, 16, **options)))
+    both(name, method, lambda model: logits(generate(model, inputs, 12, **options)))
 
 
 @pytest.mark.parametrize("method", METHODS | LLAVA_METHODS)

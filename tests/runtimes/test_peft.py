@@ -63,7 +63,7 @@ def prompts(family):
 
 def trimmed(model, inputs, method, call=None, **options):
     with trim(model, method) as run:
-        found = logits(generate(call or model, inputs, 5, **options))
+        found = logits(generate(call or model, inputs, 4, **options))
     return found, run.report.stages
 
 

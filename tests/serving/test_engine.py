@@ -33,9 +33,9 @@ def asked_all(made, **settings):
 @pytest.mark.parametrize(
     "settings",
     [
-        {},
-        {"method": vistrim.ST3(start_layer=1, stride=1), "trace": True},
-        {"method": vistrim.FastV(keep=0.25), "sampling": Sampling(1.3, 0.9, seed=11), "top_logprobs": 3},
+        {"limit": 12},
+        {"limit": 12, "method": vistrim.ST3(start_layer=1, stride=1), "trace": True},
+        {"limit": 12, "method": vistrim.FastV(keep=0.25), "sampling": Sampling(1.3, 0.9, seed=11), "top_logprobs": 3},
     ],
     ids=["untouched", "st3", "sampled"],
 )

@@ -90,12 +90,12 @@ def test_stages_with_different_positions(method):
     """Tokens after the prompt continue its positions: a cache equals repeating the prompt."""
     model, inputs = tiny.shared(), tiny.batch(tiny.RAGGED)
     with trim(model, method):
-        cached = tiny.generate(model, inputs)
-        repeated = tiny.generate(model, inputs, use_cache=False)
+        cached = tiny.generate(model, inputs, 4)
+        repeated = tiny.generate(model, inputs, 4, use_cache=False)
         # The second turn starts from another length in every sample.
         more = torch.tensor([[5, 6, 7]] * 3)
-        turn = tiny.generate(model, tiny.follow_up(cached, inputs, more))
-        alone = tiny.generate(model, inputs, 8)
+        turn = tiny.generate(model, tiny.follow_up(cached, inputs, more), 1)
+        alone = tiny.generate(model, inputs, 4)
         by_token = tiny.follow_up(alone, inputs, more)
         for n in range(alone.sequences.shape[1], by_token["input_ids"].shape[1] + 1):
             part = {name: by_token[name][:, :n] for name in ("input_ids", "attention_mask")}
@@ -122,7 +122,7 @@ def test_every_part_acts():
 def test_a_part_that_looks_ahead():
     model, inputs = tiny.shared(), tiny.batch(tiny.RAGGED)
     with trim(model, compose(Random(0.5), PyramidDrop((2,), (0.5,)))) as run:
-        tiny.generate(model, inputs)
+        tiny.generate(model, inputs, 2)
     assert run.report.visual_tokens_per_layer[2] == [s.visual // 4 for s in tiny.RAGGED]
 
 
