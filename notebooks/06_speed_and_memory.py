@@ -24,7 +24,7 @@ def show(found):
 # ## A small shape
 #
 # `vistrim.bench` takes a loaded model, or the name of a known shape, which it fills with random weights. Times do not
-# depend on the values of weights, and nothing has to be downloaded. This is LLaVA-1.5-7B with 8 of its 32 layers and
+# depend on the values of weights, and nothing has to be downloaded. This is LLaVA-1.5-7B with 6 of its 32 layers and
 # an eighth of its width.
 #
 # In each round, the untouched model and every method answer once, in turns; a speed-up is the median of the ratios
@@ -32,7 +32,7 @@ def show(found):
 
 # %%
 methods = {"keep-everything": KeepEverything(), "st3": "st3", "fastv": "fastv"}
-found = vistrim.bench("llava-1.5-7b", methods, layers=8, hidden=512, new_tokens=5, repeat=3)
+found = vistrim.bench("llava-1.5-7b", methods, layers=6, hidden=512, new_tokens=5, repeat=3)
 show(found)
 
 # %% [markdown]
@@ -63,7 +63,7 @@ inputs = processor.apply_chat_template(
     return_dict=True,
     return_tensors="pt",
 )
-show(vistrim.bench(model, methods, inputs, new_tokens=9, repeat=5))
+show(vistrim.bench(model, methods, inputs, new_tokens=5, repeat=3))
 
 # %% [markdown]
 # Its bounds are as high as those of a large model, and it reaches none of them. With 128 columns and 144 visual
