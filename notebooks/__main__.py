@@ -20,7 +20,8 @@ QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "PYTHONWARNINGS": "ignore:IProgres
 def write(source: Path) -> None:
     """Execute a source in a new kernel and write its notebook, if no cell fails or warns."""
     notebook = jupytext.read(source, fmt="py:percent")
-    NotebookClient(notebook, record_timing=False, resources={"metadata": {"path": HERE}}).execute()
+    place = {"metadata": {"path": HERE}}
+    NotebookClient(notebook, startup_timeout=600, record_timing=False, resources=place).execute()
     notebook.metadata = METADATA
     for number, cell in enumerate(notebook.cells):
         # Those of jupytext are random.
