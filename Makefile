@@ -25,7 +25,7 @@ unexport PYTHONDONTWRITEBYTECODE
 TEST_THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: help run test test-slow install-oldest test-oldest install-integrations test-integrations test-ray install-vllm test-vllm \
-	lint format docs release-check bench support clean
+	lint format docs notebooks release-check bench support clean
 
 help:
 	@echo "make run          install, then answer a question about an image with the untouched and the trimmed model"
@@ -39,6 +39,7 @@ help:
 	@echo "make lint         check style and types"
 	@echo "make format       fix style"
 	@echo "make docs         build the documentation site into build/site"
+	@echo "make notebooks    execute the notebooks and write their outputs"
 	@echo "make release-check  build the packages, and run the quickstart with them away from the source tree"
 	@echo "make bench        measure speed and memory at half the depth and a quarter of the width of LLaVA-1.5-7B"
 	@echo "make clean        remove environments, builds and caches"
@@ -143,6 +144,14 @@ $(VENV)/.docs: $(INSTALLED)
 docs: $(VENV)/.docs
 	$(BIN)/python -m docs.site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --config-file build/docs/mkdocs.yml
+
+$(VENV)/.notebooks: $(INSTALLED)
+	$(BIN)/python -m pip install $(PIP) --constraint constraints.txt --editable '.[notebooks]'
+	touch $@
+
+# Not a part of .ci/run, because outputs have times; tests/test_notebooks.py runs the sources.
+notebooks: $(VENV)/.notebooks
+	$(BIN)/python -m notebooks
 
 # Not a part of .ci/run, because a second torch is installed: minutes.
 release-check: $(INSTALLED)

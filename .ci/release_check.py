@@ -56,7 +56,7 @@ def check_contents(wheel: Path) -> None:
     assert "Description-Content-Type: text/markdown" in metadata
     with tarfile.open(sdist) as archive:
         inside = {name.split("/", 1)[-1].split("/")[0] for name in archive.getnames()}
-    assert not inside & {"tests", "studies", "training", "docs", ".venv", "build"}, inside
+    assert not inside & {"tests", "studies", "training", "docs", "notebooks", ".venv", "build"}, inside
     assert wheel.stat().st_size < LARGEST, f"the wheel has {wheel.stat().st_size} bytes, more than {LARGEST}"
 
 

@@ -10,13 +10,22 @@ from PIL import Image
 from typer.main import get_command
 
 import vistrim
-from docs.site import commands, methods
+from docs.site import commands, methods, notebooks
 from docs.site.pages import place, relinked, stage
 from vistrim.cli.app import app
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = (ROOT / "docs" / "site" / "mkdocs.yml").read_text(encoding="utf-8")
-FOLDERS = ("docs", "examples", "docker", "packages", "training", "studies", "src/vistrim/reference/weights")
+FOLDERS = (
+    "docs",
+    "notebooks",
+    "examples",
+    "docker",
+    "packages",
+    "training",
+    "studies",
+    "src/vistrim/reference/weights",
+)
 PAGES = sorted([*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md"))])
 GUIDES = [page for page in PAGES if page.parent == ROOT or "docs" in page.relative_to(ROOT).parts]
 
@@ -74,7 +83,7 @@ def test_pages_that_the_code_names_exist():
 
 
 def test_every_page_is_in_the_navigation_of_the_site(tmp_path):
-    made = {**methods.pages(), "docs/reference/commands.md": commands.page()}
+    made = {**methods.pages(), **notebooks.pages(), "docs/reference/commands.md": commands.page()}
     stage(tmp_path, made)
     there = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.md")}
     listed = set(re.findall(r"[\w/-]+\.md", SETTINGS.split("nav:\n")[-1])) | {

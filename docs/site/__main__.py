@@ -4,7 +4,7 @@ import shutil
 from importlib.metadata import metadata
 from pathlib import Path
 
-from docs.site import commands, methods
+from docs.site import commands, methods, notebooks
 from docs.site.pages import ROOT, stage
 
 OUT = ROOT / "build" / "docs"
@@ -16,7 +16,8 @@ def main() -> None:
     shutil.rmtree(OUT, ignore_errors=True)
     pages = OUT / "pages"
     urls = dict(url.split(", ", 1) for url in metadata("vistrim").get_all("Project-URL") or ())
-    stage(pages, {**methods.pages(), "docs/reference/commands.md": commands.page()}, urls.get("Repository"))
+    made = {**methods.pages(), **notebooks.pages(), "docs/reference/commands.md": commands.page()}
+    stage(pages, made, urls.get("Repository"))
     shutil.copy(HERE / "style.css", pages / "style.css")
     settings = (HERE / "mkdocs.yml").read_text(encoding="utf-8")
     entries = "\n".join(f"      - {name}: methods/{name}.md" for name in methods.names())

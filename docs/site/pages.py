@@ -10,10 +10,16 @@ ROOT = Path(__file__).parents[2]
 DOCS = "docs/"
 OUTSIDE = "repository/"
 """Folder of the site for linked pages that are not in ``docs/``: results of studies, and cards of models."""
-RENAMED = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "README.md": "index.md"}
+NOTEBOOKS = "notebooks/"
+RENAMED = {
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "README.md": "index.md",
+    "notebooks/README.md": "notebooks/index.md",
+}
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s#]*)(#[^)\s]*)?\)")
 _FENCE = re.compile(r"^( *)(```|~~~)")
-SHOWN = (".md", ".png", ".svg", ".jpg")
+SHOWN = (".md", ".ipynb", ".png", ".svg", ".jpg")
 
 
 def stage(folder: Path, made: Mapping[str, str], repository: str | None = None) -> None:
@@ -38,7 +44,7 @@ def stage(folder: Path, made: Mapping[str, str], repository: str | None = None) 
         done.add(path)
         there = folder / place(path)
         there.parent.mkdir(parents=True, exist_ok=True)
-        if not path.endswith(".md"):
+        if path not in made and not path.endswith(".md"):
             shutil.copy(ROOT / path, there)
             continue
         text = made[path] if path in made else (ROOT / path).read_text(encoding="utf-8")
@@ -51,6 +57,8 @@ def place(path: str) -> str:
     """Path of a file of the repository on the site."""
     if path in RENAMED:
         return RENAMED[path]
+    if path.startswith(NOTEBOOKS):
+        return path.replace(".ipynb", ".md")
     return path.removeprefix(DOCS) if path.startswith(DOCS) else OUTSIDE + path
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from studies.record import ROOT, record
 
-FOLDERS = ("studies", "docs", "training", "src")
+FOLDERS = ("studies", "docs", "notebooks", "training", "src")
 MACHINE = re.compile(rb"(?<![\w.])/(?:work|home|tmp|root|Users)/")
 
 
