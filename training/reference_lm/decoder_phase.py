@@ -19,7 +19,7 @@ from training.reference_lm.log import Log
 from training.reference_lm.packing import IGNORED, PACKED, Wording, text_mask
 from training.reference_lm.processes import Processes, sum_gradients
 from training.reference_lm.projector import Projector, ideal_table, ideal_tokens, regression
-from training.reference_lm.streams import TASK_NAMES, QuestionStream, SceneStream, run
+from training.reference_lm.streams import HARD_TASKS, TASK_NAMES, QuestionStream, SceneStream, run
 from training.reference_lm.text import Answers, drift
 from training.reference_lm.tower import Tower, telling_patches
 from training.reference_lm.tower_phase import tower_features
@@ -34,7 +34,8 @@ class DecoderSettings:
     """Sizes and speed of the decoder's training.
 
     In the share ``partial`` of the time the decoder sees ``patches`` visual tokens of each image, those on and beside
-    objects first; text without image comes in every ``text_every``-th step.
+    objects first; text without image comes in every ``text_every``-th step. ``described`` is the share of the scenes that are
+    also described, and tasks that compare or count come ``hard`` times as often as others.
     """
 
     scenes: int = 28
@@ -42,6 +43,9 @@ class DecoderSettings:
     length: int = 424
     texts: int = 12
     lr: float = 1e-3
+    warm_up: int = 30
+    described: float = 1.0
+    hard: int = 2
     drift_weight: float = 1.0
     patches: int = 576
     partial: float = 0.0
@@ -176,7 +180,10 @@ def train_decoder(
     optimizer = torch.optim.AdamW(
         parameters, lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.0, fused=device.type == "cuda"
     )
-    stream = QuestionStream(reader.wording, settings.scenes, settings.easy, settings.length, levels=CURRICULUM)
+    tasks = (*SHORT_TASKS, *HARD_TASKS * (settings.hard - 1))
+    stream = QuestionStream(
+        reader.wording, settings.scenes, settings.easy, settings.length, tasks, settings.described, levels=CURRICULUM
+    )
     step, saved = 0, budget.elapsed
     hits: dict[str, list[bool]] = defaultdict(list)
     for batch in run(stream.batch, device, settings.workers, start):
@@ -208,7 +215,7 @@ def train_decoder(
         sum_gradients(processes, parameters)
         processes.sum([answers, away, right])
         norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        rate = learning_rate(settings.lr, step, spent)
+        rate = learning_rate(settings.lr, step, spent, settings.warm_up)
         for group in optimizer.param_groups:
             group["lr"] = rate
         # A gradient that is not finite would spoil every weight.
@@ -242,7 +249,7 @@ def validate(reader: Reader, canvases: Canvases, texts: Answers, batches: int, s
     """Share of validation questions answered right, word by word, per task; and the drift on held-out prompts."""
     device = texts.tokens.device
     stream = QuestionStream(
-        reader.wording, size, 0, 640, SHORT_TASKS, len(SHORT_TASKS), sentences=5, nothing=0.0, split="validation"
+        reader.wording, size, 0, 640, SHORT_TASKS, words=len(SHORT_TASKS), sentences=5, nothing=0.0, split="validation"
     )
     hits: dict[str, list[bool]] = defaultdict(list)
     tokens = []

@@ -18,8 +18,8 @@ from vistrim.reference.lm.scenes import Scene, View, generate_scene
 from vistrim.reference.lm.tasks import SENTENCE_TASKS, about_nothing, ask
 from vistrim.reference.tasks import SHORT_TASKS, Question
 
-#: Short tasks with those twice that compare or count, which are learned last.
-HARD_TWICE = (*SHORT_TASKS, "count", "existence", "relation")
+#: Short tasks that compare or count, which are learned last.
+HARD_TASKS = ("count", "existence", "relation")
 _BLACK = View(-1, 0, 0, False)
 
 Numbers = dict[str, np.ndarray]
@@ -48,6 +48,8 @@ class QuestionStream:
         Packed tokens per row.
     tasks : sequence of str
         Short tasks that each scene goes through in turn, from a random start.
+    described : float
+        Share of the scenes with a description, which takes about ten times the tokens of a short question.
     words, sentences : int
         Questions per scene for one word, and for a sentence.
     nothing : float
@@ -63,15 +65,17 @@ class QuestionStream:
         scenes: int,
         easy: int,
         length: int,
-        tasks: Sequence[str] = HARD_TWICE,
-        words: int = 12,
+        tasks: Sequence[str],
+        described: float = 1.0,
+        words: int = 20,
         sentences: int = 3,
         nothing: float = 0.03,
         levels: Sequence[tuple[int, str]] = ((0, "full"),),
         split: str = "train",
     ) -> None:
         self.wording, self.scenes, self.easy, self.length = wording, scenes, easy, length
-        self.tasks, self.words, self.sentences, self.nothing = tasks, words, sentences, nothing
+        self.tasks, self.described, self.nothing = tasks, described, nothing
+        self.words, self.sentences = words, sentences
         self.levels, self.split = levels, split
 
     def level(self, step: int) -> str:
@@ -110,7 +114,7 @@ class QuestionStream:
             for question in sentences
             if question
         ]
-        described = ask("description", scene, rng)
+        described = ask("description", scene, rng) if rng.random() < self.described else None
         return [question for question in (described, *words, *told) if question]
 
 

@@ -53,6 +53,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--text-length", type=int, default=96, help="tokens of an answer without image")
     parser.add_argument("--log-every", type=int, default=50, help="steps from one entry of the log to the next")
     parser.add_argument("--lr", type=float, default=1e-3, help="of projector and adapter")
+    parser.add_argument("--warm-up", type=int, default=30, help="steps in which the learning rate of the decoder rises")
+    parser.add_argument("--described", type=float, default=1.0, help="share of the scenes that are also described")
+    parser.add_argument("--hard", type=int, default=2, help="how often tasks come that compare or count; others: once")
     parser.add_argument("--check", type=int, default=16, help="batches of probes, regression and validation")
     return parser.parse_args()
 
@@ -135,6 +138,9 @@ def main() -> None:
         patches=given.decoder_patches,
         partial=given.decoder_partial,
         lr=given.lr,
+        warm_up=given.warm_up,
+        described=given.described,
+        hard=given.hard,
         log_every=given.log_every,
         workers=given.workers,
     )

@@ -30,6 +30,7 @@ from vistrim.methods import (
     register,
 )
 from vistrim.methods.base import registry
+from vistrim.methods.base.method import DecodeRows
 from vistrim.methods.base.method_file import NAME
 from vistrim.methods.base.parameter_text import parameter_hints
 
@@ -53,6 +54,8 @@ CHANGED = {
     tuple[int | float, ...]: (3, 2, 1),
     NamedModel: NamedModel("models/a+b, c"),
     Positions: "original",
+    DecodeRows: "prompt",
+    float | tuple[float, ...]: 0.3,
 }
 
 
