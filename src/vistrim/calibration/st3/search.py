@@ -40,6 +40,12 @@ ANNEALINGS = (
     VTA("cosine", 128, 0.25, INTERVAL),
     VTA("cosine", 64, 0.1, INTERVAL),
 )
+REMEMBERING = (
+    VTA("cosine", 128, 0.25, INTERVAL, "answer"),
+    VTA("cosine", 64, 0.1, INTERVAL, "answer"),
+    VTA("cosine", 64, 0.1, INTERVAL, "prompt", 0.5),
+)
+"""Annealings that are not ranked by the current token alone: for the form "free"."""
 FINALISTS = 2
 """Schedules that are tried with every annealing."""
 TOLERANCE = 0.001
@@ -169,7 +175,7 @@ class Search:
     def _annealed(self, finalists: Sequence[Cuts]) -> tuple[Cuts, VTA]:
         """Choose an annealing: for a budget of the cache the one that loses least, else the one that saves most."""
         last, tried = RUNGS - 1, []
-        for annealing in ANNEALINGS:
+        for annealing in _annealings(self.form):
             for shape in finalists if self.budget.kind == "kv" else finalists[:1]:
                 cuts = shape if annealing is NONE else self.budget.fit(shape, annealing)
                 if cuts is not None:
@@ -182,6 +188,10 @@ class Search:
             near = [one for one in tried if one[0] <= least + TOLERANCE]
         _, _, cuts, annealing = min(near, key=lambda one: one[1])
         return cuts, annealing
+
+
+def _annealings(form: Form) -> tuple[VTA, ...]:
+    return ANNEALINGS if form == "st3" else ANNEALINGS + REMEMBERING
 
 
 def prompts_needed(budget: Budget, form: Form, rung_prompts: Sequence[int]) -> int:
@@ -202,5 +212,5 @@ def prompts_needed(budget: Budget, form: Form, rung_prompts: Sequence[int]) -> i
         counts = [len(closed_forms(depth)), *WIDTHS[1:]]
     else:
         counts[0] += 1 + len(single_cuts(cut_layers(depth)))
-    finals = len(ANNEALINGS) * (FINALISTS if budget.kind == "kv" else 1) + 2
+    finals = len(_annealings(form)) * (FINALISTS if budget.kind == "kv" else 1) + 2
     return sum(map(int.__mul__, counts, rung_prompts)) + finals * rung_prompts[-1]
