@@ -19,7 +19,7 @@ model, processor = vistrim.load("reference")
 # %% [markdown]
 # ## A fitted schedule
 #
-# Schedules for two budgets come with `reference`, and `schedule=auto` takes the one for half of the FLOPs. Below, the
+# Schedules for three budgets come with `reference`, and `schedule=auto` takes the one for half of the FLOPs. Below, the
 # closed form is set to the same budget, for the lengths of this prompt. Both methods then process it.
 
 # %%
@@ -46,8 +46,8 @@ for label, method in methods.items():
 # %% [markdown]
 # A cut is ranked by the layer before it. In `reference`, layers 1 and 2 rank worse than chance
 # ([attention study](../docs/attention.md)). The closed form cannot know, and makes its second cut by layer 2. The
-# fitted schedule drops a quarter at layer 1, and the rest behind the layers that read the image. The difference shows
-# on questions that the search has not seen:
+# fitted schedule drops a fifth of the tokens at layer 1, and all of them at layer 7, behind the layers that read the
+# image. The difference shows on questions that the search has not seen:
 
 # %%
 asked = questions("reference", "color,reading,count,relation", limit=6)
