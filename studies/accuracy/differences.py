@@ -2,9 +2,9 @@
 
     python -m studies.accuracy.differences FOLDER --to uniform --to random
 
-reads ``results.json`` and ``samples.jsonl`` of ``vistrim eval --out FOLDER`` and writes ``FOLDER/differences.md``: for each
-method and group of tasks, its accuracy minus that of another method on the same questions, in points. Questions about an
-image are drawn together.
+reads ``results.json`` and ``samples.jsonl`` of ``vistrim eval --out FOLDER`` and writes ``FOLDER/differences.md``: for
+each method and group of tasks, its accuracy minus that of another method on the same questions, in points. Questions
+about an image are drawn together.
 """
 
 import argparse

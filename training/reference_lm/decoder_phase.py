@@ -34,8 +34,8 @@ class DecoderSettings:
     """Sizes and speed of the decoder's training.
 
     In the share ``partial`` of the time the decoder sees ``patches`` visual tokens of each image, those on and beside
-    objects first; text without image comes in every ``text_every``-th step. ``described`` is the share of the scenes that are
-    also described, and tasks that compare or count come ``hard`` times as often as others.
+    objects first; text without image comes in every ``text_every``-th step. ``described`` is the share of the scenes
+    that are also described, and tasks that compare or count come ``hard`` times as often as others.
     """
 
     scenes: int = 28
