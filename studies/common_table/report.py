@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs" / "common-table.md"
 
 #: Methods that the plot of all methods names.
-NAMED = ("uniform", "random", "scope:positions=original", "gsearch", "fastv:layer=1", "st3", "pool")
+NAMED = ("uniform", "random", "scope:positions=original", "gsearch", "st3:schedule=auto", "st3", "pool")
 
 DEFINITIONS = """\
 * accuracy: as in `vistrim eval`, mean of the tasks of a group; "mean" is the mean of the groups

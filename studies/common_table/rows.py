@@ -29,6 +29,7 @@ VARIANTS = {
         "fastv:layer=1": "fastv:layer=1",
         "pyramiddrop:layers=1/4/8,positions=original": "pyramiddrop:layers=1/4/8,positions=original",
         "sparsevlm:positions=original": "sparsevlm:layers=1/2/6,counts=101/68/37,positions=original",
+        "st3:schedule=auto": "st3:schedule=auto",
     },
 }
 """By model: notation of further rows. Methods that renumber by default also have one with original positions."""
