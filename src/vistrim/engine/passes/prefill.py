@@ -164,6 +164,9 @@ class Prefill(LayerInputs):
         """Store the attention that the columns of a layer receive, of earlier turns as well."""
         assert self.cache is not None
         cached, asking = self.cache.layers[layer], self.asking_decode
+        if cached.tokens is None:
+            # transformers 5.23 gives no cache to layers that it recomputes in training.
+            return
         rows = asking.among(self.tokens)
         counted = asking.counted.to(query.device) if asking.counted is not None else None
         row, seen = gather_rows(query, rows, 0, 2), self._seen(mask, asking, rows, key)
