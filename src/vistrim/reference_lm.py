@@ -48,8 +48,8 @@ BASE_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 TRAINED_PACKAGE = "vistrim_reference_lm"
 TRAINED_FILES = ("adapter.json", "adapter*.safetensors", "projector.safetensors", "tower.json", "tower.safetensors")
 
-FITTED_FILES = "vistrim/*"
-"""Files of methods that were made for the model, such as schedules of ST³. They are optional."""
+FITTED_FOLDER = "vistrim"
+"""Files of methods that were made for the model, such as schedules of ST³. The folder is optional."""
 
 FORMAT = 1
 """Version of the checkpoint in the cache. Incremented if the same parts yield a different checkpoint."""
@@ -99,9 +99,8 @@ def checkpoint() -> Path:
         aside.mkdir(parents=True)
         weights, config, processor = _put_together(base, parts)
         _save(aside, weights, config, processor)
-        for file in parts.glob(FITTED_FILES):
-            (aside / "vistrim").mkdir(exist_ok=True)
-            shutil.copy(file, aside / "vistrim")
+        if (fitted := parts / FITTED_FOLDER).is_dir():
+            shutil.copytree(fitted, aside / FITTED_FOLDER)
         move_into_place(aside, folder)
     except OSError as error:
         raise LoadError(
@@ -329,7 +328,7 @@ def is_whole(folder: Path) -> bool:
 def _key(parts: Path) -> str:
     """Compute a hash of the parts and the code version, as the key of the checkpoint."""
     digest = hashlib.sha256(f"{FORMAT} {BASE_SHA256}".encode())
-    for path in sorted(path for pattern in (*TRAINED_FILES, FITTED_FILES) for path in parts.glob(pattern)):
+    for path in sorted(path for pattern in (*TRAINED_FILES, f"{FITTED_FOLDER}/*") for path in parts.glob(pattern)):
         digest.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}".encode())
     return digest.hexdigest()[:16]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from studies.annealing.rows import LITERAL, Row
-from studies.common_table.figures import difference, draws
+from studies.common_table.figures import difference, draws, rounded
 from vistrim._utils.files import write_whole
 from vistrim._utils.labels import UNTOUCHED
 from vistrim._utils.tables import Table
@@ -16,7 +16,6 @@ from vistrim.evaluation.items import Item
 
 SHOWN = ("accuracy", "accuracy_interval", "retained", "retained_interval", "agreement", "new_tokens", "kv_mean")
 """Figures of a group of tasks that are stored."""
-DIGITS = 5
 DEFINITIONS = f"""\
 * retained: accuracy divided by the untouched model's on the same items, with the 95 % bootstrap interval
   ({RESAMPLES} draws)
@@ -122,10 +121,4 @@ def _group(figures: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _stored(group: Any) -> dict[str, Any]:
-    return {name: _rounded(getattr(group, name)) for name in SHOWN}
-
-
-def _rounded(value: Any) -> Any:
-    if value is None:
-        return None
-    return [_rounded(one) for one in value] if isinstance(value, tuple) else round(float(value), DIGITS)
+    return {name: rounded(getattr(group, name)) for name in SHOWN}

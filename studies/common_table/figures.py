@@ -41,9 +41,9 @@ def figures(records: Records, items: Sequence[Item], rows: Sequence[Row]) -> dic
     found = {}
     for summary in summarize(records, items, methods):
         found[summary.label] = {
-            "mean": _rounded(drawn[summary.label][0]),
+            "mean": rounded(drawn[summary.label][0]),
             "groups": {group: _stored(each) for group, each in summary.groups.items()},
-            "tasks": {task: _rounded(each.accuracy) for task, each in summary.tasks.items()},
+            "tasks": {task: rounded(each.accuracy) for task, each in summary.tasks.items()},
         }
     for row in ran:
         others = {name: f"{name} at {row.asked:g}" for name in COMPARED_WITH if row.asked is not None}
@@ -79,14 +79,15 @@ def _scores(records: Records, method: str, items: Sequence[Item]) -> np.ndarray:
 def difference(drawn: np.ndarray) -> list[float]:
     """Difference, and the bounds of its 95 % interval."""
     low, high = np.percentile(drawn[1:], [2.5, 97.5])
-    return [_rounded(value) for value in (drawn[0], low, high)]
+    return [rounded(value) for value in (drawn[0], low, high)]
 
 
 def _stored(group: Figures) -> dict[str, Any]:
-    return {name: _rounded(getattr(group, name)) for name in SHOWN}
+    return {name: rounded(getattr(group, name)) for name in SHOWN}
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
+    """Round a figure, or each of a tuple, to `DIGITS`. None stays."""
     if value is None:
         return None
-    return [_rounded(one) for one in value] if isinstance(value, tuple) else round(float(value), DIGITS)
+    return [rounded(one) for one in value] if isinstance(value, tuple) else round(float(value), DIGITS)

@@ -40,12 +40,13 @@ ANNEALINGS = (
     VTA("cosine", 128, 0.25, INTERVAL),
     VTA("cosine", 64, 0.1, INTERVAL),
 )
-REMEMBERING = (
+"""Annealings of ST³, ranked by the current token."""
+OTHER_RANKINGS = (
     VTA("cosine", 128, 0.25, INTERVAL, "answer"),
     VTA("cosine", 64, 0.1, INTERVAL, "answer"),
     VTA("cosine", 64, 0.1, INTERVAL, "prompt", 0.5),
 )
-"""Annealings that are not ranked by the current token alone: for the form "free"."""
+"""Annealings ranked by the answer so far or by the question: for the form "free"."""
 FINALISTS = 2
 """Schedules that are tried with every annealing."""
 TOLERANCE = 0.001
@@ -191,7 +192,7 @@ class Search:
 
 
 def _annealings(form: Form) -> tuple[VTA, ...]:
-    return ANNEALINGS if form == "st3" else ANNEALINGS + REMEMBERING
+    return ANNEALINGS if form == "st3" else ANNEALINGS + OTHER_RANKINGS
 
 
 def prompts_needed(budget: Budget, form: Form, rung_prompts: Sequence[int]) -> int:
