@@ -173,7 +173,7 @@ def check_packages() -> None:
     """
     missing = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
     if missing:
-        raise MissingPackageError(f"the server needs {' and '.join(missing)}: run `pip install 'vistrim[serve]'`")
+        raise MissingPackageError(f"the server needs {', '.join(missing)}: run `pip install 'vistrim[serve]'`")
 
 
 def listen(app: "FastAPI", host: str, port: int, deadline: float, announce: Callable[[str], None]) -> None:
