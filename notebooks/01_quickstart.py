@@ -30,7 +30,7 @@ inputs = processor.apply_chat_template(
     tokenize=True,
     return_dict=True,
     return_tensors="pt",
-)
+).to(model.device)
 
 
 def answer():

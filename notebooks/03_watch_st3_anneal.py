@@ -22,7 +22,7 @@ inputs = processor.apply_chat_template(
     tokenize=True,
     return_dict=True,
     return_tensors="pt",
-)
+).to(model.device)
 
 # %% [markdown]
 # Of `N` visual tokens, a layer keeps about `N * (1 - R)**K * f(t)` at step `t`. The first factor falls with depth:

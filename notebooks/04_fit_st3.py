@@ -33,7 +33,7 @@ inputs = processor.apply_chat_template(
     tokenize=True,
     return_dict=True,
     return_tensors="pt",
-)
+).to(model.device)
 closed_form = vistrim.at_budget("st3", model, flops=0.5, inputs=inputs)
 methods = {"closed form": closed_form, "fitted": "st3:schedule=auto"}
 

@@ -67,7 +67,7 @@ inputs = processor.apply_chat_template(
     tokenize=True,
     return_dict=True,
     return_tensors="pt",
-)
+).to(model.device)
 seen = image_as_seen(inputs["pixel_values"][0], processor.image_processor)
 
 

@@ -62,7 +62,7 @@ inputs = processor.apply_chat_template(
     tokenize=True,
     return_dict=True,
     return_tensors="pt",
-)
+).to(model.device)
 show(vistrim.bench(model, methods, inputs, new_tokens=5, repeat=3))
 
 # %% [markdown]

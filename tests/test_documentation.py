@@ -135,6 +135,8 @@ def test_commands_have_the_options_that_pages_show():
         known = {option for each in command.params for option in (*each.opts, *each.secondary_opts)} | {"--help"}
         given = {word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)}
         assert given <= known, (page, line)
+        needed = [each for each in command.params if each.required and each.param_type_name == "option"]
+        assert all(given & set(each.opts) for each in needed), (page, line)
 
 
 @pytest.fixture(scope="module")

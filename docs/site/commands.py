@@ -48,7 +48,9 @@ def _usage(argument: Any) -> str:
 
 
 def _default(parameter: Any) -> str:
-    """Default of a parameter, if it is a plain value that says something."""
+    """Default of a parameter, if it is a plain value that says something, or its description."""
+    if isinstance(parameter.show_default, str):
+        return _plain(parameter.show_default)
     value = parameter.default
     if isinstance(value, bool) or value is None or value == "" or not isinstance(value, (str, int, float)):
         return ""

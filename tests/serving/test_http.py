@@ -117,6 +117,8 @@ def test_wrong_requests_are_refused_with_the_field_and_the_reason(small):
         answer = small.chat(**fields)
         refusal(answer, 400)
         assert answer.json()["error"]["param"].startswith(named), fields
+    assert "messages is empty" in refusal(small.chat(messages=[]), 400)
+    assert "/docs" in refusal(small("GET", "/v1/completions"), 404)
     for content in (b"", b"{", b"[]", b"null", deep.encode(), b'{"model": NaN}', b"\xff\xfe", b'{"model": "\\ud800"}'):
         answer = small("POST", CHAT, content=content, headers={"content-type": "application/json"})
         refusal(answer, 400)

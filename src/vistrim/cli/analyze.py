@@ -42,7 +42,8 @@ def analyze_command(
     layers: Annotated[
         str | None,
         typer.Option(
-            help="Layers whose rankings are tried, such as 1/4/8.  [default: all, or 12 evenly spaced ones]",
+            help="Layers whose rankings are tried, such as 1/4/8.",
+            show_default="all, or 12 evenly spaced ones",
             metavar="N/N/...",
         ),
     ] = None,

@@ -26,7 +26,9 @@ Ray = Annotated[
 ]
 Actors = Annotated[
     int | None,
-    typer.Option("--actors", min=1, help="Processes of --ray.  [default: one per GPU, or per 8 cores without GPUs]"),
+    typer.Option(
+        "--actors", min=1, help="Processes of --ray.", show_default="one per GPU, or per 8 cores without GPUs"
+    ),
 ]
 
 

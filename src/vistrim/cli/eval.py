@@ -40,7 +40,7 @@ def evaluate_command(
             metavar="NAME[:KEY=VALUE,...][+...]",
         ),
     ] = None,
-    tasks: Annotated[str | None, typer.Option(help=f"{TASKS_HELP}  [default: {DEFAULT_TASKS}]")] = None,
+    tasks: Annotated[str | None, typer.Option(help=TASKS_HELP, show_default=DEFAULT_TASKS)] = None,
     data: Data = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help=f"Questions per task ({DEFAULT_LIMIT} by default), or of --data (all).")

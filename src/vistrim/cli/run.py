@@ -25,8 +25,8 @@ def run(
     method: Annotated[
         str | None,
         typer.Option(
-            help="Trimming method, see `vistrim methods`.  [default: st3, with the schedule beside the model if there "
-            "is one]",
+            help="Trimming method, see `vistrim methods`.",
+            show_default="st3, with the schedule beside the model if there is one",
             metavar="NAME[:KEY=VALUE,...][+...]",
         ),
     ] = None,

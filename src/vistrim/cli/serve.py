@@ -28,8 +28,8 @@ def serve(
     method: Annotated[
         list[str] | None,
         typer.Option(
-            help="A method to serve; repeatable, the first is the default.  [default: st3, with the schedule beside "
-            "the model if there is one]",
+            help="A method to serve; repeatable, the first is the default.",
+            show_default="st3, with the schedule beside the model if there is one",
             metavar="[LABEL=]NOTATION",
         ),
     ] = None,
@@ -82,8 +82,8 @@ def serve(
     replicas: Annotated[
         str | None,
         typer.Option(
-            help="Replicas of --ray; a range lets their number follow the load.  [default: one per GPU, or per 8 cores "
-            "without GPUs]",
+            help="Replicas of --ray; a range lets their number follow the load.",
+            show_default="one per GPU, or per 8 cores without GPUs",
             metavar="NUMBER or MIN:MAX",
         ),
     ] = None,
@@ -173,7 +173,7 @@ def check_packages() -> None:
     """
     missing = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
     if missing:
-        raise MissingPackageError(f"the server needs {' and '.join(missing)}: run `pip install 'vistrim[serve]'`")
+        raise MissingPackageError(f"the server needs {', '.join(missing)}: run `pip install 'vistrim[serve]'`")
 
 
 def listen(app: "FastAPI", host: str, port: int, deadline: float, announce: Callable[[str], None]) -> None:

@@ -81,7 +81,10 @@ def questions(
     """
     suite = suite_of(model)
     named = [part.strip() for part in tasks.split(",") if part.strip()]
+    known = (*suite.together, *suite.evaluated)
+    if not named:
+        raise ValueError(f"no task: choose from {', '.join(known)}")
+    if unknown := [part for part in named if part not in known]:
+        raise ValueError(f"no task {unknown[0]!r}: choose from {', '.join(known)}")
     names = dict.fromkeys(name for part in named for name in suite.together.get(part, (part,)))
-    if not names:
-        raise ValueError(f"no task: choose from {', '.join((*suite.together, *suite.evaluated))}")
     return [item for name in names for item in with_images(suite.items(name, split, level, limit, seed), images)]

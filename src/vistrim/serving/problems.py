@@ -39,7 +39,10 @@ def answer_errors(app: FastAPI, metrics: Metrics) -> None:
     @app.exception_handler(HTTPException)
     async def not_served(request: Request, error: HTTPException) -> Response:
         code = _CODES.get(error.status_code, "invalid_request")
-        return respond(RequestError(code.replace("_", " "), status=error.status_code, code=code))
+        message = code.replace("_", " ")
+        if error.status_code in (404, 405):
+            message += ": /docs lists the paths of this server"
+        return respond(RequestError(message, status=error.status_code, code=code))
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:

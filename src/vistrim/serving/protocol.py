@@ -185,6 +185,10 @@ def _neutral(value: Any, allowed: tuple[Any, ...], message: str) -> Any:
     return value
 
 
+_ABSENT = {"missing": "missing", "too_short": "empty"}
+"""Words for pydantic's types of errors."""
+
+
 def describe_mistake(error: dict[str, Any]) -> tuple[str, str | None]:
     """Describe one error of pydantic without the value that was sent.
 
@@ -206,5 +210,7 @@ def describe_mistake(error: dict[str, Any]) -> tuple[str, str | None]:
         return "the body is not valid JSON", None
     if error["type"] == "extra_forbidden":
         return f"unknown field {'.'.join(place)[:200]}: leave it out", place[0][:100]
+    if error["type"] in _ABSENT and place:
+        return f"{'.'.join(place)[:200]} is {_ABSENT[error['type']]}: give it", place[0][:100]
     reason = error["msg"].removeprefix("Value error, ")
     return (f"{'.'.join(place)}: {reason}"[:500], place[0][:100]) if place else (f"the body: {reason}"[:500], None)

@@ -43,11 +43,12 @@ def dyvte(
         float | None, typer.Option(min=0, help="Threshold of --rule paper, in nats per token (not published).")
     ] = None,
     width: Annotated[
-        int | None, typer.Option(min=1, help="Hidden units of a router.  [default: half of the model's hidden size]")
+        int | None,
+        typer.Option(min=1, help="Hidden units of a router.", show_default="half of the model's hidden size"),
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of training over all measurements.")] = 40,
     data: options.Data = None,
-    tasks: Annotated[str | None, typer.Option(help=f"{TASKS_HELP}  [default: {DEFAULT_TASKS}]")] = None,
+    tasks: Annotated[str | None, typer.Option(help=TASKS_HELP, show_default=DEFAULT_TASKS)] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Questions per task (500 by default), or lines of --data (all).")
     ] = None,

@@ -15,7 +15,7 @@ Out = Annotated[
     typer.Option("--out", help="Schedule file to write; an interrupted search resumes.", metavar="FILE.json"),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace --out if it exists.")]
-Tasks = Annotated[str | None, typer.Option("--tasks", help=f"{TASKS_HELP}  [default: short,description]")]
+Tasks = Annotated[str | None, typer.Option("--tasks", help=TASKS_HELP, show_default="short,description")]
 Limit = Annotated[
     int | None, typer.Option("--limit", min=1, help="Questions per task (25 by default), or lines of --data (all).")
 ]

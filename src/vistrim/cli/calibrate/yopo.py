@@ -26,7 +26,7 @@ def yopo(
     out: Annotated[Path, typer.Option("--out", help="Mask of heads to write.", metavar="FILE")],
     model: options.Model = "reference",
     keep: Annotated[
-        float | None, typer.Option(help=f"Share of all heads that stays active.  [default: {DEFAULT_KEEP}]")
+        float | None, typer.Option(help="Share of all heads that stays active.", show_default=str(DEFAULT_KEEP))
     ] = None,
     threshold: Annotated[
         float | None,

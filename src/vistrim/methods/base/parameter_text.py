@@ -202,8 +202,9 @@ def read_value(name: str, text: str, hint: Any, read_method: Callable[[str], Any
             return _read_option(name, text, option, read_method)
         except ValueError as error:
             reasons.append(error)
-    described = [DESCRIBED[option] for option in choices if option in DESCRIBED]
-    if len(choices) == len(described) or not reasons:
+    if all(option in DESCRIBED for option in choices) or not reasons:
+        # A number may be whole, too.
+        described = [DESCRIBED[option] for option in choices if not (option is int and float in choices)]
         raise ValueError(f"{name}={text}: must be {' or '.join(described)}")
     raise reasons[[option in DESCRIBED for option in choices].index(False)]
 
