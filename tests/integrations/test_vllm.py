@@ -55,6 +55,11 @@ CHOSEN, READS_QUESTION = "vispruner:keep=24", "cdpruner:keep=24"
 FAMILIES = {
     # A tower without a class token: the attention that a patch receives.
     "llava-siglip": ("VistrimLlavaForConditionalGeneration", ("fastervlm:keep=6", "visionzip:dominant=4,contextual=2")),
+    # An overview and tiles, with newlines.
+    "llava-next": (
+        "VistrimLlavaNextForConditionalGeneration",
+        ("vispruner:keep=6", "divprune:keep=12", "visionzip:dominant=4,contextual=2", "holov:keep=12,crops=4"),
+    ),
     # Tiles, of which squares of patches become a token.
     "internvl": (
         "VistrimInternVLForConditionalGeneration",

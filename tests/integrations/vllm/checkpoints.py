@@ -14,6 +14,7 @@ from tokenizers import AddedToken
 from transformers import (
     CLIPImageProcessorPil,
     GotOcr2ImageProcessorPil,
+    LlavaNextImageProcessorPil,
     PreTrainedTokenizerFast,
 )
 
@@ -50,6 +51,7 @@ class Checkpoint:
 
 WEIGHTS = "model.safetensors"
 SIDE, PATCH = 32, 8
+GRIDS = [[SIDE, 2 * SIDE], [2 * SIDE, SIDE], [2 * SIDE, 2 * SIDE]]
 
 
 def _decoder(tokenizer: Any) -> dict[str, Any]:
@@ -89,7 +91,7 @@ def _save(path: Path, model: Any) -> Any:
         for name, weights in model.named_parameters():
             if weights.dim() >= 2:
                 weights.copy_(torch.randn(weights.shape, generator=generator) * 1.5 / weights.shape[-1] ** 0.5)
-            elif "bias" in name:
+            elif "bias" in name or "newline" in name:
                 weights.copy_(torch.randn(weights.shape, generator=generator) * 0.2)
     model.generation_config.eos_token_id = model.config.text_config.eos_token_id
     model.generation_config.pad_token_id = model.config.text_config.pad_token_id
@@ -131,6 +133,30 @@ def siglip_llava(path: Path) -> Checkpoint:
         chat_template=CHAT_TEMPLATE,
     )
     return _llava(path, transformers.LlavaForConditionalGeneration(config), processor)
+
+
+def llava_next(path: Path) -> Checkpoint:
+    """LLaVA-NeXT: an overview and tiles of each image."""
+    tokenizer = build_tokenizer()
+    config = transformers.LlavaNextConfig(
+        vision_config=_tower("clip_vision_model"),
+        text_config=_decoder(tokenizer),
+        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
+        image_grid_pinpoints=GRIDS,
+        vision_feature_layer=-2,
+    )
+    square = {"height": SIDE, "width": SIDE}
+    processor = transformers.LlavaNextProcessor(
+        image_processor=LlavaNextImageProcessorPil(
+            size={"shortest_edge": SIDE}, crop_size=square, image_grid_pinpoints=GRIDS
+        ),
+        tokenizer=tokenizer,
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=CHAT_TEMPLATE,
+    )
+    return _llava(path, transformers.LlavaNextForConditionalGeneration(config), processor)
 
 
 TOKENS = {
@@ -197,5 +223,6 @@ def internvl(path: Path) -> Checkpoint:
 
 CHECKPOINTS: dict[str, Callable[[Path], Checkpoint]] = {
     "llava-siglip": siglip_llava,
+    "llava-next": llava_next,
     "internvl": internvl,
 }

@@ -17,6 +17,7 @@ __all__ = ["ARCHITECTURES", "embeds", "register"]
 ARCHITECTURES = {
     "VistrimLlavaForConditionalGeneration": "vistrim.integrations.vllm.llava",
     "VistrimInternVLForConditionalGeneration": "vistrim.integrations.vllm.internvl",
+    "VistrimLlavaNextForConditionalGeneration": "vistrim.integrations.vllm.llava_next",
 }
 """Model classes by name, with their modules. Each is named after the class of vLLM that it derives from."""
 

@@ -1,4 +1,4 @@
-"""What a LLaVA model of vLLM needs: sizes of images, and CLIP and SigLIP towers. Only vLLM imports this module."""
+"""What the LLaVA models of vLLM share: sizes of images, and CLIP and SigLIP towers. Only vLLM imports this module."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Selection among the visual tokens of one image, on tensors alone."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -87,6 +87,31 @@ def pick(method: PerImage, shape: ImageShape, embeddings: Tensor, vision: Vision
     return picked
 
 
+def arranged(tiles: Sequence[VisionTokens], source: Tensor) -> VisionTokens:
+    """Arrange the values of the tiles of an image by visual token.
+
+    Parameters
+    ----------
+    tiles : sequence of VisionTokens
+        Values of the patches of each tile, at least one.
+    source : Tensor
+        ``[tokens]`` long: number of the patch that a token is made of, among those of all tiles. -1: a separator.
+
+    Returns
+    -------
+    VisionTokens
+        Values of the tokens. NaN for separators.
+    """
+    newline = source < 0
+
+    def of_tokens(parts: list[Tensor]) -> Tensor:
+        patches = torch.cat(parts)
+        rows = patches[source.clamp(min=0).to(patches.device)]
+        return rows.masked_fill(newline.to(rows.device).view(-1, *[1] * (rows.dim() - 1)), torch.nan)
+
+    return _joined(tiles, of_tokens)
+
+
 def squared(tiles: Sequence[VisionTokens], cell: int) -> VisionTokens:
     """Average the values of the tiles of an image over squares of patches, each of which becomes a visual token.
 
@@ -102,16 +127,16 @@ def squared(tiles: Sequence[VisionTokens], cell: int) -> VisionTokens:
     VisionTokens
         Values of the tokens.
     """
+    return _joined(tiles, lambda parts: torch.cat([mean_of_squares(part[None], cell)[0] for part in parts]))
+
+
+def _joined(tiles: Sequence[VisionTokens], join: Callable[[list[Tensor]], Tensor]) -> VisionTokens:
     first = tiles[0]
     classes = [tile.class_states for tile in tiles if tile.class_states is not None]
-
-    def join(parts: Iterable[Tensor]) -> Tensor:
-        return torch.cat([mean_of_squares(part[None], cell)[0] for part in parts])
-
     return replace(
         first,
-        attention={block: join(tile.attention[block] for tile in tiles) for block in first.attention},
-        features=join(tile.features for tile in tiles),
-        keys={block: join(tile.keys[block] for tile in tiles) for block in first.keys},
+        attention={block: join([tile.attention[block] for tile in tiles]) for block in first.attention},
+        features=join([tile.features for tile in tiles]),
+        keys={block: join([tile.keys[block] for tile in tiles]) for block in first.keys},
         class_states=join(classes) if classes else None,
     )
