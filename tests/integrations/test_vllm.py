@@ -28,11 +28,12 @@ pytestmark = [
     pytest.mark.skipif(PYTHON is None, reason="needs an environment with vLLM: make test-vllm"),
 ]
 ENGINE = Path(__file__).parent / "vllm" / "engine.py"
+OWN_PROCESS = "VLLM_ENABLE_V1_MULTIPROCESSING"
 CPU = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    # All engines run in one process, one after the other.
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    # Engines run one after the other in one process.
+    OWN_PROCESS: "0",
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_OFFLINE": "1",
 }
@@ -50,7 +51,7 @@ SELECTORS = (
     "pool:keep=24",
 )
 """Each keeps 24 tokens of an image."""
-UNTOUCHED, UNCACHED, TWO_IMAGES, EMBEDDED = "untouched", "without caches", "two images", "embeddings"
+UNTOUCHED, UNCACHED = "untouched", "without caches"
 CHOSEN, READS_QUESTION = "vispruner:keep=24", "cdpruner:keep=24"
 FAMILIES = {
     # A tower without a class token: the attention that a patch receives.
@@ -64,6 +65,16 @@ FAMILIES = {
     "internvl": (
         "VistrimInternVLForConditionalGeneration",
         ("vispruner:keep=6", "divprune:keep=12", "visionzip:dominant=4,contextual=2", "pool:keep=4"),
+    ),
+    # Windows, and positions with a time, a row and a column.
+    "qwen2_5_vl": (
+        "VistrimQwen2_5_VLForConditionalGeneration",
+        (
+            "vispruner:keep=6,positions=original",
+            "divprune:keep=0.25,positions=original",
+            "visionzip:dominant=4,contextual=2,positions=original",
+            "pool:keep=4",
+        ),
     ),
 }
 """Models with random weights: their class in vLLM, and methods."""
@@ -145,59 +156,91 @@ def written(processor, questions):
     ]
 
 
-@pytest.fixture(scope="module")
-def results(folder, model, asked, about_two, families, noise):
-    """What each engine answered."""
-    loaded, processor = model
-    checkpoint = weights_path("reference")
-    without_weights = folder / "without-weights"
-    shutil.copytree(checkpoint, without_weights, ignore=shutil.ignore_patterns("*.safetensors"))
-
-    def job(method, batches, of=checkpoint, kind="VistrimLlavaForConditionalGeneration", **engine):
-        trimmed = {"architectures": [kind], "vistrim": {"method": method}}
-        return {
-            "model": str(of),
-            "overrides": None if method is None else trimmed,
-            "batches": batches,
-            "tokens": NEW_TOKENS,
-            "engine": engine,
-        }
-
-    one, two = written(processor, asked), written(processor, about_two)
-    embedded = []
-    for number, (prompt, text) in enumerate(zip(asked[:16], one, strict=False)):
-        path = folder / f"{number}.pt"
-        torch.save(embeds(loaded, processor, prompt.opened()[0], prompt.prompt, READS_QUESTION), path)
-        embedded.append({"prompt": text["prompt"], "embeds": [str(path)]})
-    jobs = {
-        UNTOUCHED: job(None, [one]),
-        # The second time, prompts and images are in the caches.
-        **{method: job(method, [one, one[:16]] if method == CHOSEN else [one]) for method in SELECTORS},
-        UNCACHED: job(CHOSEN, [one[:16]], enable_prefix_caching=False, mm_processor_cache_gb=0),
-        TWO_IMAGES: job(CHOSEN, [two]),
-        EMBEDDED: job(None, [embedded], enable_mm_embeds=True),
-        **{method: job(method, [], without_weights) for method in REFUSED},
-        **{
-            (name, method): job(method, [batch], families[name].path, kind)
-            for name, (kind, methods) in FAMILIES.items()
-            for batch in [[as_request(families[name].prompt(each.prompt), each) for each in noise]]
-            for method in methods
-        },
+def job(model, batches, method=None, kind="VistrimLlavaForConditionalGeneration", **engine):
+    """An engine and what it is asked."""
+    trimmed = {"architectures": [kind], "vistrim": {"method": method}}
+    return {
+        "model": str(model),
+        "overrides": None if method is None else trimmed,
+        "batches": batches,
+        "tokens": NEW_TOKENS,
+        "engine": engine,
     }
-    given, found = folder / "jobs.json", folder / "answers.json"
+
+
+def run(folder, name, jobs, own_process=False):
+    """Start the engines of some jobs one after the other, and return what each answered."""
+    given, found, log = (folder / f"{name}-{what}" for what in ("jobs.json", "answers.json", "log.txt"))
     given.write_text(json.dumps(list(jobs.values())))
-    log = folder / "log.txt"
+    environment = os.environ | CPU | {OWN_PROCESS: str(int(own_process))}
     with log.open("w") as output:
-        subprocess.run([PYTHON, ENGINE, given, found], env=os.environ | CPU, stdout=output, stderr=output, check=False)
+        subprocess.run([PYTHON, ENGINE, given, found], env=environment, stdout=output, stderr=output, check=False)
     made = json.loads(found.read_text()) if found.exists() else []
     assert len(made) == len(jobs), log.read_text()[-5000:]
     return dict(zip(jobs, made, strict=True))
 
 
-def check(found, expected, removed):
+@pytest.fixture(scope="module")
+def requests(model, asked, about_two):
+    """What vLLM is asked about one image, and about two."""
+    return written(model[1], asked), written(model[1], about_two)
+
+
+@pytest.fixture(scope="module")
+def embedded(folder, model, asked, requests):
+    """Requests with embeddings in place of images."""
+    loaded, processor = model
+    found = []
+    for number, (prompt, text) in enumerate(zip(asked[:16], requests[0], strict=False)):
+        path = folder / f"{number}.pt"
+        torch.save(embeds(loaded, processor, prompt.opened()[0], prompt.prompt, READS_QUESTION), path)
+        found.append({"prompt": text["prompt"], "embeds": [str(path)]})
+    return found
+
+
+@pytest.fixture(scope="module")
+def results(folder, requests, embedded):
+    """Answers on `reference`."""
+    (one, two), checkpoint = requests, weights_path("reference")
+    jobs = {
+        UNTOUCHED: job(checkpoint, [one, embedded], enable_mm_embeds=True),
+        # The second time, prompts and images are in the caches.
+        **{each: job(checkpoint, [one, one[:16], two] if each == CHOSEN else [one], each) for each in SELECTORS},
+        UNCACHED: job(checkpoint, [one[:16]], CHOSEN, enable_prefix_caching=False, mm_processor_cache_gb=0),
+    }
+    return run(folder, "reference", jobs)
+
+
+@pytest.fixture(scope="module")
+def apart(folder, requests):
+    """Answers on `reference` by an engine in a process of its own, as in `vllm serve`; the second time from caches."""
+    one = requests[0][:16]
+    return run(folder, "apart", {CHOSEN: job(weights_path("reference"), [one, one], CHOSEN)}, own_process=True)[CHOSEN]
+
+
+@pytest.fixture(scope="module")
+def family_results(folder, families, noise):
+    """Answers of random models."""
+    jobs = {
+        (name, method): job(families[name].path, [batch], method, kind, **families[name].engine)
+        for name, (kind, methods) in FAMILIES.items()
+        for batch in [[as_request(families[name].prompt(each.prompt), each) for each in noise]]
+        for method in methods
+    }
+    return run(folder, "families", jobs)
+
+
+@pytest.fixture(scope="module")
+def refusals(folder):
+    """What engines without weights say."""
+    without_weights = folder / "without-weights"
+    shutil.copytree(weights_path("reference"), without_weights, ignore=shutil.ignore_patterns("*.safetensors"))
+    return run(folder, "refusals", {method: job(without_weights, [], method) for method in REFUSED})
+
+
+def check(batches, expected, removed):
     """Compare answers and numbers of prompt tokens; all may differ after a tie, and two without any."""
-    assert "error" not in found, found["error"]
-    for batch in found["batches"]:
+    for batch in batches:
         pairs = list(zip(batch, expected, strict=False))
         assert [mine["prompt_tokens"] for mine, _ in pairs] == [its.prompt_tokens - removed for _, its in pairs]
         assert all(its.agrees(mine["tokens"]) for mine, its in pairs)
@@ -205,44 +248,51 @@ def check(found, expected, removed):
         assert same >= len(pairs) - (ASKED - SAME), f"{same} of {len(pairs)}"
 
 
+def batches_of(found):
+    """Answers of an engine that started."""
+    assert "error" not in found, found["error"]
+    return found["batches"]
+
+
 @pytest.mark.parametrize("method", [None, *SELECTORS])
 def test_answers_are_those_of_transformers(method, model, asked, results):
     loaded, processor = model
     batches = [asked_together(processor, asked[:25]), asked_together(processor, asked[25:])]
     expected = [answer for batch in batches for answer in answers(loaded, batch, method, NEW_TOKENS)]
-    check(results[method or UNTOUCHED], expected, TOKENS - KEPT if method else 0)
+    found = batches_of(results[method or UNTOUCHED])
+    check(found[: 2 if method == CHOSEN else 1], expected, TOKENS - KEPT if method else 0)
 
 
-def test_caches_change_nothing(asked, model, results):
+def test_caches_and_processes_change_nothing(asked, model, results, apart):
     loaded, processor = model
     expected = answers(loaded, asked_together(processor, asked[:16]), CHOSEN, NEW_TOKENS)
-    check(results[UNCACHED], expected, TOKENS - KEPT)
-    assert results[UNCACHED]["batches"][0] == results[CHOSEN]["batches"][1]
+    uncached, cached = batches_of(results[UNCACHED]), batches_of(apart)
+    check([*uncached, *cached], expected, TOKENS - KEPT)
+    assert uncached == batches_of(results[CHOSEN])[1:2] == cached[1:]
 
 
 def test_two_images_of_different_size_in_a_prompt(about_two, model, results):
     loaded, processor = model
     expected = answers(loaded, asked_together(processor, about_two), CHOSEN, NEW_TOKENS)
-    check(results[TWO_IMAGES], expected, 2 * (TOKENS - KEPT))
+    check(batches_of(results[CHOSEN])[2:], expected, 2 * (TOKENS - KEPT))
 
 
 def test_embeddings_of_a_method_that_reads_the_question(asked, model, results):
     loaded, processor = model
     expected = answers(loaded, asked_together(processor, asked[:16]), READS_QUESTION, NEW_TOKENS)
-    check(results[EMBEDDED], expected, TOKENS - KEPT)
+    check(batches_of(results[UNTOUCHED])[1:], expected, TOKENS - KEPT)
 
 
 @pytest.mark.parametrize(("name", "method"), [(name, each) for name, (_, all_) in FAMILIES.items() for each in all_])
-def test_answers_of_random_models_are_those_of_transformers(name, method, families, noise, results):
-    checkpoint, found = families[name], results[name, method]
-    assert "error" not in found, found["error"]
-    for question, mine in zip(noise, found["batches"][0], strict=True):
+def test_answers_of_random_models_are_those_of_transformers(name, method, families, noise, family_results):
+    checkpoint, (found,) = families[name], batches_of(family_results[name, method])
+    for question, mine in zip(noise, found, strict=True):
         inputs = checkpoint.inputs(checkpoint.prompt(question.prompt), question.opened())
-        (its,) = answers(checkpoint.model, inputs, method, NEW_TOKENS)
+        (its,) = answers(checkpoint.model, inputs, method, NEW_TOKENS, checkpoint.renumbers)
         assert mine["prompt_tokens"] < its.prompt_tokens
         assert its.agrees(mine["tokens"]), (its, mine)
 
 
 @pytest.mark.parametrize("method", REFUSED)
-def test_bad_settings_are_refused_before_weights_are_read(method, results):
-    assert REFUSED[method] in results[method]["error"]
+def test_bad_settings_are_refused_before_weights_are_read(method, refusals):
+    assert REFUSED[method] in refusals[method]["error"]

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from transformers import (
     GotOcr2ImageProcessorPil,
     LlavaNextImageProcessorPil,
     PreTrainedTokenizerFast,
+    Qwen2VLImageProcessorPil,
 )
 
 from vistrim.reference.processing import CHAT_TEMPLATE, EOS, IMAGE, PAD, UNKNOWN, build_tokenizer
@@ -37,12 +38,18 @@ class Checkpoint:
         What a prompt has in place of an image.
     inputs : callable
         What the model is given for a prompt and its images.
+    engine : dict
+        Further arguments of vLLM.
+    renumbers : bool
+        Whether the remaining tokens get consecutive positions.
     """
 
     model: Any
     path: Path
     image_token: str
     inputs: Inputs
+    engine: dict[str, Any] = field(default_factory=dict)
+    renumbers: bool = True
 
     def prompt(self, question: str) -> str:
         """A question about one image."""
@@ -221,8 +228,81 @@ def internvl(path: Path) -> Checkpoint:
     return Checkpoint(model, path, context, inputs)
 
 
+VISION_TOKENS = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>", "<|video_pad|>")
+
+
+def qwen2_5_vl(path: Path) -> Checkpoint:
+    """Qwen2.5-VL: images of any size, window attention, and positions with a time, a row and a column.
+
+    Its processor needs torchvision for videos, as that of InternVL.
+    """
+    backend = build_tokenizer().backend_tokenizer
+    backend.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in VISION_TOKENS])
+    start, image, end, video = VISION_TOKENS
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token=PAD,
+        eos_token=EOS,
+        unk_token=UNKNOWN,
+        extra_special_tokens={"image_token": image, "video_token": video},
+    )
+    ids = tokenizer.convert_tokens_to_ids
+    patches = {"patch_size": PATCH // 2, "temporal_patch_size": 2}
+    config = transformers.Qwen2_5_VLConfig(
+        vision_config={
+            **patches,
+            "depth": 3,
+            "hidden_size": 64,
+            "intermediate_size": 96,
+            "num_heads": 2,
+            "out_hidden_size": 64,
+            "spatial_merge_size": 2,
+            # Windows of 3 x 3 tokens, which are cut off at the right and at the bottom.
+            "window_size": 3 * PATCH,
+            "fullatt_block_indexes": [1],
+        },
+        text_config=_decoder(tokenizer)
+        | {
+            "model_type": "qwen2_5_vl_text",
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]},
+        },
+        tie_word_embeddings=False,
+        vision_start_token_id=ids(start),
+        vision_end_token_id=ids(end),
+        image_token_id=ids(image),
+        video_token_id=ids(video),
+    )
+    size = {"shortest_edge": SIDE**2, "longest_edge": (2 * SIDE) ** 2}
+    process = Qwen2VLImageProcessorPil(size=size, merge_size=2, **patches)
+    model = _save(path, transformers.Qwen2_5_VLForConditionalGeneration(config))
+    tokenizer.save_pretrained(path)
+    written = {
+        "processor_class": "Qwen2_5_VLProcessor",
+        "image_processor": {**process.to_dict(), "image_processor_type": "Qwen2VLImageProcessor"},
+        "video_processor": {"video_processor_type": "Qwen2VLVideoProcessor", "size": size, "merge_size": 2, **patches},
+    }
+    (path / "processor_config.json").write_text(json.dumps(written))
+
+    def inputs(prompt: str, images: list[Image.Image]) -> dict[str, Any]:
+        pixels = process(images, return_tensors="pt")
+        for grid in pixels["image_grid_thw"]:
+            prompt = prompt.replace(image, "<ONE>" * (int(grid.prod()) // 4), 1)
+        text = tokenizer([prompt.replace("<ONE>", image)], return_tensors="pt")
+        found = {name: text[name] for name in ("input_ids", "attention_mask")}
+        return {
+            **found,
+            "mm_token_type_ids": (found["input_ids"] == ids(image)).long(),
+            "pixel_values": pixels["pixel_values"],
+            "image_grid_thw": pixels["image_grid_thw"],
+        }
+
+    engine = {"worker_cls": "worker.PruningWorker"}
+    return Checkpoint(model, path, f"{start}{image}{end}", inputs, engine, renumbers=False)
+
+
 CHECKPOINTS: dict[str, Callable[[Path], Checkpoint]] = {
     "llava-siglip": siglip_llava,
     "llava-next": llava_next,
     "internvl": internvl,
+    "qwen2_5_vl": qwen2_5_vl,
 }

@@ -14,9 +14,10 @@ from vllm.model_executor.models.llava import (
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from vistrim.core.layout import ImageShape, Picture
-from vistrim.integrations.vllm.llava_like import TrimmedLlavaLikeInfo, check_tower, read_tower, side_of
+from vistrim.integrations.vllm.llava_like import TrimmedLlavaLikeInfo, read_tower, side_of
 from vistrim.integrations.vllm.picking import pick
 from vistrim.integrations.vllm.processing import TrimmedProcessor
+from vistrim.integrations.vllm.requirements import check_tower
 from vistrim.integrations.vllm.settings import read_method
 
 

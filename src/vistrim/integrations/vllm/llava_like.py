@@ -9,14 +9,11 @@ from torch import Tensor
 from vllm.config import VllmConfig
 
 from vistrim.core.layout import ImageShape
-from vistrim.errors import UnsupportedModelError
 from vistrim.integrations.vllm.picking import count
 from vistrim.integrations.vllm.processing import TrimmedInfo
+from vistrim.integrations.vllm.requirements import HAS_CLASS, check_whole_tower
 from vistrim.integrations.vllm.tower import TowerReader
 from vistrim.methods import PerImage
-
-HAS_CLASS = {"clip_vision_model": True, "siglip_vision_model": False}
-"""Whether the first token of a tower is a class token, by type."""
 
 
 class TrimmedLlavaLikeInfo(TrimmedInfo, ABC):
@@ -29,22 +26,6 @@ class TrimmedLlavaLikeInfo(TrimmedInfo, ABC):
     def get_num_image_tokens(self, *, image_width: int, image_height: int) -> int:
         """Compute the number of placeholders of an image of this size."""
         return count(self.method, self.shape(image_width, image_height))
-
-
-def check_tower(config: Any) -> None:
-    """Refuse towers that are neither CLIP nor SigLIP.
-
-    Raises
-    ------
-    UnsupportedModelError
-        If it is another one. The message names the fix.
-    """
-    kind = config.vision_config.model_type
-    if kind not in HAS_CLASS:
-        raise UnsupportedModelError(
-            f"the vLLM plug-in of vistrim supports LLaVA with a CLIP or SigLIP tower, not {kind}: serve this model "
-            "with `vistrim serve`, which runs it with transformers"
-        )
 
 
 def side_of(config: Any) -> int:
@@ -79,11 +60,7 @@ def read_tower(model: Any, method: PerImage, vllm_config: VllmConfig) -> TowerRe
     transformer = getattr(model.vision_tower, "vision_model", None)
     if not method.reads_vision or transformer is None:
         return None
-    if vllm_config.parallel_config.tensor_parallel_size > 1:
-        raise UnsupportedModelError(
-            f"{method.name} reads attention of the vision tower, which tensor parallelism distributes over processes: "
-            "use --data-parallel-size, or a method that reads none, such as divprune"
-        )
+    check_whole_tower(method, vllm_config)
     config = model.config
     blocks = transformer.encoder.layers
     projector = model.multi_modal_projector

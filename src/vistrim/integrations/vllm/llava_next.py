@@ -22,9 +22,10 @@ from vllm.multimodal.parse import ImageSize
 
 from vistrim.core.layout import ImageShape
 from vistrim.core.mosaics import read_mosaic
-from vistrim.integrations.vllm.llava_like import TrimmedLlavaLikeInfo, check_tower, read_tower, side_of
+from vistrim.integrations.vllm.llava_like import TrimmedLlavaLikeInfo, read_tower, side_of
 from vistrim.integrations.vllm.picking import arranged, pick
 from vistrim.integrations.vllm.processing import TrimmedProcessor
+from vistrim.integrations.vllm.requirements import check_tower
 from vistrim.integrations.vllm.settings import read_method
 
 
@@ -149,5 +150,6 @@ class VistrimLlavaNextForConditionalGeneration(LlavaNextForConditionalGeneration
             found = mosaic(self.config, *size)
             # Images that were processed together are padded to the same number of tiles.
             own, values = values[: len(pixels)], values[len(pixels) :]
-            picked.append(pick(self.trimming, found.shape, image, arranged(own, found.source) if own else None))
+            vision = arranged(own, found.source) if own else None
+            picked.append(pick(self.trimming, found.shape, image, vision))
         return picked

@@ -20,9 +20,12 @@ class TrimmedInfo:
         If the model's config names no method, or one that cannot work.
     """
 
+    renumbers = True
+    """Whether the remaining tokens get consecutive positions."""
+
     def __init__(self, ctx: Any) -> None:
         super().__init__(ctx)  # type: ignore[call-arg]
-        self.method = read_method(ctx.get_hf_config())
+        self.method = read_method(ctx.get_hf_config(), self.renumbers)
         self.check()
         self.digest = hashlib.sha256(f"{__version__} {self.method}".encode()).hexdigest()[:16]
 
