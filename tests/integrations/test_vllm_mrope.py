@@ -1,4 +1,4 @@
-"""The parts of the vLLM plug-in for Qwen2.5-VL that need no vLLM: its packed tower, and positions with three axes."""
+"""The parts of the vLLM plug-in for Qwen-VL that need no vLLM: packed towers, and positions with three axes."""
 
 import pytest
 import torch
@@ -17,7 +17,6 @@ from vistrim.integrations.vllm.places import BASE, MARKS, marks_of, moved, pick_
 from vistrim.integrations.vllm.tower import PackedTowerReader
 from vistrim.methods.base.notation import parse_method
 
-FAMILY = FAMILIES["qwen2_5_vl"]
 SELECTORS = (
     "fastervlm:keep=5,positions=original",
     "fastervlm:keep=1.0,positions=original",
@@ -48,8 +47,19 @@ def call_output(output, found):
     output(found[:, None])
 
 
-def encoded(tower, reader, kernels, output, media):
-    """Embeddings and values of the tower of each image."""
+def order_of(config, rows, columns):
+    """Places of the visual tokens in the order of the tower."""
+    if not hasattr(config, "window_size"):
+        return torch.arange(rows * columns // 4)
+    grid = torch.tensor([[1, rows, columns]])
+    return get_vision_window_index(grid, config.spatial_merge_size, config.window_size, config.patch_size)[0].argsort()
+
+
+def encoded(model, method, media):
+    """Trimmed embeddings and marks of each image, made as the plug-in makes them."""
+    tower, config = model.base_model.visual, model.config.vision_config
+    kernels, output = [Kernel() for _ in tower.blocks], nn.Identity()
+    reader = PackedTowerReader(method, kernels, output)
     hooks = [
         block.attn.register_forward_pre_hook(
             lambda module, args, kwargs, kernel=kernel: call_kernel(kernel, module, args, kwargs), with_kwargs=True
@@ -57,64 +67,71 @@ def encoded(tower, reader, kernels, output, media):
         for block, kernel in zip(tower.blocks, kernels, strict=True)
     ]
     hooks.append(tower.blocks[-1].register_forward_hook(lambda module, args, found: call_output(output, found)))
-    grids = media["image_grid_thw"].tolist()
-    embeddings = tower(media["pixel_values"], grid_thw=media["image_grid_thw"]).pooler_output
+    found = tower(media["pixel_values"], grid_thw=media["image_grid_thw"])
     for hook in hooks:
         hook.remove()
-    sizes = [rows * columns for _, rows, columns in grids]
-    return list(zip(grids, torch.split(embeddings, [n // 4 for n in sizes]), reader.take(sizes), strict=True))
+    grids = [(rows, columns) for _, rows, columns in media["image_grid_thw"].tolist()]
+    sizes = [rows * columns for rows, columns in grids]
+    # vLLM has the features for further layers (DeepStack) behind the embeddings.
+    embeddings = torch.cat([found.pooler_output, *(getattr(found, "deepstack_features", None) or ())], 1)
+    for patches, part, vision in zip(grids, embeddings.split([n // 4 for n in sizes]), reader.take(sizes), strict=True):
+        grid = patches[0] // 2, patches[1] // 2
+        values = merged(vision, 4, order_of(config, *patches))
+        picked = pick_with_marks(method, grid, part, config.out_hidden_size, values)
+        assert len(picked) == count(method, shape_of(*grid))
+        yield grid, picked
 
 
 def trimmed(model, method, sample):
-    """Input of the decoder and its positions, made as the plug-in makes them."""
-    tower, config = model.base_model.visual, model.config.vision_config
-    kernels, output = [Kernel() for _ in tower.blocks], nn.Identity()
-    reader = PackedTowerReader(method, kernels, output)
-    ids = torch.tensor(sample.ids)
+    """Input of the decoder, visual tokens, features for further layers, positions and those of the answer."""
+    ids, hidden = torch.tensor(sample.ids), model.config.vision_config.out_hidden_size
     starts = [i for i, token in enumerate(sample.ids) if token == IMAGE and sample.ids[i - 1] != IMAGE]
-    inputs, images, parts, end, hidden = [], [], [], 0, config.out_hidden_size
-    for (_, rows, columns), embeddings, vision in encoded(tower, reader, kernels, output, sample.media):
-        windows, _ = get_vision_window_index(
-            torch.tensor([[1, rows, columns]]), config.spatial_merge_size, config.window_size, config.patch_size
-        )
-        grid = (rows // 2, columns // 2)
-        part = pick_with_marks(method, grid, embeddings, hidden, merged(vision, 4, windows.argsort()))
-        assert len(part) == count(method, shape_of(*grid))
-        picked = part[:, :hidden]
-        parts.append(part[:, -MARKS:])
-        start = starts[len(images)]
-        inputs += [model.get_input_embeddings()(ids[end:start]), picked]
-        end = start + len(embeddings)
-        images.append((sum(map(len, inputs)) - len(picked), len(picked), max(rows, columns) // 2))
+    inputs, images, parts, end = [], [], [], 0
+    for start, (grid, picked) in zip(starts, encoded(model, method, sample.media), strict=True):
+        inputs += [model.get_input_embeddings()(ids[end:start]), picked[:, :hidden]]
+        images.append((sum(map(len, inputs)) - len(picked), len(picked), max(grid)))
+        parts.append(picked)
+        end = start + grid[0] * grid[1]
     inputs.append(model.get_input_embeddings()(ids[end:]))
     positions, delta = places_of(sum(map(len, inputs)), images)
-    for (first, length, _), part in zip(images, parts, strict=True):
-        here = slice(first, first + length)
-        positions[:, here] = moved(positions[:, here], part)
-        # A second time, nothing changes.
-        assert torch.equal(positions[:, here], moved(positions[:, here], part))
-    return torch.cat(inputs), positions, delta
+    visual = torch.cat([torch.arange(first, first + length) for first, length, _ in images])
+    for _ in range(2):
+        # The second time, nothing changes.
+        positions[:, visual] = moved(positions[:, visual], torch.cat(parts)[:, -MARKS:])
+    return torch.cat(inputs), visual, torch.cat(parts)[:, hidden:-MARKS], positions, delta
 
 
 @torch.no_grad()
-def test_the_same_input_of_the_decoder_as_in_transformers():
-    model, sample = shared("qwen2_5_vl"), FAMILY.sample(images=2, text=6, seed=1)
-    decoder = model.get_decoder()
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl"])
+def test_the_same_input_of_the_decoder_as_in_transformers(name):
+    family, model = FAMILIES[name], shared(name)
+    sample, decoder = family.sample(images=2, text=6, seed=1), model.get_decoder()
     for notation in SELECTORS:
-        method, seen = parse_method(notation), []
+        method, entered, left = parse_method(notation), [], []
         with vistrim.trim(model, method):
-            hook = decoder.layers[0].register_forward_pre_hook(
-                lambda module, args, kwargs, seen=seen: seen.append((args[0], kwargs["position_embeddings"])),
-                with_kwargs=True,
-            )
-            generate(model, FAMILY.batch([sample]), 2)
-            hook.remove()
-        mine, positions, delta = trimmed(model, method, sample)
-        (theirs, places), (_, next_places) = seen
-        assert close(mine, theirs[0]), notation
-        own = decoder.rotary_emb(theirs, positions[:, None])
-        following = decoder.rotary_emb(theirs, torch.full((3, 1, 1), len(mine) + delta))
-        for found, expected in ((own, places), (following, next_places)):
+            hooks = [
+                layer.register_forward_pre_hook(
+                    lambda module, args, kwargs, entered=entered: entered.append(
+                        (args[0], *kwargs["position_embeddings"])
+                    ),
+                    with_kwargs=True,
+                )
+                for layer in decoder.layers
+            ]
+            hooks += [
+                layer.register_forward_hook(lambda module, args, found, to=left: to.append(found))
+                for layer in decoder.layers
+            ]
+            generate(model, family.batch([sample]), 2)
+            for hook in hooks:
+                hook.remove()
+        inputs, visual, features, positions, delta = trimmed(model, method, sample)
+        assert close(inputs, entered[0][0][0]), notation
+        for layer, part in enumerate(features.split(inputs.shape[1], 1) if features.numel() else ()):
+            assert close(left[layer][0, visual] + part, entered[layer + 1][0][0, visual]), notation
+        answer = torch.full((3, 1, 1), len(inputs) + delta)
+        for places, (_, *expected) in ((positions[:, None], entered[0]), (answer, entered[len(decoder.layers)])):
+            found = decoder.rotary_emb(inputs[None], places)
             assert all(close(mine, its) for mine, its in zip(found, expected, strict=True)), notation
 
 

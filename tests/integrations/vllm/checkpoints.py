@@ -232,54 +232,52 @@ VISION_TOKENS = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>", "<|video
 
 
 def qwen2_5_vl(path: Path) -> Checkpoint:
-    """Qwen2.5-VL: images of any size, window attention, and positions with a time, a row and a column.
+    """Qwen2.5-VL: images of any size, window attention, and positions with a time, a row and a column."""
+    vision = {
+        # Windows of 3 x 3 tokens, which are cut off at the right and at the bottom.
+        "window_size": 3 * PATCH,
+        "fullatt_block_indexes": [1],
+    }
+    names = ("Qwen2_5_VLProcessor", "Qwen2VLVideoProcessor")
+    return _qwen(path, transformers.Qwen2_5_VLForConditionalGeneration, vision, {}, names)
 
-    Its processor needs torchvision for videos, as that of InternVL.
-    """
+
+def qwen3_vl(path: Path) -> Checkpoint:
+    """Qwen3-VL: the first layers of the decoder are given features of earlier blocks, too (DeepStack)."""
+    vision = {"num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1]}
+    names = ("Qwen3VLProcessor", "Qwen3VLVideoProcessor")
+    return _qwen(path, transformers.Qwen3VLForConditionalGeneration, vision, {"mrope_interleaved": True}, names)
+
+
+def _qwen(path: Path, kind: Any, vision: dict[str, Any], rope: dict[str, Any], names: tuple[str, str]) -> Checkpoint:
+    """Qwen-VL. Its processor needs torchvision for videos, as that of InternVL."""
     backend = build_tokenizer().backend_tokenizer
     backend.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in VISION_TOKENS])
     start, image, end, video = VISION_TOKENS
+    named = {"image_token": image, "video_token": video, "vision_start_token": start, "vision_end_token": end}
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        pad_token=PAD,
-        eos_token=EOS,
-        unk_token=UNKNOWN,
-        extra_special_tokens={"image_token": image, "video_token": video},
+        tokenizer_object=backend, pad_token=PAD, eos_token=EOS, unk_token=UNKNOWN, extra_special_tokens=named
     )
     ids = tokenizer.convert_tokens_to_ids
     patches = {"patch_size": PATCH // 2, "temporal_patch_size": 2}
-    config = transformers.Qwen2_5_VLConfig(
-        vision_config={
-            **patches,
-            "depth": 3,
-            "hidden_size": 64,
-            "intermediate_size": 96,
-            "num_heads": 2,
-            "out_hidden_size": 64,
-            "spatial_merge_size": 2,
-            # Windows of 3 x 3 tokens, which are cut off at the right and at the bottom.
-            "window_size": 3 * PATCH,
-            "fullatt_block_indexes": [1],
-        },
-        text_config=_decoder(tokenizer)
-        | {
-            "model_type": "qwen2_5_vl_text",
-            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]},
+    sizes = {"depth": 3, "hidden_size": 64, "intermediate_size": 96, "num_heads": 2, "out_hidden_size": 64}
+    config = kind.config_class(
+        vision_config={**patches, **sizes, "spatial_merge_size": 2, **vision},
+        text_config={
+            **{name: value for name, value in _decoder(tokenizer).items() if name != "model_type"},
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6], **rope},
         },
         tie_word_embeddings=False,
-        vision_start_token_id=ids(start),
-        vision_end_token_id=ids(end),
-        image_token_id=ids(image),
-        video_token_id=ids(video),
+        **{f"{name}_id": ids(token) for name, token in named.items()},
     )
     size = {"shortest_edge": SIDE**2, "longest_edge": (2 * SIDE) ** 2}
     process = Qwen2VLImageProcessorPil(size=size, merge_size=2, **patches)
-    model = _save(path, transformers.Qwen2_5_VLForConditionalGeneration(config))
+    model = _save(path, kind(config))
     tokenizer.save_pretrained(path)
     written = {
-        "processor_class": "Qwen2_5_VLProcessor",
+        "processor_class": names[0],
         "image_processor": {**process.to_dict(), "image_processor_type": "Qwen2VLImageProcessor"},
-        "video_processor": {"video_processor_type": "Qwen2VLVideoProcessor", "size": size, "merge_size": 2, **patches},
+        "video_processor": {"video_processor_type": names[1], "size": size, "merge_size": 2, **patches},
     }
     (path / "processor_config.json").write_text(json.dumps(written))
 
@@ -305,4 +303,5 @@ CHECKPOINTS: dict[str, Callable[[Path], Checkpoint]] = {
     "llava-next": llava_next,
     "internvl": internvl,
     "qwen2_5_vl": qwen2_5_vl,
+    "qwen3_vl": qwen3_vl,
 }
