@@ -18,7 +18,7 @@ import vistrim
 from tests.integrations.vllm.checkpoints import CHECKPOINTS
 from tests.integrations.vllm.expected import Question, answers, asked_together
 from vistrim.integrations.vllm import embeds
-from vistrim.prompting import user_turn
+from vistrim.prompting import image_parts, user_turn
 from vistrim.reference.suites import questions
 from vistrim.shipped import weights_path
 
@@ -28,6 +28,7 @@ pytestmark = [
     pytest.mark.skipif(PYTHON is None, reason="needs an environment with vLLM: make test-vllm"),
 ]
 ENGINE = Path(__file__).parent / "vllm" / "engine.py"
+LLAVA = "VistrimLlavaForConditionalGeneration"
 OWN_PROCESS = "VLLM_ENABLE_V1_MULTIPROCESSING"
 CPU = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
@@ -55,7 +56,7 @@ UNTOUCHED, UNCACHED = "untouched", "without caches"
 CHOSEN, READS_QUESTION = "vispruner:keep=24", "cdpruner:keep=24"
 FAMILIES = {
     # A tower without a class token: the attention that a patch receives.
-    "llava-siglip": ("VistrimLlavaForConditionalGeneration", ("fastervlm:keep=6", "visionzip:dominant=4,contextual=2")),
+    "llava-siglip": (LLAVA, ("fastervlm:keep=6", "visionzip:dominant=4,contextual=2")),
     # An overview and tiles, with newlines.
     "llava-next": (
         "VistrimLlavaNextForConditionalGeneration",
@@ -86,10 +87,14 @@ FAMILIES = {
 SIZES = ((32, 64), (64, 32), (64, 64), (20, 60), (64, 44), (32, 32))
 """Widths and heights of the images for them."""
 REFUSED = {
-    "st3": "acts inside the decoder",
-    "cdpruner": "reads the question",
-    "vtc-cls:first_layer=16": "first_layer=16",
-    "vispruned": "did you mean 'vispruner'",
+    ("reference", "st3"): "acts inside the decoder",
+    ("reference", "cdpruner"): "reads the question",
+    ("reference", "vtc-cls:first_layer=16"): "first_layer=16",
+    ("reference", "vispruned"): "did you mean 'vispruner'",
+    ("llava-next", "pool:keep=4"): "needs a grid",
+    ("qwen2_5_vl", "vispruner:keep=6"): "positions=original",
+    # With vLLM's own worker.
+    ("qwen2_5_vl", "pool:keep=4"): "recompute_mrope_positions",
 }
 TOKENS, KEPT, NEW_TOKENS, ASKED, SAME = 144, 24, 12, 50, 48
 
@@ -154,14 +159,14 @@ def as_request(text, question):
 def written(processor, questions):
     """Questions in the processor's format, as vLLM is asked them."""
     options = {"tokenize": False, "add_generation_prompt": True}
-    turns = [[user_turn(each.prompt, each.opened())] for each in questions]
+    turns = [[user_turn(each.prompt, image_parts(each.opened()))] for each in questions]
     return [
         as_request(processor.apply_chat_template(turn, **options), each)
         for turn, each in zip(turns, questions, strict=True)
     ]
 
 
-def job(model, batches, method=None, kind="VistrimLlavaForConditionalGeneration", **engine):
+def job(model, batches, method=None, kind=LLAVA, **engine):
     """An engine and what it is asked."""
     trimmed = {"architectures": [kind], "vistrim": {"method": method}}
     return {
@@ -236,11 +241,15 @@ def family_results(folder, families, noise):
 
 
 @pytest.fixture(scope="module")
-def refusals(folder):
+def refusals(folder, families):
     """What engines without weights say."""
-    without_weights = folder / "without-weights"
-    shutil.copytree(weights_path("reference"), without_weights, ignore=shutil.ignore_patterns("*.safetensors"))
-    return run(folder, "refusals", {method: job(without_weights, [], method) for method in REFUSED})
+    jobs = {}
+    for name, method in REFUSED:
+        without_weights = folder / f"{name}-without-weights"
+        path = weights_path(name) if name == "reference" else families[name].path
+        shutil.copytree(path, without_weights, ignore=shutil.ignore_patterns("*.safetensors"), dirs_exist_ok=True)
+        jobs[name, method] = job(without_weights, [], method, LLAVA if name == "reference" else FAMILIES[name][0])
+    return run(folder, "refusals", jobs)
 
 
 def check(batches, expected, removed):
@@ -298,6 +307,6 @@ def test_answers_of_random_models_are_those_of_transformers(name, method, famili
         assert its.agrees(mine["tokens"]), (its, mine)
 
 
-@pytest.mark.parametrize("method", REFUSED)
-def test_bad_settings_are_refused_before_weights_are_read(method, refusals):
-    assert REFUSED[method] in refusals[method]["error"]
+@pytest.mark.parametrize(("name", "method"), REFUSED)
+def test_bad_settings_are_refused_before_weights_are_read(name, method, refusals):
+    assert REFUSED[name, method] in refusals[name, method]["error"]

@@ -42,9 +42,9 @@ def call_kernel(kernel, attention, args, kwargs):
     kernel(query=query[None], key=key[None], cu_seqlens=kwargs["cu_seqlens"])
 
 
-def call_output(output, found):
-    """Call the last block as a tower of vLLM does."""
-    output(found[:, None])
+def call_norm(norm, found):
+    """Call the norm behind the last block as a tower of vLLM does."""
+    norm(found[:, None])
 
 
 def order_of(config, rows, columns):
@@ -58,15 +58,15 @@ def order_of(config, rows, columns):
 def encoded(model, method, media):
     """Trimmed embeddings and marks of each image, made as the plug-in makes them."""
     tower, config = model.base_model.visual, model.config.vision_config
-    kernels, output = [Kernel() for _ in tower.blocks], nn.Identity()
-    reader = PackedTowerReader(method, kernels, output)
+    kernels, norm = [Kernel() for _ in tower.blocks], nn.Identity()
+    reader = PackedTowerReader(method, kernels, norm)
     hooks = [
         block.attn.register_forward_pre_hook(
             lambda module, args, kwargs, kernel=kernel: call_kernel(kernel, module, args, kwargs), with_kwargs=True
         )
         for block, kernel in zip(tower.blocks, kernels, strict=True)
     ]
-    hooks.append(tower.blocks[-1].register_forward_hook(lambda module, args, found: call_output(output, found)))
+    hooks.append(tower.blocks[-1].register_forward_hook(lambda module, args, found: call_norm(norm, found)))
     found = tower(media["pixel_values"], grid_thw=media["image_grid_thw"])
     for hook in hooks:
         hook.remove()

@@ -98,7 +98,7 @@ def _save(path: Path, model: Any) -> Any:
         for name, weights in model.named_parameters():
             if weights.dim() >= 2:
                 weights.copy_(torch.randn(weights.shape, generator=generator) * 1.5 / weights.shape[-1] ** 0.5)
-            elif "bias" in name or "newline" in name:
+            elif any(part in name for part in ("bias", "newline", "class_embedding")):
                 weights.copy_(torch.randn(weights.shape, generator=generator) * 0.2)
     model.generation_config.eos_token_id = model.config.text_config.eos_token_id
     model.generation_config.pad_token_id = model.config.text_config.pad_token_id

@@ -28,6 +28,8 @@ ENGINE = {
     "enforce_eager": True,
     "max_model_len": 1024,
     "max_num_seqs": 16,
+    # The engine starts with a batch of this size. Some images are divided over two steps.
+    "max_num_batched_tokens": 1024,
     "disable_log_stats": True,
     "seed": 0,
 }
@@ -45,6 +47,7 @@ def request(asked: dict) -> dict:
 def answers(job: dict) -> dict:
     """Start an engine and answer."""
     most = max((len(asked.get("images", [0])) for batch in job["batches"] for asked in batch), default=1)
+    sampling = SamplingParams(temperature=0, max_tokens=job["tokens"])
     try:
         engine = LLM(
             model=job["model"],
@@ -52,11 +55,11 @@ def answers(job: dict) -> dict:
             limit_mm_per_prompt={"image": most},
             **(ENGINE | job.get("engine", {})),
         )
+        batches = [[request(asked) for asked in batch] for batch in job["batches"]]
+        found = [engine.generate(batch, sampling, use_tqdm=False) for batch in batches]
+        del engine
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}"}
-    sampling = SamplingParams(temperature=0, max_tokens=job["tokens"])
-    found = [engine.generate([request(asked) for asked in batch], sampling, use_tqdm=False) for batch in job["batches"]]
-    del engine
     return {
         "batches": [
             [

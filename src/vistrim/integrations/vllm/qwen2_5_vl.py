@@ -26,6 +26,8 @@ class Qwen25VLProcessor(TrimmedQwenProcessor, Qwen2_5_VLMultiModalProcessor):
 class VistrimQwen2_5_VLForConditionalGeneration(TrimmedQwen, Qwen2_5_VLForConditionalGeneration):  # noqa: N801  # as in vLLM
     """Qwen2.5-VL whose images are trimmed by the method in the model's config: see `TrimmedQwen`."""
 
+    norm = "ln_q"
+
     def order(self, rows: int, columns: int) -> Tensor:
         """Return the places, in the order of the tower, of the visual tokens: it encodes them window by window."""
         windows, _ = self.visual.get_window_index_thw(1, rows, columns)

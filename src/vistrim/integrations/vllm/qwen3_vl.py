@@ -24,3 +24,5 @@ class Qwen3VLProcessor(TrimmedQwenProcessor, Qwen3VLMultiModalProcessor):
 @MULTIMODAL_REGISTRY.register_processor(Qwen3VLProcessor, info=Qwen3VLInfo, dummy_inputs=Qwen3VLDummyInputsBuilder)
 class VistrimQwen3VLForConditionalGeneration(TrimmedQwen, Qwen3VLForConditionalGeneration):
     """Qwen3-VL whose images are trimmed by the method in the model's config: see `TrimmedQwen`."""
+
+    norm = "norm"

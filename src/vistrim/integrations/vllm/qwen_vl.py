@@ -7,7 +7,7 @@ an image is encoded, and lets a model correct them when its embeddings are used.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -91,6 +91,9 @@ class TrimmedQwen:
     config: Any
     visual: Any
 
+    norm: ClassVar[str]
+    """Name of the norm at the beginning of the merger."""
+
     # Adapters of the tower would be given the number of tokens after trimming.
     supports_tower_connector_lora = False
 
@@ -105,8 +108,8 @@ class TrimmedQwen:
         self.trimming = method
         self.tower_reader = None
         if method.reads_vision and hasattr(self.visual, "blocks"):
-            blocks = self.visual.blocks
-            self.tower_reader = PackedTowerReader(method, [block.attn.attn for block in blocks], blocks[-1])
+            kernels = [block.attn.attn for block in self.visual.blocks]
+            self.tower_reader = PackedTowerReader(method, kernels, getattr(self.visual.merger, self.norm))
 
     def order(self, rows: int, columns: int) -> Tensor:
         """Return the places, in the order of the tower, of the visual tokens of an image of so many patches."""

@@ -26,8 +26,6 @@ class Reader(ABC):
         The method that reads the tower.
     kernels : sequence of nn.Module
         Modules of the attention kernels, of the blocks up to the one whose output becomes the visual tokens.
-    output : nn.Module
-        The module whose output, or the last of several, becomes the visual tokens.
 
     Raises
     ------
@@ -35,7 +33,7 @@ class Reader(ABC):
         If the method reads blocks that the tower does not have, or outputs of single blocks.
     """
 
-    def __init__(self, method: PerImage, kernels: Sequence[Any], output: nn.Module) -> None:
+    def __init__(self, method: PerImage, kernels: Sequence[Any]) -> None:
         last = len(kernels) - 1
         try:
             self._attention, self._keys = method.vision_blocks(last), method.vision_keys(last)
@@ -60,14 +58,10 @@ class Reader(ABC):
         self._rows: dict[tuple[str, int], Tensor] = {}
         for number in read:
             kernels[number].register_forward_pre_hook(partial(self._read_kernel, number), with_kwargs=True)
-        output.register_forward_hook(self._read_output)
 
     @abstractmethod
     def _read_kernel(self, number: int, module: nn.Module, args: Any, kwargs: Any) -> None:
         """Store what is read from the inputs of the attention kernel of a block."""
-
-    def _read_output(self, module: nn.Module, args: Any, output: Any) -> None:
-        self._rows["output", -1] = output if isinstance(output, Tensor) else output[-1]
 
     def _taken(self) -> dict[tuple[str, int], Tensor]:
         """Return what was read since the last call, and forget it."""
@@ -88,8 +82,10 @@ class TowerReader(Reader):
 
     Parameters
     ----------
-    method, kernels, output
+    method, kernels
         As in `Reader`.
+    output : nn.Module
+        The module whose output, or the last of several, becomes the visual tokens.
     heads : int
         Attention heads of a block.
     has_class : bool
@@ -115,7 +111,8 @@ class TowerReader(Reader):
         skip: int,
         project: Callable[[Tensor], Tensor] | None,
     ) -> None:
-        super().__init__(method, kernels, output)
+        super().__init__(method, kernels)
+        output.register_forward_hook(self._read_output)
         self._heads, self._has_class, self._skip, self._project = heads, has_class, skip, project
         self._classes = method.reads_class_token and has_class
 
@@ -155,13 +152,33 @@ class TowerReader(Reader):
         if number in self._attention:
             self._rows["attention", number] = received(query[:, :, :1] if self._has_class else query, key)
 
+    def _read_output(self, module: nn.Module, args: Any, output: Any) -> None:
+        self._rows["output", -1] = output if isinstance(output, Tensor) else output[-1]
+
 
 class PackedTowerReader(Reader):
     """Reads a tower that encodes images of any size as one sequence, with attention within images or windows.
 
     The kernels are called by name with ``query`` and ``key`` ``[1, tokens, heads, head_dim]`` and ``cu_seqlens``, the
-    first token of each image or window and the number of tokens. The output is ``[tokens, 1, width]``.
+    first token of each image or window and the number of tokens.
+
+    Parameters
+    ----------
+    method, kernels
+        As in `Reader`.
+    norm : nn.Module
+        The module whose input ``[tokens, 1, width]`` becomes the visual tokens: hooks of the blocks are not called,
+        because vLLM can compile them.
+
+    Raises
+    ------
+    UnsupportedGenerationError
+        As in `Reader`.
     """
+
+    def __init__(self, method: PerImage, kernels: Sequence[Any], norm: nn.Module) -> None:
+        super().__init__(method, kernels)
+        norm.register_forward_pre_hook(self._read_input)
 
     def take(self, sizes: Sequence[int]) -> list[VisionTokens]:
         """Return the values of the images that were encoded last, and forget them.
@@ -207,6 +224,9 @@ class PackedTowerReader(Reader):
                 )
             parts = zip(query.split(lengths, 2), key.split(lengths, 2), lengths, strict=True)
             self._rows["attention", number] = torch.cat([received(q, k)[0] * rows for q, k, rows in parts if rows])
+
+    def _read_input(self, module: nn.Module, args: Any) -> None:
+        self._rows["output", -1] = args[0]
 
 
 def received(query: Tensor, key: Tensor) -> Tensor:
