@@ -60,7 +60,7 @@ FAMILIES = {
     # An overview and tiles, with newlines.
     "llava-next": (
         "VistrimLlavaNextForConditionalGeneration",
-        ("vispruner:keep=6", "divprune:keep=12", "visionzip:dominant=4,contextual=2", "holov:keep=12,crops=4"),
+        ("vispruner:keep=6", "visionzip:dominant=4,contextual=2", "holov:keep=12,crops=4", "pool:keep=4"),
     ),
     # Tiles, of which squares of patches become a token.
     "internvl": (
@@ -91,7 +91,6 @@ REFUSED = {
     ("reference", "cdpruner"): "reads the question",
     ("reference", "vtc-cls:first_layer=16"): "first_layer=16",
     ("reference", "vispruned"): "did you mean 'vispruner'",
-    ("llava-next", "pool:keep=4"): "needs a grid",
     ("qwen2_5_vl", "vispruner:keep=6"): "positions=original",
     # With vLLM's own worker.
     ("qwen2_5_vl", "pool:keep=4"): "recompute_mrope_positions",

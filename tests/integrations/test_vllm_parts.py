@@ -19,7 +19,13 @@ from vistrim.errors import UnsupportedGenerationError, UnsupportedModelError
 from vistrim.integrations.vllm import embeds
 from vistrim.integrations.vllm.picking import count, pick
 from vistrim.integrations.vllm.processing import TrimmedInfo, TrimmedProcessor
-from vistrim.integrations.vllm.requirements import CPU_WORKER, check_positions, check_tower, check_whole_tower
+from vistrim.integrations.vllm.requirements import (
+    CPU_WORKER,
+    check_grid,
+    check_positions,
+    check_tower,
+    check_whole_tower,
+)
 from vistrim.integrations.vllm.settings import read_method
 from vistrim.integrations.vllm.tower import TowerReader
 
@@ -122,6 +128,9 @@ def test_models_and_engines_that_cannot_work_are_refused():
     check_whole_tower(vistrim.DivPrune(4), engine(tensor=2))
     with pytest.raises(UnsupportedModelError, match=r"data-parallel.*divprune"):
         check_whole_tower(vistrim.FasterVLM(4), engine(tensor=2))
+    check_grid(vistrim.Pool(4), SHAPE)
+    with pytest.raises(UnsupportedModelError, match="uniform or random"):
+        check_grid(vistrim.Pool(4), ImageShape((Picture(17),)))
     with pytest.raises(UnsupportedModelError, match=r"pixtral.*vistrim serve"):
         check_tower(SimpleNamespace(vision_config=SimpleNamespace(model_type="pixtral")))
 

@@ -17,7 +17,7 @@ from vistrim.core.layout import ImageShape, Picture
 from vistrim.integrations.vllm.llava_like import TrimmedLlavaLikeInfo, read_tower, side_of
 from vistrim.integrations.vllm.picking import pick
 from vistrim.integrations.vllm.processing import TrimmedProcessor
-from vistrim.integrations.vllm.requirements import check_tower
+from vistrim.integrations.vllm.requirements import check_grid, check_tower
 from vistrim.integrations.vllm.settings import read_method
 
 
@@ -34,7 +34,7 @@ class TrimmedLlavaInfo(TrimmedLlavaLikeInfo, LlavaProcessingInfo):
         """Refuse vision towers without a common grid of patches, and methods that need a grid where there is none."""
         config = self.get_hf_config()
         check_tower(config)
-        self.check_grid(self.shape(config.vision_config.image_size, config.vision_config.image_size))
+        check_grid(self.method, self.shape(config.vision_config.image_size, config.vision_config.image_size))
 
     def shape(self, width: int, height: int) -> ImageShape:
         """Describe the visual tokens of an image before trimming."""

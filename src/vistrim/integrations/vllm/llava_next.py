@@ -82,11 +82,8 @@ class TrimmedLlavaNextInfo(TrimmedLlavaLikeInfo, LlavaNextProcessingInfo):
     """Numbers of tokens of an image."""
 
     def check(self) -> None:
-        """Refuse vision towers that are not supported, and methods that need a grid: rows end with newlines."""
-        config = self.get_hf_config()
-        check_tower(config)
-        height, width = config.image_grid_pinpoints[0]
-        self.check_grid(self.shape(width, height))
+        """Refuse vision towers that are not supported."""
+        check_tower(self.get_hf_config())
 
     def shape(self, width: int, height: int) -> ImageShape:
         """Describe the visual tokens of an image before trimming."""

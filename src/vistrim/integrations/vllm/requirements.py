@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from vistrim.core.layout import ImageShape
 from vistrim.errors import UnsupportedModelError
 from vistrim.integrations.vllm.settings import ELSEWHERE
 from vistrim.methods import PerImage
@@ -30,6 +31,28 @@ def check_tower(config: Any) -> None:
         raise UnsupportedModelError(
             f"the vLLM plug-in of vistrim supports LLaVA with a CLIP or SigLIP tower, not {kind}: serve this model "
             "with `vistrim serve`, which runs it with transformers"
+        )
+
+
+def check_grid(method: PerImage, shape: ImageShape) -> None:
+    """Refuse a method that needs a grid of visual tokens, if the images of the model have none.
+
+    Parameters
+    ----------
+    method : PerImage
+        The method.
+    shape : ImageShape
+        Layout of an image.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If it does. The message names the fix.
+    """
+    if method.needs_grid and any(picture.grid is None for picture in shape.pictures):
+        raise UnsupportedModelError(
+            f"{method.name} needs a grid of visual tokens, which the images of this model do not have: use uniform or "
+            "random instead"
         )
 
 
