@@ -265,6 +265,7 @@ def _qwen(path: Path, kind: Any, vision: dict[str, Any], rope: dict[str, Any], n
         vision_config={**patches, **sizes, "spatial_merge_size": 2, **vision},
         text_config={
             **{name: value for name, value in _decoder(tokenizer).items() if name != "model_type"},
+            "bos_token_id": None,
             "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6], **rope},
         },
         tie_word_embeddings=False,
