@@ -52,7 +52,7 @@ SELECTORS = (
     "pool:keep=24",
 )
 """Each keeps 24 tokens of an image."""
-UNTOUCHED, UNCACHED = "untouched", "without caches"
+UNTOUCHED, TRIMMED, UNCACHED = "untouched", "trimmed", "without caches"
 CHOSEN, READS_QUESTION = "vispruner:keep=24", "cdpruner:keep=24"
 FAMILIES = {
     # A tower without a class token: the attention that a patch receives.
@@ -165,13 +165,14 @@ def written(processor, questions):
     ]
 
 
-def job(model, batches, method=None, kind=LLAVA, **engine):
-    """An engine and what it is asked."""
-    trimmed = {"architectures": [kind], "vistrim": {"method": method}}
+def job(model, asked, kind=LLAVA, **engine):
+    """An engine and, for each method, the batches that it is asked. A start is slow, so it serves several methods."""
+    first = next(iter(asked))
     return {
         "model": str(model),
-        "overrides": None if method is None else trimmed,
-        "batches": batches,
+        "overrides": None if first is None else {"architectures": [kind], "vistrim": {"method": first}},
+        "methods": [method for method, batches in asked.items() for _ in batches],
+        "batches": [batch for batches in asked.values() for batch in batches],
         "tokens": NEW_TOKENS,
         "engine": engine,
     }
@@ -186,7 +187,13 @@ def run(folder, name, jobs, own_process=False):
         subprocess.run([PYTHON, ENGINE, given, found], env=environment, stdout=output, stderr=output, check=False)
     made = json.loads(found.read_text()) if found.exists() else []
     assert len(made) == len(jobs), log.read_text()[-5000:]
-    return dict(zip(jobs, made, strict=True))
+    return {name: asked | answered for (name, asked), answered in zip(jobs.items(), made, strict=True)}
+
+
+def batches_of(found, method):
+    """Answers of an engine that started."""
+    assert "error" not in found, found["error"]
+    return [batch for batch, of in zip(found["batches"], found["methods"], strict=True) if of == method]
 
 
 @pytest.fixture(scope="module")
@@ -211,11 +218,12 @@ def embedded(folder, model, asked, requests):
 def results(folder, requests, embedded):
     """Answers on `reference`."""
     (one, two), checkpoint = requests, weights_path("reference")
+    # All methods are given the same images, with caches. The second time, prompts and images are in the caches.
+    batches = {method: [one, one[:16], two] if method == CHOSEN else [one] for method in SELECTORS}
     jobs = {
-        UNTOUCHED: job(checkpoint, [one, embedded], enable_mm_embeds=True),
-        # The second time, prompts and images are in the caches.
-        **{each: job(checkpoint, [one, one[:16], two] if each == CHOSEN else [one], each) for each in SELECTORS},
-        UNCACHED: job(checkpoint, [one[:16]], CHOSEN, enable_prefix_caching=False, mm_processor_cache_gb=0),
+        TRIMMED: job(checkpoint, batches),
+        UNCACHED: job(checkpoint, {CHOSEN: [one[:16]]}, enable_prefix_caching=False, mm_processor_cache_gb=0),
+        UNTOUCHED: job(checkpoint, {None: [one, embedded]}, enable_mm_embeds=True),
     }
     return run(folder, "reference", jobs)
 
@@ -224,18 +232,18 @@ def results(folder, requests, embedded):
 def apart(folder, requests):
     """Answers on `reference` by an engine in a process of its own, as in `vllm serve`; the second time from caches."""
     one = requests[0][:16]
-    return run(folder, "apart", {CHOSEN: job(weights_path("reference"), [one, one], CHOSEN)}, own_process=True)[CHOSEN]
+    # No method is named for the batches: the process has been started with it.
+    asked = job(weights_path("reference"), {CHOSEN: [one, one]}) | {"methods": [None, None]}
+    return run(folder, "apart", {CHOSEN: asked}, own_process=True)[CHOSEN]
 
 
 @pytest.fixture(scope="module")
 def family_results(folder, families, noise):
     """Answers of random models."""
-    jobs = {
-        (name, method): job(families[name].path, [batch], method, kind, **families[name].engine)
-        for name, (kind, methods) in FAMILIES.items()
-        for batch in [[as_request(families[name].prompt(each.prompt), each) for each in noise]]
-        for method in methods
-    }
+    jobs = {}
+    for name, (kind, methods) in FAMILIES.items():
+        batch = [as_request(families[name].prompt(each.prompt), each) for each in noise]
+        jobs[name] = job(families[name].path, {method: [batch] for method in methods}, kind, **families[name].engine)
     return run(folder, "families", jobs)
 
 
@@ -247,7 +255,7 @@ def refusals(folder, families):
         without_weights = folder / f"{name}-without-weights"
         path = weights_path(name) if name == "reference" else families[name].path
         shutil.copytree(path, without_weights, ignore=shutil.ignore_patterns("*.safetensors"), dirs_exist_ok=True)
-        jobs[name, method] = job(without_weights, [], method, LLAVA if name == "reference" else FAMILIES[name][0])
+        jobs[name, method] = job(without_weights, {method: []}, LLAVA if name == "reference" else FAMILIES[name][0])
     return run(folder, "refusals", jobs)
 
 
@@ -261,44 +269,38 @@ def check(batches, expected, removed):
         assert same >= len(pairs) - (ASKED - SAME), f"{same} of {len(pairs)}"
 
 
-def batches_of(found):
-    """Answers of an engine that started."""
-    assert "error" not in found, found["error"]
-    return found["batches"]
-
-
 @pytest.mark.parametrize("method", [None, *SELECTORS])
 def test_answers_are_those_of_transformers(method, model, asked, results):
     loaded, processor = model
     batches = [asked_together(processor, asked[:25]), asked_together(processor, asked[25:])]
     expected = [answer for batch in batches for answer in answers(loaded, batch, method, NEW_TOKENS)]
-    found = batches_of(results[method or UNTOUCHED])
+    found = batches_of(results[TRIMMED if method else UNTOUCHED], method)
     check(found[: 2 if method == CHOSEN else 1], expected, TOKENS - KEPT if method else 0)
 
 
 def test_caches_and_processes_change_nothing(asked, model, results, apart):
     loaded, processor = model
     expected = answers(loaded, asked_together(processor, asked[:16]), CHOSEN, NEW_TOKENS)
-    uncached, cached = batches_of(results[UNCACHED]), batches_of(apart)
+    uncached, cached = batches_of(results[UNCACHED], CHOSEN), batches_of(apart, None)
     check([*uncached, *cached], expected, TOKENS - KEPT)
-    assert uncached == batches_of(results[CHOSEN])[1:2] == cached[1:]
+    assert uncached == batches_of(results[TRIMMED], CHOSEN)[1:2] == cached[1:]
 
 
 def test_two_images_of_different_size_in_a_prompt(about_two, model, results):
     loaded, processor = model
     expected = answers(loaded, asked_together(processor, about_two), CHOSEN, NEW_TOKENS)
-    check(batches_of(results[CHOSEN])[2:], expected, 2 * (TOKENS - KEPT))
+    check(batches_of(results[TRIMMED], CHOSEN)[2:], expected, 2 * (TOKENS - KEPT))
 
 
 def test_embeddings_of_a_method_that_reads_the_question(asked, model, results):
     loaded, processor = model
     expected = answers(loaded, asked_together(processor, asked[:16]), READS_QUESTION, NEW_TOKENS)
-    check(batches_of(results[UNTOUCHED])[1:], expected, TOKENS - KEPT)
+    check(batches_of(results[UNTOUCHED], None)[1:], expected, TOKENS - KEPT)
 
 
 @pytest.mark.parametrize(("name", "method"), [(name, each) for name, (_, all_) in FAMILIES.items() for each in all_])
 def test_answers_of_random_models_are_those_of_transformers(name, method, families, noise, family_results):
-    checkpoint, (found,) = families[name], batches_of(family_results[name, method])
+    checkpoint, (found,) = families[name], batches_of(family_results[name], method)
     for question, mine in zip(noise, found, strict=True):
         inputs = checkpoint.inputs(checkpoint.prompt(question.prompt), question.opened())
         (its,) = answers(checkpoint.model, inputs, method, NEW_TOKENS, checkpoint.renumbers)

@@ -6,12 +6,11 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from torch import Tensor
-from vllm.config import VllmConfig
 
 from vistrim.core.layout import ImageShape
 from vistrim.integrations.vllm.picking import count
 from vistrim.integrations.vllm.processing import TrimmedInfo
-from vistrim.integrations.vllm.requirements import HAS_CLASS, check_whole_tower
+from vistrim.integrations.vllm.requirements import HAS_CLASS
 from vistrim.integrations.vllm.tower import TowerReader
 from vistrim.methods import PerImage
 
@@ -33,7 +32,7 @@ def side_of(config: Any) -> int:
     return int(config.vision_config.image_size // config.vision_config.patch_size)
 
 
-def read_tower(model: Any, method: PerImage, vllm_config: VllmConfig) -> TowerReader | None:
+def read_tower(model: Any, method: PerImage) -> TowerReader | None:
     """Install hooks on the tower of a model, if the method reads it.
 
     Parameters
@@ -42,8 +41,6 @@ def read_tower(model: Any, method: PerImage, vllm_config: VllmConfig) -> TowerRe
         A LLaVA model of vLLM.
     method : PerImage
         The method.
-    vllm_config : VllmConfig
-        Settings of the engine.
 
     Returns
     -------
@@ -52,15 +49,12 @@ def read_tower(model: Any, method: PerImage, vllm_config: VllmConfig) -> TowerRe
 
     Raises
     ------
-    UnsupportedModelError
-        If the heads of the tower are distributed over processes.
     UnsupportedGenerationError
         If the method reads blocks that the tower does not have.
     """
     transformer = getattr(model.vision_tower, "vision_model", None)
     if not method.reads_vision or transformer is None:
         return None
-    check_whole_tower(method, vllm_config)
     config = model.config
     blocks = transformer.encoder.layers
     projector = model.multi_modal_projector

@@ -25,8 +25,9 @@ from vistrim.core.mosaics import read_mosaic
 from vistrim.integrations.vllm.llava_like import TrimmedLlavaLikeInfo, read_tower, side_of
 from vistrim.integrations.vllm.picking import arranged, pick
 from vistrim.integrations.vllm.processing import TrimmedProcessor
-from vistrim.integrations.vllm.requirements import check_tower
+from vistrim.integrations.vllm.requirements import check_tower, check_whole_tower
 from vistrim.integrations.vllm.settings import read_method
+from vistrim.methods import PerImage
 
 
 @dataclass(frozen=True)
@@ -131,9 +132,13 @@ class VistrimLlavaNextForConditionalGeneration(LlavaNextForConditionalGeneration
         config = vllm_config.model_config.hf_config
         check_tower(config)
         method = read_method(config)
+        check_whole_tower(method, vllm_config)
         super().__init__(vllm_config=vllm_config, prefix=prefix)
-        self.trimming = method
-        self.tower_reader = read_tower(self, method, vllm_config)
+        self.trim_with(method)
+
+    def trim_with(self, method: PerImage) -> None:
+        """Trim images by a method from now on."""
+        self.trimming, self.tower_reader = method, read_tower(self, method)
 
     def _process_image_input(self, image_input: Any) -> Any:
         embeddings = super()._process_image_input(image_input)

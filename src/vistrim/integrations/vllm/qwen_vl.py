@@ -22,6 +22,7 @@ from vistrim.integrations.vllm.processing import TrimmedInfo, TrimmedProcessor
 from vistrim.integrations.vllm.requirements import check_positions, check_whole_tower
 from vistrim.integrations.vllm.settings import read_method
 from vistrim.integrations.vllm.tower import PackedTowerReader
+from vistrim.methods import PerImage
 
 
 class TrimmedQwenInfo(TrimmedInfo):
@@ -105,8 +106,11 @@ class TrimmedQwen:
         multimodal: Any = vllm_config.model_config.multimodal_config
         multimodal.video_pruning_rate = multimodal.video_pruning_rate or 0.5
         super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
-        self.trimming = method
-        self.tower_reader = None
+        self.trim_with(method)
+
+    def trim_with(self, method: PerImage) -> None:
+        """Trim images by a method from now on."""
+        self.trimming, self.tower_reader = method, None
         if method.reads_vision and hasattr(self.visual, "blocks"):
             kernels = [block.attn.attn for block in self.visual.blocks]
             self.tower_reader = PackedTowerReader(method, kernels, getattr(self.visual.merger, self.norm))
