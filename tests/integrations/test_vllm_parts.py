@@ -56,7 +56,7 @@ class Blocked:
 sys.meta_path.insert(0, Blocked())
 import vistrim.integrations.vllm
 assert "torch" not in sys.modules
-import vistrim.integrations.vllm.picking, vistrim.integrations.vllm.processing, vistrim.integrations.vllm.tower
+from vistrim.integrations.vllm import places, picking, processing, requirements, tower
 own = {name for name in sys.modules if name.startswith("vistrim.")}
 allowed = ("vistrim.core", "vistrim.methods", "vistrim.errors", "vistrim._", "vistrim.integrations")
 assert not [name for name in own if not name.startswith(allowed)], own
