@@ -16,6 +16,10 @@ from vistrim.integrations.vllm.qwen_vl import TrimmedQwen, TrimmedQwenInfo, Trim
 class Qwen3VLInfo(TrimmedQwenInfo, Qwen3VLProcessingInfo):
     """Numbers of tokens of an image."""
 
+    def get_supported_mm_processor_kwargs(self) -> dict[str, set[str]]:
+        """List options of images: vLLM's class adds those of videos, which are not permitted here."""
+        return super(Qwen3VLProcessingInfo, self).get_supported_mm_processor_kwargs()
+
 
 class Qwen3VLProcessor(TrimmedQwenProcessor, Qwen3VLMultiModalProcessor):
     """Prompts with a placeholder for each remaining token."""
