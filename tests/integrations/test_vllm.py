@@ -77,11 +77,6 @@ FAMILIES = {
             "pool:keep=4",
         ),
     ),
-    # Features for further layers, in which merged tokens are averaged, too.
-    "qwen3_vl": (
-        "VistrimQwen3VLForConditionalGeneration",
-        ("vispruner:keep=6,positions=original", "visionzip:dominant=4,contextual=2,positions=original"),
-    ),
 }
 """Models with random weights: their class in vLLM, and methods."""
 SIZES = ((32, 64), (64, 32), (64, 64), (20, 60), (64, 44), (32, 32))

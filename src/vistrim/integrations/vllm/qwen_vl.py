@@ -135,8 +135,7 @@ class TrimmedQwen:
             grid = rows // merge, columns // merge
             if vision is not None:
                 vision = merged(vision, merge**2, self.order(rows, columns))
-            hidden = self.config.vision_config.out_hidden_size
-            found.append(pick_with_marks(method, grid, embeddings, hidden, vision))
+            found.append(pick_with_marks(method, grid, embeddings, vision))
         return tuple(found)
 
     def get_mrope_input_positions(self, input_tokens: list[int], mm_features: list[Any]) -> tuple[Tensor, int]:
