@@ -18,7 +18,7 @@ import vistrim
 from tests.integrations.vllm.checkpoints import CHECKPOINTS
 from tests.integrations.vllm.expected import Question, answers, asked_together
 from vistrim.integrations.vllm import embeds
-from vistrim.prompting import user_turn
+from vistrim.prompting import image_parts, user_turn
 from vistrim.reference.suites import questions
 from vistrim.shipped import weights_path
 
@@ -28,11 +28,13 @@ pytestmark = [
     pytest.mark.skipif(PYTHON is None, reason="needs an environment with vLLM: make test-vllm"),
 ]
 ENGINE = Path(__file__).parent / "vllm" / "engine.py"
+LLAVA = "VistrimLlavaForConditionalGeneration"
+OWN_PROCESS = "VLLM_ENABLE_V1_MULTIPROCESSING"
 CPU = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    # All engines run in one process, one after the other.
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    # Engines run one after the other in one process.
+    OWN_PROCESS: "0",
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_OFFLINE": "1",
 }
@@ -50,25 +52,43 @@ SELECTORS = (
     "pool:keep=24",
 )
 """Each keeps 24 tokens of an image."""
-UNTOUCHED, UNCACHED, TWO_IMAGES, EMBEDDED = "untouched", "without caches", "two images", "embeddings"
+UNTOUCHED, TRIMMED, UNCACHED = "untouched", "trimmed", "without caches"
 CHOSEN, READS_QUESTION = "vispruner:keep=24", "cdpruner:keep=24"
 FAMILIES = {
     # A tower without a class token: the attention that a patch receives.
-    "llava-siglip": ("VistrimLlavaForConditionalGeneration", ("fastervlm:keep=6", "visionzip:dominant=4,contextual=2")),
+    "llava-siglip": (LLAVA, ("fastervlm:keep=6", "visionzip:dominant=4,contextual=2")),
+    # An overview and tiles, with newlines.
+    "llava-next": (
+        "VistrimLlavaNextForConditionalGeneration",
+        ("vispruner:keep=6", "visionzip:dominant=4,contextual=2", "holov:keep=12,crops=4", "pool:keep=4"),
+    ),
     # Tiles, of which squares of patches become a token.
     "internvl": (
         "VistrimInternVLForConditionalGeneration",
         ("vispruner:keep=6", "divprune:keep=12", "visionzip:dominant=4,contextual=2", "pool:keep=4"),
+    ),
+    # Windows, and positions with a time, a row and a column.
+    "qwen2_5_vl": (
+        "VistrimQwen2_5_VLForConditionalGeneration",
+        (
+            "vispruner:keep=6,positions=original",
+            "divprune:keep=0.25,positions=original",
+            "visionzip:dominant=4,contextual=2,positions=original",
+            "pool:keep=4",
+        ),
     ),
 }
 """Models with random weights: their class in vLLM, and methods."""
 SIZES = ((32, 64), (64, 32), (64, 64), (20, 60), (64, 44), (32, 32))
 """Widths and heights of the images for them."""
 REFUSED = {
-    "st3": "acts inside the decoder",
-    "cdpruner": "reads the question",
-    "vtc-cls:first_layer=16": "first_layer=16",
-    "vispruned": "did you mean 'vispruner'",
+    ("reference", "st3"): "acts inside the decoder",
+    ("reference", "cdpruner"): "reads the question",
+    ("reference", "vtc-cls:first_layer=16"): "first_layer=16",
+    ("reference", "vispruned"): "did you mean 'vispruner'",
+    ("qwen2_5_vl", "vispruner:keep=6"): "positions=original",
+    # With vLLM's own worker.
+    ("qwen2_5_vl", "pool:keep=4"): "recompute_mrope_positions",
 }
 TOKENS, KEPT, NEW_TOKENS, ASKED, SAME = 144, 24, 12, 50, 48
 
@@ -133,66 +153,110 @@ def as_request(text, question):
 def written(processor, questions):
     """Questions in the processor's format, as vLLM is asked them."""
     options = {"tokenize": False, "add_generation_prompt": True}
-    turns = [[user_turn(each.prompt, each.opened())] for each in questions]
+    turns = [[user_turn(each.prompt, image_parts(each.opened()))] for each in questions]
     return [
         as_request(processor.apply_chat_template(turn, **options), each)
         for turn, each in zip(turns, questions, strict=True)
     ]
 
 
-@pytest.fixture(scope="module")
-def results(folder, model, asked, about_two, families, noise):
-    """What each engine answered."""
-    loaded, processor = model
-    checkpoint = weights_path("reference")
-    without_weights = folder / "without-weights"
-    shutil.copytree(checkpoint, without_weights, ignore=shutil.ignore_patterns("*.safetensors"))
-
-    def job(method, batches, of=checkpoint, kind="VistrimLlavaForConditionalGeneration", **engine):
-        trimmed = {"architectures": [kind], "vistrim": {"method": method}}
-        return {
-            "model": str(of),
-            "overrides": None if method is None else trimmed,
-            "batches": batches,
-            "tokens": NEW_TOKENS,
-            "engine": engine,
-        }
-
-    one, two = written(processor, asked), written(processor, about_two)
-    embedded = []
-    for number, (prompt, text) in enumerate(zip(asked[:16], one, strict=False)):
-        path = folder / f"{number}.pt"
-        torch.save(embeds(loaded, processor, prompt.opened()[0], prompt.prompt, READS_QUESTION), path)
-        embedded.append({"prompt": text["prompt"], "embeds": [str(path)]})
-    jobs = {
-        UNTOUCHED: job(None, [one]),
-        # The second time, prompts and images are in the caches.
-        **{method: job(method, [one, one[:16]] if method == CHOSEN else [one]) for method in SELECTORS},
-        UNCACHED: job(CHOSEN, [one[:16]], enable_prefix_caching=False, mm_processor_cache_gb=0),
-        TWO_IMAGES: job(CHOSEN, [two]),
-        EMBEDDED: job(None, [embedded], enable_mm_embeds=True),
-        **{method: job(method, [], without_weights) for method in REFUSED},
-        **{
-            (name, method): job(method, [batch], families[name].path, kind)
-            for name, (kind, methods) in FAMILIES.items()
-            for batch in [[as_request(families[name].prompt(each.prompt), each) for each in noise]]
-            for method in methods
-        },
+def job(model, asked, kind=LLAVA, **engine):
+    """An engine and, for each method, the batches that it is asked. A start is slow, so it serves several methods."""
+    first = next(iter(asked))
+    return {
+        "model": str(model),
+        "overrides": None if first is None else {"architectures": [kind], "vistrim": {"method": first}},
+        "methods": [method for method, batches in asked.items() for _ in batches],
+        "batches": [batch for batches in asked.values() for batch in batches],
+        "tokens": NEW_TOKENS,
+        "engine": engine,
     }
-    given, found = folder / "jobs.json", folder / "answers.json"
+
+
+def run(folder, name, jobs, own_process=False):
+    """Start the engines of some jobs one after the other, and return what each answered."""
+    given, found, log = (folder / f"{name}-{what}" for what in ("jobs.json", "answers.json", "log.txt"))
     given.write_text(json.dumps(list(jobs.values())))
-    log = folder / "log.txt"
+    environment = os.environ | CPU | {OWN_PROCESS: str(int(own_process))}
     with log.open("w") as output:
-        subprocess.run([PYTHON, ENGINE, given, found], env=os.environ | CPU, stdout=output, stderr=output, check=False)
+        subprocess.run([PYTHON, ENGINE, given, found], env=environment, stdout=output, stderr=output, check=False)
     made = json.loads(found.read_text()) if found.exists() else []
     assert len(made) == len(jobs), log.read_text()[-5000:]
-    return dict(zip(jobs, made, strict=True))
+    return {name: asked | answered for (name, asked), answered in zip(jobs.items(), made, strict=True)}
 
 
-def check(found, expected, removed):
-    """Compare answers and numbers of prompt tokens; all may differ after a tie, and two without any."""
+def batches_of(found, method):
+    """Answers of an engine that started."""
     assert "error" not in found, found["error"]
-    for batch in found["batches"]:
+    return [batch for batch, of in zip(found["batches"], found["methods"], strict=True) if of == method]
+
+
+@pytest.fixture(scope="module")
+def requests(model, asked, about_two):
+    """What vLLM is asked about one image, and about two."""
+    return written(model[1], asked), written(model[1], about_two)
+
+
+@pytest.fixture(scope="module")
+def embedded(folder, model, asked, requests):
+    """Requests with embeddings in place of images."""
+    loaded, processor = model
+    found = []
+    for number, (prompt, text) in enumerate(zip(asked[:16], requests[0], strict=False)):
+        path = folder / f"{number}.pt"
+        torch.save(embeds(loaded, processor, prompt.opened()[0], prompt.prompt, READS_QUESTION), path)
+        found.append({"prompt": text["prompt"], "embeds": [str(path)]})
+    return found
+
+
+@pytest.fixture(scope="module")
+def results(folder, requests, embedded):
+    """Answers on `reference`."""
+    (one, two), checkpoint = requests, weights_path("reference")
+    # All methods are given the same images, with caches. The second time, prompts and images are in the caches.
+    batches = {method: [one, one[:16], two] if method == CHOSEN else [one] for method in SELECTORS}
+    jobs = {
+        TRIMMED: job(checkpoint, batches),
+        UNCACHED: job(checkpoint, {CHOSEN: [one[:16]]}, enable_prefix_caching=False, mm_processor_cache_gb=0),
+        UNTOUCHED: job(checkpoint, {None: [one, embedded]}, enable_mm_embeds=True),
+    }
+    return run(folder, "reference", jobs)
+
+
+@pytest.fixture(scope="module")
+def apart(folder, requests):
+    """Answers on `reference` by an engine in a process of its own, as in `vllm serve`; the second time from caches."""
+    one = requests[0][:16]
+    # No method is named for the batches: the process has been started with it.
+    asked = job(weights_path("reference"), {CHOSEN: [one, one]}) | {"methods": [None, None]}
+    return run(folder, "apart", {CHOSEN: asked}, own_process=True)[CHOSEN]
+
+
+@pytest.fixture(scope="module")
+def family_results(folder, families, noise):
+    """Answers of random models."""
+    jobs = {}
+    for name, (kind, methods) in FAMILIES.items():
+        batch = [as_request(families[name].prompt(each.prompt), each) for each in noise]
+        jobs[name] = job(families[name].path, {method: [batch] for method in methods}, kind, **families[name].engine)
+    return run(folder, "families", jobs)
+
+
+@pytest.fixture(scope="module")
+def refusals(folder, families):
+    """What engines without weights say."""
+    jobs = {}
+    for name, method in REFUSED:
+        without_weights = folder / f"{name}-without-weights"
+        path = weights_path(name) if name == "reference" else families[name].path
+        shutil.copytree(path, without_weights, ignore=shutil.ignore_patterns("*.safetensors"), dirs_exist_ok=True)
+        jobs[name, method] = job(without_weights, {method: []}, LLAVA if name == "reference" else FAMILIES[name][0])
+    return run(folder, "refusals", jobs)
+
+
+def check(batches, expected, removed):
+    """Compare answers and numbers of prompt tokens; all may differ after a tie, and two without any."""
+    for batch in batches:
         pairs = list(zip(batch, expected, strict=False))
         assert [mine["prompt_tokens"] for mine, _ in pairs] == [its.prompt_tokens - removed for _, its in pairs]
         assert all(its.agrees(mine["tokens"]) for mine, its in pairs)
@@ -205,39 +269,40 @@ def test_answers_are_those_of_transformers(method, model, asked, results):
     loaded, processor = model
     batches = [asked_together(processor, asked[:25]), asked_together(processor, asked[25:])]
     expected = [answer for batch in batches for answer in answers(loaded, batch, method, NEW_TOKENS)]
-    check(results[method or UNTOUCHED], expected, TOKENS - KEPT if method else 0)
+    found = batches_of(results[TRIMMED if method else UNTOUCHED], method)
+    check(found[: 2 if method == CHOSEN else 1], expected, TOKENS - KEPT if method else 0)
 
 
-def test_caches_change_nothing(asked, model, results):
+def test_caches_and_processes_change_nothing(asked, model, results, apart):
     loaded, processor = model
     expected = answers(loaded, asked_together(processor, asked[:16]), CHOSEN, NEW_TOKENS)
-    check(results[UNCACHED], expected, TOKENS - KEPT)
-    assert results[UNCACHED]["batches"][0] == results[CHOSEN]["batches"][1]
+    uncached, cached = batches_of(results[UNCACHED], CHOSEN), batches_of(apart, None)
+    check([*uncached, *cached], expected, TOKENS - KEPT)
+    assert uncached == batches_of(results[TRIMMED], CHOSEN)[1:2] == cached[1:]
 
 
 def test_two_images_of_different_size_in_a_prompt(about_two, model, results):
     loaded, processor = model
     expected = answers(loaded, asked_together(processor, about_two), CHOSEN, NEW_TOKENS)
-    check(results[TWO_IMAGES], expected, 2 * (TOKENS - KEPT))
+    check(batches_of(results[TRIMMED], CHOSEN)[2:], expected, 2 * (TOKENS - KEPT))
 
 
 def test_embeddings_of_a_method_that_reads_the_question(asked, model, results):
     loaded, processor = model
     expected = answers(loaded, asked_together(processor, asked[:16]), READS_QUESTION, NEW_TOKENS)
-    check(results[EMBEDDED], expected, TOKENS - KEPT)
+    check(batches_of(results[UNTOUCHED], None)[1:], expected, TOKENS - KEPT)
 
 
 @pytest.mark.parametrize(("name", "method"), [(name, each) for name, (_, all_) in FAMILIES.items() for each in all_])
-def test_answers_of_random_models_are_those_of_transformers(name, method, families, noise, results):
-    checkpoint, found = families[name], results[name, method]
-    assert "error" not in found, found["error"]
-    for question, mine in zip(noise, found["batches"][0], strict=True):
+def test_answers_of_random_models_are_those_of_transformers(name, method, families, noise, family_results):
+    checkpoint, (found,) = families[name], batches_of(family_results[name], method)
+    for question, mine in zip(noise, found, strict=True):
         inputs = checkpoint.inputs(checkpoint.prompt(question.prompt), question.opened())
-        (its,) = answers(checkpoint.model, inputs, method, NEW_TOKENS)
+        (its,) = answers(checkpoint.model, inputs, method, NEW_TOKENS, checkpoint.renumbers)
         assert mine["prompt_tokens"] < its.prompt_tokens
         assert its.agrees(mine["tokens"]), (its, mine)
 
 
-@pytest.mark.parametrize("method", REFUSED)
-def test_bad_settings_are_refused_before_weights_are_read(method, results):
-    assert REFUSED[method] in results[method]["error"]
+@pytest.mark.parametrize(("name", "method"), REFUSED)
+def test_bad_settings_are_refused_before_weights_are_read(name, method, refusals):
+    assert REFUSED[name, method] in refusals[name, method]["error"]

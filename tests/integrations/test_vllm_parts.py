@@ -15,10 +15,17 @@ from tests.cli.checkpoint import build_processor
 from tests.closeness import close
 from tests.integrations.vllm.expected import renumbering
 from vistrim.core.layout import ImageShape, Picture
-from vistrim.errors import UnsupportedGenerationError
+from vistrim.errors import UnsupportedGenerationError, UnsupportedModelError
 from vistrim.integrations.vllm import embeds
 from vistrim.integrations.vllm.picking import count, pick
 from vistrim.integrations.vllm.processing import TrimmedInfo, TrimmedProcessor
+from vistrim.integrations.vllm.requirements import (
+    CPU_WORKER,
+    check_grid,
+    check_positions,
+    check_tower,
+    check_whole_tower,
+)
 from vistrim.integrations.vllm.settings import read_method
 from vistrim.integrations.vllm.tower import TowerReader
 
@@ -49,7 +56,7 @@ class Blocked:
 sys.meta_path.insert(0, Blocked())
 import vistrim.integrations.vllm
 assert "torch" not in sys.modules
-import vistrim.integrations.vllm.picking, vistrim.integrations.vllm.processing, vistrim.integrations.vllm.tower
+from vistrim.integrations.vllm import places, picking, processing, requirements, tower
 own = {name for name in sys.modules if name.startswith("vistrim.")}
 allowed = ("vistrim.core", "vistrim.methods", "vistrim.errors", "vistrim._", "vistrim.integrations")
 assert not [name for name in own if not name.startswith(allowed)], own
@@ -70,27 +77,62 @@ def test_selectors_are_read_from_the_config():
         assert read_method(config(notation)) == vistrim.methods.base.notation.parse_method(notation)
 
 
-@pytest.mark.parametrize(
-    ("method", "told"),
-    [
-        ("st3", "acts inside the decoder.*vispruner.*vistrim serve"),
-        ("fastervlm+vta", "vta acts inside the decoder"),
-        ("vscan", "acts inside the decoder"),
-        ("sgl:guide=reference-small", "acts inside the decoder"),
-        ("cdpruner", "reads the question.*embeds"),
-        ("blind", "image by image.*embeds"),
-        ("downsample", "image by image"),
-        ("divprune:over=prompt", "over=image"),
-        ("fastervlm:positions=original", "positions=renumber"),
-        ("vispruned", "did you mean 'vispruner'"),
-        ("vispruner:keep=0", "keep"),
-    ],
-)
-def test_what_cannot_work_is_refused(method, told):
-    # vLLM would take a ValueError as a sign that the model has no images.
-    with pytest.raises(UnsupportedGenerationError, match=told) as error:
-        read_method(config(method))
-    assert not isinstance(error.value, ValueError)
+REFUSED = {
+    "st3": "acts inside the decoder.*vispruner.*vistrim serve",
+    "hybrid": "acts inside the decoder",
+    "fastervlm+vta": "vta acts inside the decoder",
+    "vscan": "acts inside the decoder",
+    "sgl:guide=reference-small": "acts inside the decoder",
+    "cdpruner": "reads the question.*embeds",
+    "blind": "image by image.*embeds",
+    "downsample": "image by image",
+    "divprune:over=prompt": "over=image",
+    "fastervlm:positions=original": "positions=renumber",
+    "vispruned": "did you mean 'vispruner'",
+    "vispruner:kept=4": "kept",
+    "vispruner:keep=0": "keep",
+    "vispruner:keep=1.5": "keep",
+}
+
+
+def test_what_cannot_work_is_refused():
+    for method, told in REFUSED.items():
+        # vLLM would take a ValueError as a sign that the model has no images.
+        with pytest.raises(UnsupportedGenerationError, match=told) as error:
+            read_method(config(method))
+        assert not isinstance(error.value, ValueError)
+
+
+def test_positions_fit_the_model():
+    with pytest.raises(UnsupportedGenerationError, match="positions=original"):
+        read_method(config("vispruner:keep=4"), renumbers=False)
+    for method in ("vispruner:keep=4,positions=original", "pool:keep=4"):
+        assert not read_method(config(method), renumbers=False).renumbers
+
+
+def engine(worker="vllm.v1.worker.gpu_worker.Worker", tensor=1, pipeline=1, draft=None):
+    """Settings of an engine of vLLM."""
+    parallel = SimpleNamespace(worker_cls=worker, tensor_parallel_size=tensor, pipeline_parallel_size=pipeline)
+    return SimpleNamespace(parallel_config=parallel, speculative_config=draft)
+
+
+def test_models_and_engines_that_cannot_work_are_refused():
+    check_positions(engine(tensor=2))
+    for given, told in (
+        (engine(worker=CPU_WORKER), "recompute_mrope_positions.*vistrim serve"),
+        (engine(pipeline=2), "pipeline"),
+        (engine(draft="eagle"), "speculative"),
+    ):
+        with pytest.raises(UnsupportedModelError, match=told):
+            check_positions(given)
+    check_whole_tower(vistrim.DivPrune(4), engine(tensor=2))
+    with pytest.raises(UnsupportedModelError, match=r"data-parallel.*divprune"):
+        check_whole_tower(vistrim.FasterVLM(4), engine(tensor=2))
+    check_grid(vistrim.Pool(4), SHAPE)
+    with pytest.raises(UnsupportedModelError, match="uniform or random"):
+        check_grid(vistrim.Pool(4), ImageShape((Picture(17),)))
+    with pytest.raises(UnsupportedModelError, match=r"pixtral.*vistrim serve"):
+        check_tower(SimpleNamespace(vision_config=SimpleNamespace(model_type="pixtral")))
 
 
 def test_a_missing_or_wrong_entry_is_refused():

@@ -19,7 +19,8 @@ from vistrim.architectures.feature_layers import selected_features
 from vistrim.architectures.image_layouts import frames_and_newline, of_one_grid, unknown
 from vistrim.architectures.spec import Arrange, Images, ReadShapes
 from vistrim.architectures.vit import take_apart
-from vistrim.core.layout import ImageShape, Picture, View
+from vistrim.core.layout import ImageShape
+from vistrim.core.mosaics import read_mosaic
 
 Arguments = Mapping[str, Any]
 
@@ -141,36 +142,4 @@ class _Mosaics:
         # Each patch is marked with the number of its tile.
         marks = torch.eye(max(tiles))[:, None].expand(-1, side**2, -1)
         packed = self.pack([marks[:count] for count in tiles], arguments)
-        return [_read_mosaic(shares, count, side) for shares, count in zip(packed, tiles, strict=True)]
-
-
-def _read_mosaic(shares: Tensor, tiles: int, side: int) -> ImageShape:
-    """Find the tile of each token, and the grid of the joined tiles. The tokens of the overview come first.
-
-    Parameters
-    ----------
-    shares : Tensor
-        ``[tokens, tiles or more]``: share of each tile in a token, the overview first; NaN for newlines.
-    tiles : int
-        Number of tiles, including the overview.
-    side : int
-        Patches along each side of a tile.
-    """
-    newline = shares[:, 0].isnan()
-    # A newline belongs to the token before it. Shares are rounded, so that a token half in two tiles goes to the first.
-    token = torch.where(newline, 0, torch.arange(len(shares))).cummax(0).values
-    tile = (shares.nan_to_num() * 1024).round().argmax(1)[token]
-    row = newline.cumsum(0) - newline.long()
-    pictures = []
-    for number in range(tiles):
-        of_rows = row[tile == number].unique(return_counts=True)[1].tolist()
-        grid = (len(of_rows), of_rows[0]) if len(set(of_rows)) == 1 else None
-        if number == 0:
-            grid = (side, side) if of_rows == [side**2] else None
-        pictures.append(Picture(sum(of_rows), grid, projected=side**2))
-    views = [View((side, side), 0, side)]
-    if tiles > 1:
-        rows = int(newline.sum())
-        stride = (len(shares) - side**2) // rows
-        views.append(View((rows, stride - 1), side**2, stride))
-    return ImageShape(tuple(pictures), tile if tiles > 1 else None, tuple(views))
+        return [read_mosaic(shares, count, side) for shares, count in zip(packed, tiles, strict=True)]

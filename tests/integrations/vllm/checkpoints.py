@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from tokenizers import AddedToken
 from transformers import (
     CLIPImageProcessorPil,
     GotOcr2ImageProcessorPil,
+    LlavaNextImageProcessorPil,
     PreTrainedTokenizerFast,
+    Qwen2VLImageProcessorPil,
 )
 
 from vistrim.reference.processing import CHAT_TEMPLATE, EOS, IMAGE, PAD, UNKNOWN, build_tokenizer
@@ -36,12 +38,18 @@ class Checkpoint:
         What a prompt has in place of an image.
     inputs : callable
         What the model is given for a prompt and its images.
+    engine : dict
+        Further arguments of vLLM.
+    renumbers : bool
+        Whether the remaining tokens get consecutive positions.
     """
 
     model: Any
     path: Path
     image_token: str
     inputs: Inputs
+    engine: dict[str, Any] = field(default_factory=dict)
+    renumbers: bool = True
 
     def prompt(self, question: str) -> str:
         """A question about one image."""
@@ -50,6 +58,7 @@ class Checkpoint:
 
 WEIGHTS = "model.safetensors"
 SIDE, PATCH = 32, 8
+GRIDS = [[SIDE, 2 * SIDE], [2 * SIDE, SIDE], [2 * SIDE, 2 * SIDE]]
 
 
 def _decoder(tokenizer: Any) -> dict[str, Any]:
@@ -89,7 +98,7 @@ def _save(path: Path, model: Any) -> Any:
         for name, weights in model.named_parameters():
             if weights.dim() >= 2:
                 weights.copy_(torch.randn(weights.shape, generator=generator) * 1.5 / weights.shape[-1] ** 0.5)
-            elif "bias" in name:
+            elif any(part in name for part in ("bias", "newline", "class_embedding")):
                 weights.copy_(torch.randn(weights.shape, generator=generator) * 0.2)
     model.generation_config.eos_token_id = model.config.text_config.eos_token_id
     model.generation_config.pad_token_id = model.config.text_config.pad_token_id
@@ -131,6 +140,30 @@ def siglip_llava(path: Path) -> Checkpoint:
         chat_template=CHAT_TEMPLATE,
     )
     return _llava(path, transformers.LlavaForConditionalGeneration(config), processor)
+
+
+def llava_next(path: Path) -> Checkpoint:
+    """LLaVA-NeXT: an overview and tiles of each image."""
+    tokenizer = build_tokenizer()
+    config = transformers.LlavaNextConfig(
+        vision_config=_tower("clip_vision_model"),
+        text_config=_decoder(tokenizer),
+        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
+        image_grid_pinpoints=GRIDS,
+        vision_feature_layer=-2,
+    )
+    square = {"height": SIDE, "width": SIDE}
+    processor = transformers.LlavaNextProcessor(
+        image_processor=LlavaNextImageProcessorPil(
+            size={"shortest_edge": SIDE}, crop_size=square, image_grid_pinpoints=GRIDS
+        ),
+        tokenizer=tokenizer,
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=CHAT_TEMPLATE,
+    )
+    return _llava(path, transformers.LlavaNextForConditionalGeneration(config), processor)
 
 
 TOKENS = {
@@ -195,7 +228,73 @@ def internvl(path: Path) -> Checkpoint:
     return Checkpoint(model, path, context, inputs)
 
 
+VISION_TOKENS = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>", "<|video_pad|>")
+
+
+def qwen2_5_vl(path: Path) -> Checkpoint:
+    """Qwen2.5-VL: images of any size, window attention, and positions with a time, a row and a column."""
+    vision = {
+        # Windows of 3 x 3 tokens, which are cut off at the right and at the bottom.
+        "window_size": 3 * PATCH,
+        "fullatt_block_indexes": [1],
+    }
+    names = ("Qwen2_5_VLProcessor", "Qwen2VLVideoProcessor")
+    return _qwen(path, transformers.Qwen2_5_VLForConditionalGeneration, vision, {}, names)
+
+
+def _qwen(path: Path, kind: Any, vision: dict[str, Any], rope: dict[str, Any], names: tuple[str, str]) -> Checkpoint:
+    """Qwen-VL. Its processor needs torchvision for videos, as that of InternVL."""
+    backend = build_tokenizer().backend_tokenizer
+    backend.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in VISION_TOKENS])
+    start, image, end, video = VISION_TOKENS
+    named = {"image_token": image, "video_token": video, "vision_start_token": start, "vision_end_token": end}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token=PAD, eos_token=EOS, unk_token=UNKNOWN, extra_special_tokens=named
+    )
+    ids = tokenizer.convert_tokens_to_ids
+    patches = {"patch_size": PATCH // 2, "temporal_patch_size": 2}
+    sizes = {"depth": 3, "hidden_size": 64, "intermediate_size": 96, "num_heads": 2, "out_hidden_size": 64}
+    config = kind.config_class(
+        vision_config={**patches, **sizes, "spatial_merge_size": 2, **vision},
+        text_config={
+            **{name: value for name, value in _decoder(tokenizer).items() if name != "model_type"},
+            "bos_token_id": None,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6], **rope},
+        },
+        tie_word_embeddings=False,
+        **{f"{name}_id": ids(token) for name, token in named.items()},
+    )
+    size = {"shortest_edge": SIDE**2, "longest_edge": (2 * SIDE) ** 2}
+    process = Qwen2VLImageProcessorPil(size=size, merge_size=2, **patches)
+    model = _save(path, kind(config))
+    tokenizer.save_pretrained(path)
+    written = {
+        "processor_class": names[0],
+        "image_processor": {**process.to_dict(), "image_processor_type": "Qwen2VLImageProcessor"},
+        "video_processor": {"video_processor_type": names[1], "size": size, "merge_size": 2, **patches},
+    }
+    (path / "processor_config.json").write_text(json.dumps(written))
+
+    def inputs(prompt: str, images: list[Image.Image]) -> dict[str, Any]:
+        pixels = process(images, return_tensors="pt")
+        for grid in pixels["image_grid_thw"]:
+            prompt = prompt.replace(image, "<ONE>" * (int(grid.prod()) // 4), 1)
+        text = tokenizer([prompt.replace("<ONE>", image)], return_tensors="pt")
+        found = {name: text[name] for name in ("input_ids", "attention_mask")}
+        return {
+            **found,
+            "mm_token_type_ids": (found["input_ids"] == ids(image)).long(),
+            "pixel_values": pixels["pixel_values"],
+            "image_grid_thw": pixels["image_grid_thw"],
+        }
+
+    engine = {"worker_cls": "worker.PruningWorker"}
+    return Checkpoint(model, path, f"{start}{image}{end}", inputs, engine, renumbers=False)
+
+
 CHECKPOINTS: dict[str, Callable[[Path], Checkpoint]] = {
     "llava-siglip": siglip_llava,
+    "llava-next": llava_next,
     "internvl": internvl,
+    "qwen2_5_vl": qwen2_5_vl,
 }

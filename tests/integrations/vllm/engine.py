@@ -1,9 +1,9 @@
-"""Answers by vLLM, in an environment of its own: `python engine.py jobs.json answers.json`. Imports nothing of vistrim.
+"""Answers by vLLM, in an environment of its own: `python engine.py jobs.json answers.json`.
 
-A job is an engine that is started, and batches of requests to it:
+A job is an engine that is started, and batches of requests to it, each with its method (null: that of the start):
 
-{"model": folder, "overrides": {...}, "engine": {...}, "batches": [[{"prompt": text, "images": [file, ...]}, ...], ...],
- "tokens": 12}
+{"model": folder, "overrides": {...}, "engine": {...}, "methods": [text, ...], "batches": [[{"prompt": text,
+ "images": [file, ...]}, ...], ...], "tokens": 12}
 
 Its result is {"error": text} or {"batches": [[{"prompt_tokens": 10, "tokens": [...]}, ...], ...]}.
 """
@@ -28,6 +28,8 @@ ENGINE = {
     "enforce_eager": True,
     "max_model_len": 1024,
     "max_num_seqs": 16,
+    # The engine starts with a batch of this size. Some images are divided over two steps.
+    "max_num_batched_tokens": 1024,
     "disable_log_stats": True,
     "seed": 0,
 }
@@ -42,9 +44,18 @@ def request(asked: dict) -> dict:
     return {"prompt": asked["prompt"], "multi_modal_data": {"image": images if len(images) > 1 else images[0]}}
 
 
+def switch(engine: LLM, notation: str) -> None:
+    """Give a running engine another method, as if it had been started with it. What is in its caches stays there."""
+    info = engine.llm_engine.renderer.get_mm_processor().info
+    info.get_hf_config().vistrim = {"method": notation}
+    type(info).__init__(info, info.ctx)
+    engine.apply_model(lambda model: model.trim_with(info.method))
+
+
 def answers(job: dict) -> dict:
     """Start an engine and answer."""
     most = max((len(asked.get("images", [0])) for batch in job["batches"] for asked in batch), default=1)
+    sampling = SamplingParams(temperature=0, max_tokens=job["tokens"])
     try:
         engine = LLM(
             model=job["model"],
@@ -52,11 +63,14 @@ def answers(job: dict) -> dict:
             limit_mm_per_prompt={"image": most},
             **(ENGINE | job.get("engine", {})),
         )
+        found = []
+        for method, batch in zip(job["methods"], job["batches"], strict=True):
+            if method is not None:
+                switch(engine, method)
+            found.append(engine.generate([request(asked) for asked in batch], sampling, use_tqdm=False))
+        del engine
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}"}
-    sampling = SamplingParams(temperature=0, max_tokens=job["tokens"])
-    found = [engine.generate([request(asked) for asked in batch], sampling, use_tqdm=False) for batch in job["batches"]]
-    del engine
     return {
         "batches": [
             [

@@ -1,4 +1,4 @@
-"""Answers by transformers under `vistrim.trim`, with consecutive positions as in vLLM, and how they compare."""
+"""Answers by transformers under `vistrim.trim`, with the positions of vLLM, and how they compare."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -59,13 +59,14 @@ def asked_together(processor: Any, questions: list[Question]) -> Any:
 
 
 @torch.no_grad()
-def answers(model: Any, inputs: Any, notation: str | None, new_tokens: int) -> list[Answer]:
+def answers(model: Any, inputs: Any, notation: str | None, new_tokens: int, renumbers: bool = True) -> list[Answer]:
     """Answer with the method, or untouched."""
     options = {"max_new_tokens": new_tokens, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
     if notation is None:
         found = model.generate(**inputs, **options)
     else:
-        with vistrim.trim(model, renumbering(notation)):
+        method = renumbering(notation) if renumbers else parse_method(notation)
+        with vistrim.trim(model, method):
             found = model.generate(**inputs, **options)
     best = torch.stack(found.logits, 1).topk(2).values
     gaps = best[..., 0] - best[..., 1]

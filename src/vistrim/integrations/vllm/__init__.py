@@ -17,6 +17,8 @@ __all__ = ["ARCHITECTURES", "embeds", "register"]
 ARCHITECTURES = {
     "VistrimLlavaForConditionalGeneration": "vistrim.integrations.vllm.llava",
     "VistrimInternVLForConditionalGeneration": "vistrim.integrations.vllm.internvl",
+    "VistrimLlavaNextForConditionalGeneration": "vistrim.integrations.vllm.llava_next",
+    "VistrimQwen2_5_VLForConditionalGeneration": "vistrim.integrations.vllm.qwen2_5_vl",
 }
 """Model classes by name, with their modules. Each is named after the class of vLLM that it derives from."""
 

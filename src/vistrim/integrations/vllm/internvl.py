@@ -22,6 +22,7 @@ from vistrim.integrations.vllm.picking import count, pick, squared
 from vistrim.integrations.vllm.processing import TrimmedInfo, TrimmedProcessor
 from vistrim.integrations.vllm.settings import read_method
 from vistrim.integrations.vllm.tower import TowerReader
+from vistrim.methods import PerImage
 
 
 def cell_of(config: Any) -> int:
@@ -117,17 +118,19 @@ class VistrimInternVLForConditionalGeneration(InternS1ForConditionalGeneration):
     """
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
-        config = vllm_config.model_config.hf_config
-        method = read_method(config)
+        method = read_method(vllm_config.model_config.hf_config)
         super().__init__(vllm_config=vllm_config, prefix=prefix)
-        self.trimming = method
-        self.tower_reader = None
+        self.trim_with(method)
+
+    def trim_with(self, method: PerImage) -> None:
+        """Trim images by a method from now on."""
+        self.trimming, self.tower_reader = method, None
         if method.reads_vision and hasattr(self.vision_tower, "encoder"):
             self.tower_reader = TowerReader(
                 method,
                 kernels=[block.attention.attn for block in self.vision_tower.encoder.layer],
                 output=self.vision_tower.layernorm,
-                heads=config.vision_config.num_attention_heads,
+                heads=self.config.vision_config.num_attention_heads,
                 has_class=True,
                 skip=1,
                 project=None,

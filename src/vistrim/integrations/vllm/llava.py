@@ -14,10 +14,12 @@ from vllm.model_executor.models.llava import (
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from vistrim.core.layout import ImageShape, Picture
-from vistrim.integrations.vllm.llava_like import TrimmedLlavaLikeInfo, check_tower, read_tower, side_of
+from vistrim.integrations.vllm.llava_like import TrimmedLlavaLikeInfo, read_tower, side_of
 from vistrim.integrations.vllm.picking import pick
 from vistrim.integrations.vllm.processing import TrimmedProcessor
+from vistrim.integrations.vllm.requirements import check_grid, check_tower, check_whole_tower
 from vistrim.integrations.vllm.settings import read_method
+from vistrim.methods import PerImage
 
 
 def shape_of(config: Any, tokens: int) -> ImageShape:
@@ -33,7 +35,7 @@ class TrimmedLlavaInfo(TrimmedLlavaLikeInfo, LlavaProcessingInfo):
         """Refuse vision towers without a common grid of patches, and methods that need a grid where there is none."""
         config = self.get_hf_config()
         check_tower(config)
-        self.check_grid(self.shape(config.vision_config.image_size, config.vision_config.image_size))
+        check_grid(self.method, self.shape(config.vision_config.image_size, config.vision_config.image_size))
 
     def shape(self, width: int, height: int) -> ImageShape:
         """Describe the visual tokens of an image before trimming."""
@@ -71,9 +73,13 @@ class VistrimLlavaForConditionalGeneration(LlavaForConditionalGeneration):
         config = vllm_config.model_config.hf_config
         check_tower(config)
         method = read_method(config)
+        check_whole_tower(method, vllm_config)
         super().__init__(vllm_config=vllm_config, prefix=prefix)
-        self.trimming = method
-        self.tower_reader = read_tower(self, method, vllm_config)
+        self.trim_with(method)
+
+    def trim_with(self, method: PerImage) -> None:
+        """Trim images by a method from now on."""
+        self.trimming, self.tower_reader = method, read_tower(self, method)
 
     def _process_image_input(self, image_input: Any) -> Any:
         embeddings = super()._process_image_input(image_input)

@@ -1,4 +1,4 @@
-"""What a LLaVA model of vLLM needs: sizes of images, and CLIP and SigLIP towers. Only vLLM imports this module."""
+"""What the LLaVA models of vLLM share: sizes of images, and CLIP and SigLIP towers. Only vLLM imports this module."""
 
 from __future__ import annotations
 
@@ -6,17 +6,13 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from torch import Tensor
-from vllm.config import VllmConfig
 
 from vistrim.core.layout import ImageShape
-from vistrim.errors import UnsupportedModelError
 from vistrim.integrations.vllm.picking import count
 from vistrim.integrations.vllm.processing import TrimmedInfo
+from vistrim.integrations.vllm.requirements import HAS_CLASS
 from vistrim.integrations.vllm.tower import TowerReader
 from vistrim.methods import PerImage
-
-HAS_CLASS = {"clip_vision_model": True, "siglip_vision_model": False}
-"""Whether the first token of a tower is a class token, by type."""
 
 
 class TrimmedLlavaLikeInfo(TrimmedInfo, ABC):
@@ -31,28 +27,12 @@ class TrimmedLlavaLikeInfo(TrimmedInfo, ABC):
         return count(self.method, self.shape(image_width, image_height))
 
 
-def check_tower(config: Any) -> None:
-    """Refuse towers that are neither CLIP nor SigLIP.
-
-    Raises
-    ------
-    UnsupportedModelError
-        If it is another one. The message names the fix.
-    """
-    kind = config.vision_config.model_type
-    if kind not in HAS_CLASS:
-        raise UnsupportedModelError(
-            f"the vLLM plug-in of vistrim supports LLaVA with a CLIP or SigLIP tower, not {kind}: serve this model "
-            "with `vistrim serve`, which runs it with transformers"
-        )
-
-
 def side_of(config: Any) -> int:
     """Compute the number of patches along each side of an input of the tower."""
     return int(config.vision_config.image_size // config.vision_config.patch_size)
 
 
-def read_tower(model: Any, method: PerImage, vllm_config: VllmConfig) -> TowerReader | None:
+def read_tower(model: Any, method: PerImage) -> TowerReader | None:
     """Install hooks on the tower of a model, if the method reads it.
 
     Parameters
@@ -61,8 +41,6 @@ def read_tower(model: Any, method: PerImage, vllm_config: VllmConfig) -> TowerRe
         A LLaVA model of vLLM.
     method : PerImage
         The method.
-    vllm_config : VllmConfig
-        Settings of the engine.
 
     Returns
     -------
@@ -71,19 +49,12 @@ def read_tower(model: Any, method: PerImage, vllm_config: VllmConfig) -> TowerRe
 
     Raises
     ------
-    UnsupportedModelError
-        If the heads of the tower are distributed over processes.
     UnsupportedGenerationError
         If the method reads blocks that the tower does not have.
     """
     transformer = getattr(model.vision_tower, "vision_model", None)
     if not method.reads_vision or transformer is None:
         return None
-    if vllm_config.parallel_config.tensor_parallel_size > 1:
-        raise UnsupportedModelError(
-            f"{method.name} reads attention of the vision tower, which tensor parallelism distributes over processes: "
-            "use --data-parallel-size, or a method that reads none, such as divprune"
-        )
     config = model.config
     blocks = transformer.encoder.layers
     projector = model.multi_modal_projector

@@ -1,6 +1,6 @@
 """Selection among the visual tokens of one image, on tensors alone."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vistrim.core.applying import apply_to_visual
 from vistrim.core.layout import ImageShape
+from vistrim.core.selection import Selection
 from vistrim.core.squares import mean_of_squares
 from vistrim.errors import MethodError
 from vistrim.methods import InputTokens, PerImage, VisionTokens
@@ -50,6 +51,27 @@ def pick(method: PerImage, shape: ImageShape, embeddings: Tensor, vision: Vision
 
     Parameters
     ----------
+    method, shape, embeddings, vision
+        As in `choose`.
+
+    Returns
+    -------
+    Tensor
+        ``[count(method, shape), hidden]``.
+
+    Raises
+    ------
+    MethodError
+        As in `choose`.
+    """
+    return apply_to_visual(embeddings[None], choose(method, shape, embeddings, vision))[0]
+
+
+def choose(method: PerImage, shape: ImageShape, embeddings: Tensor, vision: VisionTokens | None) -> Selection:
+    """Choose among the visual tokens of an image.
+
+    Parameters
+    ----------
     method : PerImage
         The method.
     shape : ImageShape
@@ -61,8 +83,8 @@ def pick(method: PerImage, shape: ImageShape, embeddings: Tensor, vision: Vision
 
     Returns
     -------
-    Tensor
-        ``[count(method, shape), hidden]``.
+    Selection
+        The tokens that stay, in a batch of one sample of visual tokens only.
 
     Raises
     ------
@@ -70,21 +92,46 @@ def pick(method: PerImage, shape: ImageShape, embeddings: Tensor, vision: Vision
         If the method returns an invalid selection, or another number of tokens than it has told.
     """
     rows = torch.arange(len(embeddings), device=embeddings.device)[None]
+    everything = torch.ones_like(rows, dtype=torch.bool)
     selection = method.select_input(
         InputTokens(
             embeddings=embeddings[None],
-            visual=torch.ones_like(rows, dtype=torch.bool),
+            visual=everything,
             images=(tuple(picture.tokens for picture in shape.pictures),),
             grids=(tuple(picture.grid for picture in shape.pictures),),
             image_of=shape.numbers.to(embeddings.device)[None],
             vision=None if vision is None else replace(vision, source=rows),
             whole=((0,) * len(shape.pictures),),
         )
-    )
-    picked = embeddings if selection is None else apply_to_visual(embeddings[None], selection)[0]
-    if len(picked) != (expected := count(method, shape)):
-        raise MethodError(f"{method.name} keeps {len(picked)} tokens of an image, but its `count` returns {expected}")
-    return picked
+    ) or Selection(everything, (len(embeddings),))
+    if (kept := selection.counts[0]) != (expected := count(method, shape)):
+        raise MethodError(f"{method.name} keeps {kept} tokens of an image, but its `count` returns {expected}")
+    return selection
+
+
+def arranged(tiles: Sequence[VisionTokens], source: Tensor) -> VisionTokens:
+    """Arrange the values of the tiles of an image by visual token.
+
+    Parameters
+    ----------
+    tiles : sequence of VisionTokens
+        Values of the patches of each tile, at least one.
+    source : Tensor
+        ``[tokens]`` long: number of the patch that a token is made of, among those of all tiles. -1: a separator.
+
+    Returns
+    -------
+    VisionTokens
+        Values of the tokens. NaN for separators.
+    """
+    newline = source < 0
+
+    def of_tokens(parts: list[Tensor]) -> Tensor:
+        patches = torch.cat(parts)
+        rows = patches[source.clamp(min=0).to(patches.device)]
+        return rows.masked_fill(newline.to(rows.device).view(-1, *[1] * (rows.dim() - 1)), torch.nan)
+
+    return _joined(tiles, of_tokens)
 
 
 def squared(tiles: Sequence[VisionTokens], cell: int) -> VisionTokens:
@@ -102,16 +149,41 @@ def squared(tiles: Sequence[VisionTokens], cell: int) -> VisionTokens:
     VisionTokens
         Values of the tokens.
     """
+    return _joined(tiles, lambda parts: torch.cat([mean_of_squares(part[None], cell)[0] for part in parts]))
+
+
+def merged(patches: VisionTokens, members: int, order: Tensor) -> VisionTokens:
+    """Average the values of the patches of an image over groups that follow each other.
+
+    Parameters
+    ----------
+    patches : VisionTokens
+        Values of the patches.
+    members : int
+        Patches of a group.
+    order : Tensor
+        ``[tokens]`` long: the group that becomes each visual token.
+
+    Returns
+    -------
+    VisionTokens
+        Values of the tokens.
+    """
+
+    def of_tokens(parts: list[Tensor]) -> Tensor:
+        return parts[0].unflatten(0, (-1, members)).mean(1)[order.to(parts[0].device)]
+
+    return _joined([patches], of_tokens)
+
+
+def _joined(tiles: Sequence[VisionTokens], join: Callable[[list[Tensor]], Tensor]) -> VisionTokens:
     first = tiles[0]
     classes = [tile.class_states for tile in tiles if tile.class_states is not None]
-
-    def join(parts: Iterable[Tensor]) -> Tensor:
-        return torch.cat([mean_of_squares(part[None], cell)[0] for part in parts])
-
     return replace(
         first,
-        attention={block: join(tile.attention[block] for tile in tiles) for block in first.attention},
-        features=join(tile.features for tile in tiles),
-        keys={block: join(tile.keys[block] for tile in tiles) for block in first.keys},
+        attention={block: join([tile.attention[block] for tile in tiles]) for block in first.attention},
+        features=join([tile.features for tile in tiles]),
+        queries={block: join([tile.queries[block] for tile in tiles]) for block in first.queries},
+        keys={block: join([tile.keys[block] for tile in tiles]) for block in first.keys},
         class_states=join(classes) if classes else None,
     )

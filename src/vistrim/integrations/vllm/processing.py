@@ -6,8 +6,6 @@ import hashlib
 from typing import Any
 
 from vistrim._version import __version__
-from vistrim.core.layout import ImageShape
-from vistrim.errors import UnsupportedModelError
 from vistrim.integrations.vllm.settings import read_method
 
 
@@ -20,22 +18,17 @@ class TrimmedInfo:
         If the model's config names no method, or one that cannot work.
     """
 
+    renumbers = True
+    """Whether the remaining tokens get consecutive positions."""
+
     def __init__(self, ctx: Any) -> None:
         super().__init__(ctx)  # type: ignore[call-arg]
-        self.method = read_method(ctx.get_hf_config())
+        self.method = read_method(ctx.get_hf_config(), self.renumbers)
         self.check()
         self.digest = hashlib.sha256(f"{__version__} {self.method}".encode()).hexdigest()[:16]
 
     def check(self) -> None:
         """Refuse what is known to fail for this model and method. Subclasses override it."""
-
-    def check_grid(self, shape: ImageShape) -> None:
-        """Refuse a method that needs a grid of tokens, if an image of the given layout has none."""
-        if self.method.needs_grid and any(picture.grid is None for picture in shape.pictures):
-            raise UnsupportedModelError(
-                f"{self.method.name} needs a grid of visual tokens, which the images of this model do not have: use "
-                "uniform or random instead"
-            )
 
 
 class TrimmedProcessor:

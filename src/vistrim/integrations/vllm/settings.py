@@ -16,13 +16,15 @@ EMBEDS = "send the embeddings of `vistrim.integrations.vllm.embeds`"
 ELSEWHERE = "or serve the model with `vistrim serve`, which runs it with transformers"
 
 
-def read_method(config: Any) -> PerImage:
+def read_method(config: Any, renumbers: bool = True) -> PerImage:
     """Read the method from a model's config.
 
     Parameters
     ----------
     config : object
         Config of transformers, with an attribute ``vistrim``: ``{"method": notation}``.
+    renumbers : bool
+        Whether the remaining tokens get consecutive positions in this model.
 
     Returns
     -------
@@ -45,10 +47,10 @@ def read_method(config: Any) -> PerImage:
         method = parse_method(given["method"])
     except ValueError as error:
         raise UnsupportedGenerationError(f"the method of {KEY}={given!r}: {error}") from error
-    return checked(method)
+    return checked(method, renumbers)
 
 
-def checked(method: Method) -> PerImage:
+def checked(method: Method, renumbers: bool = True) -> PerImage:
     """Return a method that can work in vLLM.
 
     There, the number of tokens of an image is fixed before it is encoded, and its embeddings depend on nothing else in
@@ -58,6 +60,8 @@ def checked(method: Method) -> PerImage:
     ----------
     method : Method
         The method.
+    renumbers : bool
+        As in `read_method`.
 
     Returns
     -------
@@ -89,7 +93,13 @@ def checked(method: Method) -> PerImage:
             f"{method.name} chooses among all images of a prompt, but vLLM encodes and caches each image alone: set "
             "over=image"
         )
-    refuse_original_positions(method)
+    if renumbers:
+        refuse_original_positions(method)
+    elif method.renumbers:
+        raise UnsupportedGenerationError(
+            f"{method.name} would renumber the remaining tokens, but in this model a position is a time, a row and a "
+            "column (M-RoPE): set positions=original"
+        )
     return method
 
 
