@@ -30,6 +30,7 @@ def test_each_prompt_has_its_method_which_is_found_once_for_images_of_the_same_s
     assert budgets.methods(METHOD, "tokens=0.6", inputs) == methods
     assert len(solved) == len({each.images for each in sizes if each.visual})
     assert methods[3] == METHOD
+    assert budgets.methods(METHOD, "tokens=0.6", family.batch(samples[3:])) == [METHOD]
     for sample, size, method in zip(samples[:3], sizes, methods, strict=False):
         alone = family.batch([sample])
         assert method == vistrim.at_budget(METHOD, model, tokens=0.6, inputs=alone).method
