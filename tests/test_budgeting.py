@@ -10,12 +10,12 @@ import vistrim
 from tests import tiny
 from tests.families.zoo import FAMILIES, shared
 from tests.methods.every_method import SETTINGS, built
-from vistrim.budgeting import prompt_sizes
 from vistrim.engine import describe
 from vistrim.errors import MethodError
 from vistrim.methods.base.budgeted import read_budget
 from vistrim.methods.base.notation import parse_method
 from vistrim.methods.base.plan import make_plan
+from vistrim.prompt_sizes import prompt_sizes
 
 NEW = 6
 UNPLANNED = {"dyvte", "quecc", "yopo"}

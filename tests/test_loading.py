@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 import huggingface_hub
@@ -13,7 +14,7 @@ import vistrim
 from tests.cli import checkpoint as builder
 from vistrim import LoadError, load
 from vistrim._utils.memory import is_out_of_memory
-from vistrim.loading import is_local
+from vistrim.loading import fingerprint, is_local
 
 
 @pytest.fixture(scope="module")
@@ -242,3 +243,44 @@ def test_reference_models_are_stored_small_and_loaded_in_fp32():
         assert processor.tokenizer.padding_side == "left"
         with vistrim.trim(model, vistrim.ST3()):
             pass
+
+
+@contextmanager
+def changed(part, name, value):
+    before = getattr(part, name)
+    setattr(part, name, value)
+    yield
+    setattr(part, name, before)
+
+
+def test_a_fingerprint_tells_models_apart_and_not_releases_of_transformers(monkeypatch):
+    model, processor = load("reference-small", device="cpu")
+    own = fingerprint(model, processor)
+
+    # Another release writes its version, may order settings otherwise, and adds settings with defaults.
+    written = transformers.PreTrainedConfig.to_dict
+    added = {"transformers_version": "9.0.0", "added": 0.5}
+    with monkeypatch.context() as release:
+        release.setattr(
+            transformers.PreTrainedConfig, "to_dict", lambda self: dict(reversed((written(self) | added).items()))
+        )
+        release.setattr("transformers.generation.configuration_utils.__version__", "9.0.0")
+        assert fingerprint(model, processor) == own
+
+    weight = model.get_output_embeddings().weight
+    different = [
+        (model.config.text_config, "rms_norm_eps", 1e-5),
+        (model.config.vision_config, "hidden_act", "quick_gelu"),
+        (model.config, "vision_feature_layer", -2),
+        (model.generation_config, "repetition_penalty", 1.1),
+        (processor.image_processor, "image_mean", [0.4, 0.5, 0.5]),
+        (processor, "num_additional_image_tokens", 0),
+        (processor, "chat_template", "{{ messages }}"),
+        (weight, "data", weight.detach() + 1),
+    ]
+    found = {own}
+    for part, name, value in different:
+        with changed(part, name, value):
+            found.add(fingerprint(model, processor))
+    assert len(found) == 1 + len(different)
+    assert fingerprint(model, processor) == own

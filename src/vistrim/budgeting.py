@@ -5,11 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-import torch
-
-from vistrim.engine import ModelSpec, describe
-from vistrim.engine.attention.flash import sliding_windows
-from vistrim.engine.inputs.unencoded import read_unencoded
+from vistrim.core.model_facts import ModelFacts
+from vistrim.engine import describe
 from vistrim.engine.wrappers import without_adapter
 from vistrim.errors import MethodError, ParameterError
 from vistrim.methods.base.budgeted import Budgeted, check_budget, read_budget
@@ -18,9 +15,8 @@ from vistrim.methods.base.method import Method
 from vistrim.methods.base.notation import as_method, from_plain_data
 from vistrim.methods.base.plan import Plan, make_plan
 from vistrim.methods.base.sample_sizes import SampleSizes
+from vistrim.prompt_sizes import prompt_sizes
 
-TEXT_TOKENS = 64
-"""Text tokens of the default prompt."""
 SMALLEST = 1e-6
 """Smallest share that is tried."""
 HALVINGS = 60
@@ -89,12 +85,42 @@ def at_budget(
     kind, wanted = asked[0]
     check_budget(kind, wanted)
     chosen, spec = as_method(method), describe(without_adapter(model))
-    _check(chosen, kind)
+    check_method(chosen, kind)
+    samples = prompt_sizes(spec, inputs, counted_tokens(kind, new_tokens))
+    return solve(chosen, kind, wanted, spec.facts, samples, new_tokens)
+
+
+def solve(
+    chosen: Method, kind: str, wanted: float, facts: ModelFacts, samples: Sequence[SampleSizes], new_tokens: int
+) -> Budgeted:
+    """Set a method to a budget for prompts of known sizes.
+
+    Parameters
+    ----------
+    chosen : Method
+        The method, after `check_method`.
+    kind : {"tokens", "flops", "kv"}
+        Kind of budget, see `at_budget`.
+    wanted : float or int
+        The budget.
+    facts : ModelFacts
+        Sizes of the model.
+    samples : sequence of SampleSizes
+        Sizes of the prompts.
+    new_tokens : int
+        Tokens of the answer.
+
+    Returns
+    -------
+    Budgeted
+
+    Raises
+    ------
+    ParameterError
+        If the budget is out of reach.
+    """
     # Decoding counts for the KV cache only.
     steps = new_tokens if kind == "kv" else 1
-    # Windows limit the keys of a token, not the tokens that a layer processes.
-    samples = prompt_sizes(spec, inputs, None if kind == "tokens" else steps)
-    facts = spec.facts
 
     def value_of(candidate: Method) -> float:
         fitted = candidate.fitted(facts)
@@ -192,7 +218,22 @@ def method_from_dict(values: Mapping[str, Any], model: Any = None, inputs: Mappi
     return at_budget(method, model, inputs=inputs, **read_budget(budget)).method  # type: ignore[arg-type]
 
 
-def _check(method: Method, kind: str) -> None:
+def counted_tokens(kind: str, new_tokens: int) -> int | None:
+    """Tokens of an answer that a budget counts. None: not even those of a sliding window matter.
+
+    Windows limit the keys of a token, not the tokens that a layer processes.
+    """
+    return {"tokens": None, "flops": 1, "kv": new_tokens}[kind]
+
+
+def check_method(method: Method, kind: str) -> None:
+    """Refuse a method that cannot be set to a kind of budget.
+
+    Raises
+    ------
+    MethodError
+        If so; with the reason.
+    """
     if not method.budget_parameter:
         raise MethodError(f"{method.name} cannot be set to a budget: {method.unbudgeted}")
     guidance = method.ranks_by == "guide"
@@ -284,51 +325,3 @@ def _range(name: str, kind: str, wanted: float, least: float, most: float) -> st
     return (
         f"{name} cannot reach {kind}={wanted:g}: it reaches from {least:.4g} to {most:.4g} with this model and prompt"
     )
-
-
-def prompt_sizes(spec: ModelSpec, inputs: Mapping[str, Any] | None, new_tokens: int | None) -> list[SampleSizes]:
-    """Find out the sizes of each sample of a prompt, without encoding its images.
-
-    Parameters
-    ----------
-    spec : ModelSpec
-        The model.
-    inputs : mapping or None
-        A prompt as the processor returns it. None: the default prompt of `at_budget`.
-    new_tokens : int or None
-        Longest answer. None: sliding windows do not matter.
-
-    Returns
-    -------
-    list of SampleSizes
-        One per sample.
-
-    Raises
-    ------
-    ValueError
-        If there is no image, no default prompt, or prompt and answer exceed a sliding window.
-    """
-    if inputs is None:
-        if spec.images.tokens is None:
-            raise ParameterError("images of this model have several sizes: give inputs, a prompt of the processor")
-        token = spec.visual_token_ids["image"]
-        # Any id that is no placeholder.
-        word = min({*range(len(spec.visual_token_ids) + 1)} - {*spec.visual_token_ids.values()})
-        front = TEXT_TOKENS // 4
-        row = [word] * front + [token] * spec.images.tokens + [word] * (TEXT_TOKENS - front)
-        inputs = {"input_ids": torch.tensor([row])}
-    prompt = read_unencoded(spec, inputs)
-    if not any(prompt.tokens.n_visual):
-        raise ParameterError("there is no image in inputs: a budget is about visual tokens")
-    windows = [window for window in sliding_windows(spec.decoder.config) if window]
-    if new_tokens is not None and windows and inputs["input_ids"].shape[1] + new_tokens > min(windows):
-        raise ParameterError(
-            f"the prompt and the answer exceed a sliding window of {min(windows)} tokens: shorten them"
-        )
-    pictures, counts = prompt.images, prompt.images.count(prompt.tokens.visual)
-    return [
-        SampleSizes(text, images, tuple(picture.grid for picture in own), whole)
-        for text, images, own, whole in zip(
-            prompt.tokens.n_text, counts, pictures.of_sample, pictures.whole, strict=True
-        )
-    ]

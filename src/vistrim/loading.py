@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+import inspect
 import json
 import os
 from pathlib import Path
@@ -15,7 +16,7 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
 )
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from vistrim._utils.memory import is_out_of_memory
@@ -26,6 +27,8 @@ from vistrim.shipped import NAMES, weights_path
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 """Names of the dtypes in which a model can be loaded, besides "auto"."""
+KINDS = ("model_type", "image_processor_type", "video_processor_type")
+"""Settings that name a class. They are equal in all its objects, and tell it from another one."""
 
 
 def load(name_or_path: str | Path, *, dtype: torch.dtype | str = "auto", device: str = "auto") -> tuple[Any, Any]:
@@ -119,13 +122,38 @@ def is_local(name_or_path: str | Path) -> bool:
 
 
 def fingerprint(model: Any, processor: Any) -> str:
-    """Compute a hash of the settings and the first values of every weight, to tell apart models of the same name."""
+    """Compute a hash that tells apart models of the same name, and does not depend on the release of transformers.
+
+    It covers the settings of model, generation and processor, the chat template, the vocabulary, and the first values
+    of every weight.
+    """
     digest = hashlib.sha256()
-    for part in (model.config, model.generation_config, processor.image_processor):
-        digest.update(part.to_json_string().encode())
-    digest.update(str(processor.chat_template).encode())
-    digest.update(json.dumps(processor.tokenizer.get_vocab(), sort_keys=True).encode())
+    parts = [model.config, model.generation_config, processor.image_processor]
+    if (video := getattr(processor, "video_processor", None)) is not None:
+        parts.append(video)
+    settings = [*map(_settings, parts), _own_settings(processor)]
+    for content in (settings, processor.chat_template, processor.tokenizer.get_vocab()):
+        digest.update(json.dumps(content, sort_keys=True, default=str).encode())
     return weights_digest(model, digest)
+
+
+def _settings(part: Any) -> dict[str, Any]:
+    """Settings of a config, or of a part of a processor, that differ from the defaults of its class.
+
+    A release of transformers adds settings whose defaults change nothing, and writes its version.
+    """
+    values, defaults = (json.loads(json.dumps(each.to_dict(), default=str)) for each in (part, type(part)()))
+    found = {name: value for name, value in values.items() if name in KINDS or value != defaults.get(name)}
+    found |= {name: _settings(value) for name, value in vars(part).items() if isinstance(value, PreTrainedConfig)}
+    return {name: value for name, value in found.items() if not name.startswith("_")}
+
+
+def _own_settings(processor: Any) -> dict[str, Any]:
+    """Settings of a processor that differ from its defaults, without those of its parts."""
+    defaults = {name: each.default for name, each in inspect.signature(type(processor)).parameters.items()}
+    apart = {*processor.get_attributes(), "chat_template"}
+    values = {name: getattr(processor, name) for name in defaults if name not in apart and hasattr(processor, name)}
+    return {name: value for name, value in values.items() if value != defaults[name]}
 
 
 def weights_digest(model: Any, digest: Any = None) -> str:

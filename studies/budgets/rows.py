@@ -12,12 +12,12 @@ import torch
 
 from vistrim import at_budget, trim
 from vistrim.benchmark.subject import Subject
-from vistrim.budgeting import prompt_sizes
 from vistrim.engine import describe
 from vistrim.errors import VistrimError
 from vistrim.methods import Method
 from vistrim.methods.base.notation import as_method
 from vistrim.methods.base.plan import Plan, make_plan
+from vistrim.prompt_sizes import prompt_sizes
 from vistrim.trimming import prepare_trim
 
 SMALLEST, HALVINGS, SCANNED = 1e-6, 60, 100

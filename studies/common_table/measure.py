@@ -5,7 +5,9 @@
 asks the untouched model and every registered method, set to every budget by `vistrim.at_budget`, the same questions.
 ``results/MODEL/`` has every answer (``samples.jsonl.gz``), ``results.json``, ``results.md`` and ``results.png``, and
 ``docs/common-table.md`` the summary. Rows that exist are not run again: the same command resumes, new methods only add
-rows, and a larger ``--questions`` only adds questions. ``--report`` writes the tables and the plot again.
+rows, and a larger ``--questions`` only adds questions. It may be interrupted at any time, and ``--minutes`` ends it
+after a row. Rows may come from different releases of transformers; the tables tell which. ``--report`` writes the
+tables and the plot again.
 """
 
 import argparse
@@ -28,7 +30,7 @@ from vistrim import Method, load
 from vistrim._utils.environment import stamp
 from vistrim._utils.files import write_whole
 from vistrim._utils.labels import UNTOUCHED
-from vistrim.errors import VistrimError
+from vistrim.errors import ResumeError, VistrimError
 from vistrim.evaluation import Records, answer_all
 from vistrim.evaluation.items import Item
 from vistrim.loading import identity
@@ -58,6 +60,8 @@ class Study:
         self.path = folder / "results.json"
         self.content: dict[str, Any] = json.loads(self.path.read_text()) if self.path.exists() else {}
         self.rows = [Row(**row) for row in self.content.get("rows", ())]
+        untouched = Row(UNTOUCHED, None, UNTOUCHED, method=UNTOUCHED)
+        self.untouched = Row(**self.content.get("untouched", asdict(untouched)))
         self.environments: list[dict[str, Any]] = self.content.get("environments", [])
         self.questions: int = options.questions or self.content.get("questions", QUESTIONS)
         if self.packed.exists() and not self.store.exists():
@@ -74,6 +78,8 @@ class Study:
 
     def put(self, row: Row) -> None:
         """Replace a row."""
+        if row.label == UNTOUCHED:
+            self.untouched = row
         self.rows = [row if old.key == row.key else old for old in self.rows]
         self._write({})
 
@@ -96,7 +102,8 @@ class Study:
 
     def _write(self, found: dict[str, Any]) -> None:
         rows = [asdict(row) for row in self.rows]
-        self.content |= {**found, "environments": self.environments, "rows": rows}
+        own = {"environments": self.environments, "untouched": asdict(self.untouched), "rows": rows}
+        self.content |= {**found, **own}
         write_whole(self.path, report.as_json(self.content))
 
 
@@ -110,11 +117,11 @@ def run(options: argparse.Namespace) -> None:
     study.add(chosen)
     # Images are drawn once for all rows.
     items = [replace(item, image=cache(item.image)) for item in asked(options, study.questions)]
-    # Versions are those of the environments: a row of a later version adds to the others.
+    # Each row has its environments: one of a later version adds to the others.
     settings = {name: value for name, value in identity(model, processor).items() if name not in VERSIONS}
     settings |= {"max_new_tokens": options.max_new_tokens, "tasks": options.tasks}
     with Records(study.store, settings) as records:
-        for row in [Row(UNTOUCHED, None, UNTOUCHED, method=UNTOUCHED), *map(study.row, chosen)]:
+        for row in [study.untouched, *map(study.row, chosen)]:
             if row.questions >= study.questions:
                 continue
             if row.label != UNTOUCHED and time.monotonic() - start > 60 * options.minutes:
@@ -123,11 +130,14 @@ def run(options: argparse.Namespace) -> None:
             found, method = (row, None) if row.label == UNTOUCHED else resolved(row, model)
             if found.method:
                 began = time.monotonic()
+                begun = replace(found, environments=tuple(dict.fromkeys((*found.environments, study.environment))))
+                # Answers of a run that is interrupted remain.
+                study.put(begun)
                 failure = _answer(model, processor, method, items, records, options)
                 if failure:
                     found = replace(found, method=None, reached=None, reason=failure)
                 else:
-                    found = replace(found, questions=study.questions, environment=study.environment)
+                    found = replace(begun, questions=study.questions)
                 console.print(f"{found.name}: {time.monotonic() - began:.0f} s", markup=False)
             study.put(found)
     study.save()
@@ -145,6 +155,9 @@ def _answer(
     sizes = {"batch_size": options.batch_size, "max_new_tokens": options.max_new_tokens}
     try:
         answer_all(model, processor, {} if method is None else {"method": method}, items, records, **sizes)
+    except ResumeError:
+        # The row exists, and a file of its method or the model has changed.
+        raise
     except (VistrimError, ValueError) as error:
         return " ".join(str(error).split())
     failures = [failure for item in items if (failure := records.failure(str(method), item.id))]

@@ -109,7 +109,20 @@ def section(content: dict[str, Any]) -> str:
 
 
 def _about(content: dict[str, Any]) -> str:
-    return f"{content['questions']} questions per task, {content['images']} images, test split."
+    return f"{content['questions']} questions per task, {content['images']} images, test split. {_releases(content)}"
+
+
+def _releases(content: dict[str, Any]) -> str:
+    """Releases of transformers of the rows. Rows of others than the most frequent are named."""
+    rows = [Row(**row) for row in (content["untouched"], *content["rows"])]
+    names: dict[str, list[str]] = {}
+    for row in rows:
+        if row.questions:
+            releases = dict.fromkeys(content["environments"][number]["transformers"] for number in row.environments)
+            names.setdefault(" and ".join(releases), []).append(f"`{row.name}`")
+    most, *others = sorted(names, key=lambda releases: -len(names[releases]))
+    exceptions = [f"{releases}: {', '.join(names[releases])}" for releases in others]
+    return f"Run with transformers {'; '.join([most, *exceptions])}."
 
 
 def _environment(one: dict[str, Any]) -> str:

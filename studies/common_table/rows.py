@@ -55,8 +55,8 @@ class Row:
         Why it cannot run, or cannot be set to a budget.
     questions : int
         Questions per task that are answered.
-    environment : int or None
-        Number of the environment of the run that answered the last of them.
+    environments : sequence of int
+        Numbers of the environments of the runs that answered them.
     """
 
     label: str
@@ -66,7 +66,7 @@ class Row:
     method: str | None = None
     reason: str | None = None
     questions: int = 0
-    environment: int | None = None
+    environments: Sequence[int] = ()
 
     @property
     def key(self) -> tuple[str, float | None]:

@@ -37,6 +37,8 @@ def test_a_missing_package_is_named(monkeypatch, package, extra):
         (["--ray", "local", "--replicas", "3:2"], "1:4"),
         (["--allow", "nothing", "reference-small"], "nothing"),
         (["--method", "fastv:layer=9", "reference-small"], "layer"),
+        (["--budget", "x"], "is no budget"),
+        (["--method", "blind", "--budget", "tokens=0.5", "reference-small"], "blind cannot be set to a budget"),
     ],
 )
 def test_wrong_options_are_refused(options, named):

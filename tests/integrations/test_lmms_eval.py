@@ -6,15 +6,20 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
 pytest.importorskip("lmms_eval")
 
 import vistrim
 from tests.integrations.lmms_tasks import answers, run, write_tasks
+from tests.processors.zoo import CHECKPOINTS
 from vistrim.integrations.lmms.costs import Costs, means_by_task
-from vistrim.integrations.lmms.model import RequestError
+from vistrim.integrations.lmms.model import RequestError, Vistrim
+from vistrim.integrations.lmms.requests import user_message
+from vistrim.integrations.lmms.settings import read_settings
 from vistrim.reference.suites import questions
 
 pytestmark = pytest.mark.slow
@@ -111,6 +116,26 @@ def test_each_of_several_tasks_has_its_means():
     assert found["kv_share"] == found["kv_share[a]"] == 0.5
     assert "kv_share[b]" not in found
     assert "visual_tokens[a]" not in means_by_task(costs[:1])
+
+
+def test_a_budget_holds_for_each_prompt_of_a_batch(tmp_path):
+    tiles = CHECKPOINTS["llava_next"].save(tmp_path / "tiles")
+    model = Vistrim(pretrained=str(tiles), method="fastv:layer=1", budget="tokens=0.6", device="cpu")
+    sizes = ((24, 24), (12, 24), (24, 24), (48, 12))
+    asked = [user_message([Image.new("RGB", size, "gray")], "what ?") for size in sizes] + [
+        user_message(None, "what ?")
+    ]
+    requests = [SimpleNamespace(task_name="sizes", metadata={})] * len(asked)
+
+    def costs(conversations):
+        found = model._answer(requests[: len(conversations)], conversations, read_settings({"max_new_tokens": 2}))
+        return [each.token_counts for each in found]
+
+    together = costs(asked)
+    assert together == [cost for one in asked for cost in costs([one])]
+    assert len({cost.visual_tokens for cost in together}) == 4
+    for cost in together[:-1]:
+        assert 0 < cost.visual_tokens_per_layer <= 0.6 * cost.visual_tokens
 
 
 def test_several_rounds(folder):

@@ -225,6 +225,27 @@ def test_methods_are_chosen_from_the_servers_list():
         assert [entry["name"] for entry in listed["allowed"]] == ["divprune"]
 
 
+def test_the_servers_budget_is_for_its_list_and_requests_may_name_another():
+    with client(budget="tokens=0.5") as served:
+        asked = message("describe the image .", image_url(scene(1)))
+        own = served("GET", "/v1/models").json()["data"][0]["vistrim"]
+        assert own["budget"] == "tokens=0.5"
+        for options, least, most in (
+            (None, 68, 72),
+            ({"method": "fastv"}, 68, 72),
+            ({"budget": "tokens=0.8"}, 110, 115.2),
+            # A request's own parameters stay.
+            ({"method": "divprune:keep=12"}, 12, 12),
+            ({"method": "untouched"}, 144, 144),
+        ):
+            found = served.chat(asked, max_tokens=2, **({} if options is None else {"vistrim": options}))
+            assert least <= found.json()["vistrim"]["average_tokens"] <= most, options
+        several = served.chat(message("describe .", image_url(scene(1)), image_url(scene(2))), max_tokens=2).json()
+        assert several["vistrim"]["visual_tokens"] == 288
+        assert several["vistrim"]["average_tokens"] <= 144
+        assert served.chat(message("hello"), max_tokens=2).status_code == 200
+
+
 def test_without_a_list_the_schedule_beside_the_model_is_served():
     model, processor = vistrim.load("reference", dtype="float32", device="cpu")
     engine = Engine(model, processor)

@@ -55,11 +55,14 @@ def test_the_table_resumes_and_only_grows(tmp_path, answered, monkeypatch):
     assert again == first
     assert (folder / "samples.jsonl.gz").read_bytes() == packed
 
-    # From the committed file alone.
+    # From the committed file alone, with another release of transformers.
+    release = measure.stamp() | {"transformers": "9.0.0"}
+    monkeypatch.setattr(measure, "stamp", lambda: release)
     (folder / "samples.jsonl").unlink()
     asked, more = run("--method", "divprune")
     assert {name for name, _ in asked} == {"divprune"}
     assert first["figures"].items() <= more["figures"].items()
+    assert "; 9.0.0: `divprune at 0.33`." in report.section(more)
     assert first["rows"] == [row for row in more["rows"] if row["label"] != "divprune"]
 
     asked, larger = run("--method", "vtw", "--questions", "2")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vistrim.cli.budgets import Budget, check_budget
 from vistrim.cli.error_lines import CommandError, WrongUsageError
 from vistrim.errors import MissingPackageError
 
@@ -37,6 +38,7 @@ def serve(
         list[str] | None,
         typer.Option(help="A method whose parameters requests may set; repeatable.", metavar="NAME"),
     ] = None,
+    budget: Budget = None,
     name: Annotated[
         str | None, typer.Option(help="Name in model ids. By default the last part of MODEL.", metavar="NAME")
     ] = None,
@@ -108,6 +110,7 @@ def serve(
 
     # Cheap checks come before the model is loaded.
     served = _served(method or ())
+    check_budget(budget)
     number = _replicas(replicas, ray)
     if ray is None:
         check_loading(dtype, device)
@@ -130,6 +133,7 @@ def serve(
         name=shown,
         served=served,
         allowed=allow or (),
+        budget=budget,
         limits=limits,
         batch_size=batch_size,
         api_key=api_key,

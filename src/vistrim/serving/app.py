@@ -33,6 +33,7 @@ def create_app(
     name: str,
     served: Mapping[str, Method | None] = MappingProxyType({}),
     allowed: Collection[str] = (),
+    budget: str | None = None,
     limits: Limits | None = None,
     batch_size: int = 8,
     api_key: str | None = None,
@@ -56,6 +57,8 @@ def create_app(
         the schedule beside the model if there is one.
     allowed : collection of str
         Names of methods whose parameters requests may set.
+    budget : str or None
+        Budget of all methods of ``served``, for requests that name none.
     limits : Limits, optional
         Limits of requests. None: the default limits.
     batch_size : int
@@ -79,10 +82,10 @@ def create_app(
     Raises
     ------
     ValueError
-        If a method does not fit the model.
+        If a method does not fit the model or cannot be set to the budget.
     """
     limits = limits or Limits()
-    methods = Methods(name, served, allowed, engine.model, engine.spec)
+    methods = Methods(name, served, allowed, engine.model, engine.spec, budget)
     metrics = Metrics(name, replica)
     metrics.describe_model(methods.default, str(engine.model.dtype).removeprefix("torch."))
     metrics.watch(lambda: engine.running, lambda: engine.waiting, lambda: engine.kv_bytes)

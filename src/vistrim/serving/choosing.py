@@ -2,20 +2,19 @@
 
 import threading
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal, get_args, get_origin
 
 from torch import Tensor
 
-from vistrim.budgeting import at_budget
 from vistrim.engine import ModelSpec
 from vistrim.errors import VistrimError
 from vistrim.methods import ST3, Method, list_methods
-from vistrim.methods.base.budgeted import read_budget
 from vistrim.methods.base.notation import parse_method
 from vistrim.methods.base.parameter_text import HasNotation, options, parameter_hints
 from vistrim.methods.st3 import default_for
+from vistrim.prompt_budgets import PromptBudgets
 from vistrim.serving.errors import RequestError
 from vistrim.serving.figures import UNTOUCHED
 from vistrim.trimming import trim
@@ -56,32 +55,42 @@ class Methods:
         The model.
     spec : ModelSpec
         Its description.
+    budget : str or None
+        Budget of all methods on the list, for requests that name none.
 
     Raises
     ------
     ValueError
-        If a method does not fit the model, or there is no method of a name.
+        If a method does not fit the model or cannot be set to the budget, or there is no method of a name.
     UnsupportedModelError
         If a method does not support the model.
     """
 
     def __init__(
-        self, name: str, served: Mapping[str, Method | None], allowed: Collection[str], model: Any, spec: ModelSpec
+        self,
+        name: str,
+        served: Mapping[str, Method | None],
+        allowed: Collection[str],
+        model: Any,
+        spec: ModelSpec,
+        budget: str | None = None,
     ) -> None:
-        self.name, self._model, self._spec = name, model, spec
+        self.name, self.budget, self._model = name, budget, model
         self.served = {**(served or {ST3.name: default_for(spec.facts)}), UNTOUCHED: served.get(UNTOUCHED)}
         self.default = next(iter(self.served))
         unknown = set(allowed) - {method.name for method in list_methods()}
         if unknown:
             raise ValueError(f"there is no method {min(unknown)}: see `vistrim methods`")
         self.allowed = frozenset(allowed)
+        self._budgets = PromptBudgets(model)
         for method in self.served.values():
             if method is not None:
                 trim(model, method)
+                if budget is not None:
+                    self._budgets.check(method, budget)
         # Budgets and parameters are checked by the threads that make prompts.
         self._lock = threading.Lock()
         self._fit = lru_cache(maxsize=256)(self._checked)
-        self._fit_budget = lru_cache(maxsize=256)(self._budgeted)
 
     def models(self) -> dict[str, Choice]:
         """Return the model ids: the name of the model is that of the default method."""
@@ -101,9 +110,9 @@ class Methods:
             A label of the server's list, a method on it, or an allowed method with parameters. None: that of the model
             id.
         budget : str or None
-            A budget to which the method is set.
+            A budget to which the method is set. None: that of the server, for methods on its list.
         inputs : mapping
-            The prompt, to whose sizes a budget refers if images of the model have several sizes.
+            The prompt, to whose images a budget refers.
 
         Returns
         -------
@@ -124,17 +133,18 @@ class Methods:
             )
         if notation is not None:
             choice = self._find(notation)
-        if budget is None:
-            return choice
-        if choice.method is None:
+        if budget is not None and choice.method is None:
             raise _wrong("a budget needs a method: leave out budget, or choose a method")
-        with self._lock:
-            if self._spec.images.tokens is not None:
-                return Choice(choice.label, self._fit_budget(choice.method, budget))
-            if "pixel_values" not in inputs:
-                # Without an image, there is nothing to trim.
-                return choice
-            return Choice(choice.label, self._budgeted(choice.method, budget, inputs))
+        # Parameters that a request has set stay.
+        budget = budget or (self.budget if choice.label != CUSTOM else None)
+        if budget is None or choice.method is None:
+            return choice
+        try:
+            with self._lock:
+                (method,) = self._budgets.methods(choice.method, budget, inputs)
+        except (ValueError, VistrimError) as error:
+            raise _wrong(str(error)) from None
+        return replace(choice, method=method)
 
     def _find(self, notation: str) -> Choice:
         if notation in self.served:
@@ -171,12 +181,6 @@ class Methods:
         except (ValueError, VistrimError) as error:
             raise _wrong(str(error)) from None
         return method
-
-    def _budgeted(self, method: Method, budget: str, inputs: Mapping[str, Tensor] | None = None) -> Method:
-        try:
-            return at_budget(method, self._model, inputs=inputs, **read_budget(budget)).method  # type: ignore[arg-type]
-        except (ValueError, VistrimError) as error:
-            raise _wrong(str(error)) from None
 
 
 def _is_plain(value: Any, hint: Any) -> bool:

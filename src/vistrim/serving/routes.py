@@ -47,6 +47,8 @@ def model_routes(methods: Methods) -> APIRouter:
     def describe(model_id: str, choice: Choice) -> dict[str, Any]:
         method = UNTOUCHED if choice.method is None else str(choice.method)
         own = {"label": choice.label, "method": method}
+        if choice.method is not None and methods.budget is not None:
+            own["budget"] = methods.budget
         return {"id": model_id, "object": "model", "created": began, "owned_by": "vistrim", "vistrim": own}
 
     @router.get("/v1/models")

@@ -1,6 +1,7 @@
 """Answers of methods that are written alike but made of other files or guides are not mixed."""
 
 import json
+from dataclasses import make_dataclass
 
 import pytest
 import torch
@@ -44,6 +45,17 @@ def test_contents_count_and_notation_alone_does_not(tmp_path):
     assert told[0] == told[1] != told[2]
     assert len({str(SGL(guide)) for guide in guides}) == 1
     assert method_hash(ST3(drop_per_cut=0.3), facts) != method_hash(ST3(drop_per_cut=0.4), facts)
+
+
+def test_a_parameter_that_is_added_later_leaves_hashes_as_they_are():
+    facts = discover(tiny.shared()).facts
+    parameters = {"start_layer": 1, "stride": 1, "drop_per_cut": 0.5, "decay": "linear", "horizon": 9}
+    parameters |= {"floor": 0.5, "interval": 2}
+    # As in a version without the others.
+    earlier = make_dataclass("ST3", parameters)
+    earlier.fitted = lambda self, model: self
+    assert method_hash(ST3(**parameters), facts) == method_hash(earlier(**parameters), facts)
+    assert method_hash(ST3(**parameters, spread=0.5), facts) != method_hash(ST3(**parameters), facts)
 
 
 def test_a_folder_with_answers_from_another_file_is_refused(tmp_path):

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from vistrim.analysis.attention.own_answers import OwnAnswers, own_answers
-from vistrim.budgeting import prompt_sizes
 from vistrim.engine.single_pass import untrimmed
 from vistrim.evaluation.item_prompts import format_items
 from vistrim.evaluation.items import Item
 from vistrim.methods.base.sample_sizes import SampleSizes
+from vistrim.prompt_sizes import prompt_sizes
 from vistrim.prompting import check_context
 
 

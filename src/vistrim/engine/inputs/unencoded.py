@@ -26,12 +26,13 @@ def read_unencoded(spec: ModelSpec, inputs: Mapping[str, Any]) -> Prompt:
     """
     ids = inputs["input_ids"].cpu()
     mask = inputs.get("attention_mask")
+    shapes = merged_shapes(spec, ids, inputs)
     prompt_inputs = PromptInputs(
-        placeholders={modality: ids == token for modality, token in spec.visual_token_ids.items()},
+        placeholders={modality: ids == spec.visual_token_ids[modality] for modality in shapes},
         shapes={},
         padding_mask=None if mask is None else mask.bool().cpu(),
         border=Border.in_generate({}, False),
         stays={m: inputs[name].bool() for m, name in spec.images.stays.items() if inputs.get(name) is not None},
         ids=ids,
-    ).with_shapes(merged_shapes(spec, ids, inputs))
+    ).with_shapes(shapes)
     return read_prompt(prompt_inputs, len(ids), 0, ids.shape[1], ids.device)

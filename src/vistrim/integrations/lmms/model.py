@@ -17,7 +17,6 @@ from loguru import logger
 from tqdm import tqdm
 
 from vistrim._utils.labels import UNTOUCHED
-from vistrim.budgeting import method_from_dict
 from vistrim.errors import VistrimError
 from vistrim.evaluation.answering import answer_inputs
 from vistrim.integrations.lmms.arguments import read_arguments
@@ -28,6 +27,8 @@ from vistrim.integrations.lmms.settings import Settings, batches, cut_at_stops, 
 from vistrim.integrations.lmms.stopping import StopAt
 from vistrim.loading import load
 from vistrim.methods import Method
+from vistrim.methods.base.notation import parse_method
+from vistrim.prompt_budgets import PromptBudgets
 from vistrim.prompting import check_context, format_conversations, parts_of
 from vistrim.trimming import prepare_trim
 
@@ -67,6 +68,7 @@ class Vistrim(lmms):
         if device == "auto" or (device == "cuda" and self._world_size > 1):
             device = str(self.accelerator.device)
         self._model, self._processor = load(self.arguments.pretrained, dtype=self.arguments.dtype, device=device)
+        self._budgets = None if self.arguments.budget is None else PromptBudgets(self._model)
         self._method = self._find_method()
         self._costs: list[tuple[str, Costs]] = []
         self._seconds = 0.0
@@ -74,13 +76,19 @@ class Vistrim(lmms):
     def _find_method(self) -> Method | None:
         if self.arguments.method == UNTOUCHED:
             return None
-        values = {"method": self.arguments.method}
-        if self.arguments.budget is not None:
-            values["budget"] = self.arguments.budget
-        method = method_from_dict(values, self._model)
+        method, budget = parse_method(self.arguments.method), self.arguments.budget
         prepare_trim(self._model, method)
-        logger.info(f"vistrim trims with {method}")
+        if budget is not None and self._budgets is not None:
+            self._budgets.check(method, budget)
+        logger.info(f"vistrim trims with {method}{f' at {budget}' if budget is not None else ''}")
         return method
+
+    def _methods(self, inputs: Any) -> list[Method | None]:
+        """Method of each prompt of a batch, at its budget."""
+        budget = self.arguments.budget
+        if self._method is None or self._budgets is None or budget is None:
+            return [self._method] * len(inputs["input_ids"])
+        return [*self._budgets.methods(self._method, budget, inputs)]
 
     @property
     def device(self) -> torch.device:
@@ -176,7 +184,9 @@ class Vistrim(lmms):
             with _naming([request]):
                 started = time.perf_counter()
                 messages, answer = self._prompt_and_answer(request)
-                found = likelihood(self._model, self._processor, self._inputs([messages]), answer, self._method)
+                inputs = self._inputs([messages])
+                (method,) = self._methods(inputs)
+                found = likelihood(self._model, self._processor, inputs, answer, method)
             costs = Costs.of_likelihood(found)
             self._note([request], [costs], started)
             results.append(GenerationResult((found.loss, found.is_greedy), costs))
@@ -201,6 +211,9 @@ class Vistrim(lmms):
     ) -> list[GenerationResult]:
         started = time.perf_counter()
         inputs = self._inputs(conversations)
+        methods = self._methods(inputs)
+        if len(set(methods)) > 1:
+            return self._answer_apart(methods, requests, conversations, settings)
         generate = dict(settings.generate)
         if settings.stops:
             prompt = inputs["input_ids"].shape[1]
@@ -209,7 +222,7 @@ class Vistrim(lmms):
             self._model,
             self._processor,
             inputs,
-            self._method,
+            methods[0],
             max_new_tokens=self._longest_answer(inputs, settings),
             **generate,
         )
@@ -219,6 +232,23 @@ class Vistrim(lmms):
             GenerationResult(cut_at_stops(answer.answer, settings.stops), cost)
             for answer, cost in zip(answers, costs, strict=True)
         ]
+
+    def _answer_apart(
+        self,
+        methods: Sequence[Method | None],
+        requests: Sequence[Instance],
+        conversations: Sequence[list[Message]],
+        settings: Settings,
+    ) -> list[GenerationResult]:
+        """Answer a batch whose prompts have different methods at the budget, in one batch for each method."""
+        found: dict[int, GenerationResult] = {}
+        for method in dict.fromkeys(methods):
+            places = [place for place, own in enumerate(methods) if own == method]
+            results = self._answer(
+                [requests[place] for place in places], [conversations[place] for place in places], settings
+            )
+            found |= zip(places, results, strict=True)
+        return [found[place] for place in range(len(requests))]
 
     def _note(self, requests: Sequence[Instance], costs: Sequence[Costs], started: float) -> None:
         self._seconds += time.perf_counter() - started

@@ -109,12 +109,15 @@ class Method(StageHooks, HasNotation):
         str
             The notation.
         """
-        values = {name: (getattr(self, name), hint) for name, hint in parameter_hints(type(self)).items()}
-        for name in self.written_if_set:
-            if values[name][0] == getattr(type(self), name):
-                del values[name]
+        hints = parameter_hints(type(self)).items()
+        values = {name: (getattr(self, name), hint) for name, hint in hints if name not in self.unwritten}
         params = ",".join(f"{name}={write_value(value, hint)}" for name, (value, hint) in values.items())
         return f"{self.name}:{params}" if params else self.name
+
+    @property
+    def unwritten(self) -> frozenset[str]:
+        """Parameters that are neither in the notation nor in hashes: those of ``written_if_set`` at their defaults."""
+        return frozenset(name for name in self.written_if_set if getattr(self, name) == getattr(type(self), name))
 
     def to_dict(self) -> dict[str, str]:
         """Return the method as plain data.

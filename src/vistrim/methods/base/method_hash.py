@@ -51,7 +51,9 @@ def _add(digest: Any, value: Any) -> None:
             _add(digest, tensor.flatten()[:64])
     elif is_dataclass(value):
         digest.update(type(value).__name__.encode())
-        for field in fields(value):
+        # A parameter that was added later leaves the hashes of stored results as they are.
+        unwritten = value.unwritten if isinstance(value, Method) else ()
+        for field in (field for field in fields(value) if field.name not in unwritten):
             digest.update(field.name.encode())
             _add(digest, getattr(value, field.name))
     elif isinstance(value, Mapping):
