@@ -7,7 +7,7 @@ const EXAMPLES = [
   ["scene-1.png", "Three shapes with letters"],
   ["scene-2.png", "Shapes with letters on stripes"],
   ["scene-3.png", "Many shapes with letters"],
-  ["photo-scene.png", "Shapes with letters on a photograph of a cat"],
+  ["photo-scene.webp", "Shapes with letters on a photograph of a cat"],
 ];
 
 export class ImageField {
