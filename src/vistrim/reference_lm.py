@@ -146,9 +146,7 @@ def trained_parts() -> Path:
     package = find_spec(TRAINED_PACKAGE)
     folder = Path(next(iter(package.submodule_search_locations or ("",)))) / "weights" if package else None
     if folder is None or not all(any(folder.glob(pattern)) for pattern in TRAINED_FILES):
-        raise LoadError(
-            f"{NAME} needs its weights, {TRAINED_PACKAGE.replace('_', '-')}: {_how_to_install()}"
-        )
+        raise LoadError(f"{NAME} needs its weights, {TRAINED_PACKAGE.replace('_', '-')}: {_how_to_install()}")
     return folder
 
 

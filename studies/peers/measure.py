@@ -90,7 +90,7 @@ class Worker:
             if line.startswith("{"):
                 found: dict[str, Any] = json.loads(line)
                 return found
-        raise RuntimeError(f"{self._process.args} ended: see its messages above")
+        raise RuntimeError(f"{self._process.args!r} ended: see its messages above")
 
 
 @contextmanager
