@@ -93,6 +93,7 @@ def section(content: dict[str, Any]) -> str:
     groups = " / ".join(figures["untouched"]["groups"])
     waiting = set(budgets_of(rows)) - set(budgets_of([row for row in rows if row.name in figures]))
     own = without_budget(rows, figures).markdown().splitlines()
+    missing = "\n".join(f"* {line}" for line in reasons(rows))
     parts = [
         f"{_about(content)} Each cell has the accuracy in %: {groups}. Bold: the highest mean of these. ▲: higher than "
         "both `random` and `uniform`; ▼: lower than `random`, each by the 95 % interval of the difference. —: out of "
@@ -102,8 +103,7 @@ def section(content: dict[str, Any]) -> str:
         f"![accuracy against visual tokens]({results}/results.png)",
         "Methods without a budget, at their own setting:",
         "\n".join(own[2:]),
-        "Rows without figures:",
-        "\n".join(f"* {line}" for line in reasons(rows)),
+        f"Rows without figures:\n\n{missing}" if missing else "",
     ]
     return "\n\n".join(part for part in parts if part)
 
