@@ -151,7 +151,8 @@ def _settings(part: Any) -> dict[str, Any]:
 def _own_settings(processor: Any) -> dict[str, Any]:
     """Settings of a processor that differ from its defaults, without those of its parts."""
     defaults = {name: each.default for name, each in inspect.signature(type(processor)).parameters.items()}
-    apart = {*processor.get_attributes(), "chat_template"}
+    # A processor from outside of transformers may have no such method.
+    apart = {*getattr(processor, "get_attributes", tuple)(), "chat_template"}
     values = {name: getattr(processor, name) for name in defaults if name not in apart and hasattr(processor, name)}
     return {name: value for name, value in values.items() if value != defaults[name]}
 
