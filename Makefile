@@ -65,11 +65,12 @@ run: $(REFERENCE_LM)
 test: $(INSTALLED)
 	$(TEST_THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
-# Tests that need these packages are skipped with a message if the index cannot be reached.
+# Tests that need these packages, or the language model of reference-lm, are skipped with a message if the index cannot be reached.
 $(TORCHVISION): $(INSTALLED)
 	-$(BIN)/python -m pip install $(PIP) --no-deps --upgrade --constraint constraints.txt --target $@ torchvision num2words docopt
 
-test-slow: $(INSTALLED) $(REFERENCE_LM) $(TORCHVISION)
+test-slow: $(INSTALLED) $(TORCHVISION)
+	-$(MAKE) $(REFERENCE_LM)
 	$(TEST_THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal -m "slow and not support"
 
 # Needs Python 3.10 to 3.12. On PyPI, this release of torch is a CUDA build: a download of 3 GB.

@@ -284,3 +284,20 @@ def test_a_fingerprint_tells_models_apart_and_not_releases_of_transformers(monke
             found.add(fingerprint(model, processor))
     assert len(found) == 1 + len(different)
     assert fingerprint(model, processor) == own
+
+
+class WithoutDefaults(transformers.PreTrainedConfig):
+    has_no_defaults_at_init = True
+
+    def __init__(self, width, **kwargs):
+        super().__init__(**kwargs)
+        self.width = width
+
+
+def test_settings_that_have_no_defaults_are_part_of_a_fingerprint(monkeypatch):
+    model, processor = load("reference-small", device="cpu")
+    found = set()
+    for width in (2, 2, 3):
+        monkeypatch.setattr(model, "generation_config", WithoutDefaults(width))
+        found.add(fingerprint(model, processor))
+    assert len(found) == 2

@@ -142,7 +142,9 @@ def _settings(part: Any) -> dict[str, Any]:
 
     A release of transformers adds settings whose defaults change nothing, and writes its version.
     """
-    values, defaults = (json.loads(json.dumps(each.to_dict(), default=str)) for each in (part, type(part)()))
+    # As in transformers, some classes cannot be made without arguments, and have no defaults.
+    default = {} if getattr(part, "has_no_defaults_at_init", False) else type(part)().to_dict()
+    values, defaults = (json.loads(json.dumps(each, default=str)) for each in (part.to_dict(), default))
     found = {name: value for name, value in values.items() if name in KINDS or value != defaults.get(name)}
     found |= {name: _settings(value) for name, value in vars(part).items() if isinstance(value, PreTrainedConfig)}
     return {name: value for name, value in found.items() if not name.startswith("_")}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from vllm.config import VllmConfig
 from vllm.model_executor.models.llava import (
     LlavaDummyInputsBuilder,
     LlavaForConditionalGeneration,
@@ -14,12 +13,10 @@ from vllm.model_executor.models.llava import (
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from vistrim.core.layout import ImageShape, Picture
-from vistrim.integrations.vllm.llava_like import TrimmedLlavaLikeInfo, read_tower, side_of
+from vistrim.integrations.vllm.llava_like import TrimmedLlavaLike, TrimmedLlavaLikeInfo, side_of
 from vistrim.integrations.vllm.picking import pick
 from vistrim.integrations.vllm.processing import TrimmedProcessor
-from vistrim.integrations.vllm.requirements import check_grid, check_tower, check_whole_tower
-from vistrim.integrations.vllm.settings import read_method
-from vistrim.methods import PerImage
+from vistrim.integrations.vllm.requirements import check_grid, check_tower
 
 
 def shape_of(config: Any, tokens: int) -> ImageShape:
@@ -50,36 +47,8 @@ class TrimmedLlavaProcessor(TrimmedProcessor, LlavaMultiModalProcessor):
 @MULTIMODAL_REGISTRY.register_processor(
     TrimmedLlavaProcessor, info=TrimmedLlavaInfo, dummy_inputs=LlavaDummyInputsBuilder
 )
-class VistrimLlavaForConditionalGeneration(LlavaForConditionalGeneration):
-    """LLaVA 1.5 whose images are trimmed by the method in the model's config.
-
-    Parameters
-    ----------
-    vllm_config : VllmConfig
-        Settings of the engine.
-    prefix : str
-        Prefix of the names of the weights.
-
-    Raises
-    ------
-    VistrimError
-        If the method is missing or cannot work in vLLM. The message names the fix.
-    """
-
-    # Adapters of the tower would be given the number of tokens after trimming.
-    supports_tower_connector_lora = False
-
-    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
-        config = vllm_config.model_config.hf_config
-        check_tower(config)
-        method = read_method(config)
-        check_whole_tower(method, vllm_config)
-        super().__init__(vllm_config=vllm_config, prefix=prefix)
-        self.trim_with(method)
-
-    def trim_with(self, method: PerImage) -> None:
-        """Trim images by a method from now on."""
-        self.trimming, self.tower_reader = method, read_tower(self, method)
+class VistrimLlavaForConditionalGeneration(TrimmedLlavaLike, LlavaForConditionalGeneration):
+    """LLaVA 1.5 whose images are trimmed by the method in the model's config: see `TrimmedLlavaLike`."""
 
     def _process_image_input(self, image_input: Any) -> Any:
         embeddings = super()._process_image_input(image_input)

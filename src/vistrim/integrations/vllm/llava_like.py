@@ -6,11 +6,13 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from torch import Tensor
+from vllm.config import VllmConfig
 
 from vistrim.core.layout import ImageShape
 from vistrim.integrations.vllm.picking import count
 from vistrim.integrations.vllm.processing import TrimmedInfo
-from vistrim.integrations.vllm.requirements import HAS_CLASS
+from vistrim.integrations.vllm.requirements import HAS_CLASS, check_tower, check_whole_tower
+from vistrim.integrations.vllm.settings import read_method
 from vistrim.integrations.vllm.tower import TowerReader
 from vistrim.methods import PerImage
 
@@ -25,6 +27,38 @@ class TrimmedLlavaLikeInfo(TrimmedInfo, ABC):
     def get_num_image_tokens(self, *, image_width: int, image_height: int) -> int:
         """Compute the number of placeholders of an image of this size."""
         return count(self.method, self.shape(image_width, image_height))
+
+
+class TrimmedLlavaLike:
+    """Mixin: a model whose images are trimmed by the method in its config.
+
+    Parameters
+    ----------
+    vllm_config : VllmConfig
+        Settings of the engine.
+    prefix : str
+        Prefix of the names of the weights.
+
+    Raises
+    ------
+    VistrimError
+        If the method is missing or cannot work in vLLM. The message names the fix.
+    """
+
+    # Adapters of the tower would be given the number of tokens after trimming.
+    supports_tower_connector_lora = False
+
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+        config = vllm_config.model_config.hf_config
+        check_tower(config)
+        method = read_method(config)
+        check_whole_tower(method, vllm_config)
+        super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
+        self.trim_with(method)
+
+    def trim_with(self, method: PerImage) -> None:
+        """Trim images by a method from now on."""
+        self.trimming, self.tower_reader = method, read_tower(self, method)
 
 
 def side_of(config: Any) -> int:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape
-from vllm.config import VllmConfig
 from vllm.model_executor.models.llava import LlavaDummyInputsBuilder
 from vllm.model_executor.models.llava_next import (
     LlavaNextForConditionalGeneration,
@@ -22,12 +21,10 @@ from vllm.multimodal.parse import ImageSize
 
 from vistrim.core.layout import ImageShape
 from vistrim.core.mosaics import read_mosaic
-from vistrim.integrations.vllm.llava_like import TrimmedLlavaLikeInfo, read_tower, side_of
+from vistrim.integrations.vllm.llava_like import TrimmedLlavaLike, TrimmedLlavaLikeInfo, side_of
 from vistrim.integrations.vllm.picking import arranged, pick
 from vistrim.integrations.vllm.processing import TrimmedProcessor
-from vistrim.integrations.vllm.requirements import check_tower, check_whole_tower
-from vistrim.integrations.vllm.settings import read_method
-from vistrim.methods import PerImage
+from vistrim.integrations.vllm.requirements import check_tower
 
 
 @dataclass(frozen=True)
@@ -109,36 +106,8 @@ class TrimmedLlavaNextProcessor(TrimmedProcessor, LlavaNextMultiModalProcessor):
 @MULTIMODAL_REGISTRY.register_processor(
     TrimmedLlavaNextProcessor, info=TrimmedLlavaNextInfo, dummy_inputs=LlavaDummyInputsBuilder
 )
-class VistrimLlavaNextForConditionalGeneration(LlavaNextForConditionalGeneration):
-    """LLaVA-NeXT whose images are trimmed by the method in the model's config.
-
-    Parameters
-    ----------
-    vllm_config : VllmConfig
-        Settings of the engine.
-    prefix : str
-        Prefix of the names of the weights.
-
-    Raises
-    ------
-    VistrimError
-        If the method is missing or cannot work in vLLM. The message names the fix.
-    """
-
-    # Adapters of the tower would be given the number of tokens after trimming.
-    supports_tower_connector_lora = False
-
-    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
-        config = vllm_config.model_config.hf_config
-        check_tower(config)
-        method = read_method(config)
-        check_whole_tower(method, vllm_config)
-        super().__init__(vllm_config=vllm_config, prefix=prefix)
-        self.trim_with(method)
-
-    def trim_with(self, method: PerImage) -> None:
-        """Trim images by a method from now on."""
-        self.trimming, self.tower_reader = method, read_tower(self, method)
+class VistrimLlavaNextForConditionalGeneration(TrimmedLlavaLike, LlavaNextForConditionalGeneration):
+    """LLaVA-NeXT whose images are trimmed by the method in the model's config: see `TrimmedLlavaLike`."""
 
     def _process_image_input(self, image_input: Any) -> Any:
         embeddings = super()._process_image_input(image_input)
