@@ -130,8 +130,10 @@ def _kvpress(folder: Path, size: Size, keep: float) -> tuple[Settings, tuple[str
 def _sparsevlm(folder: Path, size: Size, keep: float) -> tuple[Settings, tuple[str, Settings]]:
     visual = save_qwen(folder, size)
     model = {"model": str(folder / "qwen")}
-    methods = [f"sparsevlm:mean_keep={keep}", f"fastv:keep={keep}"]
-    return {**model, "methods": methods}, ("sparsevlm", {**model, "keep": round(keep * visual)})
+    tokens = round(keep * visual)
+    # The package ranks by layer 2, too.
+    methods = [f"sparsevlm:layers=2,counts={keep},positions=original", f"fastv:layer=3,keep={keep}"]
+    return {**model, "methods": methods}, ("sparsevlm", {**model, "keep": tokens})
 
 
 PEERS = {"compiled": _compiled, "kvpress": _kvpress, "sparsevlm": _sparsevlm}

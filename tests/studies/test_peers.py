@@ -5,9 +5,12 @@ import sys
 
 import pytest
 import torch
+from transformers import AutoModelForImageTextToText
 
+import vistrim
 from studies.peers import measure
 from studies.peers.subjects import IMAGE, Size, save_llava, save_qwen
+from vistrim.methods.base.notation import as_method
 
 
 def test_the_prompt_fits_the_model(tmp_path):
@@ -19,6 +22,18 @@ def test_the_prompt_fits_the_model(tmp_path):
         assert (inputs["input_ids"] == IMAGE).sum() == visual
     lengths = [torch.load(tmp_path / name / "inputs.pt")["input_ids"].shape for name in ("llava", "language-model")]
     assert lengths[0] == lengths[1]
+
+
+@pytest.mark.parametrize("peer", measure.PEERS)
+def test_our_methods_run_on_the_shared_model(peer, tmp_path):
+    ours, _ = measure.PEERS[peer](tmp_path, Size(layers=8, hidden=64, side=4), 0.25)
+    model = AutoModelForImageTextToText.from_pretrained(ours["model"]).eval()
+    inputs = torch.load(f"{ours['model']}/inputs.pt", weights_only=True)
+    for method in ours["methods"]:
+        with torch.no_grad(), vistrim.trim(model, method) as run:
+            model(**inputs)
+        visual = int((inputs["input_ids"] == IMAGE).sum())
+        assert (run.report.average_tokens < visual) == (as_method(method).stages != ("decode",))
 
 
 @pytest.mark.slow

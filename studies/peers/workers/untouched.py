@@ -10,6 +10,7 @@ if __name__ == "__main__":
     model = AutoModelForImageTextToText.from_pretrained(options.model, dtype=torch.float32).eval()
     inputs = torch.load(options.model / "inputs.pt", weights_only=True)
     # On CPUs, `generate` compiles only on request. It compiles decoding steps; prefill is not compiled.
-    compiled = CompileConfig(_compile_all_devices=True)
+    compiled = CompileConfig()
+    compiled._compile_all_devices = True
     static = generating(model, inputs, cache_implementation="static", compile_config=compiled)
     serve(options, {"untouched": generating(model, inputs), "static cache, compiled": static})
