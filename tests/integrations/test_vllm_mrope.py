@@ -1,4 +1,4 @@
-"""The parts of the vLLM plug-in for Qwen2.5-VL that need no vLLM: a packed tower, and positions with three axes."""
+"""The parts of the vLLM plug-in for Qwen-VL that need no vLLM: packed towers, and positions with three axes."""
 
 import pytest
 import torch
@@ -49,6 +49,8 @@ def call_norm(norm, found):
 
 def order_of(config, rows, columns):
     """Places of the visual tokens in the order of the tower."""
+    if not hasattr(config, "window_size"):
+        return torch.arange(rows * columns // 4)
     grid = torch.tensor([[1, rows, columns]])
     return get_vision_window_index(grid, config.spatial_merge_size, config.window_size, config.patch_size)[0].argsort()
 
@@ -65,26 +67,28 @@ def encoded(model, method, media):
         for block, kernel in zip(tower.blocks, kernels, strict=True)
     ]
     hooks.append(tower.blocks[-1].register_forward_hook(lambda module, args, found: call_norm(norm, found)))
-    embeddings = tower(media["pixel_values"], grid_thw=media["image_grid_thw"]).pooler_output
+    found = tower(media["pixel_values"], grid_thw=media["image_grid_thw"])
     for hook in hooks:
         hook.remove()
     grids = [(rows, columns) for _, rows, columns in media["image_grid_thw"].tolist()]
     sizes = [rows * columns for rows, columns in grids]
+    # vLLM has the features for further layers (DeepStack) behind the embeddings.
+    embeddings = torch.cat([found.pooler_output, *(getattr(found, "deepstack_features", None) or ())], 1)
     for patches, part, vision in zip(grids, embeddings.split([n // 4 for n in sizes]), reader.take(sizes), strict=True):
         grid = patches[0] // 2, patches[1] // 2
         values = merged(vision, 4, order_of(config, *patches))
-        picked = pick_with_marks(method, grid, part, values)
-        assert len(picked) == count(method, shape_of(*grid))
+        picked = pick_with_marks(method, grid, part, config.out_hidden_size, values)
+        assert len(picked) == count(method, [shape_of(*grid)])
         yield grid, picked
 
 
 def trimmed(model, method, sample):
-    """Input of the decoder, its positions and those of the answer."""
-    ids = torch.tensor(sample.ids)
+    """Input of the decoder, visual tokens, features for further layers, positions and those of the answer."""
+    ids, hidden = torch.tensor(sample.ids), model.config.vision_config.out_hidden_size
     starts = [i for i, token in enumerate(sample.ids) if token == IMAGE and sample.ids[i - 1] != IMAGE]
     inputs, images, parts, end = [], [], [], 0
     for start, (grid, picked) in zip(starts, encoded(model, method, sample.media), strict=True):
-        inputs += [model.get_input_embeddings()(ids[end:start]), picked[:, :-MARKS]]
+        inputs += [model.get_input_embeddings()(ids[end:start]), picked[:, :hidden]]
         images.append((sum(map(len, inputs)) - len(picked), len(picked), max(grid)))
         parts.append(picked)
         end = start + grid[0] * grid[1]
@@ -94,26 +98,39 @@ def trimmed(model, method, sample):
     for _ in range(2):
         # The second time, nothing changes.
         positions[:, visual] = moved(positions[:, visual], torch.cat(parts)[:, -MARKS:])
-    return torch.cat(inputs), positions, delta
+    return torch.cat(inputs), visual, torch.cat(parts)[:, hidden:-MARKS], positions, delta
 
 
 @torch.no_grad()
-def test_the_same_input_of_the_decoder_as_in_transformers():
-    family, model = FAMILIES["qwen2_5_vl"], shared("qwen2_5_vl")
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl"])
+def test_the_same_input_of_the_decoder_as_in_transformers(name):
+    family, model = FAMILIES[name], shared(name)
     sample, decoder = family.sample(images=2, text=6, seed=1), model.get_decoder()
     for notation in SELECTORS:
-        method, entered = parse_method(notation), []
+        method, entered, left = parse_method(notation), [], []
         with vistrim.trim(model, method):
-            hook = decoder.layers[0].register_forward_pre_hook(
-                lambda module, args, kwargs, to=entered: to.append((args[0], *kwargs["position_embeddings"])),
-                with_kwargs=True,
-            )
+            hooks = [
+                layer.register_forward_pre_hook(
+                    lambda module, args, kwargs, entered=entered: entered.append(
+                        (args[0], *kwargs["position_embeddings"])
+                    ),
+                    with_kwargs=True,
+                )
+                for layer in decoder.layers
+            ]
+            hooks += [
+                layer.register_forward_hook(lambda module, args, found, to=left: to.append(found))
+                for layer in decoder.layers
+            ]
             generate(model, family.batch([sample]), 2)
-            hook.remove()
-        inputs, positions, delta = trimmed(model, method, sample)
+            for hook in hooks:
+                hook.remove()
+        inputs, visual, features, positions, delta = trimmed(model, method, sample)
         assert close(inputs, entered[0][0][0]), notation
+        for layer, part in enumerate(features.split(inputs.shape[1], 1) if features.numel() else ()):
+            assert close(left[layer][0, visual] + part, entered[layer + 1][0][0, visual]), notation
         answer = torch.full((3, 1, 1), len(inputs) + delta)
-        for places, (_, *expected) in ((positions[:, None], entered[0]), (answer, entered[1])):
+        for places, (_, *expected) in ((positions[:, None], entered[0]), (answer, entered[len(decoder.layers)])):
             found = decoder.rotary_emb(inputs[None], places)
             assert all(close(mine, its) for mine, its in zip(found, expected, strict=True)), notation
 

@@ -214,7 +214,7 @@ def picked(model, method, pixels):
         hidden = block(hidden)
     embeddings = project(hidden[:, int(has_class) :])
     values = [None] * len(pixels) if reader is None else reader.take()
-    return [pick(method, SHAPE, *image) for image in zip(embeddings, values, strict=True)]
+    return [pick(method, [SHAPE], *image) for image in zip(embeddings, values, strict=True)]
 
 
 @torch.no_grad()
@@ -230,6 +230,15 @@ def cut_before_decoder(model, method, prompt):
     return seen[0][0, start : len(seen[0][0]) - len(prompt.ids) + start + prompt.visual]
 
 
+def test_tiles_that_the_model_is_given_like_images_are_images():
+    embeddings = torch.randn(32, 8, generator=torch.Generator().manual_seed(0))
+    method = vistrim.DivPrune(6)
+    joined = pick(method, [ImageShape(SHAPE.pictures * 2)], embeddings, None)
+    apart = pick(method, [SHAPE, SHAPE], embeddings, None)
+    assert len(joined) == 6
+    assert torch.equal(apart, torch.cat([pick(method, [SHAPE], tile, None) for tile in embeddings.split(16)]))
+
+
 @pytest.mark.parametrize("vision", ["clip_vision_model", "siglip_vision_model"])
 def test_the_same_embeddings_as_before_the_decoder_of_transformers(vision):
     model, prompt = tiny.shared(vision=vision), tiny.sample(1, 9)
@@ -237,7 +246,7 @@ def test_the_same_embeddings_as_before_the_decoder_of_transformers(vision):
         method = renumbering(notation)
         (mine,) = picked(model, method, prompt.pixels)
         theirs = cut_before_decoder(model, method, prompt)
-        assert len(mine) == count(method, SHAPE)
+        assert len(mine) == count(method, [SHAPE])
         assert close(mine, theirs), notation
 
 

@@ -242,6 +242,13 @@ def qwen2_5_vl(path: Path) -> Checkpoint:
     return _qwen(path, transformers.Qwen2_5_VLForConditionalGeneration, vision, {}, names)
 
 
+def qwen3_vl(path: Path) -> Checkpoint:
+    """Qwen3-VL: the first layers of the decoder are given features of earlier blocks, too (DeepStack)."""
+    vision = {"num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1]}
+    names = ("Qwen3VLProcessor", "Qwen3VLVideoProcessor")
+    return _qwen(path, transformers.Qwen3VLForConditionalGeneration, vision, {"mrope_interleaved": True}, names)
+
+
 def _qwen(path: Path, kind: Any, vision: dict[str, Any], rope: dict[str, Any], names: tuple[str, str]) -> Checkpoint:
     """Qwen-VL. Its processor needs torchvision for videos, as that of InternVL."""
     backend = build_tokenizer().backend_tokenizer
@@ -297,4 +304,5 @@ CHECKPOINTS: dict[str, Callable[[Path], Checkpoint]] = {
     "llava-next": llava_next,
     "internvl": internvl,
     "qwen2_5_vl": qwen2_5_vl,
+    "qwen3_vl": qwen3_vl,
 }

@@ -29,7 +29,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer with, for each token, the difference between the best two logits."""
+    """An answer with, for each token, the difference between the best two logits; the prompt is that after trimming."""
 
     tokens: list[int]
     gaps: list[float]
@@ -62,16 +62,18 @@ def asked_together(processor: Any, questions: list[Question]) -> Any:
 def answers(model: Any, inputs: Any, notation: str | None, new_tokens: int, renumbers: bool = True) -> list[Answer]:
     """Answer with the method, or untouched."""
     options = {"max_new_tokens": new_tokens, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
+    given = inputs["attention_mask"].sum(1).tolist()
     if notation is None:
         found = model.generate(**inputs, **options)
     else:
         method = renumbering(notation) if renumbers else parse_method(notation)
-        with vistrim.trim(model, method):
+        with vistrim.trim(model, method) as run:
             found = model.generate(**inputs, **options)
+        visual = zip(run.report.visual_tokens, run.report.visual_tokens_per_layer[0], strict=True)
+        given = [tokens - whole + kept for tokens, (whole, kept) in zip(given, visual, strict=True)]
     best = torch.stack(found.logits, 1).topk(2).values
     gaps = best[..., 0] - best[..., 1]
     end = model.generation_config.eos_token_id
-    given = inputs["attention_mask"].sum(1).tolist()
     new = found.sequences[:, inputs["input_ids"].shape[1] :].tolist()
     return [
         Answer(tokens[:length], gap[:length], prompt)

@@ -19,6 +19,7 @@ ARCHITECTURES = {
     "VistrimInternVLForConditionalGeneration": "vistrim.integrations.vllm.internvl",
     "VistrimLlavaNextForConditionalGeneration": "vistrim.integrations.vllm.llava_next",
     "VistrimQwen2_5_VLForConditionalGeneration": "vistrim.integrations.vllm.qwen2_5_vl",
+    "VistrimQwen3VLForConditionalGeneration": "vistrim.integrations.vllm.qwen3_vl",
 }
 """Model classes by name, with their modules. Each is named after the class of vLLM that it derives from."""
 

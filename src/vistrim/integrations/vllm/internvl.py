@@ -30,13 +30,13 @@ def cell_of(config: Any) -> int:
     return int(1 / config.downsample_ratio)
 
 
-def shape_of(config: Any, tiles: int) -> ImageShape:
-    """Describe the visual tokens of an image of some tiles, each with the same grid."""
+def shapes_of(config: Any, tiles: int) -> list[ImageShape]:
+    """Describe the visual tokens of an image of some tiles, which the model is given like images, all of one grid."""
     rows, columns = (
         pixels // patch // cell_of(config)
         for pixels, patch in zip(config.vision_config.image_size, config.vision_config.patch_size, strict=True)
     )
-    return ImageShape((Picture.of((rows, columns)),) * tiles)
+    return [ImageShape((Picture.of((rows, columns)),))] * tiles
 
 
 class TrimmedInternVLInfo(TrimmedInfo, InternS1ProcessingInfo):
@@ -51,7 +51,7 @@ class TrimmedInternVLInfo(TrimmedInfo, InternS1ProcessingInfo):
     ) -> int:
         """Compute the number of placeholders of an image of this size."""
         tiles = self._tiles(image_width, image_height, processor, mm_kwargs)
-        return count(self.method, shape_of(self.get_hf_config(), tiles))
+        return count(self.method, shapes_of(self.get_hf_config(), tiles))
 
     def get_image_size_with_most_features(self) -> ImageSize:
         """Find the size with the most placeholders and, of several, with the most tiles."""
@@ -61,7 +61,7 @@ class TrimmedInternVLInfo(TrimmedInfo, InternS1ProcessingInfo):
 
         def placeholders_and_tiles(size: ImageSize) -> tuple[int, int]:
             tiles = self._tiles(size.width, size.height, processor, {})
-            return count(self.method, shape_of(config, tiles)), tiles
+            return count(self.method, shapes_of(config, tiles)), tiles
 
         return max(sizes, key=placeholders_and_tiles)
 
@@ -91,7 +91,7 @@ class TrimmedInternVLProcessor(TrimmedProcessor, InternS1MultiModalProcessor):
             if isinstance(mm_items["image"], ImageEmbeddingItems):
                 return whole
             first, tokens = whole.full.index(token), whole.full.count(token)
-            kept = count(self.info.method, shape_of(self.info.get_hf_config(), tokens // per_tile))
+            kept = count(self.info.method, shapes_of(self.info.get_hf_config(), tokens // per_tile))
             shorter = [*whole.full[:first], *[token] * kept, *whole.full[first + tokens :]]
             return PromptUpdateDetails.select_token_id(shorter, token)
 
@@ -146,5 +146,5 @@ class VistrimInternVLForConditionalGeneration(InternS1ForConditionalGeneration):
         for image, tiles in zip(embeddings, image_input["num_patches"].tolist(), strict=True):
             own, values = values[:tiles], values[tiles:]
             vision = squared(own, cell) if own else None
-            picked.append(pick(self.trimming, shape_of(self.config, tiles), image, vision))
+            picked.append(pick(self.trimming, shapes_of(self.config, tiles), image, vision))
         return tuple(picked)

@@ -56,6 +56,6 @@ class VistrimLlavaForConditionalGeneration(TrimmedLlavaLike, LlavaForConditional
             return embeddings
         values = [None] * len(embeddings) if self.tower_reader is None else self.tower_reader.take()
         return [
-            pick(self.trimming, shape_of(self.config, len(image)), image, vision)
+            pick(self.trimming, [shape_of(self.config, len(image))], image, vision)
             for image, vision in zip(embeddings, values, strict=True)
         ]

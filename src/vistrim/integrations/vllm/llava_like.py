@@ -26,7 +26,7 @@ class TrimmedLlavaLikeInfo(TrimmedInfo, ABC):
 
     def get_num_image_tokens(self, *, image_width: int, image_height: int) -> int:
         """Compute the number of placeholders of an image of this size."""
-        return count(self.method, self.shape(image_width, image_height))
+        return count(self.method, [self.shape(image_width, image_height)])
 
 
 class TrimmedLlavaLike:

@@ -122,5 +122,5 @@ class VistrimLlavaNextForConditionalGeneration(TrimmedLlavaLike, LlavaNextForCon
             # Images that were processed together are padded to the same number of tiles.
             own, values = values[: len(pixels)], values[len(pixels) :]
             vision = arranged(own, found.source) if own else None
-            picked.append(pick(self.trimming, found.shape, image, vision))
+            picked.append(pick(self.trimming, [found.shape], image, vision))
         return picked

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -15,15 +16,16 @@ from vistrim.methods import InputTokens, PerImage, VisionTokens
 from vistrim.methods.base.sample_sizes import SampleSizes
 
 
-def count(method: PerImage, shape: ImageShape) -> int:
+def count(method: PerImage, shapes: Sequence[ImageShape]) -> int:
     """Compute how many tokens of an image stay.
 
     Parameters
     ----------
     method : PerImage
         The method.
-    shape : ImageShape
-        Layout of the visual tokens of the image.
+    shapes : sequence of ImageShape
+        Layout of the visual tokens of the image. Several if the model is given the tiles of an image like images, so
+        that each counts as an image of its own under `vistrim.trim`.
 
     Returns
     -------
@@ -35,47 +37,48 @@ def count(method: PerImage, shape: ImageShape) -> int:
     MethodError
         If the method does not provide the number.
     """
-    pictures = shape.pictures
     return method.input_count(
         SampleSizes(
             text=0,
-            images=tuple(picture.tokens for picture in pictures),
-            grids=tuple(picture.grid for picture in pictures),
-            whole=(0,) * len(pictures),
+            images=tuple(picture.tokens for shape in shapes for picture in shape.pictures),
+            grids=tuple(picture.grid for shape in shapes for picture in shape.pictures),
+            whole=_whole(shapes),
         )
     )
 
 
-def pick(method: PerImage, shape: ImageShape, embeddings: Tensor, vision: VisionTokens | None) -> Tensor:
+def pick(method: PerImage, shapes: Sequence[ImageShape], embeddings: Tensor, vision: VisionTokens | None) -> Tensor:
     """Reduce the visual tokens of an image to those that stay.
 
     Parameters
     ----------
-    method, shape, embeddings, vision
+    method, shapes, embeddings, vision
         As in `choose`.
 
     Returns
     -------
     Tensor
-        ``[count(method, shape), hidden]``.
+        ``[count(method, shapes), hidden]``.
 
     Raises
     ------
     MethodError
         As in `choose`.
     """
-    return apply_to_visual(embeddings[None], choose(method, shape, embeddings, vision))[0]
+    return apply_to_visual(embeddings[None], choose(method, shapes, embeddings, vision))[0]
 
 
-def choose(method: PerImage, shape: ImageShape, embeddings: Tensor, vision: VisionTokens | None) -> Selection:
+def choose(
+    method: PerImage, shapes: Sequence[ImageShape], embeddings: Tensor, vision: VisionTokens | None
+) -> Selection:
     """Choose among the visual tokens of an image.
 
     Parameters
     ----------
     method : PerImage
         The method.
-    shape : ImageShape
-        Layout of the visual tokens of the image.
+    shapes : sequence of ImageShape
+        As in `count`.
     embeddings : Tensor
         ``[tokens, hidden]``: input of the decoder.
     vision : VisionTokens or None
@@ -93,20 +96,27 @@ def choose(method: PerImage, shape: ImageShape, embeddings: Tensor, vision: Visi
     """
     rows = torch.arange(len(embeddings), device=embeddings.device)[None]
     everything = torch.ones_like(rows, dtype=torch.bool)
+    pictures = [picture for shape in shapes for picture in shape.pictures]
+    firsts = accumulate((len(shape.pictures) for shape in shapes), initial=0)
+    numbers = torch.cat([first + shape.numbers for first, shape in zip(firsts, shapes, strict=False)])
     selection = method.select_input(
         InputTokens(
             embeddings=embeddings[None],
             visual=everything,
-            images=(tuple(picture.tokens for picture in shape.pictures),),
-            grids=(tuple(picture.grid for picture in shape.pictures),),
-            image_of=shape.numbers.to(embeddings.device)[None],
+            images=(tuple(picture.tokens for picture in pictures),),
+            grids=(tuple(picture.grid for picture in pictures),),
+            image_of=numbers.to(embeddings.device)[None],
             vision=None if vision is None else replace(vision, source=rows),
-            whole=((0,) * len(shape.pictures),),
+            whole=(_whole(shapes),),
         )
     ) or Selection(everything, (len(embeddings),))
-    if (kept := selection.counts[0]) != (expected := count(method, shape)):
+    if (kept := selection.counts[0]) != (expected := count(method, shapes)):
         raise MethodError(f"{method.name} keeps {kept} tokens of an image, but its `count` returns {expected}")
     return selection
+
+
+def _whole(shapes: Sequence[ImageShape]) -> tuple[int, ...]:
+    return tuple(number for number, shape in enumerate(shapes) for _ in shape.pictures)
 
 
 def arranged(tiles: Sequence[VisionTokens], source: Tensor) -> VisionTokens:

@@ -37,7 +37,9 @@ def shape_of(rows: int, columns: int) -> ImageShape:
     return ImageShape((Picture.of((rows, columns)),))
 
 
-def pick_with_marks(method: PerImage | None, grid: Grid, embeddings: Tensor, vision: VisionTokens | None) -> Tensor:
+def pick_with_marks(
+    method: PerImage | None, grid: Grid, embeddings: Tensor, hidden: int, vision: VisionTokens | None
+) -> Tensor:
     """Reduce the visual tokens of an image to those that stay, and mark each with its row and column.
 
     Parameters
@@ -47,22 +49,26 @@ def pick_with_marks(method: PerImage | None, grid: Grid, embeddings: Tensor, vis
     grid : tuple of int
         Rows and columns of the image.
     embeddings : Tensor
-        ``[tokens, hidden]``: input of the decoder.
+        ``[tokens, width]``: input of the decoder, and behind it features for further layers (DeepStack).
+    hidden : int
+        Width of the input of the decoder.
     vision : VisionTokens or None
         As in `choose`.
 
     Returns
     -------
     Tensor
-        ``[kept, hidden + MARKS]``.
+        ``[kept, width + MARKS]``. A token that absorbs others has the mean of their features. A token whose embedding
+        the method replaces has its own features.
     """
     marks = marks_of(*grid).to(embeddings)
     if method is None:
         return torch.cat([embeddings, marks], 1)
-    selection = choose(method, shape_of(*grid), embeddings, vision)
-    # A token that absorbs others, or whose embedding is replaced, stays where it is.
-    places = replace(selection, hidden=None, merge_into=None)
-    return torch.cat([apply_to_visual(embeddings[None], selection), apply_to_visual(marks[None], places)], 2)[0]
+    main, features = embeddings[:, :hidden], embeddings[:, hidden:]
+    selection = choose(method, [shape_of(*grid)], main, vision)
+    averaged = replace(selection, hidden=None)
+    parts = (main, selection), (features, averaged), (marks, replace(averaged, merge_into=None))
+    return torch.cat([apply_to_visual(part[None], how)[0] for part, how in parts], 1)
 
 
 def moved(positions: Tensor, marks: Tensor) -> Tensor:

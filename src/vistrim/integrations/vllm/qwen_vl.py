@@ -47,7 +47,7 @@ class TrimmedQwenInfo(TrimmedInfo):
         )
         vision = self.get_hf_config().vision_config  # type: ignore[attr-defined]
         side = vision.patch_size * vision.spatial_merge_size
-        return count(self.method, shape_of(size.height // side, size.width // side))
+        return count(self.method, [shape_of(size.height // side, size.width // side)])
 
 
 class TrimmedQwenProcessor(TrimmedProcessor):
@@ -68,7 +68,7 @@ class TrimmedQwenProcessor(TrimmedProcessor):
             if isinstance(mm_items["image"], DictEmbeddingItems):
                 return whole
             _, rows, columns = out_mm_kwargs["image"][item]["image_grid_thw"].data.tolist()
-            return whole[: count(self.info.method, shape_of(rows // merge, columns // merge))]
+            return whole[: count(self.info.method, [shape_of(rows // merge, columns // merge)])]
 
         return [PromptReplacement(modality="image", target=images.target, replacement=shortened)]
 
@@ -135,7 +135,8 @@ class TrimmedQwen:
             grid = rows // merge, columns // merge
             if vision is not None:
                 vision = merged(vision, merge**2, self.order(rows, columns))
-            found.append(pick_with_marks(method, grid, embeddings, vision))
+            hidden = self.config.vision_config.out_hidden_size
+            found.append(pick_with_marks(method, grid, embeddings, hidden, vision))
         return tuple(found)
 
     def get_mrope_input_positions(self, input_tokens: list[int], mm_features: list[Any]) -> tuple[Tensor, int]:
