@@ -17,7 +17,7 @@ from vistrim.methods.base.notation import parse_method
 from vistrim.methods.base.plan import make_plan
 from vistrim.prompt_sizes import prompt_sizes
 
-NEW = 6
+NEW = 4
 UNPLANNED = {"dyvte", "quecc", "yopo"}
 """Their counts depend on the prompt, or their FLOPs on what they cut inside the layers."""
 REFUSED = UNPLANNED | {"blind"}

@@ -57,7 +57,6 @@ METHODS = {
     "downsample": Downsample(6),
     "composed": compose(FasterVLM(0.75), YOPO(3, HEADS, None, 0.5), SparseVLM(layers=(1,), counts=(4,))),
 }
-EACH = pytest.mark.parametrize("name", METHODS)
 
 
 def every_fourth(first: int) -> pytest.MarkDecorator:
@@ -85,7 +84,7 @@ def answers(output, inputs):
 
 
 @covering(1)
-@EACH
+@FOURTHS[3]
 @pytest.mark.parametrize(
     ("samples", "attention"),
     [
@@ -166,7 +165,7 @@ def test_right_padding_and_embeddings(name):
         assert close(logits[b, len(sample.ids) - 1], expected)
 
 
-@EACH
+@FOURTHS[1]
 def test_labels_do_not_change_the_choice(name):
     """Tokens after the prompt neither rank nor rate."""
     model, sample, answer = tiny.shared(), tiny.sample(1, 12), 4

@@ -247,7 +247,7 @@ def deep_models():
 def test_defaults(method, rule, deep_models):
     sdpa, eager, samples = deep_models
     # The defaults are layers and numbers of the prefill.
-    run(sdpa, method, samples, rule, eager, new_tokens=2)
+    run(sdpa, method, samples, rule, eager, new_tokens=1)
 
 
 SECOND_TURNS = (

@@ -10,7 +10,7 @@ from tests import guides, tiny
 from tests.closeness import close
 from tests.covering import covering
 from tests.engine.test_keep_everything import KeepEverything
-from tests.families.depth import slow_beside
+from tests.families.depth import slow_beside, slow_unless
 from tests.families.later_turns import next_turn
 from tests.families.zoo import FAMILIES, Family, shared
 from tests.runtimes import flash_kernels
@@ -53,7 +53,16 @@ CASES = [(name, method) for name in NAMES for method in METHODS] + [("llava", me
 SOME_CASES = [(name, method) for name, method in CASES if name == "llava" or method in ("st3", "sparsevlm")]
 # One family of 1-D RoPE, and those whose layers FlashAttention treats in another way than SDPA.
 QUICK = ("llava", "llava_next-sliding", "paligemma")
-EACH_OF_SOME = pytest.mark.parametrize(("name", "method"), slow_beside(QUICK, SOME_CASES))
+DIFFERENT = ("st3", "sparsevlm", "pyramiddrop-renumber", "yopo", "composed")
+"""One of those that cut, anneal, merge, renumber and restrict heads alike."""
+
+
+def is_quick(case):
+    name, method = case
+    return name in QUICK and method in DIFFERENT
+
+
+EACH_OF_SOME = pytest.mark.parametrize(("name", "method"), slow_unless(is_quick, SOME_CASES))
 BOTH_WAYS = [("paligemma", method) for method in METHODS]
 """To FlashAttention, whatever PaliGemma reads in one pass looks both ways: to SDPA only the first prompt does."""
 
@@ -153,7 +162,7 @@ def test_two_turns(name, method, images):
 
 
 @pytest.mark.parametrize(
-    ("name", "method"), slow_beside(QUICK, [case for case in CASES if case[0] in ("llava", "qwen2_5_vl")])
+    ("name", "method"), slow_unless(is_quick, [case for case in CASES if case[0] in ("llava", "qwen2_5_vl")])
 )
 def test_prompt_lookup(name, method):
     if method_called(method).acts_in_decode:

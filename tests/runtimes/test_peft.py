@@ -148,7 +148,7 @@ def with_two_adapters():
     return strengthened(model)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", slow_beside(["st3", "sparsevlm"], METHODS))
 def test_adapters_that_are_switched_inside(method):
     model, inputs = with_two_adapters(), prompts(FAMILIES["llava"])
     expected = {}
