@@ -132,7 +132,7 @@ def test_keeping_everything_changes_no_bit(name, samples):
 def test_it_equals_sdpa(name, method, samples):
     family = FAMILIES[name]
     inputs = batch(family, prompts(family)[samples])
-    both(name, method, lambda model: logits(generate(model, inputs, 4)))
+    both(name, method, lambda model: logits(generate(model, inputs, 3)))
 
 
 @covering(1)
@@ -140,7 +140,7 @@ def test_it_equals_sdpa(name, method, samples):
 def test_beams_and_no_cache(name, method):
     family = FAMILIES[name]
     inputs = batch(family, prompts(family)[:2])
-    both(name, method, lambda model: generate(model, inputs, 4, num_beams=3, output_scores=True).sequences_scores)
+    both(name, method, lambda model: generate(model, inputs, 3, num_beams=2, output_scores=True).sequences_scores)
     if not method_called(method).acts_in_decode:
         both(name, method, lambda model: logits(generate(model, inputs, 3, use_cache=False)))
 
@@ -169,7 +169,7 @@ def test_prompt_lookup(name, method):
         method = "fastv"
     inputs = batch(FAMILIES[name], [FAMILIES[name].sample(1, 9)])
     options = {"prompt_lookup_num_tokens": 3, "max_matching_ngram_size": 1}
-    both(name, method, lambda model: logits(generate(model, inputs, 12, **options)))
+    both(name, method, lambda model: logits(generate(model, inputs, 8, **options)))
 
 
 @pytest.mark.parametrize("method", METHODS | LLAVA_METHODS)
