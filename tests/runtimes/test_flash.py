@@ -172,7 +172,7 @@ def test_prompt_lookup(name, method):
     both(name, method, lambda model: logits(generate(model, inputs, 8, **options)))
 
 
-@pytest.mark.parametrize("method", METHODS | LLAVA_METHODS)
+@pytest.mark.parametrize("method", slow_beside(DIFFERENT, METHODS | LLAVA_METHODS))
 def test_right_padding_and_holes(method):
     family = FAMILIES["llava"]
     right = family.batch(prompts(family), side="right")

@@ -86,6 +86,7 @@ def test_it_equals_the_merged_model(name, kind):
         assert found[1] != trimmed(shared(name), inputs, method)[1]
 
 
+@covering(1)
 @pytest.mark.parametrize("name", slow_beside(["llava", "qwen3_vl"], NAMES))
 @pytest.mark.parametrize("kind", ["lora", "causal-lm"])
 def test_keeping_everything_changes_no_bit(name, kind):
