@@ -110,7 +110,10 @@ def test_models_that_cannot_be_loaded(tmp_path):
 
 
 def test_tested_types_are_those_of_the_tests():
-    assert list(TESTED) == sorted({family.config().model_type for family in EVERY.values()})
+    types = {name: family.config().model_type for name, family in EVERY.items()}
+    assert list(TESTED) == sorted(set(types.values()))
+    # By which those are left out that a release of transformers cannot run.
+    assert all(name.partition("-")[0] == model_type for name, model_type in types.items())
 
 
 def test_reports_of_untested_types_say_so(monkeypatch):

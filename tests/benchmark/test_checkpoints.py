@@ -12,9 +12,9 @@ from vistrim.errors import BenchmarkError, LoadError, PromptError
 
 
 @cache
-def default():
+def shared(**changes):
     """One subject for many tests, which must leave it as it is."""
-    return make_subject(wanted())
+    return make_subject(wanted(**changes))
 
 
 def wanted(**changes):
@@ -23,7 +23,7 @@ def wanted(**changes):
 
 @pytest.mark.parametrize("text", [33, 40, 64])
 def test_prompts_have_exactly_the_requested_tokens(text):
-    subject = make_subject(wanted(text_tokens=text, batch=2, new_tokens=12))
+    subject = shared(text_tokens=text, batch=2, new_tokens=12)
     ids = subject.inputs["input_ids"]
     placeholders = (ids == subject.model.config.image_token_id).sum(1).tolist()
     assert placeholders == [subject.visual_tokens] * 2
@@ -33,7 +33,7 @@ def test_prompts_have_exactly_the_requested_tokens(text):
 
 
 def test_generation_goes_on_behind_the_short_answer_to_noise():
-    subject = make_subject(wanted(batch=2, new_tokens=12))
+    subject = shared(text_tokens=40, batch=2, new_tokens=12)
     with vistrim.trim(subject.model, vistrim.PVTP()) as run:
         output = subject.model.generate(**subject.inputs, max_new_tokens=12)
     assert output.shape[1] == subject.inputs["input_ids"].shape[1] + 12
@@ -41,13 +41,13 @@ def test_generation_goes_on_behind_the_short_answer_to_noise():
 
 
 def test_other_weights_are_distinguished():
-    weights = default().settings["weights"]
+    weights = shared().settings["weights"]
     assert weights != make_subject(wanted(model="reference")).settings["weights"]
     assert weights == make_subject(wanted()).settings["weights"]
 
 
 def test_more_visual_tokens_are_more_images():
-    one = default()
+    one = shared()
     two = make_subject(wanted(visual_tokens=2 * one.visual_tokens))
     assert two.visual_tokens == 2 * one.visual_tokens
     assert len(two.inputs["pixel_values"]) == 2

@@ -17,7 +17,8 @@ from tests.cli.test_process import COMMAND, ENVIRONMENT, LIMIT
 from vistrim.calibration import rate_evaluations
 from vistrim.core.sigmoid import sigmoid_rates
 
-QUICK = ("--max-new-tokens", "3", "--objective", "agreement")
+NEW_TOKENS = "2"
+QUICK = ("--max-new-tokens", NEW_TOKENS, "--objective", "agreement")
 TASKS = ("--tasks", "color,description", "--limit", "2")
 GSEARCH = ("gsearch", *TASKS, "--group", "2", "--error", "0.4")
 PSIGMOID = ("psigmoid", *TASKS, "--budget", "tokens=0.4", "--trials", "3")
@@ -106,7 +107,7 @@ def test_a_schedule_is_searched_and_can_be_used(checkpoint, tmp_path, command, s
         assert rates == list(sigmoid_rates(made["kappa"], made["mean_keep"], 5))
         assert made["evaluations"] == 3
     used = vistrim(
-        "eval", "--model", checkpoint, *TASKS, "--split", "validation", "--max-new-tokens", "3", "--json",
+        "eval", "--model", checkpoint, *TASKS, "--split", "validation", "--max-new-tokens", NEW_TOKENS, "--json",
         "--out", str(tmp_path / "eval"), "--method", f"{command[0]}:schedule={out}",
     )  # fmt: skip
     assert used.exit_code == 0
@@ -252,7 +253,7 @@ def test_a_budget_of_flops(checkpoint, tmp_path):
     result = calibrate(checkpoint, out, "psigmoid", *asking, "--budget", "flops=0.6", "--trials", "2")
     assert result.exit_code == 0
     used = vistrim(
-        "eval", "--model", checkpoint, *asking, "--split", "validation", "--max-new-tokens", "3", "--json",
+        "eval", "--model", checkpoint, *asking, "--split", "validation", "--max-new-tokens", NEW_TOKENS, "--json",
         "--out", str(tmp_path / "eval"), "--method", f"psigmoid:schedule={out}",
     )  # fmt: skip
     figures = json.loads(used.stdout)["methods"][1]["tasks"]["color"]

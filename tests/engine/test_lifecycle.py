@@ -25,7 +25,7 @@ def fingerprint(model: nn.Module):
                 continue
             found[name, key] = dict(value) if "hooks" in key and isinstance(value, dict) else id(value)
         found[name, "class"] = type(module)
-    found["config"] = model.config.to_json_string()
+    found["config"] = model.config.to_json_string(use_diff=False)
     return found
 
 

@@ -17,7 +17,7 @@ from vistrim.evaluation.runner import EvaluationError
 from vistrim.prompting import format_prompts
 from vistrim.reference.items import items
 
-NEW_TOKENS = 6
+NEW_TOKENS = 4
 METHODS = {"st3": ST3(horizon=8), "uniform": Uniform(keep=4)}
 
 
@@ -134,7 +134,9 @@ def test_answers_beyond_the_context_are_refused(model, processor, asked):
         answer(model, processor, asked[:1], None, 600)
 
 
-@pytest.mark.parametrize("stop_after", [1, 3, 5])
+@pytest.mark.parametrize(
+    "stop_after", [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(5, marks=pytest.mark.slow)]
+)
 def test_a_run_that_was_cut_off_goes_on_without_losing_or_repeating(
     model, processor, asked, tmp_path, stop_after, whole
 ):

@@ -11,7 +11,7 @@ from tests.closeness import close
 from tests.families.later_turns import next_turn
 from tests.families.masked_reference import REFERENCE
 from tests.families.matrix import CASES, answers, follower, has_windows, padding_that_counts, prompts
-from tests.families.stock_limits import stock_fails, to_repeat, tolerance
+from tests.families.stock_limits import close_in_a_batch, stock_fails, to_repeat
 from tests.families.test_masked_reference import follow
 from tests.families.zoo import FAMILIES, Sample, shared
 from tests.tiny import generate, logits
@@ -35,7 +35,7 @@ def assert_equal(name: str, case: Any, samples: Sequence[Sample], inputs: dict[s
     for row, answer in enumerate(answers(output, inputs)):
         reference = follower(name, case, padding=paddings[row // each])
         expected = follow(reference, answer, samples[row // each])
-        assert close(logits(output)[row], expected, tolerance(name))
+        assert close_in_a_batch(name, logits(output)[row], expected)
 
 
 @cell(mode="beam search")
@@ -52,7 +52,7 @@ def test_beam_search(name, method, record_property):
     for row, answer in enumerate(answers(output, inputs)):
         expected = follow(follower(name, case, padding=paddings[row]), answer, samples[row])
         score = expected.log_softmax(-1).gather(1, torch.tensor(answer)[:, None]).sum()
-        assert close(output.sequences_scores[row], score, tolerance(name))
+        assert close_in_a_batch(name, output.sequences_scores[row], score)
     assert run.report.visual_tokens == [s.visual for s in samples for _ in range(2)]
 
 
@@ -194,4 +194,4 @@ def test_padding_on_the_right_in_a_forward_pass(name, method):
         found = shared(name)(**inputs).logits
     for b, sample in enumerate(samples):
         expected = follower(name, case).prefill(sample)
-        assert close(found[b, len(sample.ids) - 1], expected, tolerance(name))
+        assert close_in_a_batch(name, found[b, len(sample.ids) - 1], expected)

@@ -105,10 +105,8 @@ class Rule:
 
     def weights(self, layer: int, logits: Tensor, queries: list[Row], keys: list[Row]) -> Tensor:
         """Attention ``[heads, queries, keys]`` of ``layer``; the queries are the last of the keys."""
-        past = len(keys) - len(queries)
-        for i in range(len(queries)):
-            logits[:, i, past + i + 1 :] = -torch.inf
-        return logits.softmax(-1)
+        later = torch.ones(len(queries), len(keys), dtype=torch.bool).triu(len(keys) - len(queries) + 1)
+        return logits.masked_fill(later, -torch.inf).softmax(-1)
 
     def feed_forward(self, module: Any, x: Tensor, rows: list[Row]) -> Tensor:
         """Output of a layer's FFN for the normalized states ``[rows, D]``."""

@@ -10,6 +10,7 @@ from tests.closeness import close
 from tests.methods.every_method import SETTINGS, built
 from vistrim.engine.tokens.token_map import TokenMap
 
+STEPS = 3
 ROOT = Path(__file__).parents[2]
 NAMES = [info.name for info in vistrim.list_methods()]
 ORACLES = {
@@ -82,14 +83,14 @@ def test_selections_are_right_and_a_sample_alone_equals_the_same_in_a_batch(name
 
     monkeypatch.setattr(TokenMap, "keep", spy)
     with vistrim.trim(model, method) as run:
-        together = tiny.generate(model, tiny.batch(samples), 4)
+        together = tiny.generate(model, tiny.batch(samples), STEPS)
         report = run.report
         for tokens, selection in seen:
             check(tokens, selection)
         assert seen or method.acting_stages == ("structure",)
         answers = together.sequences[:, tiny.batch(samples)["input_ids"].shape[1] :]
         for b, sample in enumerate(samples):
-            alone = tiny.generate(model, tiny.batch([sample]), 4)
+            alone = tiny.generate(model, tiny.batch([sample]), STEPS)
             assert alone.sequences[0, len(sample.ids) :].tolist() == answers[b].tolist()
             assert close(tiny.logits(together)[b], tiny.logits(alone)[0])
             for ours, whole in zip(of(run.report, 0), of(report, b), strict=True):

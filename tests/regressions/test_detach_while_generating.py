@@ -197,7 +197,7 @@ def test_many_threads_detach_at_any_time(pool):
     untouched, before = tiny.generate(model, inputs, NEW_TOKENS), fingerprint(model)
     with trim(model, METHOD):
         expected = tiny.generate(model, inputs, NEW_TOKENS)
-    for _ in range(3):
+    for _ in range(2):
         run = trim(model, METHOD).attach()
         futures = [pool.submit(tiny.generate, model, inputs, NEW_TOKENS) for _ in range(6)]
         futures[0].result()

@@ -32,7 +32,7 @@ from vistrim import (
 from vistrim.engine.releases import CACHE
 
 FIRST, SECOND = "cuda:0", "cuda:1"
-NEW_TOKENS = 3
+NEW_TOKENS = 2
 HEADS = ((True,) * 4, (False, True, True, False), (False,) * 4, (True, False) * 2)
 METHODS = {
     "st3": ST3(1, 1, 0.3, "cosine", 7, 0.1),

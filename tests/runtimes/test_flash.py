@@ -10,7 +10,7 @@ from tests import guides, tiny
 from tests.closeness import close
 from tests.covering import covering
 from tests.engine.test_keep_everything import KeepEverything
-from tests.families.depth import slow_beside
+from tests.families.depth import slow_beside, slow_unless
 from tests.families.later_turns import next_turn
 from tests.families.zoo import FAMILIES, Family, shared
 from tests.runtimes import flash_kernels
@@ -53,7 +53,16 @@ CASES = [(name, method) for name in NAMES for method in METHODS] + [("llava", me
 SOME_CASES = [(name, method) for name, method in CASES if name == "llava" or method in ("st3", "sparsevlm")]
 # One family of 1-D RoPE, and those whose layers FlashAttention treats in another way than SDPA.
 QUICK = ("llava", "llava_next-sliding", "paligemma")
-EACH_OF_SOME = pytest.mark.parametrize(("name", "method"), slow_beside(QUICK, SOME_CASES))
+DIFFERENT = ("st3", "sparsevlm", "pyramiddrop-renumber", "yopo", "composed")
+"""One of those that cut, anneal, merge, renumber and restrict heads alike."""
+
+
+def is_quick(case):
+    name, method = case
+    return name in QUICK and method in DIFFERENT
+
+
+EACH_OF_SOME = pytest.mark.parametrize(("name", "method"), slow_unless(is_quick, SOME_CASES))
 BOTH_WAYS = [("paligemma", method) for method in METHODS]
 """To FlashAttention, whatever PaliGemma reads in one pass looks both ways: to SDPA only the first prompt does."""
 
@@ -123,7 +132,7 @@ def test_keeping_everything_changes_no_bit(name, samples):
 def test_it_equals_sdpa(name, method, samples):
     family = FAMILIES[name]
     inputs = batch(family, prompts(family)[samples])
-    both(name, method, lambda model: logits(generate(model, inputs, 4)))
+    both(name, method, lambda model: logits(generate(model, inputs, 3)))
 
 
 @covering(1)
@@ -131,7 +140,7 @@ def test_it_equals_sdpa(name, method, samples):
 def test_beams_and_no_cache(name, method):
     family = FAMILIES[name]
     inputs = batch(family, prompts(family)[:2])
-    both(name, method, lambda model: generate(model, inputs, 4, num_beams=3, output_scores=True).sequences_scores)
+    both(name, method, lambda model: generate(model, inputs, 3, num_beams=2, output_scores=True).sequences_scores)
     if not method_called(method).acts_in_decode:
         both(name, method, lambda model: logits(generate(model, inputs, 3, use_cache=False)))
 
@@ -153,17 +162,17 @@ def test_two_turns(name, method, images):
 
 
 @pytest.mark.parametrize(
-    ("name", "method"), slow_beside(QUICK, [case for case in CASES if case[0] in ("llava", "qwen2_5_vl")])
+    ("name", "method"), slow_unless(is_quick, [case for case in CASES if case[0] in ("llava", "qwen2_5_vl")])
 )
 def test_prompt_lookup(name, method):
     if method_called(method).acts_in_decode:
         method = "fastv"
     inputs = batch(FAMILIES[name], [FAMILIES[name].sample(1, 9)])
     options = {"prompt_lookup_num_tokens": 3, "max_matching_ngram_size": 1}
-    both(name, method, lambda model: logits(generate(model, inputs, 12, **options)))
+    both(name, method, lambda model: logits(generate(model, inputs, 8, **options)))
 
 
-@pytest.mark.parametrize("method", METHODS | LLAVA_METHODS)
+@pytest.mark.parametrize("method", slow_beside(DIFFERENT, METHODS | LLAVA_METHODS))
 def test_right_padding_and_holes(method):
     family = FAMILIES["llava"]
     right = family.batch(prompts(family), side="right")
