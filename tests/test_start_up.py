@@ -27,6 +27,7 @@ for arguments in [["--version"], ["--help"], ["calibrate", "--help"], *([*comman
     assert not heavy & set(sys.modules), arguments
 assert CliRunner().invoke(app, ["methods"]).exit_code == 0
 assert "transformers" not in sys.modules, "vistrim methods"
+vistrim.trim, vistrim.analysis
 """
 
 
