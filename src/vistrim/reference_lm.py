@@ -82,7 +82,8 @@ def checkpoint() -> Path:
     Returns
     -------
     Path
-        Folder for ``from_pretrained``: ``$XDG_CACHE_HOME/vistrim/reference-lm-<hash>``, by default in ``~/.cache``.
+        Folder for ``from_pretrained``: ``$XDG_CACHE_HOME/vistrim/reference-lm-<hash>/reference-lm``, by default in
+        ``~/.cache``.
 
     Raises
     ------
@@ -90,11 +91,13 @@ def checkpoint() -> Path:
         If a part is missing or does not match the trained weights, or if the folder cannot be written.
     """
     parts = trained_parts()
-    folder = cache_folder() / f"{NAME}-{_key(parts)}"
+    place = cache_folder() / f"{NAME}-{_key(parts)}"
+    # A fitted schedule knows its model by the name of the folder.
+    folder = place / NAME
     if is_whole(folder):
         return folder
     base = find_base()
-    aside = folder.with_name(f"{folder.name}.{uuid4().hex}.partial")
+    aside = place / f"{NAME}.{uuid4().hex}.partial"
     try:
         aside.mkdir(parents=True)
         weights, config, processor = _put_together(base, parts)
@@ -104,7 +107,7 @@ def checkpoint() -> Path:
         move_into_place(aside, folder)
     except OSError as error:
         raise LoadError(
-            f"{NAME} is stored in {folder.parent}, which cannot be written ({error.strerror or error}): set "
+            f"{NAME} is stored in {place.parent}, which cannot be written ({error.strerror or error}): set "
             "XDG_CACHE_HOME to a folder with 300 MB of free space"
         ) from error
     finally:
