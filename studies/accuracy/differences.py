@@ -24,7 +24,7 @@ ASKED = ("split", "level", "limit", "seed", "images")
 """Settings of an evaluation that choose its questions."""
 
 
-def compare(folder: Path, others: Sequence[str]) -> Table:
+def compare(folder: Path, others: Sequence[str], without: Sequence[str] = ()) -> Table:
     """Compare all methods with some.
 
     Parameters
@@ -33,12 +33,14 @@ def compare(folder: Path, others: Sequence[str]) -> Table:
         Folder of an evaluation.
     others : sequence of str
         Names of methods to compare with, as given on the command line.
+    without : sequence of str
+        Tasks to leave out, such as those that the untouched model only guesses.
     """
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     settings = results["settings"]
     asked = questions(settings["model"], settings["tasks"], **{name: settings[name] for name in ASKED})
     groups: dict[str, list[Item]] = {}
-    for item in asked:
+    for item in (item for item in asked if item.task.name not in without):
         groups.setdefault(item.task.group, []).append(item)
     methods = {each["label"]: each["method"] for each in results["methods"]}
     compared = {other: _label(other, list(methods)) for other in others}
@@ -67,10 +69,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--to", action="append", required=True, help="method to compare with; repeatable")
+    parser.add_argument("--without", action="append", default=[], help="task to leave out, into a file of its own")
     options = parser.parse_args()
-    command = f"python -m studies.accuracy.differences {options.folder.as_posix()} --to {' --to '.join(options.to)}"
-    text = f"```\n{command}\n```\n\n{compare(options.folder, options.to).markdown()}\n"
-    write_whole(options.folder / "differences.md", text)
+    given = [f"--{name} {value}" for name in ("to", "without") for value in getattr(options, name)]
+    command = f"python -m studies.accuracy.differences {options.folder.as_posix()} {' '.join(given)}"
+    text = f"```\n{command}\n```\n\n{compare(options.folder, options.to, options.without).markdown()}\n"
+    file = "-".join(["differences", *(["without", *options.without] if options.without else [])])
+    write_whole(options.folder / f"{file}.md", text)
     print(text)
 
 
