@@ -13,7 +13,7 @@ from vistrim.core.model_facts import ModelFacts
 from vistrim.methods.base.artifacts import save_part
 
 SAMPLES = [*tiny.RAGGED, tiny.sample(1, 6, seed=5), tiny.sample(2, 9, seed=6)]
-STEPS = 2
+STEPS = 4
 
 
 def alone(model, method, sample):

@@ -60,7 +60,7 @@ def test_generation_is_that_of_the_stock_model_with_so_few_placeholders(samples,
     model, path = tiny.shared("llama", attention), random_part(stride)
     inputs = tiny.batch(samples)
     with trim(model, QueCC(path)) as run:
-        output = tiny.generate(model, inputs, 2)
+        output = tiny.generate(model, inputs, 4)
     for b, sample in enumerate(samples):
         expected = read_out(model, sample, path, answers(output, inputs)[b])
         assert close(tiny.logits(output)[b], expected)
@@ -77,7 +77,7 @@ def test_every_family(text, vision):
     model, path, sample = tiny.shared(text, "sdpa", vision), random_part(), tiny.RAGGED[1]
     inputs = tiny.batch([sample])
     with trim(model, QueCC(path)):
-        output = tiny.generate(model, inputs, 2)
+        output = tiny.generate(model, inputs, 4)
     expected = read_out(model, sample, path, answers(output, inputs)[0])
     assert close(tiny.logits(output)[0], expected)
 
@@ -182,7 +182,7 @@ def test_a_new_image_in_a_later_turn_is_compressed_for_the_new_question():
     first, second = tiny.sample(1, 9), tiny.sample(1, 6, seed=5)
     inputs = tiny.batch([first])
     with trim(model, QueCC(path)):
-        output = tiny.generate(model, inputs, 2)
+        output = tiny.generate(model, inputs, 4)
         turn = tiny.follow_up(output, inputs, torch.tensor([second.ids]), second.pixels)
         later = tiny.generate(model, turn, 4)
     said = answers(output, inputs)[0]

@@ -57,7 +57,7 @@ def answers(output, inputs):
     return output.sequences[:, inputs["input_ids"].shape[1] :].tolist()
 
 
-def check(model, method, samples, steps=2, **reference):
+def check(model, method, samples, steps=3, **reference):
     """A batch under a method equals each sample's reference."""
     inputs = tiny.batch(samples)
     with trim(model, method) as run:

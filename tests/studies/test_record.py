@@ -10,7 +10,18 @@ import pytest
 
 from studies.record import ROOT, record
 
-FOLDERS = ("studies", "docs", "notebooks", "training", "src")
+FOLDERS = (
+    "studies",
+    "docs",
+    "notebooks",
+    "training",
+    "src",
+    "packages",
+    "examples",
+    "README.md",
+    "CHANGELOG.md",
+    "Makefile",
+)
 MACHINE = re.compile(rb"(?<![\w.])/(?:work|home|tmp|root|Users)/")
 
 

@@ -39,8 +39,8 @@ class CDPruner(PerImage):
         Whether to subtract the mean token first, as in Cen-Prune.
     over : {"tile", "image", "prompt"}
         Scope of one selection: a tile of an image or frame of a video, as in the authors' code, with ``keep`` tokens
-        for each; an image or video with all its tiles or frames; or the whole prompt. Relevance is always
-        scaled within the image.
+        for each; an image or video with all its tiles or frames; or the whole prompt. Tiles that the processor passes
+        like images, as those of InternVL, are images. Relevance is always scaled within the image.
     positions : {"renumber", "original"}
         RoPE positions of the remaining tokens: consecutive, as in the authors' code, or unchanged.
 

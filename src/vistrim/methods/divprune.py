@@ -35,7 +35,8 @@ class DivPrune(PerImage):
         Whether to subtract the mean token first, as in Cen-Prune.
     over : {"image", "tile", "prompt"}
         Scope of one selection: an image or video with all its tiles or frames, as in DivPrune; a tile or frame, as in
-        Cen-Prune, with ``keep`` tokens for each; or the whole prompt.
+        Cen-Prune, with ``keep`` tokens for each; or the whole prompt. Tiles that the processor passes like images, as
+        those of InternVL, are images.
     positions : {"renumber", "original"}
         RoPE positions of the remaining tokens: consecutive, as in the authors' code, or unchanged.
 

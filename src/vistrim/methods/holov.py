@@ -34,7 +34,8 @@ class HoloV(PerImage):
         Number of sections, at least 1.
     over : {"image", "tile", "prompt"}
         Scope of one selection: an image or video with all its tiles or frames, as in the authors' code; a tile or
-        frame, with ``keep`` tokens and ``crops`` sections for each; or the whole prompt.
+        frame, with ``keep`` tokens and ``crops`` sections for each; or the whole prompt. Tiles that the processor
+        passes like images, as those of InternVL, are images.
     positions : {"renumber", "original"}
         RoPE positions of the remaining tokens: consecutive, as in the authors' code, or unchanged.
 

@@ -31,7 +31,8 @@ class SCOPE(PerImage):
         Exponent of the saliency, at least 0. With 0, only coverage counts.
     over : {"tile", "image", "prompt"}
         Scope of one selection: a tile of an image or frame of a video, as in the authors' code, with ``keep`` tokens
-        for each; an image or video with all its tiles or frames; or the whole prompt.
+        for each; an image or video with all its tiles or frames; or the whole prompt. Tiles that the processor passes
+        like images, as those of InternVL, are images.
     positions : {"renumber", "original"}
         RoPE positions of the remaining tokens: consecutive, as in the authors' code, or unchanged.
 

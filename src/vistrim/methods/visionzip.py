@@ -41,7 +41,8 @@ class VisionZip(PerImage):
         The authors use 54 and 10. Common values for 128 and 192 tokens are 108 and 20, and 162 and 30.
     over : {"tile", "image", "prompt"}
         Scope of one selection: a tile of an image or frame of a video, as in the authors' code, with these numbers of
-        tokens for each; an image or video with all its tiles or frames; or the whole prompt.
+        tokens for each; an image or video with all its tiles or frames; or the whole prompt. Tiles that the processor
+        passes like images, as those of InternVL, are images.
     positions : {"renumber", "original"}
         RoPE positions of the remaining tokens: consecutive in the authors' order, or unchanged. If unchanged, a
         contextual token has the position of its target, and the class token that of the first removed patch.
