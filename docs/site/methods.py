@@ -114,7 +114,7 @@ def _costs(method: Method) -> Iterator[str]:
     if "prefill" in method.stages and method.ranks_by == "layer before":
         yield "a few softmax rows per head at each cut"
     if "decode" in method.stages:
-        yield "each eviction copies the remaining keys and values of a layer"
+        yield "each eviction moves as many keys and values of a layer as it removes"
     if type(method).own_flops is not Base.own_flops:
         yield "networks of its own, counted in the FLOPs"
 

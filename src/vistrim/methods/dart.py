@@ -97,8 +97,9 @@ class DART(OneCut):
         last = tokens.attention.places[:, -1].to(device)
         states = tokens.norm(tokens.hidden).to(device)
         key = tokens.attention.key[:, :, -tokens.attention.tokens :].to(device)
+        pictures = tokens.images_if(isinstance(self.keep, int))
         kept, counts = [], []
-        for sample, (held, images) in enumerate(zip(tokens.held, tokens.images, strict=True)):
+        for sample, (held, images) in enumerate(zip(tokens.held, pictures, strict=True)):
             each = self._each(held, images)
             count = self.prefill_count(layer, held, held, images, tokens.depth)
             if count == held:

@@ -66,8 +66,9 @@ class FastV(OneCut):
 
     def select_prefill(self, layer: int, tokens: LayerTokens) -> Selection:
         """Keep the most attended tokens."""
+        pictures = tokens.images_if(isinstance(self.keep, int))
         counts = tuple(
             self.prefill_count(layer, n, held, images, tokens.depth)
-            for n, held, images in zip(tokens.initial, tokens.held, tokens.images, strict=True)
+            for n, held, images in zip(tokens.initial, tokens.held, pictures, strict=True)
         )
         return replace(keep_top(tokens.scores, tokens.visual, counts), renumber=self.renumbers)

@@ -160,7 +160,8 @@ class SGL(Method):
 
     def select_prefill(self, layer: int, tokens: LayerTokens) -> Selection:
         """Keep the best tokens."""
-        return self._best(tokens.scores, tokens.visual, tokens.initial, tokens.images)
+        pictures = tokens.images_if(isinstance(self.keep, int))
+        return self._best(tokens.scores, tokens.visual, tokens.initial, pictures)
 
     def input_count(self, sample: SampleSizes) -> int:
         """Return ``keep`` if the cut is before the decoder."""

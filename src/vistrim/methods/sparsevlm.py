@@ -251,7 +251,8 @@ class SparseVLM(Method):
             return [
                 int(scale * int(torch.linalg.matrix_rank(block)) + bias) if block.numel() else 0 for block in blocks
             ]
-        return [self._number(layer, n, images) for n, images in zip(tokens.initial, tokens.images, strict=True)]
+        pictures = tokens.images_if(any(isinstance(count, int) for count in self._counts))
+        return [self._number(layer, n, images) for n, images in zip(tokens.initial, pictures, strict=True)]
 
 
 def _recycled(deleted: int) -> int:

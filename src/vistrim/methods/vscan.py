@@ -194,8 +194,9 @@ class MiddleCut(Method):
 
     def select_prefill(self, layer: int, tokens: LayerTokens) -> Selection:
         """Keep the tokens that receive the most attention."""
+        pictures = tokens.images_if(isinstance(self.left, int))
         counts = tuple(
             self.prefill_count(layer, n, held, images, tokens.depth)
-            for n, held, images in zip(tokens.initial, tokens.held, tokens.images, strict=True)
+            for n, held, images in zip(tokens.initial, tokens.held, pictures, strict=True)
         )
         return replace(keep_top(tokens.scores, tokens.visual, counts), renumber=self.renumbers)

@@ -31,7 +31,7 @@ NEW = (0, 32, 16, 0)
 PARENTS = 3
 """Schedules whose neighbors are added."""
 INTERVAL = 8
-"""Steps between evictions: each one copies the caches of all layers."""
+"""Steps between evictions: each one has a fixed cost in every layer."""
 NONE = VTA("constant")
 ANNEALINGS = (
     NONE,

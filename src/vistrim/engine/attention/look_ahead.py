@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -16,10 +18,63 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention
 
 from vistrim.core.scores import Softmax
 from vistrim.core.selection import gather_rows
-from vistrim.engine.hooks import Call
+from vistrim.engine.hooks import Call, Hooks
 
 PLAIN = (LlamaAttention, MistralAttention, Qwen2Attention, GemmaAttention)
 """Attention whose queries and keys are just projections with RoPE, so that only the needed rows are computed."""
+
+
+@dataclass
+class ProjectedKeys:
+    """Keys of one layer without position, from the look ahead until the layer runs.
+
+    Attributes
+    ----------
+    layer : int
+        The layer.
+    recorded : Tensor or None
+        ``[batch, tokens, kv_heads * head_dim]``: output of its key projection. None before the look ahead.
+    """
+
+    layer: int
+    recorded: Tensor | None = None
+
+    def keep(self, index: Tensor) -> None:
+        """Keep the rows ``index`` ``[batch, rows]``."""
+        if self.recorded is not None:
+            self.recorded = gather_rows(self.recorded, index, 0, 1)
+
+
+def reuse_keys(number: int, layer: Any, hooks: Hooks, find: Callable[[], ProjectedKeys | None]) -> None:
+    """Let a layer take the keys that the look ahead has projected, instead of projecting them again.
+
+    Parameters
+    ----------
+    number : int
+        Number of the layer.
+    layer : nn.Module
+        The layer. Nothing is done if it has no ``self_attn.k_proj``.
+    hooks : Hooks
+        Restores the module.
+    find : callable
+        Called at every projection, in its thread. Returns the keys of the current pass. None: there are none to reuse.
+    """
+    projection = getattr(getattr(layer, "self_attn", None), "k_proj", None)
+    if projection is None:
+        return
+    own = projection.forward
+
+    def forward(x: Tensor) -> Tensor:
+        keys = find()
+        if keys is None or keys.layer != number:
+            return own(x)
+        if keys.recorded is None:
+            keys.recorded = own(x)
+            return keys.recorded
+        recorded, keys.recorded = keys.recorded, None
+        return recorded
+
+    hooks.shadow(projection, "forward", forward)
 
 
 class _Reached(Exception):  # noqa: N818 (no error: it leaves a layer at the point where queries and keys are made)

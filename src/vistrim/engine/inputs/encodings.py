@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers.utils import ModelOutput
 
@@ -105,7 +106,7 @@ def _noting(spec: ModelSpec, modality: str, encode: Callable[..., Any], find: Fi
         finally:
             notes.encoding = False
         if isinstance(output, ModelOutput):
-            arguments = signature.bind(*args, **kwargs).arguments
+            arguments = _with_sizes_on_host(signature.bind(*args, **kwargs).arguments)
             kind = notes.awaited.pop(0) if notes.awaited else modality
             if notes.vision is not None:
                 notes.vision.finish(kind, arguments)
@@ -114,6 +115,14 @@ def _noting(spec: ModelSpec, modality: str, encode: Callable[..., Any], find: Fi
         return output
 
     return noting
+
+
+def _with_sizes_on_host(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy sizes of images to the host, where each reader of the arguments takes them without another synchronization."""
+    return {
+        name: value.cpu() if isinstance(value, Tensor) and value.dtype == torch.long and value.dim() <= 2 else value
+        for name, value in arguments.items()
+    }
 
 
 def feature_lengths(output: Any) -> list[int]:

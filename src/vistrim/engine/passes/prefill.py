@@ -16,7 +16,7 @@ from vistrim.core.query_text import text_behind_images
 from vistrim.core.scores import AttentionRows, Softmax
 from vistrim.core.selection import Selection, gather_rows
 from vistrim.engine.attention.flash import refuse_packed
-from vistrim.engine.attention.look_ahead import queries_and_keys
+from vistrim.engine.attention.look_ahead import ProjectedKeys, queries_and_keys
 from vistrim.engine.cache.layers import Incoming, refuse_cropping
 from vistrim.engine.cache.received import Received
 from vistrim.engine.hooks import Call
@@ -51,8 +51,6 @@ class Prefill(LayerInputs):
         ``[batch, hidden]``: embedding of the questions by the decoder, if the method reads it.
     entered : tuple of int
         Number of visual tokens that entered the decoder, per sample.
-    images : tuple of int
-        Number of images, tiles and frames per sample.
     merges : list of Merge
         The merges of this pass.
     asking : QueryRows
@@ -69,6 +67,8 @@ class Prefill(LayerInputs):
     earlier : list of Tensor
         ``[batch, rows]`` float32 each: scores at the layers since the last cut, without the layer before the next one,
         for a method that averages them.
+    projected : ProjectedKeys or None
+        Keys of the next layer, if it was looked ahead at.
     """
 
     cuts: frozenset[int]
@@ -76,7 +76,6 @@ class Prefill(LayerInputs):
     guidance: Tensor | None
     question: Tensor | None
     entered: tuple[int, ...] = field(init=False)
-    images: tuple[int, ...] = ()
     merges: list[Merge] = field(default_factory=list)
     asking: QueryRows = field(init=False)
     attention: AttentionRows | None = None
@@ -84,6 +83,7 @@ class Prefill(LayerInputs):
     windowed: Tensor | None = None
     packed: bool = False
     earlier: list[Tensor] = field(default_factory=list)
+    projected: ProjectedKeys | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -216,7 +216,6 @@ class Prefill(LayerInputs):
             hidden = self._cut(0, hidden, selection, kwargs)
             self.entered = self.tokens.n_visual
         if self.cuts:
-            self.images = tuple(map(len, self.prompt.images.of_sample))
             prompt = self._in_prompt()
             chosen = self.method.query_rows(hidden, self.tokens.visual, prompt)
             asking = check_query_rows(chosen, self.method, self.tokens, prompt)
@@ -265,7 +264,7 @@ class Prefill(LayerInputs):
             held=self.tokens.n_visual,
             initial=self.entered,
             depth=self.spec.decoder_shape.layers,
-            images=self.images,
+            count_images=lambda: tuple(map(len, self.prompt.images.of_sample)),
             hidden=hidden,
             attention=self.attention,
             prompt=self._in_prompt(),
@@ -307,6 +306,8 @@ class Prefill(LayerInputs):
         self.windowed = self.windowed_mask(layer)
         rows = self.asking.among(self.tokens).to(hidden.device)
         self.looks_ahead = True
+        # Keys that are needed for gradients are projected by the layer itself.
+        self.projected = None if torch.is_grad_enabled() else ProjectedKeys(layer)
         try:
             query, key, softmax = queries_and_keys(self.spec.layers[layer], hidden, arguments, rows)
         finally:
@@ -360,6 +361,10 @@ class Prefill(LayerInputs):
         self.trimmed = True
         self.memo.clear()
         self.recorder.cut(layer, before, selection, self.tokens)
+        if selection.hidden is not None or selection.merge_into is not None:
+            self.projected = None
+        elif self.projected is not None:
+            self.projected.keep(index)
         if selection.hidden is not None:
             hidden = replace_hidden(hidden, selection.changed, selection.hidden)
         return compact_hidden(hidden, index, selection.merge_into)

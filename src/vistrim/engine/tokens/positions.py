@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from vistrim.core.selection import Selection, gather_rows
-from vistrim.engine.tokens.token_map import TokenMap, add, take
+from vistrim.engine.tokens.token_map import TokenMap, take
 from vistrim.errors import UnsupportedGenerationError
 
 
@@ -20,22 +21,30 @@ class Shift:
 
     Attributes
     ----------
-    amounts : tuple of int
-        Decrease per sample. Known without a device synchronization, so that layers with equal shifts share tensors.
     tensor : Tensor
-        ``[batch, 1]`` long: the same on the device.
+        ``[batch, 1]`` long: decrease per sample.
+    known : tuple of int or None
+        The same on the host, if it is known there.
     """
 
-    amounts: tuple[int, ...]
     tensor: Tensor
+    known: tuple[int, ...] | None = None
+
+    @cached_property
+    def amounts(self) -> tuple[int, ...]:
+        """Decrease per sample, by which layers with equal shifts share tensors.
+
+        Synchronizes with the device if it is not known, but only in a later pass than that of the cut.
+        """
+        return tuple(self.tensor[:, 0].tolist()) if self.known is None else self.known
 
     def and_then(self, later: Shift) -> Shift:
         """Add a later shift."""
-        return Shift(add(self.amounts, later.amounts), self.tensor + later.tensor)
+        return Shift(self.tensor + later.tensor)
 
     def samples(self, index: Tensor) -> Shift:
         """Select samples, in any order and with repetition."""
-        return Shift(take(self.amounts, index), self.tensor[index.to(self.tensor.device)])
+        return Shift(self.tensor[index.to(self.tensor.device)], take(self.amounts, index))
 
 
 @dataclass(frozen=True)
@@ -57,12 +66,12 @@ class Renumbering:
     def none(tokens: TokenMap) -> Renumbering:
         """Keep all positions."""
         nothing = torch.zeros_like(tokens.slots)
-        return Renumbering(nothing, Shift((0,) * len(nothing), nothing[:, -1:]))
+        return Renumbering(nothing, Shift(nothing[:, -1:]))
 
     def after(
         self, selection: Selection, before: TokenMap, index: Tensor, left: TokenMap, own: Tensor, past: int
     ) -> Renumbering:
-        """Compute the positions after a cut. Synchronizes with the device if the cut renumbers.
+        """Compute the positions after a cut.
 
         Parameters
         ----------
@@ -85,8 +94,7 @@ class Renumbering:
         new = start + left.valid.cumsum(1) - 1
         lowered = gather_rows(own, left.slots - past, 0, 1).to(device) - new
         # Earlier gaps are closed as well, so counting the tokens of this cut would not be enough.
-        last = lowered[:, -1:]
-        return Renumbering(lowered, Shift(tuple(last[:, 0].tolist()), last))
+        return Renumbering(lowered, Shift(lowered[:, -1:]))
 
 
 def own_positions(arguments: Mapping[str, Any]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from torch import Tensor
 
@@ -119,8 +120,8 @@ class LayerTokens:
         Visual tokens per sample that entered the decoder.
     depth : int
         Number of decoder layers.
-    images : tuple of int
-        Number of images (see `InputTokens.images`) per sample in this prompt. Empty in decode.
+    count_images : callable
+        Returns the number of images (see `InputTokens.images`) per sample in this prompt. Empty in decode.
     hidden : Tensor or None
         ``[batch, tokens, hidden]``: input of the layer, in prefill.
     attention : AttentionRows or None
@@ -141,9 +142,18 @@ class LayerTokens:
     held: tuple[int, ...]
     initial: tuple[int, ...]
     depth: int
-    images: tuple[int, ...] = ()
+    count_images: Callable[[], tuple[int, ...]] = tuple
     hidden: Tensor | None = None
     attention: AttentionRows | None = None
     prompt: Tensor | None = None
     norm: Callable[[Tensor], Tensor] | None = None
     numbers: Callable[[], Tensor] | None = None
+
+    @cached_property
+    def images(self) -> tuple[int, ...]:
+        """Number of images per sample. Counting them synchronizes with the device, once per prompt."""
+        return self.count_images()
+
+    def images_if(self, asked: bool) -> tuple[int, ...]:
+        """Return the number of images per sample if a number of tokens per image is asked for, and ones otherwise."""
+        return self.images if asked else (1,) * len(self.held)
