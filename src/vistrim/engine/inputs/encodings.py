@@ -118,7 +118,7 @@ def _noting(spec: ModelSpec, modality: str, encode: Callable[..., Any], find: Fi
 
 
 def _with_sizes_on_host(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy sizes of images to the host, where each reader of the arguments takes them without another synchronization."""
+    """Copy sizes of images to the host once, because several readers of the arguments need them there."""
     return {
         name: value.cpu() if isinstance(value, Tensor) and value.dtype == torch.long and value.dim() <= 2 else value
         for name, value in arguments.items()

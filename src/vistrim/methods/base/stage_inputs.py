@@ -155,5 +155,16 @@ class LayerTokens:
         return self.count_images()
 
     def images_if(self, asked: bool) -> tuple[int, ...]:
-        """Return the number of images per sample if a number of tokens per image is asked for, and ones otherwise."""
+        """Count the images of each sample, if a number of tokens per image is asked for.
+
+        Parameters
+        ----------
+        asked : bool
+            Whether it is.
+
+        Returns
+        -------
+        tuple of int
+            `images`, or 1 for each sample.
+        """
         return self.images if asked else (1,) * len(self.held)
