@@ -29,7 +29,7 @@ KINDS = (
     *("uniform:keep=0.4", "divprune:keep=4", "cdpruner:keep=0.3", "visionzip:dominant=4,contextual=2", "vtw:layer=2"),
     *("fastv:layer=1,keep=0.4", "dart:keep=5,layer=2,image_pivots=1,text_pivots=1", "psigmoid:mean_keep=0.5,kappa=0.7"),
     *("sparsevlm:layers=1/2,counts=7/3", "pyramiddrop:layers=1/2/3", "pvtp:start_layer=1,stride=1"),
-    *("vta:horizon=4,floor=0.1", "random:keep=6+st3:start_layer=2,stride=1,horizon=9"),
+    *("vta:horizon=4,floor=0.1,interval=1", "random:keep=6+st3:start_layer=2,stride=1,horizon=9,interval=1"),
 )
 """Selections before the decoder, one cut, several cuts, annealing, merging and compositions."""
 
@@ -42,7 +42,7 @@ def run(model, inputs, method):
 
 def every_method():
     """A tiny LLaVA with all methods."""
-    composed = vistrim.compose(vistrim.Uniform(0.5), vistrim.ST3(1, 2, 0.3, horizon=8, floor=0.0))
+    composed = vistrim.compose(vistrim.Uniform(0.5), vistrim.ST3(1, 2, 0.3, horizon=8, floor=0.0, interval=1))
     methods = [*(built(name) for name in SETTINGS if name not in UNPLANNED), composed]
     return tiny.shared(), tiny.batch([tiny.sample(2, 9)]), methods
 
@@ -128,7 +128,7 @@ def test_proportions_are_kept():
     assert others == pytest.approx([first / 2, first / 4])
     zipped = vistrim.at_budget("visionzip", model, tokens=0.5).method
     assert zipped.dominant / zipped.contextual == pytest.approx(5.4)
-    composed = vistrim.at_budget("uniform+vta:horizon=8", model, tokens=0.25)
+    composed = vistrim.at_budget("uniform+vta:horizon=8,interval=1", model, tokens=0.25)
     assert (composed.parameter, composed.reached) == ("keep", 0.25)
     assert str(composed).endswith("vta:decay=cosine,horizon=8,floor=0.5,interval=1")
 

@@ -18,7 +18,7 @@ from vistrim.engine.report import timing
 
 pytestmark = pytest.mark.usefixtures("few_objects")
 
-METHODS = [None, ST3(1, 2, 0.3, horizon=8), KeepEverything()]
+METHODS = [None, ST3(1, 2, 0.3, horizon=8, interval=1), KeepEverything()]
 
 
 def timed(model, inputs, new_tokens=5, method=None):
@@ -108,7 +108,7 @@ def test_no_cache_outlives_its_run():
     model, inputs = tiny.build(), tiny.batch(tiny.RAGGED)
     gc.collect()
     before = sum(issubclass(type(thing), Cache) for thing in gc.get_objects())
-    timed(model, inputs, 3, ST3(1, 2, 0.3, horizon=8))
+    timed(model, inputs, 3, ST3(1, 2, 0.3, horizon=8, interval=1))
     gc.collect()
     assert sum(issubclass(type(thing), Cache) for thing in gc.get_objects()) == before
 

@@ -25,7 +25,7 @@ from vistrim.errors import BenchmarkError, ResumeError
 
 pytestmark = pytest.mark.usefixtures("few_objects")
 
-METHODS = {"st3": ST3(1, 2, 0.3, horizon=8), KEEP_EVERYTHING: KeepEverything()}
+METHODS = {"st3": ST3(1, 2, 0.3, horizon=8, interval=1), KEEP_EVERYTHING: KeepEverything()}
 NEW = 3
 
 
@@ -182,7 +182,7 @@ def test_other_settings_are_refused(monkeypatch, tmp_path):
     with pytest.raises(ResumeError, match="model 'tiny', now 'another'"):
         again(replace(subject(), settings={"model": "another"}))
     with pytest.raises(ResumeError, match="methods"):
-        again(methods={**METHODS, "st3": ST3(1, 2, 0.4, horizon=8)})
+        again(methods={**METHODS, "st3": ST3(1, 2, 0.4, horizon=8, interval=1)})
     with pytest.raises(ResumeError, match="methods"):
         again(methods={"st3": METHODS["st3"]})
     environment = rounds.stamp()

@@ -36,7 +36,7 @@ from vistrim.cli.parsing import parse_method
         ("st3:preset=compact,stride=2", [], None, ST3(stride=2, drop_per_cut=0.5, decay="constant")),
         ("st3:preset=compact", [], "balanced", ST3()),
         ("st3", ["drop_per_cut=0.4"], "compact", ST3(drop_per_cut=0.4, decay="constant")),
-        ("vta", ["floor=0", "horizon=7"], None, VTA(floor=0.0, horizon=7)),
+        ("vta", ["floor=0", "horizon=7"], None, VTA(floor=0.0, horizon=7, interval=1)),
         ("pyramiddrop:layers=3/6,keep=0.5/0.25", [], None, PyramidDrop((3, 6), (0.5, 0.25))),
         ("pyramiddrop", ["layers=4", "keep=0.5"], None, PyramidDrop((4,), (0.5,))),
         ("sparsevlm:variant=plus,positions=none", [], None, SparseVLM(variant="plus")),

@@ -15,7 +15,10 @@ from vistrim.engine.releases import CACHE
 METHODS = {
     "pvtp": (PVTP(1, 2, 0.5), {"start": 1, "stride": 2, "ratio": 0.5}),
     "pvtp-every-layer": (PVTP(2, 1, 0.3), {"start": 2, "stride": 1, "ratio": 0.3}),
-    "vta": (VTA("linear", 8, 0.0), {"start": 9, "stride": 1, "ratio": 0.0, "decay": "linear", "horizon": 8}),
+    "vta": (
+        VTA("linear", 8, 0.0, interval=1),
+        {"start": 9, "stride": 1, "ratio": 0.0, "decay": "linear", "horizon": 8},
+    ),
     "vta-interval": (
         VTA("exponential", 6, 0.2, interval=3),
         {
@@ -29,11 +32,11 @@ METHODS = {
         },
     ),
     "st3": (
-        ST3(1, 2, 0.3, "cosine", 7, 0.1),
+        ST3(1, 2, 0.3, "cosine", 7, 0.1, interval=1),
         {"start": 1, "stride": 2, "ratio": 0.3, "decay": "cosine", "horizon": 7, "floor": 0.1},
     ),
     "st3-to-nothing": (
-        ST3(1, 1, 0.6, "linear", 4, 0.0),
+        ST3(1, 1, 0.6, "linear", 4, 0.0, interval=1),
         {"start": 1, "stride": 1, "ratio": 0.6, "decay": "linear", "horizon": 4},
     ),
 }

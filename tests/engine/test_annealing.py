@@ -65,7 +65,7 @@ def test_keeping_everything_changes_no_bit():
 def test_numbers_count_the_tokens_before_the_input_stage():
     """The evenly spaced tokens are those of the image, of which the input stage let the middle of each pair in."""
     model, samples = tiny.shared(), tiny.RAGGED
-    method = compose(Uniform(0.5), VTA("linear", 4, 0.5, spread=1.0))
+    method = compose(Uniform(0.5), VTA("linear", 4, 0.5, spread=1.0, interval=1))
     with trim(model, method, trace=True) as run:
         tiny.generate(model, tiny.batch(samples), 5)
     golden = (5**0.5 - 1) / 2
@@ -83,7 +83,7 @@ def test_a_cache_of_another_method_is_continued():
             with trim(model, PVTP(1, 2, 0.5)):
                 output = model(**tiny.batch([sample]), use_cache=True)
             cache = output[CACHE]
-            with trim(model, VTA("linear", 4, 0.0, decode_rows=rows)):
+            with trim(model, VTA("linear", 4, 0.0, decode_rows=rows, interval=1)):
                 for _ in range(4):
                     output = model(input_ids=torch.tensor([[7]]), **{CACHE: cache})
         assert output.logits.isfinite().all()

@@ -15,7 +15,7 @@ from vistrim.engine.releases import CACHE
 NEW_TOKENS = 5
 PREFILL_ONLY = PVTP(1, 2, 0.5), {"start": 1, "stride": 2, "ratio": 0.5}
 BOTH = (
-    ST3(1, 2, 0.3, "cosine", 7, 0.1),
+    ST3(1, 2, 0.3, "cosine", 7, 0.1, interval=1),
     {"start": 1, "stride": 2, "ratio": 0.3, "decay": "cosine", "horizon": 7, "floor": 0.1},
 )
 EACH = pytest.mark.parametrize(("method", "schedule"), [PREFILL_ONLY, BOTH], ids=["pvtp", "st3"])
@@ -384,7 +384,7 @@ def test_generated_placeholder_is_text():
     sample = tiny.sample(1, 9)
     only_placeholders = torch.full((tiny.VOCABULARY,), -torch.inf)
     only_placeholders[tiny.IMAGE] = 0.0
-    with trim(model, VTA("linear", 3, 0.0)) as run:
+    with trim(model, VTA("linear", 3, 0.0, interval=1)) as run:
         output = generate(model, tiny.batch([sample]), 6, logits_processor=[lambda ids, s: s + only_placeholders])
     assert answers(output, tiny.batch([sample]))[0] == [tiny.IMAGE] * 6
     assert run.report.kv_tokens_per_layer == [[sample.text + 5]] * tiny.DEPTH

@@ -157,7 +157,7 @@ def test_copies_and_pickles_of_a_cache_go_on_independently():
     model, inputs, method = (
         tiny.shared(),
         tiny.batch([tiny.sample(1, 9)]),
-        ST3(1, 2, 0.3, horizon=8, floor=0.0),
+        ST3(1, 2, 0.3, horizon=8, floor=0.0, interval=1),
     )
     more = torch.tensor([[5, 6]])
     with trim(model, method):
@@ -175,7 +175,7 @@ def test_reset_cache_starts_anew():
     model, inputs, method = (
         tiny.shared(),
         tiny.batch([tiny.sample(1, 9)]),
-        ST3(1, 2, 0.3, horizon=8, floor=0.0),
+        ST3(1, 2, 0.3, horizon=8, floor=0.0, interval=1),
     )
     with trim(model, method):
         first = tiny.generate(model, inputs)
@@ -228,7 +228,7 @@ def test_no_reference_to_a_cache_is_kept():
 
 def test_cache_of_a_shared_prefix_takes_another_image():
     """Untrimmed tokens may be cropped, including images; the records follow."""
-    model, method = tiny.shared(), VTA("linear", 4, 0.0)
+    model, method = tiny.shared(), VTA("linear", 4, 0.0, interval=1)
     first, second = tiny.sample(1, 9), tiny.sample(1, 9, seed=4)
     prefix = first.ids[:4]
     other = tiny.Sample(prefix + second.ids[4:], second.pixels)
@@ -264,7 +264,7 @@ def test_model_run_from_inside_a_generation_has_its_own_report():
             model(input_ids=torch.tensor([[5, 6, 7]]), use_cache=True)
         return scores
 
-    with trim(model, ST3(1, 2, 0.3, horizon=8)) as run:
+    with trim(model, ST3(1, 2, 0.3, horizon=8, interval=1)) as run:
         expected = tiny.generate(model, inputs, 4)
         output = tiny.generate(model, inputs, 4, logits_processor=[ask_aside])
     assert torch.equal(tiny.logits(output), tiny.logits(expected))

@@ -343,7 +343,7 @@ def test_a_masked_part_of_an_image_and_the_last_token_are_not_ranked():
 def test_annealing_behind_another_ranking():
     """Layer 0 of the cache is ranked by the last prompt token, although other words rank in prefill."""
     model, samples = tiny.shared(), tiny.RAGGED
-    method = compose(SparseVLM(layers=(0, 2), counts=(8, 4)), VTA("linear", 6, 0.0))
+    method = compose(SparseVLM(layers=(0, 2), counts=(8, 4)), VTA("linear", 6, 0.0, interval=1))
     inputs = tiny.batch(samples)
     with trim(model, method) as run:
         output = tiny.generate(model, inputs)

@@ -18,7 +18,7 @@ from vistrim.prompting import format_prompts
 from vistrim.reference.items import items
 
 NEW_TOKENS = 4
-METHODS = {"st3": ST3(horizon=8), "uniform": Uniform(keep=4)}
+METHODS = {"st3": ST3(horizon=8, interval=1), "uniform": Uniform(keep=4)}
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_costs_of_a_method_that_keeps_all_are_the_untouched_ones(model, processo
 
 
 @covering(1)
-@pytest.mark.parametrize("method", [None, *METHODS.values(), VTA(horizon=4)], ids=str)
+@pytest.mark.parametrize("method", [None, *METHODS.values(), VTA(horizon=4, interval=1)], ids=str)
 @pytest.mark.parametrize("text", ["llama", "mistral"])
 def test_costs_are_those_of_the_item_alone(processor, asked, method, text):
     model = tiny.shared(text)

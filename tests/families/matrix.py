@@ -106,14 +106,14 @@ CASES: dict[str, dict[str, Case]] = {
         "fastv": Case(FastV(2, 0.5), half_before_layer_2),
         "pyramiddrop": Case(PyramidDrop((1, 2, 3), (0.75, 0.5, 0.2), "original"), in_stages, ahead=True),
     },
-    "decode": {"vta": Case(VTA("linear", 8, 0.0), FADING)},
+    "decode": {"vta": Case(VTA("linear", 8, 0.0, interval=1), FADING)},
     "all": {
         "st3": Case(
-            ST3(1, 1, 0.3, "cosine", 7, 0.1),
+            ST3(1, 1, 0.3, "cosine", 7, 0.1, interval=1),
             st3_schedule(start=1, stride=1, ratio=0.3, decay="cosine", horizon=7, floor=0.1),
         ),
         "uniform+pvtp+vta": Case(
-            compose(Uniform(0.5), PVTP(1, 2, 0.5), VTA("linear", 8, 0.0)), cut_and_annealed, evenly_spaced
+            compose(Uniform(0.5), PVTP(1, 2, 0.5), VTA("linear", 8, 0.0, interval=1)), cut_and_annealed, evenly_spaced
         ),
     },
 }

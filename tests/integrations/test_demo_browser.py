@@ -39,7 +39,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def app():
     # A short horizon, so that the short answers of a small model show it.
-    served = {"st3": vistrim.ST3(horizon=8, floor=0.2)}
+    served = {"st3": vistrim.ST3(horizon=8, floor=0.2, interval=1)}
     with application(limits=Limits(trace=True), served=served, demo=True) as made:
         yield made
 

@@ -200,7 +200,7 @@ def test_st3_is_its_two_halves():
     st.sampled_from(["constant", "linear", "cosine", "exponential"]),
 )
 def test_schedule_falls_with_depth_and_steps(start, stride, ratio, decay):
-    method = ST3(start, stride, ratio, decay, horizon=16, floor=0.1)
+    method = ST3(start, stride, ratio, decay, horizon=16, floor=0.1, interval=1)
     grid = [[method.tokens_kept(97, layer, t, 12) for layer in range(12)] for t in range(20)]
     assert grid[0][0] == 97
     for row in grid:
@@ -278,7 +278,7 @@ def test_pool_grid():
 def test_floors_of_layers_and_rows_that_rank_while_decoding():
     method = parse_method("vta:floor=0.4/0.2/0,decode_rows=answer")
     assert method == VTA(floor=(0.4, 0.2, 0.0), decode_rows="answer")
-    assert str(method) == "vta:decay=cosine,horizon=256,floor=0.4/0.2/0.0,interval=1,decode_rows=answer"
+    assert str(method) == "vta:decay=cosine,horizon=256,floor=0.4/0.2/0.0,interval=8,decode_rows=answer"
     assert parse_method(method.to_dict()["method"]) == method
     # Named only where they are set: the notations in earlier results stay the same.
     assert not {"decode_rows", "spread", "schedule"} & set(re.split("[,:=]", f"{VTA()}+{ST3()}"))

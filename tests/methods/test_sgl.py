@@ -156,7 +156,7 @@ def test_half_precision_model_and_full_precision_guide():
 
 def test_annealing_behind_guided_cuts():
     model, inputs = tiny.shared(), tiny.batch(tiny.RAGGED)
-    with trim(model, compose(sgl(), VTA("linear", 6, 0.0))) as run:
+    with trim(model, compose(sgl(), VTA("linear", 6, 0.0, interval=1))) as run:
         tiny.generate(model, inputs)
     assert run.report.kv_tokens_per_layer == [[s.text + 7 for s in tiny.RAGGED]] * tiny.DEPTH
     assert run.report.guide_seconds > 0

@@ -155,7 +155,7 @@ def test_heads_that_see_nothing_do_not_rank(attention):
 
 @pytest.mark.parametrize("cut", TOGETHER)
 def test_annealing_of_the_cache(cut):
-    schedule = VTA("linear", 6, 0.0)
+    schedule = VTA("linear", 6, 0.0, interval=1)
 
     def before(dense, number):
         step, row = len(dense.image) - prompt, len(dense.image) - 1

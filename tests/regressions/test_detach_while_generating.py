@@ -13,7 +13,7 @@ from tests.engine.test_lifecycle import fingerprint, used_model
 from tests.methods.every_method import built
 from vistrim import PVTP, ST3, FastV, UnsupportedModelError, trim
 
-METHOD = ST3(1, 2, 0.3, horizon=8, floor=0.0)
+METHOD = ST3(1, 2, 0.3, horizon=8, floor=0.0, interval=1)
 SECONDS = 60
 NEW_TOKENS = 4
 

@@ -70,7 +70,7 @@ CALLS = [generate, forward, forward_with_labels, fail_while_decoding, fail_in_pr
 
 def test_nothing_is_held_on_to():
     model, inputs = tiny.build(), tiny.batch(tiny.RAGGED[:2])
-    with trim(model, ST3(1, 2, 0.3, horizon=8, floor=0.0)) as run:
+    with trim(model, ST3(1, 2, 0.3, horizon=8, floor=0.0, interval=1)) as run:
         for call in CALLS:
             call(model, inputs)
         before = live()

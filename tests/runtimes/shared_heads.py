@@ -19,7 +19,7 @@ from vistrim import ST3, VTW, YOPO, FasterVLM, PyramidDrop, SparseVLM, Unsupport
 from vistrim.methods import sparsevlm
 
 METHODS = {
-    "st3": ST3(1, 1, 0.3, "cosine", 7, 0.1),
+    "st3": ST3(1, 1, 0.3, "cosine", 7, 0.1, interval=1),
     "pyramiddrop": PyramidDrop(layers=(1, 2, 3), keep=(0.6, 0.4, 0.2), positions="original"),
     "sparsevlm": SparseVLM(layers=(0, 2), counts=(6, 2), positions="original"),
     "sparsevlm-plus": SparseVLM(variant="plus", layers=(0, 2), counts=(6, 2)),

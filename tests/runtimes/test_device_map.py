@@ -35,7 +35,7 @@ FIRST, SECOND = "cuda:0", "cuda:1"
 NEW_TOKENS = 2
 HEADS = ((True,) * 4, (False, True, True, False), (False,) * 4, (True, False) * 2)
 METHODS = {
-    "st3": ST3(1, 1, 0.3, "cosine", 7, 0.1),
+    "st3": ST3(1, 1, 0.3, "cosine", 7, 0.1, interval=1),
     "pyramiddrop": PyramidDrop(layers=(1, 2, 3), keep=(0.6, 0.4, 0.2), positions="original"),
     "sparsevlm": SparseVLM(layers=(0, 2), counts=(6, 2), positions="original"),
     "sparsevlm-plus": SparseVLM(variant="plus", layers=(0, 2), counts=(6, 2)),

@@ -31,7 +31,7 @@ from vistrim import (
 
 HEADS = ((True,) * 4, (False, True, True, False), (False,) * 4, (True, False) * 2)
 METHODS = {
-    "st3": ST3(1, 1, 0.3, "cosine", 7, 0.1),
+    "st3": ST3(1, 1, 0.3, "cosine", 7, 0.1, interval=1),
     "fastv": FastV(2, 0.4),
     "pyramiddrop": PyramidDrop(layers=(1, 2, 3), keep=(0.6, 0.4, 0.2), positions="original"),
     "vtw": VTW(3),

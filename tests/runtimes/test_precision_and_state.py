@@ -20,7 +20,7 @@ from vistrim.engine.releases import CACHE
 NAMES = ["llava", "qwen2_5_vl", "qwen3_vl", "gemma3", "internvl"]
 EVERY_FAMILY = pytest.mark.parametrize("name", slow_beside(["llava", "qwen2_5_vl"], NAMES))
 METHODS = {
-    "st3": ST3(1, 1, 0.3, "cosine", 7, 0.1),
+    "st3": ST3(1, 1, 0.3, "cosine", 7, 0.1, interval=1),
     "pyramiddrop": PyramidDrop(layers=(1, 2, 3), keep=(0.6, 0.4, 0.2), positions="original"),
     "sparsevlm": SparseVLM(layers=(0, 2), counts=(6, 2), positions="original"),
 }

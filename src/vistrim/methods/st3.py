@@ -14,8 +14,8 @@ from vistrim.methods.base.method import DecodeRows, Method
 from vistrim.methods.base.registry import register
 from vistrim.methods.base.stage_inputs import LayerTokens
 from vistrim.methods.fitted_st3 import FittedST3
-from vistrim.methods.pvtp import PVTP
-from vistrim.methods.vta import DEFAULT_FLOOR, DEFAULT_HORIZON, VTA
+from vistrim.methods.pvtp import DROP_PER_CUT, PVTP
+from vistrim.methods.vta import DEFAULT_FLOOR, DEFAULT_HORIZON, DEFAULT_INTERVAL, VTA
 
 AUTO = "auto"
 AUTO_BUDGET = "flops=0.5"
@@ -70,11 +70,11 @@ class ST3(AttentionSchedule):
 
     start_layer: int | None = None
     stride: int | None = None
-    drop_per_cut: float = 0.3
+    drop_per_cut: float = DROP_PER_CUT
     decay: Decay = "cosine"
     horizon: int = DEFAULT_HORIZON
     floor: float | tuple[float, ...] = DEFAULT_FLOOR
-    interval: int = 1
+    interval: int = DEFAULT_INTERVAL
     decode_rows: DecodeRows = "token"
     spread: float = 0.0
     schedule: str | None = None
@@ -123,7 +123,7 @@ class ST3(AttentionSchedule):
         if name == "balanced":
             return cls()
         if name == "compact":
-            return cls(drop_per_cut=0.5, decay="constant")
+            return cls(drop_per_cut=0.68, decay="constant")
         if name == "annealed":
             return cls(horizon=64, floor=0.1)
         raise ValueError(f"unknown preset {name!r}: choose balanced, compact or annealed")

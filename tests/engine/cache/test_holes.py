@@ -62,7 +62,9 @@ def test_columns_move_only_in_memory_that_no_one_else_holds():
     assert torch.equal(layer.keys, before[:, :, :38])
 
 
-@pytest.mark.parametrize("method", [VTA("linear", 8, 0.1), ST3(1, 1, 0.2, "linear", 8, 0.1, 2, "answer", 0.5)])
+@pytest.mark.parametrize(
+    "method", [VTA("linear", 8, 0.1, interval=1), ST3(1, 1, 0.2, "linear", 8, 0.1, 2, "answer", 0.5)]
+)
 def test_generation_is_that_of_copied_columns(method, monkeypatch):
     model = tiny.shared()
     inputs = tiny.batch([tiny.sample(2, 9), tiny.sample(2, 9, seed=1)])

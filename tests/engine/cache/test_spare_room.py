@@ -184,7 +184,7 @@ GENERATIONS = {
 @pytest.mark.parametrize("way", GENERATIONS)
 def test_generations_are_the_same_with_and_without_room(way, attention, monkeypatch):
     samples = [tiny.sample(2, 9)] if way == "prompt lookup" else tiny.RAGGED
-    method = PVTP(1, 2, 0.5) if way == "prompt lookup" else compose(PVTP(1, 2, 0.5), VTA("linear", 8, 0.0))
+    method = PVTP(1, 2, 0.5) if way == "prompt lookup" else compose(PVTP(1, 2, 0.5), VTA("linear", 8, 0.0, interval=1))
     outputs = []
     # Always, never, and from the middle of an answer on or up to it.
     for worth in (0, 1 << 40, 3 * 30 * 64):

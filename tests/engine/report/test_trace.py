@@ -14,10 +14,10 @@ from vistrim.engine.report.trace import from_runs, to_runs
 
 METHODS = (
     *map(built, ("pool", "quecc", "sgl", "sparsevlm", "st3", "vtw", "yopo")),
-    compose(Uniform(0.5), ST3(1, 2, 0.3, horizon=8, floor=0.0)),
+    compose(Uniform(0.5), ST3(1, 2, 0.3, horizon=8, floor=0.0, interval=1)),
 )
 BATCH = [*tiny.RAGGED, tiny.sample(0, 7)]
-ANNEALED = ST3(1, 2, 0.3, horizon=8, floor=0.0)
+ANNEALED = ST3(1, 2, 0.3, horizon=8, floor=0.0, interval=1)
 
 
 def visual_slots(cache):
@@ -109,7 +109,7 @@ def test_evicted_keys_are_those_that_the_trace_names():
     visual = places(inputs)[0]
     with torch.no_grad():
         untouched = model(**inputs, use_cache=True)[CACHE]
-        with trim(model, VTA("linear", 4, 0.0), trace=True) as run:
+        with trim(model, VTA("linear", 4, 0.0, interval=1), trace=True) as run:
             cache = model(**inputs, use_cache=True)[CACHE]
             for step in range(1, 4):
                 model(input_ids=new, **{CACHE: cache})

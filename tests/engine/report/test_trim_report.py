@@ -47,7 +47,7 @@ def test_bytes_equal_the_plan_and_the_tensors():
 
 
 def test_annealing_lowers_the_bytes_step_by_step():
-    method = VTA("linear", 8, 0.0)
+    method = VTA("linear", 8, 0.0, interval=1)
     sample, _, report = run_one(method)
     n, text = sample.visual, sample.text
     kept = [n, *(method.tokens_kept(n, 0, t, tiny.DEPTH) for t in range(1, 8))]
@@ -187,7 +187,7 @@ def test_loop_by_hand_after_generate_has_a_report_of_its_own():
 
 def test_text_turn_on_an_annealed_cache_does_not_claim_that_nothing_was_saved():
     model, inputs = tiny.shared(), tiny.batch([tiny.sample(9, 30)])
-    with trim(model, VTA("linear", 8, 0.0)) as run:
+    with trim(model, VTA("linear", 8, 0.0, interval=1)) as run:
         first = tiny.generate(model, inputs)
         tiny.generate(model, tiny.follow_up(first, inputs, torch.tensor([[5, 6]])))
     assert run.report.warnings == []
@@ -215,7 +215,7 @@ def test_warnings():
 
 
 def test_forms():
-    _, _, report = run_one(ST3(1, 2, 0.3, horizon=8, floor=0.0))
+    _, _, report = run_one(ST3(1, 2, 0.3, horizon=8, floor=0.0, interval=1))
     data = json.loads(report.to_json())
     assert data == report.to_dict()
     assert data["method"].startswith("st3:")

@@ -52,7 +52,7 @@ METHODS = {
     "sparsevlm": SparseVLM(variant="plus", layers=(0, 1), counts=(0.6, 0.3)),
     "vtw": VTW(2),
     "vispruner": VisPruner(0.5, 0.5, "original"),
-    "hybrid": Hybrid(0.5, start_layer=2, stride=1, drop_per_cut=0.5, horizon=8),
+    "hybrid": Hybrid(0.5, start_layer=2, stride=1, drop_per_cut=0.5, horizon=8, interval=1),
     "composed": compose(FasterVLM(0.75, "original"), PVTP(1, 1, 0.3)),
 }
 

@@ -51,8 +51,8 @@ class EnteredCounts(Oracle):
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("whole", [True, False], ids=["st3", "halves"])
 def test_three_stages_equal_the_reference(samples, attention, whole):
-    st3 = ST3(2, 2, 0.5, "linear", 8, 0.0)
-    inner = (st3,) if whole else (PVTP(2, 2, 0.5), VTA("linear", 8, 0.0))
+    st3 = ST3(2, 2, 0.5, "linear", 8, 0.0, interval=1)
+    inner = (st3,) if whole else (PVTP(2, 2, 0.5), VTA("linear", 8, 0.0, interval=1))
     schedule = st3_schedule(2, 2, 0.5, "linear", 8) if whole else None
 
     def halves(n, layer, t):
@@ -107,7 +107,7 @@ def test_stages_with_different_positions(method):
 
 def test_every_part_acts():
     model, inputs = tiny.shared(), tiny.batch(tiny.RAGGED)
-    method = compose(Pool(4), SparseVLM(layers=(1,), counts=(2,)), VTA("linear", 4, 0.0))
+    method = compose(Pool(4), SparseVLM(layers=(1,), counts=(2,)), VTA("linear", 4, 0.0, interval=1))
     with trim(model, method) as run:
         tiny.generate(model, inputs)
     assert [stage.layer for stage in run.report.stages] == [0, 2]
@@ -167,6 +167,6 @@ def test_the_parts_are_checked_against_the_model():
 def test_a_composition_that_keeps_everything_changes_no_bit():
     model, inputs = tiny.shared(), tiny.batch(tiny.RAGGED)
     untouched = tiny.generate(model, inputs)
-    with trim(model, compose(Uniform(1.0), PVTP(drop_per_cut=0.0), VTA("linear", 8, floor=1.0))):
+    with trim(model, compose(Uniform(1.0), PVTP(drop_per_cut=0.0), VTA("linear", 8, floor=1.0, interval=1))):
         output = tiny.generate(model, inputs)
     assert torch.equal(tiny.logits(untouched), tiny.logits(output))

@@ -124,7 +124,7 @@ def test_every_method_is_read_back_as_it_was():
         VTA("exponential", floor=1e-17),
         SGL(NamedModel("a, b/c"), exit_threshold=1.0),
         vistrim.get_method("yopo", window=5, heads="some, where.safetensors", layer=None, normalize="all"),
-        vistrim.compose(FasterVLM(0.5), PVTP(), VTA(horizon=64)),
+        vistrim.compose(FasterVLM(0.5), PVTP(), VTA(horizon=64, interval=1)),
         vistrim.compose(vistrim.compose(FasterVLM(2), PVTP()), "vta"),
         *map(GSearch, PATHS),
     ):
