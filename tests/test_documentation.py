@@ -36,6 +36,8 @@ TESTED_ELSEWHERE = {
     "docs/guides/serving.md": "tests/integrations/test_serving_examples.py",
     "docs/guides/vllm.md": "tests/integrations/test_vllm.py",
 }
+ASKED = re.compile(r'"type": "text", "text": "([^"]+)"')
+OPENS_IMAGE = re.compile(r'(?:"path": |open\()"examples/images/')
 SLOW = {"docs/guides/calibration.md"}
 
 
@@ -50,6 +52,11 @@ def read(page):
 
 def blocks(page, language):
     return [code for found, code in BLOCK.findall(read(page)) if found == language]
+
+
+def words(text):
+    """Lower-case words: tokenizers may write spaces before periods."""
+    return " ".join(re.findall(r"\w+", text.lower()))
 
 
 @cache
@@ -152,8 +159,8 @@ def reference():
         if name(page) not in TESTED_ELSEWHERE and blocks(page, "python")
     ],
 )
-def test_code_runs(page, reference, tmp_path, monkeypatch):
-    """The blocks of a page run one after another, on `reference` in place of larger models."""
+def test_code_runs(page, reference, tmp_path, monkeypatch, capsys):
+    """The blocks of a page run one after another, on `reference` in place of larger models, and print answers alone."""
     from vistrim.methods.base import registry
     from vistrim.reference.items import items
 
@@ -179,3 +186,14 @@ def test_code_runs(page, reference, tmp_path, monkeypatch):
     }
     for code in blocks(page, "python"):
         exec(compile(code, name(page), "exec"), space)
+        printed = words(capsys.readouterr().out)
+        assert not [asked for asked in ASKED.findall(code) if words(asked) in printed]
+
+
+@pytest.mark.parametrize("page", [page for page in GUIDES if OPENS_IMAGE.search(read(page))], ids=name)
+def test_code_away_from_the_source_tree_names_the_image_that_is_missing(page, reference, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(vistrim, "load", lambda *_, **__: reference)
+    code = next(code for code in blocks(page, "python") if OPENS_IMAGE.search(code))
+    with pytest.raises(FileNotFoundError, match="examples/images"):
+        exec(compile(code, name(page), "exec"), {})
