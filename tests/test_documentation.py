@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 
@@ -121,6 +122,16 @@ def test_every_public_name_is_in_the_reference():
     # Types, and the page of a whole module.
     documented |= {"Positions", "ModelLoader", *(each for each in vars(vistrim.errors) if each.endswith("Error"))}
     assert {*vistrim.__all__, *vistrim.methods.__all__} - documented == set()
+
+
+def test_the_attributes_that_the_guide_to_methods_lists_exist():
+    guide = read(ROOT / "docs" / "guides" / "write-a-method.md")
+    for view in (vistrim.methods.ImageTokens, vistrim.methods.ImageChoice):
+        table = guide.split(f"| of `{view.__name__}` |")[1].split("\n\n")[0]
+        listed = [found for row in table.splitlines() for found in re.findall(r"`(\w+)", row.split(" | ")[0])]
+        known = {field.name for field in fields(view)} | vars(view).keys()
+        assert listed
+        assert set(listed) <= known
 
 
 def command_lines():
