@@ -157,6 +157,22 @@ def test_commands_have_the_options_that_pages_show():
         assert all(given & set(each.opts) for each in needed), (page, line)
 
 
+def test_examples_on_reference_models_use_their_schedules():
+    plain = re.compile(r"--method st3( |$)")
+    other_model = re.compile(r"--model (?!reference)|serve (?!reference)\w")
+    closed = [found for found in command_lines() if plain.search(found[1]) and not other_model.search(found[1])]
+    loads = [(name(page), code) for page in PAGES for code in blocks(page, "python") if 'load("reference' in code]
+    assert closed == []
+    assert loads
+    assert not [page for page, code in loads if 'trim(model, "st3")' in code]
+
+
+def test_the_guide_to_serving_lists_every_option():
+    table = read(ROOT / "docs" / "guides" / "serving.md").split("## Options\n")[1].split("\n## ")[0]
+    options = [each.opts[0] for each in get_command(app).commands["serve"].params if each.param_type_name == "option"]
+    assert [option for option in options if f"`{option}" not in table] == []
+
+
 @pytest.fixture(scope="module")
 def reference():
     return vistrim.load("reference", device="cpu")
