@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 
@@ -36,6 +37,8 @@ TESTED_ELSEWHERE = {
     "docs/guides/serving.md": "tests/integrations/test_serving_examples.py",
     "docs/guides/vllm.md": "tests/integrations/test_vllm.py",
 }
+ASKED = re.compile(r'"type": "text", "text": "([^"]+)"')
+OPENS_IMAGE = re.compile(r'(?:"path": |open\()"examples/images/')
 SLOW = {"docs/guides/calibration.md"}
 
 
@@ -50,6 +53,11 @@ def read(page):
 
 def blocks(page, language):
     return [code for found, code in BLOCK.findall(read(page)) if found == language]
+
+
+def words(text):
+    """Lower-case words: tokenizers may write spaces before periods."""
+    return " ".join(re.findall(r"\w+", text.lower()))
 
 
 @cache
@@ -116,6 +124,16 @@ def test_every_public_name_is_in_the_reference():
     assert {*vistrim.__all__, *vistrim.methods.__all__} - documented == set()
 
 
+def test_the_attributes_that_the_guide_to_methods_lists_exist():
+    guide = read(ROOT / "docs" / "guides" / "write-a-method.md")
+    for view in (vistrim.methods.ImageTokens, vistrim.methods.ImageChoice):
+        table = guide.split(f"| of `{view.__name__}` |")[1].split("\n\n")[0]
+        listed = [found for row in table.splitlines() for found in re.findall(r"`(\w+)", row.split(" | ")[0])]
+        known = {field.name for field in fields(view)} | vars(view).keys()
+        assert listed
+        assert set(listed) <= known
+
+
 def command_lines():
     for page in GUIDES:
         for block in blocks(page, "console"):
@@ -139,6 +157,22 @@ def test_commands_have_the_options_that_pages_show():
         assert all(given & set(each.opts) for each in needed), (page, line)
 
 
+def test_examples_on_reference_models_use_their_schedules():
+    plain = re.compile(r"--method st3( |$)")
+    other_model = re.compile(r"--model (?!reference)|serve (?!reference)\w")
+    closed = [found for found in command_lines() if plain.search(found[1]) and not other_model.search(found[1])]
+    loads = [(name(page), code) for page in PAGES for code in blocks(page, "python") if 'load("reference' in code]
+    assert closed == []
+    assert loads
+    assert not [page for page, code in loads if 'trim(model, "st3")' in code]
+
+
+def test_the_guide_to_serving_lists_every_option():
+    table = read(ROOT / "docs" / "guides" / "serving.md").split("## Options\n")[1].split("\n## ")[0]
+    options = [each.opts[0] for each in get_command(app).commands["serve"].params if each.param_type_name == "option"]
+    assert [option for option in options if f"`{option}" not in table] == []
+
+
 @pytest.fixture(scope="module")
 def reference():
     return vistrim.load("reference", device="cpu")
@@ -152,8 +186,8 @@ def reference():
         if name(page) not in TESTED_ELSEWHERE and blocks(page, "python")
     ],
 )
-def test_code_runs(page, reference, tmp_path, monkeypatch):
-    """The blocks of a page run one after another, on `reference` in place of larger models."""
+def test_code_runs(page, reference, tmp_path, monkeypatch, capsys):
+    """The blocks of a page run one after another, on `reference` in place of larger models, and print answers alone."""
     from vistrim.methods.base import registry
     from vistrim.reference.items import items
 
@@ -179,3 +213,14 @@ def test_code_runs(page, reference, tmp_path, monkeypatch):
     }
     for code in blocks(page, "python"):
         exec(compile(code, name(page), "exec"), space)
+        printed = words(capsys.readouterr().out)
+        assert not [asked for asked in ASKED.findall(code) if words(asked) in printed]
+
+
+@pytest.mark.parametrize("page", [page for page in GUIDES if OPENS_IMAGE.search(read(page))], ids=name)
+def test_code_away_from_the_source_tree_names_the_image_that_is_missing(page, reference, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(vistrim, "load", lambda *_, **__: reference)
+    code = next(code for code in blocks(page, "python") if OPENS_IMAGE.search(code))
+    with pytest.raises(FileNotFoundError, match="examples/images"):
+        exec(compile(code, name(page), "exec"), {})

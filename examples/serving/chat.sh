@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One question about an image, answered by a method that the request chooses. Needs curl.
+# One question about an image, answered at a budget of visual tokens that the request sets. Needs curl.
 set -euo pipefail
 
 url=${VISTRIM_URL:-http://127.0.0.1:8000/v1}
@@ -16,6 +16,6 @@ curl --fail-with-body --silent --show-error "$url/chat/completions" \
     {"type": "text", "text": "Describe the image."}
   ]}],
   "max_completion_tokens": 64,
-  "vistrim": {"method": "st3", "budget": "tokens=0.33"}
+  "vistrim": {"budget": "tokens=0.33"}
 }
 JSON

@@ -12,7 +12,7 @@ model = ChatOpenAI(
     base_url=os.environ.get("VISTRIM_URL", "http://127.0.0.1:8000/v1"),
     api_key=os.environ.get("VISTRIM_API_KEY", "none"),
     max_tokens=64,
-    extra_body={"vistrim": {"method": "st3", "budget": "tokens=0.33"}},
+    extra_body={"vistrim": {"budget": "tokens=0.33"}},
 )
 image = base64.b64encode((Path(__file__).parents[1] / "images" / "scene-1.png").read_bytes()).decode()
 question = HumanMessage(

@@ -24,7 +24,7 @@ const chunks = await client.chat.completions.create({
   max_completion_tokens: 64,
   stream: true,
   // Fields that the client does not know are sent as they are.
-  vistrim: { method: "st3", budget: "tokens=0.33" },
+  vistrim: { budget: "tokens=0.33" },
 });
 for await (const chunk of chunks) {
   process.stdout.write(chunk.choices[0]?.delta.content ?? "");

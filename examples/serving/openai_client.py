@@ -24,7 +24,7 @@ chunks = client.chat.completions.create(
     ],
     max_completion_tokens=64,
     stream=True,
-    extra_body={"vistrim": {"method": "st3", "budget": "tokens=0.33"}},
+    extra_body={"vistrim": {"budget": "tokens=0.33"}},
 )
 for chunk in chunks:
     if chunk.choices and chunk.choices[0].delta.content:

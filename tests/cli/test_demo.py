@@ -18,6 +18,10 @@ def test_a_missing_package_is_named(monkeypatch):
     assert "fastapi" in error_line(result)
 
 
+def test_the_help_names_the_command_with_more_options():
+    assert "vistrim serve --demo" in " ".join(invoke("demo", "--help").stdout.split())
+
+
 @pytest.fixture
 def listening(monkeypatch):
     """The applications that would be served. Nothing listens."""
@@ -29,6 +33,7 @@ def listening(monkeypatch):
         apps.append(app)
         announce("http://127.0.0.1:8000")
 
+    monkeypatch.setattr("vistrim.cli.demo.free_port", lambda host, port: port)
     monkeypatch.setattr("vistrim.cli.demo.listen", listen)
     return apps
 

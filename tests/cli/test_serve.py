@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -42,16 +43,30 @@ def test_a_missing_package_is_named(monkeypatch, package, extra):
     ],
 )
 def test_wrong_options_are_refused(options, named):
-    result = invoke("serve", *options)
+    result = invoke("serve", "--port", "0", *options)
     assert result.exit_code == 2
     assert named in error_line(result)
+
+
+@pytest.mark.skipif(find_spec("fastapi") is None, reason="needs the extra `serve`")
+@pytest.mark.parametrize("command", ["serve", "demo"])
+def test_a_port_in_use_is_refused_before_the_model_is_loaded(monkeypatch, command):
+    monkeypatch.setattr("vistrim.cli.models.load_model", lambda *_: pytest.fail("the model is loaded"))
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        result = invoke(command, "reference-small", "--port", str(port))
+    assert result.exit_code == 1
+    assert error_line(result).startswith(f"cannot listen on 127.0.0.1:{port} (address already in use): ")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("fastapi") is None, reason="needs the extra `serve`")
 def test_a_process_answers_and_ends_what_it_began_after_sigterm():
     command = [sys.executable, "-m", "vistrim", "serve", "reference-small", "--port", "0", "--json"]
-    with subprocess.Popen([*command, "--method", "small=fastv:keep=0.1"], stdout=subprocess.PIPE, text=True) as server:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([*command, "--method", "small=fastv:keep=0.1"], **pipes, text=True) as server:
         started = json.loads(server.stdout.readline())
         assert (started["model"], started["methods"]) == ("reference-small", ["small"])
         body = {
@@ -70,3 +85,5 @@ def test_a_process_answers_and_ends_what_it_began_after_sigterm():
             assert answer.read().endswith(b"data: [DONE]\n\n")
         # The status of a process that ended because of the signal, but after its work.
         assert server.wait(60) == -signal.SIGTERM
+        *_, last = server.stderr
+        assert last == "INFO vistrim.serving stopped\n"

@@ -13,7 +13,8 @@ pytest.importorskip("fastapi")
 
 from tests.serving.running import NAME, application, server
 
-EXAMPLES = Path(__file__).parents[2] / "examples" / "serving"
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples" / "serving"
 STUB = """
 export default class OpenAI {
   constructor({ baseURL, apiKey }) {
@@ -58,6 +59,19 @@ def test_python(environment, name, package):
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_curl(environment):
     assert '"method":"st3:' in output(["bash", EXAMPLES / "chat.sh"], environment)
+
+
+@pytest.mark.parametrize(("language", "command"), [("python", sys.executable), ("bash", "bash")])
+def test_the_guide(environment, language, command):
+    if language == "python" and find_spec("openai") is None:
+        pytest.skip("needs openai")
+    if language == "bash" and shutil.which("curl") is None:
+        pytest.skip("needs curl")
+    guide = (ROOT / "docs" / "guides" / "serving.md").read_text(encoding="utf-8")
+    code = guide.split(f"```{language}\n")[1].split("```")[0]
+    code = code.replace("llava-1.5-7b-hf", NAME).replace("http://127.0.0.1:8000/v1", environment["VISTRIM_URL"])
+    assert NAME in code
+    assert "144" in output([command, "-c", code], environment, ROOT)
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs node")

@@ -2,6 +2,7 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import httpx
 import openai
@@ -91,6 +92,19 @@ def slow_steps():
     hook = loaded()[0].register_forward_pre_hook(lambda *_: time.sleep(0.05))
     yield
     hook.remove()
+
+
+def test_the_end_is_logged_with_the_requests_in_progress(monkeypatch, slow_steps):
+    logged = []
+    monkeypatch.setattr("vistrim.serving.server.log.info", lambda line, *parts: logged.append(line % parts))
+    body = {"model": NAME, "messages": question(), "stream": True, "max_tokens": 20}
+    with ExitStack() as stack:
+        with application() as made, server(made) as url:
+            answer = stack.enter_context(httpx.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=60))
+            lines = answer.iter_lines()
+            next(lines)
+        assert list(lines)[-2:] == ["data: [DONE]", ""]
+    assert logged == ["stopping: 1 request in progress, at the latest in 15 s", "stopped"]
 
 
 @pytest.mark.parametrize("streams", [True, False])

@@ -117,7 +117,19 @@ def test_wrong_requests_are_refused_with_the_field_and_the_reason(small):
         answer = small.chat(**fields)
         refusal(answer, 400)
         assert answer.json()["error"]["param"].startswith(named), fields
-    assert "messages is empty" in refusal(small.chat(messages=[]), 400)
+    assert refusal(small.chat(messages=[]), 400) == "messages is empty: send at least one"
+    assert (
+        refusal(small("POST", CHAT, json={"messages": message("a")}), 400) == "model is missing: add it to the request"
+    )
+    # The field, the reason and the fix, with one colon.
+    for field, value in (
+        ("n", 2),
+        ("tools", [{}]),
+        ("modalities", ["audio"]),
+        ("presence_penalty", 1),
+        ("audio", {"a": 1}),
+    ):
+        assert refusal(small.chat(**{field: value}), 400).count(":") == 1
     assert "/docs" in refusal(small("GET", "/v1/completions"), 404)
     for content in (b"", b"{", b"[]", b"null", deep.encode(), b'{"model": NaN}', b"\xff\xfe", b'{"model": "\\ud800"}'):
         answer = small("POST", CHAT, content=content, headers={"content-type": "application/json"})

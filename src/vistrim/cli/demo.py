@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 import typer
 
 from vistrim.cli.serve import LOCAL, check_packages, listen
+from vistrim.serving.address import free_port
 
 METHODS = ("st3", "fastv", "pyramiddrop", "divprune", "vispruner", "visionzip", "pool", "uniform", "random", "blind")
 """Methods whose parameters can be set on the page."""
@@ -33,9 +34,12 @@ def demo(
 ) -> None:
     """Compare methods with the untouched model in the browser.
 
+    For another address, a list of methods, a budget or an API key, use vistrim serve --demo.
+
     Example: vistrim demo llava-hf/llava-1.5-7b-hf
     """
     check_packages()
+    free_port(LOCAL[0], port)
     # Imported late: torch and transformers take seconds, and --help needs neither.
     from pathlib import Path
 

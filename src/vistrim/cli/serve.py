@@ -12,6 +12,7 @@ import typer
 from vistrim.cli.budgets import Budget, check_budget
 from vistrim.cli.error_lines import CommandError, WrongUsageError
 from vistrim.errors import MissingPackageError
+from vistrim.serving.address import free_port
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -100,6 +101,8 @@ def serve(
     Example: vistrim serve llava-hf/llava-1.5-7b-hf --method st3:preset=compact --method fastv
     """
     check_packages()
+    if ray is None:
+        free_port(host, port)
     # Imported late: torch and transformers take seconds, and --help needs neither.
     from vistrim.cli.models import check_loading, load_model
     from vistrim.methods import ST3
@@ -193,8 +196,8 @@ def listen(app: "FastAPI", host: str, port: int, deadline: float, announce: Call
     try:
         Server(app, host, port, deadline, announce).run()
     except SystemExit as error:
-        # uvicorn has logged the reason, for example that the port is in use.
-        raise CommandError(f"cannot listen on {host}:{port}: use another --host or --port") from error
+        # uvicorn has logged the reason, for example that the port is in use by now.
+        raise CommandError(f"cannot listen on {host}:{port}: use another port or address") from error
 
 
 def _replicas(text: str | None, ray: str | None) -> tuple[int, int] | None:

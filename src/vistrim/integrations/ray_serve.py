@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from vistrim.integrations import ray_proxy
 from vistrim.integrations.ray import LOCAL, ClusterError, Pool, cluster, environment
 from vistrim.loading import load
+from vistrim.serving.address import free_port
 from vistrim.serving.engine import Engine
 from vistrim.serving.limits import Limits
 from vistrim.serving.server import DRAIN_SECONDS, set_up_log, url
@@ -83,7 +83,7 @@ def serve_on(
     limits: Limits,
     announce: Callable[[str], None],
 ) -> None:
-    """Serve on a cluster until SIGTERM or SIGINT, then answer the requests that are inside.
+    """Serve on a cluster until SIGTERM or SIGINT, then answer the requests in progress.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def serve_on(
     replica : Replica
         The replica.
     replicas : tuple of int, optional
-        Least and largest number of replicas. If they differ, the number follows the requests inside, about
+        Least and largest number of replicas. If they differ, the number follows the requests in progress, about
         ``batch_size`` for each replica. By default, one per GPU, or without GPUs one per 8 cores.
     host : str
         Address to listen on, on the head node.
@@ -105,13 +105,15 @@ def serve_on(
 
     Raises
     ------
+    AddressError
+        If the address or port cannot be used.
     ClusterError
-        If the cluster cannot be reached, the address or port cannot be used, a replica does not start, or there are too
-        few GPUs.
+        If the cluster cannot be reached, a replica does not start, or there are too few GPUs.
     """
     seconds = limits.deadline + DRAIN_SECONDS
     if address == LOCAL or port == 0:
-        port = _free_port(host, port)
+        # Serve would wait for a port that is in use, and takes no port 0.
+        port = free_port(host, port)
     if address == LOCAL:
         os.environ[ray_proxy.CALLBACK] = ray_proxy.IMPORT_PATH
     with cluster(address, replicas and replicas[1]) as pool:
@@ -182,7 +184,7 @@ class _Stop:
 
 
 def _drain(seconds: float) -> None:
-    """Accept no further requests, and end when those inside have been answered."""
+    """Accept no further requests, and end when those in progress have been answered."""
     from ray import serve
 
     ends = time.monotonic() + seconds
@@ -191,17 +193,6 @@ def _drain(seconds: float) -> None:
         with suppress(TimeoutError):
             serve.delete(NAME)
             return
-
-
-def _free_port(host: str, port: int) -> int:
-    """Serve would wait for a port that is in use, and takes no port 0."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise ClusterError(f"cannot listen on {host}:{port}: use another --host or --port") from error
-        return int(probe.getsockname()[1])
 
 
 def _last_line(error: Exception) -> str:

@@ -23,7 +23,7 @@ from vistrim.serving.routes import chat_routes, model_routes, status_routes
 from vistrim.serving.service import ChatService
 
 LARGE_BODIES = 8
-"""Number of bodies of the largest size that may be inside at a time. Most bodies are much smaller."""
+"""Number of bodies of the largest size that may be held at a time. Most bodies are much smaller."""
 
 
 def create_app(
@@ -62,7 +62,8 @@ def create_app(
     limits : Limits, optional
         Limits of requests. None: the default limits.
     batch_size : int
-        Number of requests that are answered at a time. Together with ``limits.queue``, it limits the requests inside.
+        Number of requests that are answered at a time. Together with ``limits.queue``, it limits the requests
+        in progress.
     api_key : str or None
         Key that requests must have. None: all requests are answered.
     is_local : bool

@@ -130,7 +130,7 @@ class Guarded:
 
 
 class Room:
-    """Counts the requests inside a server, and the bytes of their bodies.
+    """Counts the requests in progress, and the bytes of their bodies.
 
     Parameters
     ----------

@@ -143,32 +143,32 @@ class ChatRequest(_Strict):
     @field_validator("n")
     @classmethod
     def _one_answer(cls, value: int | None) -> int | None:
-        return _neutral(value, (None, 1), "one answer per request: leave out n, and send the request several times")
+        return _neutral(value, (None, 1), "a request has one answer; leave it out, and send the request several times")
 
     @field_validator("frequency_penalty", "presence_penalty")
     @classmethod
     def _no_penalty(cls, value: float | None) -> float | None:
-        return _neutral(value, (None, 0), "penalties are not supported: leave it out")
+        return _neutral(value, (None, 0), "penalties are not supported; leave it out")
 
     @field_validator("tools", "tool_choice", "functions", "function_call")
     @classmethod
     def _no_tools(cls, value: Any) -> Any:
-        return _neutral(value, (None, [], "none", "auto"), "tools are not supported: leave it out")
+        return _neutral(value, (None, [], "none", "auto"), "tools are not supported; leave it out")
 
     @field_validator("response_format")
     @classmethod
     def _plain_text(cls, value: Any) -> Any:
-        return _neutral(value, (None, {"type": "text"}), "answers are plain text: leave out response_format")
+        return _neutral(value, (None, {"type": "text"}), "answers are plain text; leave it out")
 
     @field_validator("modalities")
     @classmethod
     def _text_only(cls, value: Any) -> Any:
-        return _neutral(value, (None, ["text"]), "answers are plain text: leave out modalities")
+        return _neutral(value, (None, ["text"]), "answers are plain text; leave it out")
 
     @field_validator("logit_bias", "audio", "prediction", "reasoning_effort", "verbosity", "web_search_options")
     @classmethod
     def _not_supported(cls, value: Any) -> Any:
-        return _neutral(value, (None, {}), "not supported: leave it out")
+        return _neutral(value, (None, {}), "not supported; leave it out")
 
     @field_validator("stop")
     @classmethod
@@ -185,8 +185,8 @@ def _neutral(value: Any, allowed: tuple[Any, ...], message: str) -> Any:
     return value
 
 
-_ABSENT = {"missing": "missing", "too_short": "empty"}
-"""Words for pydantic's types of errors."""
+_ABSENT = {"missing": "is missing: add it to the request", "too_short": "is empty: send at least one"}
+"""What is said of fields without a value, by pydantic's types of errors."""
 
 
 def describe_mistake(error: dict[str, Any]) -> tuple[str, str | None]:
@@ -211,6 +211,6 @@ def describe_mistake(error: dict[str, Any]) -> tuple[str, str | None]:
     if error["type"] == "extra_forbidden":
         return f"unknown field {'.'.join(place)[:200]}: leave it out", place[0][:100]
     if error["type"] in _ABSENT and place:
-        return f"{'.'.join(place)[:200]} is {_ABSENT[error['type']]}: give it", place[0][:100]
+        return f"{'.'.join(place)[:200]} {_ABSENT[error['type']]}", place[0][:100]
     reason = error["msg"].removeprefix("Value error, ")
     return (f"{'.'.join(place)}: {reason}"[:500], place[0][:100]) if place else (f"the body: {reason}"[:500], None)

@@ -8,8 +8,10 @@ from collections.abc import Callable
 import uvicorn
 from fastapi import FastAPI
 
+log = logging.getLogger("vistrim.serving")
+
 DRAIN_SECONDS = 5.0
-"""Added to the deadline, so that all requests inside are answered before the server ends."""
+"""Added to the deadline, so that all requests in progress are answered before the server ends."""
 
 
 def set_up_log() -> None:
@@ -19,7 +21,7 @@ def set_up_log() -> None:
 
 
 class Server(uvicorn.Server):
-    """Serves an application until SIGTERM or SIGINT, then answers the requests that are inside.
+    """Serves an application until SIGTERM or SIGINT, then answers the requests in progress.
 
     ``run`` raises SystemExit if it cannot listen; the log has the reason.
 
@@ -32,7 +34,7 @@ class Server(uvicorn.Server):
     port : int
         Port. 0: any free port.
     deadline : float
-        Seconds within which requests are answered. Those that are inside at the end have `DRAIN_SECONDS` more.
+        Seconds within which requests are answered. Those in progress at the end have `DRAIN_SECONDS` more.
     announce : callable
         Receives the URL when the server listens.
     """
@@ -58,6 +60,18 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._announce(url(*self.servers[0].sockets[0].getsockname()[:2]))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the port, answer the requests in progress, and log both."""
+        number = len(self.server_state.tasks)
+        log.info(
+            "stopping: %d %s in progress, at the latest in %d s",
+            number,
+            "request" if number == 1 else "requests",
+            self.config.timeout_graceful_shutdown,
+        )
+        await super().shutdown(sockets)
+        log.info("stopped")
 
 
 def url(host: str, port: int) -> str:
