@@ -3,8 +3,8 @@
     vistrim calibrate st3 --model NAME --budget BUDGET --form st3 --out schedule.json
     python -m studies.accuracy.closed_forms schedule.json.progress.jsonl --search "vistrim calibrate ..." --out FILE.md
 
-writes a table of all start layers and strides that the search tried, without annealing, those with the most questions first.
-The loss is that of `vistrim.calibration.st3`.
+writes a table of all start layers and strides that the search tried, without annealing, those with the most questions
+first. The loss is that of `vistrim.calibration.st3`.
 """
 
 import argparse
