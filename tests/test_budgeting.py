@@ -21,7 +21,7 @@ NEW = 6
 UNPLANNED = {"dyvte", "quecc", "yopo"}
 """Their counts depend on the prompt, or their FLOPs on what they cut inside the layers."""
 REFUSED = UNPLANNED | {"blind"}
-OUT_OF_REACH = {("hybrid", "kv")}
+OUT_OF_REACH = {("hybrid", "flops"), ("hybrid", "kv")}
 """At most, half of the tokens enter the decoder and are cut from there on."""
 
 

@@ -66,7 +66,7 @@ def test_json_is_one_line_with_the_whole_report(checkpoint, image):
 def test_settings_and_presets_reach_the_method(checkpoint, image):
     common = ("run", image, "-p", "what", "--model", checkpoint, *LENGTH)
     (line,) = as_json(*common, "--preset", "compact", "--set", "stride=2")
-    assert line["report"]["method"] == str(library.ST3(stride=2, drop_per_cut=0.5, decay="constant"))
+    assert line["report"]["method"] == str(library.ST3(stride=2, drop_per_cut=0.68, decay="constant"))
 
 
 def test_all_images_go_into_one_prompt(checkpoint, image, tmp_path):

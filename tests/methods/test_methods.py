@@ -188,8 +188,8 @@ def test_st3_is_its_two_halves():
     assert [st3.tokens_kept(n, 0, t, depth) for t in range(200)] == [
         vta.tokens_kept(n, 0, t, depth) for t in range(200)
     ]
-    assert st3.prefill_layers(depth) == pvtp.prefill_layers(depth) == (1, 3, 5, 7, 9, 11)
-    assert ST3().prefill_layers(32) == (3, 7, 11, 15, 19, 23, 27, 31)
+    assert st3.prefill_layers(depth) == pvtp.prefill_layers(depth) == (1, 6, 11)
+    assert ST3().prefill_layers(32) == (1, 15, 29)
     assert vta.prefill_layers(depth) == ()
 
 

@@ -17,7 +17,7 @@ def layer_tokens(n, held=None, images=1, initial=None, hidden=None, seed=0):
     visual[0, 5 : 5 + n] = True
     scores = torch.rand(1, n + 12, generator=generator)
     hidden = torch.randn(1, n + 12, 16, generator=generator) if hidden is None else hidden
-    return LayerTokens(scores, visual, (n,), (initial or n,), 32, lambda: (images,), hidden)
+    return LayerTokens(scores, visual, (n,), (initial or n,), 32, (images,), hidden)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_version_1_counts_by_the_rank_of_the_attention():
     query = torch.randn(1, 1, 3, 8, generator=torch.Generator().manual_seed(2))
     query[:, :, 1] = query[:, :, 0]
     rows = AttentionRows(query, key, None, Softmax(0.3), 52, torch.tensor([[45, 46, 47]]))
-    tokens = LayerTokens(rows.received(), tokens.visual, (40,), (40,), 32, lambda: (1,), tokens.hidden, rows)
+    tokens = LayerTokens(rows.received(), tokens.visual, (40,), (40,), 32, (1,), tokens.hidden, rows)
     selection = SparseVLM(128, "1.0").select_prefill(3, tokens)
     recycled = int(0.3 * (40 - (9 * 2 + 6))) + 1
     assert selection.counts == (9 * 2 + 6 + recycled // 10 + 1,)

@@ -97,9 +97,8 @@ class DART(OneCut):
         last = tokens.attention.places[:, -1].to(device)
         states = tokens.norm(tokens.hidden).to(device)
         key = tokens.attention.key[:, :, -tokens.attention.tokens :].to(device)
-        pictures = tokens.images_if(isinstance(self.keep, int))
         kept, counts = [], []
-        for sample, (held, images) in enumerate(zip(tokens.held, pictures, strict=True)):
+        for sample, (held, images) in enumerate(zip(tokens.held, tokens.images, strict=True)):
             each = self._each(held, images)
             count = self.prefill_count(layer, held, held, images, tokens.depth)
             if count == held:
@@ -114,6 +113,11 @@ class DART(OneCut):
             kept.append(stays | least_like(states[sample], pivots, visual & ~stays, each))
             counts.append(count)
         return Selection(torch.stack(kept), tuple(counts), renumber=self.renumbers)
+
+    @property
+    def counts_images(self) -> bool:  # type: ignore[override]
+        """Whether ``keep`` is a number of tokens per image."""
+        return isinstance(self.keep, int)
 
     def prefill_count(self, layer: int, initial: int, held: int, images: int, depth: int) -> int:
         """Return the number of image pivots plus the number of tokens that the pivots select."""

@@ -56,6 +56,7 @@ class DyVTE(Method):
     kv_cache = "full up to the exit, no visual tokens after it"
     source = "arXiv 2411.19628"
     ranks_by = "nothing"
+    counts_images = False
     reads_prompt = True
 
     unbudgeted = "its routers decide on the number of tokens for each question"

@@ -57,6 +57,11 @@ class FastV(OneCut):
         super().__post_init__()
         check_keep("keep", self.keep)
 
+    @property
+    def counts_images(self) -> bool:  # type: ignore[override]
+        """Whether ``keep`` is a number of tokens per image."""
+        return isinstance(self.keep, int)
+
     def prefill_count(self, layer: int, initial: int, held: int, images: int, depth: int) -> int:
         """Return the share or number of tokens that stays."""
         if isinstance(self.keep, float):
@@ -66,9 +71,8 @@ class FastV(OneCut):
 
     def select_prefill(self, layer: int, tokens: LayerTokens) -> Selection:
         """Keep the most attended tokens."""
-        pictures = tokens.images_if(isinstance(self.keep, int))
         counts = tuple(
             self.prefill_count(layer, n, held, images, tokens.depth)
-            for n, held, images in zip(tokens.initial, tokens.held, pictures, strict=True)
+            for n, held, images in zip(tokens.initial, tokens.held, tokens.images, strict=True)
         )
         return replace(keep_top(tokens.scores, tokens.visual, counts), renumber=self.renumbers)

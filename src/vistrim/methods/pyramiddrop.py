@@ -53,6 +53,7 @@ class PyramidDrop(Method):
     kv_cache = "smaller after each cut"
     source = "arXiv 2410.17247"
     ranks_by = "layer ahead"
+    counts_images = False
     budget_parameter = "keep"
 
     layers: tuple[int, ...] | None = None

@@ -160,12 +160,16 @@ class SGL(Method):
 
     def select_prefill(self, layer: int, tokens: LayerTokens) -> Selection:
         """Keep the best tokens."""
-        pictures = tokens.images_if(isinstance(self.keep, int))
-        return self._best(tokens.scores, tokens.visual, tokens.initial, pictures)
+        return self._best(tokens.scores, tokens.visual, tokens.initial, tokens.images)
 
     def input_count(self, sample: SampleSizes) -> int:
         """Return ``keep`` if the cut is before the decoder."""
         return sample.visual if self.layer_fraction else self._count(sample.visual, len(sample.images))
+
+    @property
+    def counts_images(self) -> bool:  # type: ignore[override]
+        """Whether ``keep`` is a number of tokens per image."""
+        return isinstance(self.keep, int)
 
     def prefill_count(self, layer: int, initial: int, held: int, images: int, depth: int) -> int:
         """Return the share or number of tokens that stays."""

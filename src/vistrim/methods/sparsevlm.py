@@ -213,6 +213,11 @@ class SparseVLM(Method):
             return Selection(keep, tuple(counts), renumber=self.renumbers)
         return Selection(keep, tuple(counts), merge_into, behind, self.renumbers)
 
+    @property
+    def counts_images(self) -> bool:  # type: ignore[override]
+        """Whether a count is a number of tokens per image."""
+        return self.variant != "1.0" and any(isinstance(count, int) for count in self._counts)
+
     def prefill_count(self, layer: int, initial: int, held: int, images: int, depth: int) -> int:
         """Return the number of kept and merged tokens.
 
@@ -251,8 +256,7 @@ class SparseVLM(Method):
             return [
                 int(scale * int(torch.linalg.matrix_rank(block)) + bias) if block.numel() else 0 for block in blocks
             ]
-        pictures = tokens.images_if(any(isinstance(count, int) for count in self._counts))
-        return [self._number(layer, n, images) for n, images in zip(tokens.initial, pictures, strict=True)]
+        return [self._number(layer, n, images) for n, images in zip(tokens.initial, tokens.images, strict=True)]
 
 
 def _recycled(deleted: int) -> int:

@@ -188,15 +188,19 @@ class MiddleCut(Method):
         """Return the layer of the cut."""
         return () if self.layer is None else (self.layer,)
 
+    @property
+    def counts_images(self) -> bool:  # type: ignore[override]
+        """Whether ``left`` is a number of tokens per image."""
+        return isinstance(self.left, int)
+
     def prefill_count(self, layer: int, initial: int, held: int, images: int, depth: int) -> int:
         """Return ``left`` as a number of tokens."""
         return budget(self.left, initial) if isinstance(self.left, float) else min(held, self.left * images)
 
     def select_prefill(self, layer: int, tokens: LayerTokens) -> Selection:
         """Keep the tokens that receive the most attention."""
-        pictures = tokens.images_if(isinstance(self.left, int))
         counts = tuple(
             self.prefill_count(layer, n, held, images, tokens.depth)
-            for n, held, images in zip(tokens.initial, tokens.held, pictures, strict=True)
+            for n, held, images in zip(tokens.initial, tokens.held, tokens.images, strict=True)
         )
         return replace(keep_top(tokens.scores, tokens.visual, counts), renumber=self.renumbers)

@@ -45,6 +45,7 @@ class VTW(OneCut):
     kv_cache = "full below the cut, no visual tokens from it on"
     source = "arXiv 2405.05803"
     ranks_by = "nothing"
+    counts_images = False
     budget_parameter = "layer"
 
     layer: int = 16

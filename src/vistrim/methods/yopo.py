@@ -86,6 +86,7 @@ class YOPO(Method):
     kv_cache = "full below the layer drop, none from it on"
     source = "arXiv 2410.06169"
     ranks_by = "nothing"
+    counts_images = False
 
     unbudgeted = "it has four independent cuts: set window, heads, layer and ffn"
 

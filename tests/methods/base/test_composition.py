@@ -128,7 +128,7 @@ def test_a_part_that_looks_ahead():
 
 def test_hybrid_is_its_three_parts():
     model, inputs = tiny.shared(), tiny.batch(tiny.RAGGED)
-    parts = compose(VisPruner(0.5, positions="original"), PVTP(1, 2, 0.3), VTA("linear", 8, 0.1, 2))
+    parts = compose(VisPruner(0.5, positions="original"), PVTP(1, 2, 0.5), VTA("linear", 8, 0.1, 2))
     hybrid = Hybrid(start_layer=1, stride=2, decay="linear", horizon=8, floor=0.1, interval=2)
     outputs = []
     for method in (parts, hybrid):

@@ -264,13 +264,19 @@ class Prefill(LayerInputs):
             held=self.tokens.n_visual,
             initial=self.entered,
             depth=self.spec.decoder_shape.layers,
-            count_images=lambda: tuple(map(len, self.prompt.images.of_sample)),
+            images=self._images(),
             hidden=hidden,
             attention=self.attention,
             prompt=self._in_prompt(),
             norm=self._normalized if self.method.reads_features else None,
         )
         return self._checked("prefill", self.method.select_prefill(layer, tokens), hidden)
+
+    def _images(self) -> tuple[int, ...]:
+        """Number of images, tiles and frames per sample, if the method counts them: that synchronizes."""
+        if not self.method.counts_images:
+            return (1,) * len(self.entered)
+        return tuple(map(len, self.prompt.images.of_sample))
 
     def _checked(self, stage: str, answer: Any, hidden: Tensor) -> Selection | None:
         return check_selection(answer, self.method, stage, self.tokens, hidden, self.recorder.in_prefill)

@@ -16,6 +16,8 @@ class AttentionSchedule(Method):
     Of the visual tokens, the `tokens_kept` with the most attention stay.
     """
 
+    counts_images = False
+
     needs = "attention of one query row at the layer before a cut"
 
     def is_due(self, step: int) -> bool:

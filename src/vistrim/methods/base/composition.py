@@ -49,6 +49,11 @@ class Composition(Method):
         return self.part("prefill").ranks_by
 
     @property
+    def counts_images(self) -> bool:  # type: ignore[override]
+        """`Method.counts_images` of the part at the prefill stage."""
+        return self.part("prefill").counts_images
+
+    @property
     def averages_layers(self) -> bool:  # type: ignore[override]
         """`Method.averages_layers` of the part at the prefill stage."""
         return self.part("prefill").averages_layers

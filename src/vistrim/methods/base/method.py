@@ -57,6 +57,8 @@ class Method(StageHooks, HasNotation):
     evicts_by: ClassVar[DecodeRows] = "token"
     """Rows whose attention scores the tokens while decoding. For "answer", the attention of every layer is read at
     every step, and for "prompt" in prefill only."""
+    counts_images: ClassVar[bool] = True
+    """Whether `prefill_count` depends on the number of images. If not, they need not be counted for a cut."""
     reads_question: ClassVar[bool] = False
     """Whether `select_input` receives the embedding of the question. The decoder then reads the question first."""
     reads_words: ClassVar[bool] = False

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 
 from torch import Tensor
 
@@ -120,8 +119,9 @@ class LayerTokens:
         Visual tokens per sample that entered the decoder.
     depth : int
         Number of decoder layers.
-    count_images : callable
-        Returns the number of images (see `InputTokens.images`) per sample in this prompt. Empty in decode.
+    images : tuple of int
+        Number of images (see `InputTokens.images`) per sample in this prompt. 1 each for a method that does not count
+        them (`Method.counts_images`). Empty in decode.
     hidden : Tensor or None
         ``[batch, tokens, hidden]``: input of the layer, in prefill.
     attention : AttentionRows or None
@@ -142,29 +142,9 @@ class LayerTokens:
     held: tuple[int, ...]
     initial: tuple[int, ...]
     depth: int
-    count_images: Callable[[], tuple[int, ...]] = tuple
+    images: tuple[int, ...] = ()
     hidden: Tensor | None = None
     attention: AttentionRows | None = None
     prompt: Tensor | None = None
     norm: Callable[[Tensor], Tensor] | None = None
     numbers: Callable[[], Tensor] | None = None
-
-    @cached_property
-    def images(self) -> tuple[int, ...]:
-        """Number of images per sample. Counting them synchronizes with the device, once per prompt."""
-        return self.count_images()
-
-    def images_if(self, asked: bool) -> tuple[int, ...]:
-        """Count the images of each sample, if a number of tokens per image is asked for.
-
-        Parameters
-        ----------
-        asked : bool
-            Whether it is.
-
-        Returns
-        -------
-        tuple of int
-            `images`, or 1 for each sample.
-        """
-        return self.images if asked else (1,) * len(self.held)
