@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 NOTE = (
     "ST³ has no official code: the formulas of st3, pvtp and vta are this project's reading of the paper, and their "
@@ -41,7 +41,12 @@ def methods(
         rows = [asdict(info) | {"parameters": _plain(info.parameters)} for info in found]
         typer.echo(json.dumps({"methods": rows, "note": NOTE}))
         return
-    table = Table("method", "summary", "parameters", show_lines=True)
+    table = Table(
+        Column("method", no_wrap=True),
+        Column("summary", overflow="fold"),
+        Column("parameters", overflow="fold"),
+        show_lines=True,
+    )
     for info in found:
         facts = {
             "acts in": ", ".join(info.stages),
