@@ -50,10 +50,7 @@ class Table:
         return "\n".join(lines)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RichTable]:
-        """Format for rich: numbers right-aligned and whole, flagged cells in red.
-
-        Columns that do not fit beside each other come below, in further tables with the first column repeated.
-        """
+        # Columns that do not fit beside each other come below, in further tables with the first column repeated.
         from rich.cells import cell_len
         from rich.table import Table as RichTable
         from rich.text import Text
