@@ -81,6 +81,17 @@ def test_a_second_run_answers_nothing_again(checkpoint, evaluated, monkeypatch):
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_methods_that_the_tables_leave_out_are_named(checkpoint, evaluated, tmp_path):
+    out = evaluated.copied(tmp_path / "out")
+    result = vistrim("eval", "--model", checkpoint, "--out", str(out), *SMALL, METHODS[0], METHODS[1])
+    (note,) = result.stderr.splitlines()
+    assert note.startswith(f"note: {out / 'samples.jsonl'} also has answers of uniform:keep=4")
+    assert "st3" not in note
+    # With both methods again, nothing is left out.
+    assert evaluate(checkpoint, out).stderr == ""
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_another_model_of_that_name_is_not_mixed_in(checkpoint, evaluated, tmp_path, monkeypatch):
     monkeypatch.setattr("vistrim.loading.fingerprint", lambda *_: "other")
     result = evaluate(checkpoint, evaluated.copied(tmp_path / "out"))

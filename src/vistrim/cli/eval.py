@@ -76,6 +76,7 @@ def evaluate_command(
     from vistrim.cli.terminal_tables import print_tables
     from vistrim.evaluation import evaluate
     from vistrim.evaluation.accuracy_tables import notes, tables
+    from vistrim.evaluation.evaluating import SAMPLES
     from vistrim.evaluation.typical_inputs import typical_inputs
 
     # Cheap checks come before the model is loaded.
@@ -143,6 +144,12 @@ def evaluate_command(
     else:
         written = f"written: {out / 'results.json'}, results.md, results.png, leaderboard.json, samples.jsonl"
         print_tables(tables(found.rows), [*notes(found.rows), written])
+    if found.others:
+        typer.echo(
+            f"note: {out / SAMPLES} also has answers of {', '.join(found.others)}: for tables with all methods, repeat "
+            "the command with --method for each of them; nothing is answered again",
+            err=True,
+        )
     if found.failures:
         first = found.failures[0]
         raise CommandError(
