@@ -58,6 +58,25 @@ def test_wrong_usage(image, arguments, says):
 
 
 @pytest.mark.usefixtures("no_model")
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (
+            ["run", "a.png", "--method", "st3", "-p", "what", "--method=fastv"],
+            "compare several methods with `vistrim eval`",
+        ),
+        (["batch", "a.jsonl", "--out", "o", "--method", "st3", "--method", "fastv"], "--method is given 2 times"),
+        (["eval", "--model", "a", "--model", "b", "--model", "c"], "--model is given 3 times"),
+        (["calibrate", "yopo", "--out", "a", "--tasks", "color", "--tasks=count"], "--tasks is given 2 times"),
+    ],
+)
+def test_what_a_command_takes_once_is_not_dropped_in_silence(arguments, says):
+    result = vistrim(*arguments)
+    assert result.exit_code == WRONG_USAGE
+    assert says in error_line(result)
+
+
+@pytest.mark.usefixtures("no_model")
 def test_overlay_that_would_overwrite_an_image(image):
     result = vistrim("run", image, "-p", "what", "--overlay", image)
     assert result.exit_code == WRONG_USAGE

@@ -190,7 +190,8 @@ def test_untouched_alone(checkpoint, tmp_path):
 )
 def test_bad_input_is_refused_before_any_work(checkpoint, tmp_path, arguments, says):
     out = tmp_path / "out"
-    result = vistrim("eval", "--model", checkpoint, "--out", str(out), "--tasks", "color", *arguments)
+    tasks = () if "--tasks" in arguments else ("--tasks", "color")
+    result = vistrim("eval", "--model", checkpoint, "--out", str(out), *tasks, *arguments)
     assert result.exit_code == 2
     assert says in error_line(result)
     assert not out.exists()
