@@ -210,6 +210,6 @@ def test_out_that_is_a_file_is_refused(checkpoint, tmp_path):
     taken = tmp_path / "taken"
     taken.touch()
     result = evaluate(checkpoint, taken)
-    assert result.exit_code == 1
-    assert "taken" in error_line(result)
+    assert result.exit_code == 2
+    assert f"{taken} is a file: give a folder" in error_line(result)
     assert Path(taken).is_file()

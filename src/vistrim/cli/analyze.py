@@ -14,6 +14,7 @@ from vistrim._utils.progress import progress_bars
 from vistrim.analysis.attention.names import RANKINGS
 from vistrim.cli.calibrate import options
 from vistrim.cli.error_lines import WrongUsageError, resumable
+from vistrim.cli.output_folders import check_folder
 from vistrim.errors import MissingPackageError
 from vistrim.evaluation.item_prompts import check_prompts
 from vistrim.evaluation.items import Item
@@ -72,6 +73,7 @@ def analyze_command(
     from vistrim.engine import describe
 
     # Cheap checks come before the model is loaded.
+    check_folder(out)
     tried = _layers(layers)
     named = [] if rankings == NOTHING else [name.strip() for name in rankings.split(",") if name.strip()]
     check_loading(dtype, device)

@@ -10,6 +10,7 @@ import typer
 from vistrim.cli.answering import Actors, Ray, answering
 from vistrim.cli.budgets import Budget
 from vistrim.cli.error_lines import CommandError, WrongUsageError, resumable
+from vistrim.cli.output_folders import check_folder
 
 
 def batch_command(
@@ -63,6 +64,7 @@ def batch_command(
     from vistrim.evaluation.typical_inputs import typical
 
     # Cheap checks come before the model is loaded.
+    check_folder(out)
     generation = {"do_sample": True, "temperature": temperature} if temperature else {}
     try:
         predictor = Predictor(model, method, budget, dtype, device, max_new_tokens, generation, seed)

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +13,7 @@ from vistrim.benchmark.shapes import SHAPES
 from vistrim.benchmark.speed_tables import tables
 from vistrim.cli.budgets import Budget, check_budget
 from vistrim.cli.error_lines import WrongUsageError, memory_advice, resumable
+from vistrim.cli.output_folders import check_folder
 from vistrim.errors import MissingPackageError
 from vistrim.evaluation import Question, read_questions
 
@@ -114,7 +114,7 @@ def bench(
     methods = parse_methods(method or [KEEP_EVERYTHING, "st3"], {UNTOUCHED: None, KEEP_EVERYTHING: KeepEverything()})
     check_budget(budget)
     check_loading(dtype, device)
-    _check_folder(out)
+    check_folder(out)
     sizes = {
         "--layers": layers,
         "--hidden": hidden,
@@ -177,11 +177,3 @@ def _prompts(model: Any, processor: Any, asked: Sequence[Question]) -> tuple[Any
 
     inputs = format_items(processor, asked)
     return model, inputs.to(model.device, dtype=model.dtype)
-
-
-def _check_folder(out: Path) -> None:
-    place = next(path for path in (out, *out.absolute().parents) if path.exists())
-    if not place.is_dir():
-        raise WrongUsageError(f"--out {out}: {place} is a file: give a folder")
-    if not os.access(place, os.W_OK):
-        raise WrongUsageError(f"--out {out}: {place} is not writable: give another folder")

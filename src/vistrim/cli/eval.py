@@ -15,6 +15,7 @@ from vistrim._utils.labels import UNTOUCHED
 from vistrim.cli.answering import Actors, Ray, answering
 from vistrim.cli.budgets import Budget, check_budget, set_methods
 from vistrim.cli.error_lines import CommandError, resumable
+from vistrim.cli.output_folders import check_folder
 from vistrim.cli.questions import TASKS_HELP, Data, read_items
 from vistrim.errors import MissingPackageError
 from vistrim.evaluation.items import Item
@@ -80,6 +81,7 @@ def evaluate_command(
     from vistrim.evaluation.typical_inputs import typical_inputs
 
     # Cheap checks come before the model is loaded.
+    check_folder(out)
     methods = parse_methods(method or ["st3"], {UNTOUCHED: None})
     asked = read_items(
         model,
