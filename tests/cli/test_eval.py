@@ -197,6 +197,13 @@ def test_bad_input_is_refused_before_any_work(checkpoint, tmp_path, arguments, s
     assert not out.exists()
 
 
+def test_questions_without_an_answer_are_refused_with_advice_for_this_command(no_model, own, tmp_path):
+    line = error_line(vistrim("eval", "--data", str(own), "--out", str(tmp_path / "out")))
+    assert line.endswith(
+        'line 2: there is no "answer": add the correct one, or write "scorer": "none" if there is none'
+    )
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_missing_packages_are_named(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

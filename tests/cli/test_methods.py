@@ -66,6 +66,15 @@ def test_windows_are_named_by_layer(tmp_path):
     assert "16 tokens in layers 0, 2" in " ".join(result.stdout.split())
 
 
+def test_reference_models_are_called_by_their_names_and_nothing_is_cut():
+    for arguments in (("--model", "reference"), ()):
+        shown = vistrim("methods", *arguments).stdout
+        assert "…" not in shown
+    assert "LlavaForConditionalGeneration reference │" in " ".join(
+        vistrim("methods", "--model", "reference").stdout.split()
+    )
+
+
 def test_an_untested_family_is_called_one(checkpoint, monkeypatch):
     monkeypatch.setattr(support, "TESTED", ())
     words = " ".join(vistrim("methods", "--model", checkpoint).stdout.split())

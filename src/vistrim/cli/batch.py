@@ -30,7 +30,9 @@ def batch_command(
     method: Annotated[
         str,
         typer.Option(
-            help="Trimming method, see `vistrim methods`; 'untouched' for none.", metavar="NAME[:KEY=VALUE,...][+...]"
+            help="Trimming method, see `vistrim methods`; st3 is its closed form, st3:schedule=auto uses the schedules "
+            "of a model; 'untouched' for none.",
+            metavar="NAME[:KEY=VALUE,...][+...]",
         ),
     ] = "st3",
     budget: Budget = None,

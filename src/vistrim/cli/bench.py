@@ -34,7 +34,7 @@ def bench(
         list[str] | None,
         typer.Option(
             help="Trimming method, see `vistrim methods`; repeatable. keep-everything (overhead and gain of the engine "
-            "without trimming) and st3 by default; 'untouched' for none.",
+            "without trimming) and st3 in its closed form by default; 'untouched' for none.",
             metavar="NAME[:KEY=VALUE,...][+...]",
         ),
     ] = None,

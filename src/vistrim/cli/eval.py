@@ -37,7 +37,8 @@ def evaluate_command(
     method: Annotated[
         list[str] | None,
         typer.Option(
-            help="Trimming method, see `vistrim methods`; repeatable. st3 by default; 'untouched' for none.",
+            help="Trimming method, see `vistrim methods`; repeatable. By default st3, which is its closed form "
+            "(st3:schedule=auto uses the schedules of a model); 'untouched' for none.",
             metavar="NAME[:KEY=VALUE,...][+...]",
         ),
     ] = None,
@@ -73,7 +74,7 @@ def evaluate_command(
     # Imported late: torch and transformers take seconds, and --help needs neither.
     from vistrim._utils.environment import command_line
     from vistrim.cli.models import check_loading, load_model
-    from vistrim.cli.parsing import parse_methods
+    from vistrim.cli.parsing import note_schedules, parse_methods
     from vistrim.cli.terminal_tables import print_tables
     from vistrim.evaluation import evaluate
     from vistrim.evaluation.accuracy_tables import notes, tables
@@ -114,6 +115,7 @@ def evaluate_command(
         )
     else:
         loaded, processor = load_model(model, dtype, device)
+        note_schedules(map(str, methods.values()), loaded)
         if budget is not None:
             methods = set_methods(methods, loaded, budget, typical_inputs(processor, asked), max_new_tokens)
         with resumable():

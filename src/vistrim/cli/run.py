@@ -61,7 +61,7 @@ def run(
     from vistrim.cli.asking import Asker
     from vistrim.cli.models import check_loading, load_model
     from vistrim.cli.overlays import Overlay, check_overlay, numbered, save_overlay
-    from vistrim.cli.parsing import default_method, parse_method
+    from vistrim.cli.parsing import default_method, note_schedules, parse_method
     from vistrim.cli.prompts import build_inputs, read_prompts, unknown_words
     from vistrim.trimming import prepare_trim
 
@@ -76,6 +76,7 @@ def run(
     loaded, processor = load_model(model, dtype, device)
     if method is None and not settings and preset is None:
         chosen = default_method(loaded)
+    note_schedules([str(chosen)], loaded)
     if budget is not None:
         inputs = build_inputs(loaded, processor, shown, prompts[0], max_new_tokens)
         (chosen,) = set_methods({method or chosen.name: chosen}, loaded, budget, inputs, max_new_tokens).values()
