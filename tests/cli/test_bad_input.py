@@ -165,6 +165,25 @@ def test_missing_model(image, model):
     assert model in error_line(result)
 
 
+@pytest.mark.parametrize("command", ["run", "methods", "batch", "bench", "analyze"])
+def test_a_search_on_the_hub_is_announced(image, own, tmp_path, monkeypatch, command):
+    def unreachable(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr("vistrim.loading.AutoConfig.from_pretrained", unreachable)
+    out = ("--out", str(tmp_path / "out"))
+    arguments = {
+        "run": (image, "-p", "what"),
+        "batch": (str(own), *out),
+        "bench": out,
+        "analyze": ("--data", str(own), *out),
+    }
+    result = vistrim(command, *arguments.get(command, ()), "--model", "llava-hf/llava-1.5-7b-hf")
+    first, second = result.stderr.splitlines()
+    assert first == "looking for llava-hf/llava-1.5-7b-hf on the Hugging Face Hub, or in its cache on this machine"
+    assert "no network" in second
+
+
 def test_text_only_model(image, tmp_path):
     LlamaConfig(architectures=["LlamaForCausalLM"]).save_pretrained(tmp_path / "text")
     result = vistrim("run", image, "-p", "what", "--model", str(tmp_path / "text"))

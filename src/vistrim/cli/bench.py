@@ -106,7 +106,7 @@ def bench(
     from vistrim._utils.environment import command_line
     from vistrim.benchmark.benching import bench as measured
     from vistrim.benchmark.keep_everything import KEEP_EVERYTHING, KeepEverything
-    from vistrim.cli.models import check_loading, load_model, note_format, silence_libraries
+    from vistrim.cli.models import check_loading, load_model, note_format, note_hub, silence_libraries
     from vistrim.cli.parsing import parse_methods
     from vistrim.cli.terminal_tables import print_tables
 
@@ -130,6 +130,9 @@ def bench(
         torch.set_num_threads(threads)
 
     silence_libraries()
+    # A name without a slash may be a misspelled shape.
+    if asked is None and "/" in model:
+        note_hub(model)
     with memory_advice(MEMORY_ADVICE), resumable():
         loaded, inputs = (model, None) if asked is None else _prompts(*load_model(model, dtype, device), asked)
         found = measured(
