@@ -14,6 +14,7 @@ from vistrim.benchmark.speed_tables import tables
 from vistrim.cli.budgets import Budget, check_budget
 from vistrim.cli.error_lines import WrongUsageError, memory_advice, resumable
 from vistrim.cli.output_folders import check_folder
+from vistrim.cli.starting import importing
 from vistrim.errors import MissingPackageError
 from vistrim.evaluation import Question, read_questions
 
@@ -100,20 +101,7 @@ def bench(
 
     Example: vistrim bench --model llava-1.5-7b --layers 8 --method st3 --method st3:preset=compact --out results
     """
-    # Imported late: torch and transformers take seconds, and --help needs neither.
-    import torch
-
-    from vistrim._utils.environment import command_line
-    from vistrim.benchmark.benching import bench as measured
-    from vistrim.benchmark.keep_everything import KEEP_EVERYTHING, KeepEverything
-    from vistrim.cli.models import check_loading, load_model, note_format, note_hub, silence_libraries
-    from vistrim.cli.parsing import parse_methods
-    from vistrim.cli.terminal_tables import print_tables
-
-    # Cheap checks come before the model is made.
-    methods = parse_methods(method or [KEEP_EVERYTHING, "st3"], {UNTOUCHED: None, KEEP_EVERYTHING: KeepEverything()})
-    check_budget(budget)
-    check_loading(dtype, device)
+    # The cheapest checks come first: torch takes seconds to import, transformers takes longer, and a model longest.
     check_folder(out)
     sizes = {
         "--layers": layers,
@@ -126,6 +114,19 @@ def bench(
     asked = None if data is None else _questions(model, data, batch, sizes)
     if importlib.util.find_spec("matplotlib") is None:
         raise MissingPackageError("the plot needs matplotlib: run `pip install 'vistrim[eval]'`")
+    with importing():
+        import torch
+
+        from vistrim.benchmark.keep_everything import KEEP_EVERYTHING, KeepEverything
+        from vistrim.cli.parsing import parse_methods
+    methods = parse_methods(method or [KEEP_EVERYTHING, "st3"], {UNTOUCHED: None, KEEP_EVERYTHING: KeepEverything()})
+    check_budget(budget)
+    with importing():
+        from vistrim._utils.environment import command_line
+        from vistrim.benchmark.benching import bench as measured
+        from vistrim.cli.models import check_loading, load_model, note_format, note_hub, silence_libraries
+        from vistrim.cli.terminal_tables import print_tables
+    check_loading(dtype, device)
     if threads is not None:
         torch.set_num_threads(threads)
 

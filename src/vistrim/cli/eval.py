@@ -17,6 +17,7 @@ from vistrim.cli.budgets import Budget, check_budget, set_methods
 from vistrim.cli.error_lines import CommandError, resumable
 from vistrim.cli.output_folders import check_folder
 from vistrim.cli.questions import TASKS_HELP, Data, read_items
+from vistrim.cli.starting import importing
 from vistrim.errors import MissingPackageError
 from vistrim.evaluation.items import Item
 from vistrim.reference.items import NOTE
@@ -71,19 +72,8 @@ def evaluate_command(
 
     Example: vistrim eval --method st3 --method st3:preset=compact --method random:keep=0.4 --out results
     """
-    # Imported late: torch and transformers take seconds, and --help needs neither.
-    from vistrim._utils.environment import command_line
-    from vistrim.cli.models import check_loading, load_model
-    from vistrim.cli.parsing import note_schedules, parse_methods
-    from vistrim.cli.terminal_tables import print_tables
-    from vistrim.evaluation import evaluate
-    from vistrim.evaluation.accuracy_tables import notes, tables
-    from vistrim.evaluation.evaluating import SAMPLES
-    from vistrim.evaluation.typical_inputs import typical_inputs
-
-    # Cheap checks come before the model is loaded.
+    # The cheapest checks come first: torch takes seconds to import, transformers takes longer, and a model longest.
     check_folder(out)
-    methods = parse_methods(method or ["st3"], {UNTOUCHED: None})
     asked = read_items(
         model,
         data,
@@ -96,7 +86,18 @@ def evaluate_command(
         level=level,
         images=images,
     )
+    with importing():
+        from vistrim.cli.parsing import note_schedules, parse_methods
+    methods = parse_methods(method or ["st3"], {UNTOUCHED: None})
     check_budget(budget)
+    with importing():
+        from vistrim._utils.environment import command_line
+        from vistrim.cli.models import check_loading, load_model
+        from vistrim.cli.terminal_tables import print_tables
+        from vistrim.evaluation import evaluate
+        from vistrim.evaluation.accuracy_tables import notes, tables
+        from vistrim.evaluation.evaluating import SAMPLES
+        from vistrim.evaluation.typical_inputs import typical_inputs
     if ray is None:
         check_loading(dtype, device)
     if importlib.util.find_spec("matplotlib") is None:

@@ -12,6 +12,7 @@ import typer
 from vistrim.cli.budgets import ScheduleBudget, check_budget
 from vistrim.cli.calibrate import options
 from vistrim.cli.error_lines import WrongUsageError, resumable
+from vistrim.cli.starting import importing
 
 if TYPE_CHECKING:
     from vistrim.evaluation.items import Item
@@ -54,11 +55,12 @@ def st3(
     Example: vistrim calibrate st3 --model llava-hf/llava-1.5-7b-hf --data mine.jsonl --budget flops=0.5 --out st3.json
     """
     # Imported late: torch and transformers take seconds, and --help needs neither.
-    from vistrim._utils.environment import command_line, stamp
-    from vistrim.cli.calibrate.output import finished
-    from vistrim.cli.calibrate.questions import calibration_items
-    from vistrim.cli.models import check_loading
-    from vistrim.methods.base.cut_schedule import read_cut_schedule
+    with importing():
+        from vistrim._utils.environment import command_line, stamp
+        from vistrim.cli.calibrate.output import finished
+        from vistrim.cli.calibrate.questions import calibration_items
+        from vistrim.cli.models import check_loading
+        from vistrim.methods.base.cut_schedule import read_cut_schedule
 
     # Cheap checks come before the model is loaded.
     check_budget(budget)
