@@ -9,7 +9,7 @@ from rich.console import Console
 from vistrim._utils.image_files import read_images
 from vistrim.cli.budgets import Budget, check_budget, set_methods
 from vistrim.cli.overlay_files import check_overlay, numbered
-from vistrim.cli.prompts import build_inputs, read_prompts, unknown_words
+from vistrim.cli.prompts import build_inputs, note_unknown_words, read_prompts
 from vistrim.cli.starting import importing
 
 
@@ -98,8 +98,7 @@ def run(
         if len(prompts) > 1 and not as_json:
             print_heading(console, text)
         answer = asker.ask(text)
-        if unknown := unknown_words(processor, text):
-            typer.echo(f"note: the model does not know the words {', '.join(unknown)}", err=True)
+        note_unknown_words(model, processor, text)
         drawn = Overlay()
         if overlay:
             drawn = save_overlay(numbered(overlay, number, len(prompts)), answer, shown, processor)

@@ -11,7 +11,9 @@ COLORS = {"yes": "green", "needs": "yellow", "no": "red"}
 
 def facts_table(found: ModelSupport) -> Table:
     """The model's family and sizes."""
-    tested = "tested" if found.tested else "not among vistrim's tested families: compare with untrimmed answers"
+    tested = (
+        "tested" if found.tested else "not among vistrim's tested families: compare with the untouched model's answers"
+    )
     sizes = f"{found.layers} layers, hidden size {found.hidden}, {found.heads} heads, {found.kv_heads} KV heads"
     grid = "of several sizes, or not known" if found.grid is None else "{} x {} tokens".format(*found.grid)
     lines = {
