@@ -67,7 +67,7 @@ def weights_path(name: str) -> Path:
     if not (path / "config.json").exists():
         raise FileNotFoundError(
             f"the weights of {name} are not shipped with this version: train them with "
-            f"`python -m {TRAINED_BY[name]} --export-to DIR` and load DIR"
+            f"`python -m {TRAINED_BY[name]} --export-to DIR` in the source tree, and load DIR"
         )
     if name in TUNED_FROM:
         from vistrim.tuned_model import assembled

@@ -28,6 +28,21 @@ def test_the_table_as_json():
     assert "own choice" in answer["note"]
 
 
+def test_one_method_alone(checkpoint):
+    result = vistrim("methods", "fastv")
+    assert result.exit_code == 0
+    assert "fastv" in result.stdout
+    for other in ("pyramiddrop", "own choice"):
+        assert other not in result.stdout
+    assert "own choice" in vistrim("methods", "st3").stdout
+    for arguments in ((), ("--model", checkpoint)):
+        answer = json.loads(vistrim("methods", "fastv", *arguments, "--json").stdout)
+        assert [row["name"] for row in answer["methods"]] == ["fastv"]
+        result = vistrim("methods", "fastw", *arguments)
+        assert result.exit_code == 2
+        assert "did you mean 'fastv'?" in error_line(result)
+
+
 def test_version():
     assert vistrim("--version").stdout == f"vistrim {library.__version__}\n"
 
