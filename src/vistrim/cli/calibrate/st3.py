@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 DEFAULT_PROMPTS = 32
 FORMS = ("free", "st3")
 METHOD = "st3"
+EXPLANATION = (
+    "answers kept: those of the untouched model of which each token is still the most likely; probability lost: by "
+    "their tokens, on average"
+)
 
 
 def st3(
@@ -163,8 +167,10 @@ def _show(schedule: CutSchedule, out: Path, as_json: bool) -> None:
     reached = ", ".join(f"{kind} {value:.3f}" for kind, value in evidence["reached"].items())
     console.print(f"{schedule.budget}: reaches {reached} on {evidence['prompts']} prompts")
     loss, default = evidence["loss"], evidence["loss_of_default_st3"]
-    before = "" if default is None else f"; ST³'s defaults at this budget {_figures(default)}"
-    console.print(f"{_figures(loss)}{before}", soft_wrap=True)
+    console.print(f"this schedule: {_figures(loss)}", soft_wrap=True)
+    if default is not None:
+        console.print(f"ST³'s defaults at this budget: {_figures(default)}", soft_wrap=True)
+    console.print(EXPLANATION, soft_wrap=True)
     beside = schedule_path(Path("MODEL"), schedule.budget)
     console.print(f"use it with --method {METHOD}:schedule={out}", soft_wrap=True)
     console.print(f"or save it as {beside}, in the model's folder, for {METHOD}:schedule=auto")
