@@ -14,7 +14,7 @@ import vistrim
 from tests.cli import checkpoint as builder
 from vistrim import LoadError, load
 from vistrim._utils.memory import is_out_of_memory
-from vistrim.loading import fingerprint, is_local
+from vistrim.loading import fingerprint, is_local, is_on_hub
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +82,11 @@ def test_local_names(original):
     assert is_local("reference")
     assert is_local(original)
     assert not is_local("llava-hf/llava-1.5-7b-hf")
+    assert is_on_hub("llava-hf/llava-1.5-7b-hf")
+    assert not is_on_hub("reference")
+    assert not is_on_hub(original)
+    with pytest.raises(LoadError, match="there is no model directory"):
+        is_on_hub("./none")
 
 
 @pytest.mark.parametrize("name", ["/no/such/model", "./none", "~/none/such", "a/b/c", ""])

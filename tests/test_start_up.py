@@ -36,6 +36,42 @@ def test_nothing_heavy_is_imported_before_it_is_needed():
     assert result.returncode == 0, result.stderr
 
 
+MISTAKES = """
+import json, sys
+from pathlib import Path
+from PIL import Image
+from typer.testing import CliRunner
+from vistrim.cli.app import app
+
+def refused(*arguments):
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == 2, (arguments, result.output)
+
+Image.new("RGB", (8, 8)).save("a.png")
+Path("own.jsonl").write_text(json.dumps({"image": "a.png", "prompt": "what", "answer": "w"}))
+refused("run", "none.png", "-p", "what")
+refused("run", "a.png", "-p", " ")
+refused("run", "a.png", "-p", "what", "--overlay", "no/kept.png")
+refused("check", "--image", "none.png")
+refused("bench", "--out", "a.png")
+for command in (["eval"], ["analyze"], ["batch", "own.jsonl"]):
+    refused(*command, "--out", "a.png")
+for command in (["eval", "--data"], ["bench", "--data"], ["analyze", "--data"], ["batch"]):
+    refused(*command, "none.jsonl", "--out", "out")
+assert "torch" not in sys.modules, "paths and prompts"
+own = ["own.jsonl", "--out", "out"]
+for command in (["run", "a.png", "-p", "what"], ["eval", "--data", *own], ["bench"], ["batch", *own]):
+    refused(*command, "--method", "st4")
+    refused(*command, "--budget", "half")
+assert "transformers" not in sys.modules, "methods and budgets"
+"""
+
+
+def test_mistakes_are_found_before_slow_imports(tmp_path):
+    result = subprocess.run([sys.executable, "-c", MISTAKES], capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+
+
 def test_python_m_vistrim():
     result = subprocess.run([sys.executable, "-m", "vistrim", "--version"], capture_output=True, text=True)
     assert result.stdout == f"vistrim {vistrim.__version__}\n"

@@ -121,6 +121,18 @@ def is_local(name_or_path: str | Path) -> bool:
     return str(name_or_path) in NAMES or os.path.isdir(os.path.expanduser(name_or_path))
 
 
+def is_on_hub(name_or_path: str | Path) -> bool:
+    """Whether a name is looked up on the Hugging Face Hub, and in its cache on this machine.
+
+    Raises
+    ------
+    LoadError
+        If it is neither such a name nor that of a model on this machine.
+    """
+    name = str(name_or_path)
+    return not is_local(name) and _locate(name) == name
+
+
 def fingerprint(model: Any, processor: Any) -> str:
     """Compute a hash that tells apart models of the same name, and does not depend on the release of transformers.
 

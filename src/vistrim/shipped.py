@@ -18,6 +18,23 @@ NAMES = (*TRAINED_BY, PUT_TOGETHER)
 _WEIGHTS = Path(__file__).parent / "reference" / "weights"
 
 
+def shown_name(checkpoint: str) -> str:
+    """Return the name of a reference model in place of its folder, which depends on the machine.
+
+    Parameters
+    ----------
+    checkpoint : str
+        Folder or Hugging Face id of a model.
+
+    Returns
+    -------
+    str
+        The name; any other folder or id unchanged.
+    """
+    path = Path(checkpoint)
+    return path.name if path.is_absolute() and path.name in NAMES else checkpoint
+
+
 def weights_path(name: str) -> Path:
     """Return the folder of a reference model. It is created if the model has to be assembled first.
 
@@ -50,7 +67,7 @@ def weights_path(name: str) -> Path:
     if not (path / "config.json").exists():
         raise FileNotFoundError(
             f"the weights of {name} are not shipped with this version: train them with "
-            f"`python -m {TRAINED_BY[name]} --export-to DIR` and load DIR"
+            f"`python -m {TRAINED_BY[name]} --export-to DIR` in the source tree, and load DIR"
         )
     if name in TUNED_FROM:
         from vistrim.tuned_model import assembled

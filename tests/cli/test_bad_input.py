@@ -58,6 +58,25 @@ def test_wrong_usage(image, arguments, says):
 
 
 @pytest.mark.usefixtures("no_model")
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (
+            ["run", "a.png", "--method", "st3", "-p", "what", "--method=fastv"],
+            "compare several methods with `vistrim eval`",
+        ),
+        (["batch", "a.jsonl", "--out", "o", "--method", "st3", "--method", "fastv"], "--method is given 2 times"),
+        (["eval", "--model", "a", "--model", "b", "--model", "c"], "--model is given 3 times"),
+        (["calibrate", "yopo", "--out", "a", "--tasks", "color", "--tasks=count"], "--tasks is given 2 times"),
+    ],
+)
+def test_what_a_command_takes_once_is_not_dropped_in_silence(arguments, says):
+    result = vistrim(*arguments)
+    assert result.exit_code == WRONG_USAGE
+    assert says in error_line(result)
+
+
+@pytest.mark.usefixtures("no_model")
 def test_overlay_that_would_overwrite_an_image(image):
     result = vistrim("run", image, "-p", "what", "--overlay", image)
     assert result.exit_code == WRONG_USAGE
@@ -144,6 +163,25 @@ def test_missing_model(image, model):
     result = vistrim("run", image, "-p", "what", "--model", model)
     assert result.exit_code == FAILED
     assert model in error_line(result)
+
+
+@pytest.mark.parametrize("command", ["run", "methods", "batch", "bench", "analyze"])
+def test_a_search_on_the_hub_is_announced(image, own, tmp_path, monkeypatch, command):
+    def unreachable(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr("vistrim.loading.AutoConfig.from_pretrained", unreachable)
+    out = ("--out", str(tmp_path / "out"))
+    arguments = {
+        "run": (image, "-p", "what"),
+        "batch": (str(own), *out),
+        "bench": out,
+        "analyze": ("--data", str(own), *out),
+    }
+    result = vistrim(command, *arguments.get(command, ()), "--model", "llava-hf/llava-1.5-7b-hf")
+    first, second = result.stderr.splitlines()
+    assert first == "looking for llava-hf/llava-1.5-7b-hf on the Hugging Face Hub, or in its cache on this machine"
+    assert "no network" in second
 
 
 def test_text_only_model(image, tmp_path):

@@ -38,8 +38,9 @@ def write(tmp_path):
 
 
 def batch(checkpoint, path, *arguments):
-    common = ("--model", checkpoint, "--method", METHOD, "--batch-size", "2", "--max-new-tokens", "4")
-    return vistrim("batch", str(path), "--out", str(path.parent / "out"), *common, *arguments)
+    common = ("--model", checkpoint, "--batch-size", "2", "--max-new-tokens", "4")
+    method = () if "--method" in arguments else ("--method", METHOD)
+    return vistrim("batch", str(path), "--out", str(path.parent / "out"), *common, *method, *arguments)
 
 
 def lines(path, name):

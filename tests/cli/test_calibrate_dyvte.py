@@ -10,11 +10,13 @@ from vistrim import DyVTE, load, trim
 
 pytestmark = pytest.mark.slow
 
-SMALL = ["--tasks", "color,count", "--limit", "6", "--width", "4", "--epochs", "2"]
+TASKS = ["--tasks", "color,count"]
+SMALL = ["--limit", "6", "--width", "4", "--epochs", "2"]
 
 
 def calibrate(checkpoint, out, *more):
-    return invoke("calibrate", "dyvte", "--model", checkpoint, "--out", str(out), *SMALL, *more)
+    tasks = [] if "--tasks" in more else TASKS
+    return invoke("calibrate", "dyvte", "--model", checkpoint, "--out", str(out), *tasks, *SMALL, *more)
 
 
 def test_routers_for_a_model(checkpoint, image, tmp_path):

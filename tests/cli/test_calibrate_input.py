@@ -78,7 +78,7 @@ def test_wrong_usage(tmp_path, monkeypatch, arguments, says):
         ('{"prompt": "what"}', 'line 2: there is no "image"'),
         ('{"image": "a.png", "prompt": " "}', 'line 2: there is no "prompt"'),
         ('{"image": "a.png", "prompt": "what", "answer": 3}', 'line 2: "answer" must be text'),
-        ('{"image": "a.png", "prompt": "what"}', 'line 2: there is no "answer": .*--objective agreement'),
+        ('{"image": "a.png", "prompt": "what"}', 'line 2: there is no "answer": add the correct one'),
         ('{"image": "b.png", "prompt": "what", "answer": "w"}', "line 2: there is no image file"),
         ('{"image": "own.jsonl", "prompt": "what", "answer": "w"}', "line 2: .* is not an image"),
     ],

@@ -33,6 +33,12 @@ def test_a_schedule_is_searched_shipped_and_used(checkpoint, tmp_path, image):
     assert result.exit_code == 0
     assert f"use it with --method st3:schedule={out}" in result.stdout
     assert "flops=0.7: reaches flops 0.6" in result.stdout
+    for said in (
+        "this schedule: answers kept ",
+        "ST³'s defaults at this budget: answers kept ",
+        "probability lost: by",
+    ):
+        assert said in result.stdout
     again = vistrim(*command, "--json")
     assert "already has the result" in again.stderr
     assert json.loads(again.stdout) == json.loads(out.read_text())

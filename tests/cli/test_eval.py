@@ -81,6 +81,17 @@ def test_a_second_run_answers_nothing_again(checkpoint, evaluated, monkeypatch):
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_methods_that_the_tables_leave_out_are_named(checkpoint, evaluated, tmp_path):
+    out = evaluated.copied(tmp_path / "out")
+    result = vistrim("eval", "--model", checkpoint, "--out", str(out), *SMALL, METHODS[0], METHODS[1])
+    (note,) = result.stderr.splitlines()
+    assert note.startswith(f"note: {out / 'samples.jsonl'} also has answers of uniform:keep=4")
+    assert "st3" not in note
+    # With both methods again, nothing is left out.
+    assert evaluate(checkpoint, out).stderr == ""
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_another_model_of_that_name_is_not_mixed_in(checkpoint, evaluated, tmp_path, monkeypatch):
     monkeypatch.setattr("vistrim.loading.fingerprint", lambda *_: "other")
     result = evaluate(checkpoint, evaluated.copied(tmp_path / "out"))
@@ -179,10 +190,18 @@ def test_untouched_alone(checkpoint, tmp_path):
 )
 def test_bad_input_is_refused_before_any_work(checkpoint, tmp_path, arguments, says):
     out = tmp_path / "out"
-    result = vistrim("eval", "--model", checkpoint, "--out", str(out), "--tasks", "color", *arguments)
+    tasks = () if "--tasks" in arguments else ("--tasks", "color")
+    result = vistrim("eval", "--model", checkpoint, "--out", str(out), *tasks, *arguments)
     assert result.exit_code == 2
     assert says in error_line(result)
     assert not out.exists()
+
+
+def test_questions_without_an_answer_are_refused_with_advice_for_this_command(no_model, own, tmp_path):
+    line = error_line(vistrim("eval", "--data", str(own), "--out", str(tmp_path / "out")))
+    assert line.endswith(
+        'line 2: there is no "answer": add the correct one, or write "scorer": "none" if there is none'
+    )
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -198,6 +217,6 @@ def test_out_that_is_a_file_is_refused(checkpoint, tmp_path):
     taken = tmp_path / "taken"
     taken.touch()
     result = evaluate(checkpoint, taken)
-    assert result.exit_code == 1
-    assert "taken" in error_line(result)
+    assert result.exit_code == 2
+    assert f"{taken} is a file: give a folder" in error_line(result)
     assert Path(taken).is_file()

@@ -91,6 +91,23 @@ def test_folders_without_results_are_named(tmp_path):
         assert says in error_line(vistrim("leaderboard", str(tmp_path)))
 
 
+@pytest.mark.parametrize(
+    ("out", "says"),
+    [
+        ("page", "has no ending of a page: name it .md or .html"),
+        ("page.txt", "has no ending of a page"),
+        ("a", "is a folder: name a page in it, such as"),
+        ("a/leaderboard.json/page.md", "is a file: give a folder"),
+    ],
+)
+def test_pages_that_cannot_be_written_are_refused_before_any_file(folders, tmp_path, out, says):
+    before = sorted(tmp_path.rglob("*"))
+    result = vistrim("leaderboard", *folders, "--out", str(tmp_path / out))
+    assert result.exit_code == 2
+    assert says in error_line(result)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_results_of_lmms_eval_are_rows_too(tmp_path):
     content = {
         "config": {

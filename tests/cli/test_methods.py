@@ -28,6 +28,21 @@ def test_the_table_as_json():
     assert "own choice" in answer["note"]
 
 
+def test_one_method_alone(checkpoint):
+    result = vistrim("methods", "fastv")
+    assert result.exit_code == 0
+    assert "fastv" in result.stdout
+    for other in ("pyramiddrop", "own choice"):
+        assert other not in result.stdout
+    assert "own choice" in vistrim("methods", "st3").stdout
+    for arguments in ((), ("--model", checkpoint)):
+        answer = json.loads(vistrim("methods", "fastv", *arguments, "--json").stdout)
+        assert [row["name"] for row in answer["methods"]] == ["fastv"]
+        result = vistrim("methods", "fastw", *arguments)
+        assert result.exit_code == 2
+        assert "did you mean 'fastv'?" in error_line(result)
+
+
 def test_version():
     assert vistrim("--version").stdout == f"vistrim {library.__version__}\n"
 
@@ -64,6 +79,15 @@ def test_windows_are_named_by_layer(tmp_path):
     FAMILIES["gemma3"].config().save_pretrained(tmp_path)
     result = vistrim("methods", "--model", str(tmp_path))
     assert "16 tokens in layers 0, 2" in " ".join(result.stdout.split())
+
+
+def test_reference_models_are_called_by_their_names_and_nothing_is_cut():
+    for arguments in (("--model", "reference"), ()):
+        shown = vistrim("methods", *arguments).stdout
+        assert "…" not in shown
+    assert "LlavaForConditionalGeneration reference │" in " ".join(
+        vistrim("methods", "--model", "reference").stdout.split()
+    )
 
 
 def test_an_untested_family_is_called_one(checkpoint, monkeypatch):

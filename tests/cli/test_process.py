@@ -22,7 +22,9 @@ def test_a_failure_is_one_line_on_standard_error(image):
     result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=LIMIT)
     assert result.returncode == 1
     assert result.stdout == ""
-    assert result.stderr.count("\n") == 1
+    searched, failed = result.stderr.splitlines()
+    assert searched.startswith("looking for no-such-group/no-such-model on the Hugging Face Hub")
+    assert failed.startswith("error: ")
     assert "no-such-group/no-such-model is not on this machine" in result.stderr
 
 

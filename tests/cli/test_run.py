@@ -96,8 +96,10 @@ def test_compare_prints_both_answers_and_the_gain(checkpoint, image):
     assert result.exit_code == 0
     assert f"untouched: {generated(checkpoint, image, 'what is this')}\n" in result.stdout
     assert f"trimmed:   {generated(checkpoint, image, 'what is this', library.ST3())}\n" in result.stdout
+    words = " ".join(result.stdout.split())
     for label in ("prefill", "decode, per token", "whole generation", "KV cache at the end", "3 interleaved pairs"):
-        assert label in result.stdout
+        assert label in words
+    assert "ratio: median of the ratios of the pairs" in words
 
     (line,) = as_json(*common, "--repeats", "1")
     assert line["answer"] == generated(checkpoint, image, "what is this", library.ST3())
@@ -167,10 +169,14 @@ def test_dtype(checkpoint, image):
 
 
 def test_words_that_the_model_cannot_read_are_named(checkpoint, image):
-    common = ("run", image, "-p", "what is zebra", "--model", checkpoint, *LENGTH)
-    result = vistrim(*common, "--json")
-    assert result.stderr == "note: the model does not know the words zebra\n"
-    assert len(result.stdout.splitlines()) == 1
+    for prompt, words in (("what is (zebra)?", "word zebra"), ("zebra, what? gnu!", "words zebra, gnu")):
+        result = vistrim("run", image, "-p", prompt, "--model", checkpoint, *LENGTH, "--json")
+        assert result.stderr == f"note: the model does not know the {words}\n"
+        assert len(result.stdout.splitlines()) == 1
+    assert vistrim("run", image, "-p", "what ?", "--model", checkpoint, *LENGTH).stderr == ""
+    result = vistrim("run", image, "-p", "What zebra is this?", "--model", "reference-small", *LENGTH)
+    assert result.stderr.startswith("note: the model does not know the words zebra")
+    assert result.stderr.endswith("; reference-small knows only questions about drawn shapes\n")
 
 
 def test_the_answer_streams_to_a_terminal(checkpoint, image, monkeypatch):

@@ -328,7 +328,7 @@ def test_images_that_were_encoded_before_are_refused():
 
 
 def test_missing_weights_name_the_command():
-    with pytest.raises(ValueError, match=r"training\.reference\.train_quecc"):
+    with pytest.raises(ValueError, match=r"training\.reference\.train_quecc .* in the source tree"):
         Engine(tiny.shared(), QueCC())
     with pytest.raises(ValueError, match="no file"):
         Engine(tiny.shared(), QueCC("/nowhere/quecc.safetensors"))

@@ -79,8 +79,9 @@ def merging(*pairs, keep=(0, 3)):
     ("answer", "shown"),
     [
         (ImageChoice(long(10, 10, 3)), r"\[10, 10, 3\].*distinct indices from 0 to 15"),
-        (ImageChoice(long(0, 16)), r"\[ 0, 16\].*distinct indices from 0 to 15"),
+        (ImageChoice(long(0, 16)), r"\(keep=a tensor \[2\] of torch.int64 \(\[0, 16\]\)\): .*indices from 0 to 15$"),
         (ImageChoice(long(0, -1)), "distinct indices from 0 to 15"),
+        (ImageChoice(torch.arange(99)), r"ImageChoice\(keep=a tensor \[99\] of torch.int64\): keep has to have"),
         (ImageChoice(torch.empty(0, dtype=torch.long)), "at least one token"),
         (ImageChoice(torch.tensor([0.0, 1.0])), "keep has to be a tensor"),
         (ImageChoice(torch.tensor([0, 1], dtype=torch.int32)), "torch.int64"),

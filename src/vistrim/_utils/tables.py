@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions
     from rich.table import Table as RichTable
+
+LABEL_SHARE = 3
+"""Divisor of the width of a terminal: longer labels in the first column are wrapped if there is no room for them."""
 
 
 @dataclass(frozen=True)
@@ -45,22 +49,49 @@ class Table:
             lines.append("  ".join([first.ljust(widths[0]), *numbers]).rstrip())
         return "\n".join(lines)
 
-    def __rich__(self) -> RichTable:
-        """Format for rich: numbers right-aligned and not wrapped, flagged cells in red."""
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RichTable]:
+        # Columns that do not fit beside each other come below, in further tables with the first column repeated.
+        from rich.cells import cell_len
         from rich.table import Table as RichTable
         from rich.text import Text
 
-        shown = RichTable(title=self.title, title_justify="left")
-        for number, column in enumerate(self.columns):
-            shown.add_column(column, justify="right" if number else "left", no_wrap=bool(number), overflow="fold")
-        for i, row in enumerate(self.rows):
-            cells = (Text(cell, style="bold red" if (i, j) in self.flagged else "") for j, cell in enumerate(row))
-            shown.add_row(*cells)
-        return shown
+        cells = [[self.columns[j], *(row[j] for row in self.rows)] for j in range(len(self.columns))]
+        natural = [max(map(cell_len, column)) for column in cells]
+        # A heading wraps between words, a number never.
+        whole = [max(map(cell_len, [*column[0].split(), *column[1:]]), default=0) for column in cells]
+        first = min(natural[0], max(options.max_width // LABEL_SHARE, cell_len(self.columns[0])))
+        least = [first, *whole[1:]]
+        for number, shown in enumerate(_side_by_side(least, options.max_width)):
+            spare = options.max_width - _table_width([least[j] for j in shown])
+            table = RichTable(title=None if number else self.title, title_justify="left")
+            for j in shown:
+                more = min(max(spare, 0), natural[j] - least[j])
+                spare -= more
+                justify: Literal["left", "right"] = "right" if j else "left"
+                table.add_column(self.columns[j], justify=justify, width=least[j] + more, overflow="fold")
+            for i, row in enumerate(self.rows):
+                table.add_row(*(Text(row[j], style="bold red" if (i, j) in self.flagged else "") for j in shown))
+            yield table
 
     def _emphasized(self) -> Iterator[list[str]]:
         for i, row in enumerate(self.rows):
             yield [f"**{cell}**" if (i, j) in self.flagged else cell for j, cell in enumerate(row)]
+
+
+def _side_by_side(widths: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Columns of each table, every one with the first column."""
+    shown = [0]
+    for column in range(1, len(widths)):
+        if len(shown) > 1 and _table_width([widths[j] for j in (*shown, column)]) > most:
+            yield shown
+            shown = [0]
+        shown.append(column)
+    yield shown
+
+
+def _table_width(columns: Sequence[int]) -> int:
+    """Width of a table in characters: each column has a line and two spaces."""
+    return sum(columns) + 3 * len(columns) + 1
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from vistrim.architectures.families import CANNOT, VIDEOS_IN_PLACES_OF_IMAGES, i
 from vistrim.architectures.sizes import decoder_shape
 from vistrim.architectures.spec import ModelSpec
 from vistrim.errors import UnsupportedModelError
+from vistrim.shipped import shown_name
 
 MODALITIES = ("image", "video")
 
@@ -32,7 +33,7 @@ def discover(model: nn.Module) -> ModelSpec:
     visual_token_ids = _visual_token_ids(whole)
     decoder = find_decoder(whole)
     return ModelSpec(
-        name=f"{type(model).__name__} {whole.name_or_path}".strip(),
+        name=f"{type(model).__name__} {shown_name(whole.name_or_path)}".strip(),
         checkpoint=whole.name_or_path,
         base=whole.base_model,
         decoder=decoder,

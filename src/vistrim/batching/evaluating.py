@@ -73,4 +73,5 @@ def evaluate_with(
                 records.append([record(name, asked[row["id"]], outcome(row)) for row in batch])
                 advance(label, len(batch))
         rows = summarize(records, items, methods, seed)
-    return Evaluation(rows, {**settings, "batch_size": batch_size, "questions": len(items), "seed": seed})
+        others = records.methods_beside(row.method for row in rows)
+    return Evaluation(rows, {**settings, "batch_size": batch_size, "questions": len(items), "seed": seed}, others)

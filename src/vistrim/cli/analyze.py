@@ -13,7 +13,10 @@ import typer
 from vistrim._utils.progress import progress_bars
 from vistrim.analysis.attention.names import RANKINGS
 from vistrim.cli.calibrate import options
+from vistrim.cli.calibrate.questions import calibration_items
 from vistrim.cli.error_lines import WrongUsageError, resumable
+from vistrim.cli.output_folders import check_folder
+from vistrim.cli.starting import importing
 from vistrim.errors import MissingPackageError
 from vistrim.evaluation.item_prompts import check_prompts
 from vistrim.evaluation.items import Item
@@ -64,20 +67,19 @@ def analyze_command(
 
     Example: vistrim analyze --model reference --tasks color,description --questions 20 --out attention
     """
-    # Imported late: torch and transformers take seconds, and --help needs neither.
-    from vistrim._utils.environment import command_line
-    from vistrim.cli.calibrate.questions import calibration_items
-    from vistrim.cli.models import check_loading, load_model
-    from vistrim.cli.terminal_tables import print_tables
-    from vistrim.engine import describe
-
-    # Cheap checks come before the model is loaded.
+    # The cheapest checks come first: torch and transformers take seconds to import, and a model takes longer.
+    check_folder(out)
     tried = _layers(layers)
     named = [] if rankings == NOTHING else [name.strip() for name in rankings.split(",") if name.strip()]
-    check_loading(dtype, device)
     if importlib.util.find_spec("matplotlib") is None:
         raise MissingPackageError("the plots need matplotlib: run `pip install 'vistrim[eval]'`")
     asked = calibration_items(model, data, tasks, split, questions, seed, "agreement", default_limit=DEFAULT_QUESTIONS)
+    with importing():
+        from vistrim._utils.environment import command_line
+        from vistrim.cli.models import check_loading, load_model
+        from vistrim.cli.terminal_tables import print_tables
+        from vistrim.engine import describe
+    check_loading(dtype, device)
 
     loaded, processor = load_model(model, dtype, device)
     check_prompts(asked, processor)

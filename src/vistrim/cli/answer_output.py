@@ -67,10 +67,11 @@ def print_json(answer: Answer, images: Sequence[Path], overlay: Path | None) -> 
 
 def _comparison_table(result: Comparison) -> Table:
     same = "same answer" if result.same_answer else "different answers"
+    pairs = f"{result.repeats} interleaved pair{'s' * (result.repeats > 1)} of runs"
     table = Table(
         title=f"untouched and trimmed: {same}",
         title_justify="left",
-        caption=f"times and ratios: medians over {result.repeats} interleaved pair{'s' * (result.repeats > 1)} of runs",
+        caption=f"times: medians of {pairs}; ratio: median of the ratios of the pairs",
         caption_justify="left",
     )
     table.add_column("")

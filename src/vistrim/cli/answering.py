@@ -70,13 +70,18 @@ def answering(ray: str | None, actors: int | None, batch_size: int) -> Iterator[
 
 def _identify(predictor: Predictor) -> dict[str, str]:
     from vistrim._utils.progress import spinner
-    from vistrim.cli.models import note_format, silence_libraries
+    from vistrim.cli.models import note_format, note_hub, silence_libraries
+    from vistrim.cli.parsing import note_schedules
+    from vistrim.loading import is_local
     from vistrim.prompting import prompt_format
 
     silence_libraries()
-    with spinner(f"loading {predictor.model}"):
+    note_hub(predictor.model)
+    with spinner(f"loading {predictor.model}", shown=is_local(predictor.model)):
         found = predictor.identity()
-    note_format(prompt_format(predictor.load()[1]).name)
+    model, processor, _ = predictor.load()
+    note_format(prompt_format(processor).name)
+    note_schedules([predictor.method], model)
     return found
 
 

@@ -2,6 +2,7 @@
 
 import io
 import sys
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -13,6 +14,7 @@ from vistrim.cli.batch import batch_command
 from vistrim.cli.bench import bench
 from vistrim.cli.calibrate import app as calibrate
 from vistrim.cli.check import check_command
+from vistrim.cli.commands import Command
 from vistrim.cli.demo import demo
 from vistrim.cli.error_lines import OneLineErrors
 from vistrim.cli.eval import evaluate_command
@@ -22,16 +24,17 @@ from vistrim.cli.run import run
 from vistrim.cli.serve import serve
 
 app = typer.Typer(cls=OneLineErrors, add_completion=False, pretty_exceptions_enable=False)
-app.command()(run)
-app.command()(methods)
-app.command("eval")(evaluate_command)
-app.command("batch")(batch_command)
-app.command()(bench)
-app.command("leaderboard")(leaderboard_command)
-app.command("check")(check_command)
-app.command("analyze")(analyze_command)
-app.command()(serve)
-app.command()(demo)
+command = partial(app.command, cls=Command)
+command()(run)
+command()(methods)
+command("eval")(evaluate_command)
+command("batch")(batch_command)
+command()(bench)
+command("leaderboard")(leaderboard_command)
+command("check")(check_command)
+command("analyze")(analyze_command)
+command()(serve)
+command()(demo)
 app.add_typer(calibrate, name="calibrate")
 
 

@@ -7,9 +7,14 @@ from typing import Annotated
 
 import typer
 
+from vistrim._utils.progress import progress_bars
+from vistrim.batching.prompts import read_prompts
 from vistrim.cli.answering import Actors, Ray, answering
 from vistrim.cli.budgets import Budget
 from vistrim.cli.error_lines import CommandError, WrongUsageError, resumable
+from vistrim.cli.output_folders import check_folder
+from vistrim.cli.starting import importing
+from vistrim.evaluation.typical_inputs import typical
 
 
 def batch_command(
@@ -29,7 +34,9 @@ def batch_command(
     method: Annotated[
         str,
         typer.Option(
-            help="Trimming method, see `vistrim methods`; 'untouched' for none.", metavar="NAME[:KEY=VALUE,...][+...]"
+            help="Trimming method, see `vistrim methods`; st3 is its closed form, st3:schedule=auto uses the schedules "
+            "of a model; 'untouched' for none.",
+            metavar="NAME[:KEY=VALUE,...][+...]",
         ),
     ] = "st3",
     budget: Budget = None,
@@ -52,26 +59,25 @@ def batch_command(
 
     Example: vistrim batch prompts.jsonl --model llava-hf/llava-1.5-7b-hf --method st3 --out answers
     """
-    # Imported late: torch and transformers take seconds, and --help needs neither.
-    from vistrim._utils.environment import command_line
-    from vistrim._utils.progress import progress_bars
-    from vistrim._utils.store import check_settings
-    from vistrim.batching.job import ANSWERS, ERRORS, MANIFEST, run_job
-    from vistrim.batching.predictor import Predictor, columns
-    from vistrim.batching.prompts import read_prompts
-    from vistrim.cli.models import check_loading
-    from vistrim.evaluation.typical_inputs import typical
-
-    # Cheap checks come before the model is loaded.
+    # The cheapest checks come first: torch takes seconds to import, transformers takes longer, and a model longest.
+    check_folder(out)
+    prompts = read_prompts(file)
     generation = {"do_sample": True, "temperature": temperature} if temperature else {}
     try:
-        predictor = Predictor(model, method, budget, dtype, device, max_new_tokens, generation, seed)
+        with importing():
+            from vistrim.batching.predictor import Predictor, columns
+
+            predictor = Predictor(model, method, budget, dtype, device, max_new_tokens, generation, seed)
     except ValueError as error:
         raise WrongUsageError(str(error)) from error
+    with importing():
+        from vistrim._utils.environment import command_line
+        from vistrim._utils.store import check_settings
+        from vistrim.batching.job import ANSWERS, ERRORS, MANIFEST, run_job
+        from vistrim.cli.models import check_loading
     if ray is None:
         check_loading(dtype, device)
     before = check_settings(out / ANSWERS, predictor.settings())
-    prompts = read_prompts(file)
     if budget is not None and prompts.questions:
         # A job keeps its method when rows are added to its file.
         predictor.resolved = before.get("resolved")

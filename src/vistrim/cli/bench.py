@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +13,8 @@ from vistrim.benchmark.shapes import SHAPES
 from vistrim.benchmark.speed_tables import tables
 from vistrim.cli.budgets import Budget, check_budget
 from vistrim.cli.error_lines import WrongUsageError, memory_advice, resumable
+from vistrim.cli.output_folders import check_folder
+from vistrim.cli.starting import importing
 from vistrim.errors import MissingPackageError
 from vistrim.evaluation import Question, read_questions
 
@@ -34,7 +35,7 @@ def bench(
         list[str] | None,
         typer.Option(
             help="Trimming method, see `vistrim methods`; repeatable. keep-everything (overhead and gain of the engine "
-            "without trimming) and st3 by default; 'untouched' for none.",
+            "without trimming) and st3 in its closed form by default; 'untouched' for none.",
             metavar="NAME[:KEY=VALUE,...][+...]",
         ),
     ] = None,
@@ -100,21 +101,8 @@ def bench(
 
     Example: vistrim bench --model llava-1.5-7b --layers 8 --method st3 --method st3:preset=compact --out results
     """
-    # Imported late: torch and transformers take seconds, and --help needs neither.
-    import torch
-
-    from vistrim._utils.environment import command_line
-    from vistrim.benchmark.benching import bench as measured
-    from vistrim.benchmark.keep_everything import KEEP_EVERYTHING, KeepEverything
-    from vistrim.cli.models import check_loading, load_model, note_format, silence_libraries
-    from vistrim.cli.parsing import parse_methods
-    from vistrim.cli.terminal_tables import print_tables
-
-    # Cheap checks come before the model is made.
-    methods = parse_methods(method or [KEEP_EVERYTHING, "st3"], {UNTOUCHED: None, KEEP_EVERYTHING: KeepEverything()})
-    check_budget(budget)
-    check_loading(dtype, device)
-    _check_folder(out)
+    # The cheapest checks come first: torch takes seconds to import, transformers takes longer, and a model longest.
+    check_folder(out)
     sizes = {
         "--layers": layers,
         "--hidden": hidden,
@@ -126,10 +114,26 @@ def bench(
     asked = None if data is None else _questions(model, data, batch, sizes)
     if importlib.util.find_spec("matplotlib") is None:
         raise MissingPackageError("the plot needs matplotlib: run `pip install 'vistrim[eval]'`")
+    with importing():
+        import torch
+
+        from vistrim.benchmark.keep_everything import KEEP_EVERYTHING, KeepEverything
+        from vistrim.cli.parsing import parse_methods
+    methods = parse_methods(method or [KEEP_EVERYTHING, "st3"], {UNTOUCHED: None, KEEP_EVERYTHING: KeepEverything()})
+    check_budget(budget)
+    with importing():
+        from vistrim._utils.environment import command_line
+        from vistrim.benchmark.benching import bench as measured
+        from vistrim.cli.models import check_loading, load_model, note_format, note_hub, silence_libraries
+        from vistrim.cli.terminal_tables import print_tables
+    check_loading(dtype, device)
     if threads is not None:
         torch.set_num_threads(threads)
 
     silence_libraries()
+    # A name without a slash may be a misspelled shape.
+    if asked is None and "/" in model:
+        note_hub(model)
     with memory_advice(MEMORY_ADVICE), resumable():
         loaded, inputs = (model, None) if asked is None else _prompts(*load_model(model, dtype, device), asked)
         found = measured(
@@ -177,11 +181,3 @@ def _prompts(model: Any, processor: Any, asked: Sequence[Question]) -> tuple[Any
 
     inputs = format_items(processor, asked)
     return model, inputs.to(model.device, dtype=model.dtype)
-
-
-def _check_folder(out: Path) -> None:
-    place = next(path for path in (out, *out.absolute().parents) if path.exists())
-    if not place.is_dir():
-        raise WrongUsageError(f"--out {out}: {place} is a file: give a folder")
-    if not os.access(place, os.W_OK):
-        raise WrongUsageError(f"--out {out}: {place} is not writable: give another folder")

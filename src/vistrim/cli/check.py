@@ -9,6 +9,9 @@ from rich.console import Console
 from vistrim._utils.image_files import read_images
 from vistrim.checking.defaults import NEW_TOKENS, PROMPT
 from vistrim.cli.error_lines import FAILED, WrongUsageError, memory_advice
+from vistrim.cli.output_folders import check_folder
+from vistrim.cli.prompts import read_prompts
+from vistrim.cli.starting import importing
 from vistrim.errors import PromptError
 from vistrim.prompting import check_text
 
@@ -38,19 +41,17 @@ def check_command(
 
     Example: vistrim check llava-hf/llava-1.5-7b-hf --out check
     """
-    # Imported late: torch and transformers take seconds, and --help needs neither.
-    from vistrim._utils.files import write_whole
-    from vistrim.checking import check
-    from vistrim.cli.models import check_loading, load_model
-    from vistrim.cli.prompts import read_prompts
-    from vistrim.cli.terminal_tables import table_console
-
-    # Cheap checks come before the model is loaded.
-    check_loading(dtype, device)
+    # The cheapest checks come first: torch and transformers take seconds to import, and a model takes longer.
     [asked] = read_prompts(prompt)
     shown = None if image is None else read_images([image])[0]
     if out is not None:
-        _make_folder(out)
+        check_folder(out)
+    with importing():
+        from vistrim._utils.files import write_whole
+        from vistrim.checking import check
+        from vistrim.cli.models import check_loading, load_model
+        from vistrim.cli.terminal_tables import table_console
+    check_loading(dtype, device)
 
     loaded, processor = load_model(model, dtype, device)
     try:
@@ -63,6 +64,7 @@ def check_command(
     ):
         report = check(loaded, processor, image=shown, prompt=asked, new_tokens=new_tokens, progress=status.update)
     if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
         write_whole(out / "check.json", report.to_json() + "\n")
         write_whole(out / "check.md", report.markdown())
     if as_json:
@@ -74,10 +76,3 @@ def check_command(
             console.print(f"written: {out / 'check.json'}, check.md", markup=False, soft_wrap=True)
     if not report.passed:
         raise typer.Exit(FAILED)
-
-
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WrongUsageError(f"--out {out}: cannot create this folder ({error.strerror}): give another one") from error

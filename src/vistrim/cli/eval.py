@@ -15,7 +15,9 @@ from vistrim._utils.labels import UNTOUCHED
 from vistrim.cli.answering import Actors, Ray, answering
 from vistrim.cli.budgets import Budget, check_budget, set_methods
 from vistrim.cli.error_lines import CommandError, resumable
+from vistrim.cli.output_folders import check_folder
 from vistrim.cli.questions import TASKS_HELP, Data, read_items
+from vistrim.cli.starting import importing
 from vistrim.errors import MissingPackageError
 from vistrim.evaluation.items import Item
 from vistrim.reference.items import NOTE
@@ -36,7 +38,8 @@ def evaluate_command(
     method: Annotated[
         list[str] | None,
         typer.Option(
-            help="Trimming method, see `vistrim methods`; repeatable. st3 by default; 'untouched' for none.",
+            help="Trimming method, see `vistrim methods`; repeatable. By default st3, which is its closed form "
+            "(st3:schedule=auto uses the schedules of a model); 'untouched' for none.",
             metavar="NAME[:KEY=VALUE,...][+...]",
         ),
     ] = None,
@@ -69,17 +72,8 @@ def evaluate_command(
 
     Example: vistrim eval --method st3 --method st3:preset=compact --method random:keep=0.4 --out results
     """
-    # Imported late: torch and transformers take seconds, and --help needs neither.
-    from vistrim._utils.environment import command_line
-    from vistrim.cli.models import check_loading, load_model
-    from vistrim.cli.parsing import parse_methods
-    from vistrim.cli.terminal_tables import print_tables
-    from vistrim.evaluation import evaluate
-    from vistrim.evaluation.accuracy_tables import notes, tables
-    from vistrim.evaluation.typical_inputs import typical_inputs
-
-    # Cheap checks come before the model is loaded.
-    methods = parse_methods(method or ["st3"], {UNTOUCHED: None})
+    # The cheapest checks come first: torch takes seconds to import, transformers takes longer, and a model longest.
+    check_folder(out)
     asked = read_items(
         model,
         data,
@@ -92,7 +86,18 @@ def evaluate_command(
         level=level,
         images=images,
     )
+    with importing():
+        from vistrim.cli.parsing import note_schedules, parse_methods
+    methods = parse_methods(method or ["st3"], {UNTOUCHED: None})
     check_budget(budget)
+    with importing():
+        from vistrim._utils.environment import command_line
+        from vistrim.cli.models import check_loading, load_model
+        from vistrim.cli.terminal_tables import print_tables
+        from vistrim.evaluation import evaluate
+        from vistrim.evaluation.accuracy_tables import notes, tables
+        from vistrim.evaluation.evaluating import SAMPLES
+        from vistrim.evaluation.typical_inputs import typical_inputs
     if ray is None:
         check_loading(dtype, device)
     if importlib.util.find_spec("matplotlib") is None:
@@ -111,6 +116,7 @@ def evaluate_command(
         )
     else:
         loaded, processor = load_model(model, dtype, device)
+        note_schedules(map(str, methods.values()), loaded)
         if budget is not None:
             methods = set_methods(methods, loaded, budget, typical_inputs(processor, asked), max_new_tokens)
         with resumable():
@@ -143,6 +149,12 @@ def evaluate_command(
     else:
         written = f"written: {out / 'results.json'}, results.md, results.png, leaderboard.json, samples.jsonl"
         print_tables(tables(found.rows), [*notes(found.rows), written])
+    if found.others:
+        typer.echo(
+            f"note: {out / SAMPLES} also has answers of {', '.join(found.others)}: for tables with all methods, repeat "
+            "the command with --method for each of them; nothing is answered again",
+            err=True,
+        )
     if found.failures:
         first = found.failures[0]
         raise CommandError(

@@ -8,7 +8,11 @@ from typing import Annotated
 
 import typer
 
+from vistrim.cli.error_lines import WrongUsageError
+from vistrim.cli.output_folders import check_folder
 from vistrim.errors import MissingPackageError
+
+ENDINGS = (".md", ".html", ".htm")
 
 
 def leaderboard_command(
@@ -18,15 +22,16 @@ def leaderboard_command(
             help="Folders of results of `vistrim eval`, `vistrim batch` or lmms-eval with vistrim.", metavar="DIR..."
         ),
     ],
-    out: Annotated[
-        Path, typer.Option(help="Page to write, HTML or Markdown by its ending; the plot lies beside it.")
-    ] = Path("leaderboard.md"),
+    out: Annotated[Path, typer.Option(help="Page to write: .md or .html. The plot lies beside it.")] = Path(
+        "leaderboard.md"
+    ),
     as_json: Annotated[bool, typer.Option("--json", help="Print all results as one JSON object.")] = False,
 ) -> None:
     """Merge results into one page with a table per protocol and a plot.
 
     Example: vistrim leaderboard results-a results-b --out leaderboard.html
     """
+    _check_page(out)
     # Imported late: torch takes seconds, and --help does not need it.
     if importlib.util.find_spec("matplotlib") is None:
         raise MissingPackageError("the plot needs matplotlib: run `pip install 'vistrim[eval]'`")
@@ -46,3 +51,11 @@ def leaderboard_command(
         typer.echo(json.dumps([asdict(board) for board in boards]))
     else:
         print_tables([board.table() for board in boards], [f"written: {written}"])
+
+
+def _check_page(out: Path) -> None:
+    if out.is_dir():
+        raise WrongUsageError(f"--out {out} is a folder: name a page in it, such as {out / 'leaderboard.md'}")
+    if out.suffix.lower() not in ENDINGS:
+        raise WrongUsageError(f"--out {out} has no ending of a page: name it .md or .html")
+    check_folder(out.parent)

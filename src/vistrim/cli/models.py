@@ -1,17 +1,16 @@
 """Loading models for commands."""
 
-from contextlib import nullcontext
 from typing import Any
 
 import huggingface_hub
 import transformers
 import typer
-from rich.console import Console
 
 import vistrim
+from vistrim._utils.progress import spinner
 from vistrim.cli.error_lines import WrongUsageError
 from vistrim.errors import LoadError
-from vistrim.loading import is_local, resolve_device, resolve_dtype
+from vistrim.loading import is_local, is_on_hub, resolve_device, resolve_dtype
 from vistrim.prompting import UNKNOWN, prompt_format
 
 
@@ -41,14 +40,24 @@ def load_model(name: str, dtype: str, device: str) -> tuple[Any, Any]:
         See `vistrim.load`.
     """
     silence_libraries()
-    console = Console(stderr=True, highlight=False, markup=False)
+    note_hub(name)
     # A spinner would hide the progress bars of a download.
-    if console.is_terminal and not is_local(name):
-        console.print(f"loading {name} from huggingface.co or its cache on this machine")
-    with console.status(f"loading {name}") if is_local(name) else nullcontext():
+    with spinner(f"loading {name}", shown=is_local(name)):
         model, processor = vistrim.load(name, dtype=dtype, device=device)
     note_format(prompt_format(processor).name)
     return model, processor
+
+
+def note_hub(name: str) -> None:
+    """Print on standard error that a model is looked up on the Hub, which takes long if the Hub cannot be reached.
+
+    Raises
+    ------
+    LoadError
+        See `vistrim.loading.is_on_hub`.
+    """
+    if is_on_hub(name):
+        typer.echo(f"looking for {name} on the Hugging Face Hub, or in its cache on this machine", err=True)
 
 
 def note_format(name: str) -> None:
@@ -66,6 +75,7 @@ def describe_model(name: str) -> vistrim.ModelSupport:
         See `vistrim.describe_support`.
     """
     silence_libraries()
+    note_hub(name)
     return vistrim.describe_support(name)
 
 

@@ -1,7 +1,9 @@
 """Methods from the command line: ``--method``, ``--set`` and ``--preset``."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+import typer
 
 from vistrim.cli.error_lines import WrongUsageError
 from vistrim.errors import MethodError
@@ -39,6 +41,16 @@ def default_method(model: Any) -> Method:
     from vistrim.methods.st3 import default_for
 
     return default_for(describe(model).facts)
+
+
+def note_schedules(notations: Iterable[str], model: Any) -> None:
+    """Print a note on standard error if st3 runs in its closed form on a model with fitted schedules beside it."""
+    from vistrim.engine import describe
+    from vistrim.methods.st3 import ST3, default_for
+
+    facts = describe(model).facts
+    if str(ST3()) in notations and (fitted := default_for(facts)) != ST3():
+        typer.echo(f"note: {facts.name} has fitted schedules of st3; {fitted} uses them", err=True)
 
 
 def parse_methods(specs: Sequence[str], named: Mapping[str, Method | None]) -> dict[str, Method]:

@@ -1,9 +1,11 @@
 """Prompts from the command line or standard input, and the model inputs made from them."""
 
+import string
 import sys
 from collections.abc import Sequence
 from typing import Any
 
+import typer
 from PIL import Image
 
 from vistrim._utils.memory import is_out_of_memory
@@ -11,6 +13,7 @@ from vistrim.cli.error_lines import CommandError, WrongUsageError
 from vistrim.errors import PromptError
 from vistrim.evaluation.questions import is_unicode
 from vistrim.prompting import check_context, check_text, format_prompts
+from vistrim.shipped import TRAINED_BY
 
 STDIN = "-"
 
@@ -49,16 +52,19 @@ def _checked(prompt: str, which: str, encoding: str) -> str:
     return prompt
 
 
-def unknown_words(processor: Any, prompt: str) -> list[str]:
-    """Words of the prompt that are not in the vocabulary of a small model."""
+def note_unknown_words(model: str, processor: Any, prompt: str) -> None:
+    """Print on standard error the words of a prompt that are not in the vocabulary of a small model."""
     tokenizer = processor.tokenizer
     if tokenizer.unk_token_id is None:
-        return []
-    return [
-        word
-        for word in prompt.split()
-        if tokenizer.unk_token_id in tokenizer(word, add_special_tokens=False)["input_ids"]
+        return
+    words = [word.strip(string.punctuation) for word in prompt.split()]
+    unknown = [
+        word for word in words if tokenizer.unk_token_id in tokenizer(word, add_special_tokens=False)["input_ids"]
     ]
+    if unknown:
+        few = f"; {model} knows only questions about drawn shapes" if model in TRAINED_BY else ""
+        listed = f"word{'s' * (len(unknown) > 1)} {', '.join(unknown)}"
+        typer.echo(f"note: the model does not know the {listed}{few}", err=True)
 
 
 def build_inputs(model: Any, processor: Any, images: Sequence[Image.Image], prompt: str, max_new_tokens: int) -> Any:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from vistrim.cli.error_lines import WrongUsageError
+from vistrim.cli.starting import importing
 from vistrim.evaluation.items import Item
 from vistrim.evaluation.question_files import read_questions
 from vistrim.evaluation.questions import EXAMPLE
@@ -67,9 +68,9 @@ def read_items(
     InputError
         If the file is invalid; the message names the line.
     """
-    from vistrim.reference.suites import questions
-
     if data is None:
+        with importing():
+            from vistrim.reference.suites import questions
         try:
             named = default_tasks if tasks is None else tasks
             return questions(

@@ -8,6 +8,9 @@ from rich.console import Console
 
 from vistrim._utils.image_files import read_images
 from vistrim.cli.budgets import Budget, check_budget, set_methods
+from vistrim.cli.overlay_files import check_overlay, numbered
+from vistrim.cli.prompts import build_inputs, note_unknown_words, read_prompts
+from vistrim.cli.starting import importing
 
 
 def run(
@@ -56,26 +59,26 @@ def run(
 
     Example: vistrim run photo.jpg -p "What is this?" --compare --overlay kept.png
     """
-    # Imported late: torch and transformers take seconds, and --help needs neither.
-    from vistrim.cli.answer_output import print_heading, print_json, print_text, terminal_streamer
-    from vistrim.cli.asking import Asker
-    from vistrim.cli.models import check_loading, load_model
-    from vistrim.cli.overlays import Overlay, check_overlay, numbered, save_overlay
-    from vistrim.cli.parsing import default_method, parse_method
-    from vistrim.cli.prompts import build_inputs, read_prompts, unknown_words
-    from vistrim.trimming import prepare_trim
-
-    # Cheap checks come before the model is loaded.
-    chosen = parse_method(method or "st3", settings or (), preset)
-    check_budget(budget)
-    check_loading(dtype, device)
+    # The cheapest checks come first: torch takes seconds to import, transformers takes longer, and a model longest.
+    shown = read_images(images)
     prompts = read_prompts(prompt)
     check_overlay(overlay, images, len(prompts))
-    shown = read_images(images)
+    with importing():
+        from vistrim.cli.parsing import default_method, note_schedules, parse_method
+    chosen = parse_method(method or "st3", settings or (), preset)
+    check_budget(budget)
+    with importing():
+        from vistrim.cli.answer_output import print_heading, print_json, print_text, terminal_streamer
+        from vistrim.cli.asking import Asker
+        from vistrim.cli.models import check_loading, load_model
+        from vistrim.cli.overlays import Overlay, save_overlay
+        from vistrim.trimming import prepare_trim
+    check_loading(dtype, device)
 
     loaded, processor = load_model(model, dtype, device)
     if method is None and not settings and preset is None:
         chosen = default_method(loaded)
+    note_schedules([str(chosen)], loaded)
     if budget is not None:
         inputs = build_inputs(loaded, processor, shown, prompts[0], max_new_tokens)
         (chosen,) = set_methods({method or chosen.name: chosen}, loaded, budget, inputs, max_new_tokens).values()
@@ -95,8 +98,7 @@ def run(
         if len(prompts) > 1 and not as_json:
             print_heading(console, text)
         answer = asker.ask(text)
-        if unknown := unknown_words(processor, text):
-            typer.echo(f"note: the model does not know the words {', '.join(unknown)}", err=True)
+        note_unknown_words(model, processor, text)
         drawn = Overlay()
         if overlay:
             drawn = save_overlay(numbered(overlay, number, len(prompts)), answer, shown, processor)

@@ -1,6 +1,6 @@
 """Support for a model, as tables for the terminal."""
 
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from vistrim.processor_packages import INSTALL
@@ -11,7 +11,9 @@ COLORS = {"yes": "green", "needs": "yellow", "no": "red"}
 
 def facts_table(found: ModelSupport) -> Table:
     """The model's family and sizes."""
-    tested = "tested" if found.tested else "not among vistrim's tested families: compare with untrimmed answers"
+    tested = (
+        "tested" if found.tested else "not among vistrim's tested families: compare with the untouched model's answers"
+    )
     sizes = f"{found.layers} layers, hidden size {found.hidden}, {found.heads} heads, {found.kv_heads} KV heads"
     grid = "of several sizes, or not known" if found.grid is None else "{} x {} tokens".format(*found.grid)
     lines = {
@@ -38,7 +40,12 @@ def facts_table(found: ModelSupport) -> Table:
 
 def methods_table(found: ModelSupport) -> Table:
     """The methods that run with their default parameters, and the reasons why others do not."""
-    table = Table("method", "acts in", "runs", "reason or requirement")
+    table = Table(
+        Column("method", no_wrap=True),
+        Column("acts in", overflow="fold"),
+        Column("runs", no_wrap=True),
+        Column("reason or requirement", overflow="fold"),
+    )
     for method in found.methods:
         runs = Text(method.runs, style=COLORS[method.runs])
         table.add_row(Text(method.name), ", ".join(method.stages), runs, Text(method.reason))

@@ -36,10 +36,13 @@ class Evaluation:
         Figures of the untouched model, then of each method, by group of tasks and by task.
     settings : dict
         Model, answer length, batch size, number of questions and seed.
+    others : tuple of str
+        Methods in full notation that have answers in the same folder, but were not asked for. They are in no figure.
     """
 
     rows: list[Row]
     settings: dict[str, Any]
+    others: tuple[str, ...] = ()
 
     @property
     def failures(self) -> list[Failure]:
@@ -86,7 +89,8 @@ def evaluate(
         `vistrim.reference.suites.questions`.
     out : path, optional
         Folder in which every answer is saved, in ``samples.jsonl``. An interrupted evaluation resumes from it, and more
-        methods or questions only add to it. By default, answers are kept in memory only.
+        methods or questions only add to it. The result has the methods of this call alone; those of earlier calls are
+        in it if they are passed again, and are not answered again. By default, answers are kept in memory only.
     batch_size : int
         Questions per batch. Costs are those of each question alone, without the padding of its batch.
     max_new_tokens : int
@@ -144,4 +148,5 @@ def evaluate(
             advance=advance,
         )
         rows = summarize(records, items, named, seed)
-    return Evaluation(rows, {**settings, "batch_size": batch_size, "questions": len(items), "seed": seed})
+        others = records.methods_beside(row.method for row in rows)
+    return Evaluation(rows, {**settings, "batch_size": batch_size, "questions": len(items), "seed": seed}, others)

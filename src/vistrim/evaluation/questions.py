@@ -125,10 +125,7 @@ class Reader:
                 raise InputError(f'"{key}" must be text')
         task = self._task(task, _scorer(values, choices))
         if task.scored and self._answered and not answers:
-            raise InputError(
-                'there is no "answer": add the correct one, write "scorer": "none", or use an objective that needs '
-                "none, such as `vistrim calibrate --objective agreement`"
-            )
+            raise InputError('there is no "answer": add the correct one, or write "scorer": "none" if there is none')
         if not is_unicode("".join((prompt, task.name, hint or "", *answers, *choices))):
             raise InputError("there is a lone surrogate (half of an escaped character): write the whole character")
         checked = [self._check(source) for source in sources]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -117,6 +117,10 @@ class Records(Store[Sample | Failure]):
         """The reason why an item has no answer, if it was tried and failed."""
         found = self.rows.get((method, item))
         return found if isinstance(found, Failure) else None
+
+    def methods_beside(self, methods: Iterable[str]) -> tuple[str, ...]:
+        """Further methods with answers, in full notation."""
+        return tuple(sorted({row.method for row in self.rows.values()} - set(methods)))
 
     def append(self, records: Sequence[Sample | Failure]) -> None:
         """Add records, except for failures that are already stored."""

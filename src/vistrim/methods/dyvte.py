@@ -71,7 +71,7 @@ class DyVTE(Method):
         ValueError
             If there is no such file, or its routers are for another model.
         """
-        part = load_part(self.routers, self.name, model, TRAINING)
+        part = load_part(self.routers, self.name, model, f"`{TRAINING}`")
         # After the last layer there is no computation left to save.
         layers = range(model.decoder.layers - 1)
         try:

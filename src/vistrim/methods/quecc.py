@@ -19,7 +19,8 @@ from vistrim.methods.base.method import Method, Positions
 from vistrim.methods.base.registry import register
 from vistrim.methods.base.stage_inputs import InputTokens
 
-COMMAND = "python -m training.reference.train_quecc --tokens 16 --export-to DIR"
+TRAINING = "`python -m training.reference.train_quecc --tokens 16 --export-to DIR` in the source tree of vistrim"
+"""Training code is not installed."""
 
 
 @register
@@ -74,19 +75,19 @@ class QueCC(Method):
 
     def fitted(self, model: ModelFacts) -> FittedQueCC:
         """Load the trained compressor."""
-        part = load_part(self.compressor, self.name, model, COMMAND)
+        part = load_part(self.compressor, self.name, model, TRAINING)
         try:
             shape = CompressorShape.read(part.settings)
             _network(part, shape, torch.device("cpu"), torch.float32)
         except (KeyError, RuntimeError) as error:
             raise ValueError(
-                f"the file of the compressor is damaged ({error}): train it again with `{COMMAND}`"
+                f"the file of the compressor is damaged ({error}): train it again with {TRAINING}"
             ) from error
         if shape.grid != model.grid:
             own = "no fixed number" if model.grid is None else "{} x {}".format(*model.grid)
             raise ValueError(
                 f"the compressor was trained for images of {shape.grid[0]} x {shape.grid[1]} patches, but images of "
-                f"this model have {own}: train one for it with `{COMMAND}`"
+                f"this model have {own}: train one for it with {TRAINING}"
             )
         return FittedQueCC(self.compressor, self.positions, part=part, shape=shape)
 

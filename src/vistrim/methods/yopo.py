@@ -135,7 +135,7 @@ class YOPO(Method):
         if heads is None:
             return self
         if isinstance(heads, str):
-            part = load_part(None if heads == AUTO else heads, self.name, model, CALIBRATION)
+            part = load_part(None if heads == AUTO else heads, self.name, model, f"`{CALIBRATION}`")
             if HEADS not in part.tensors or part.tensors[HEADS].dim() != 2:
                 raise ValueError(f"the file of heads={heads} holds no mask: make a new one with `{CALIBRATION}`")
             heads = tuple(tuple(map(bool, row)) for row in part.tensors[HEADS].tolist())

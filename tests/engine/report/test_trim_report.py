@@ -226,6 +226,9 @@ def test_forms():
     for form in (str(report), shown, report._repr_html_()):
         assert "KV cache at the end" in form
         assert "short prompt" in form
+        # One word for the baseline.
+        assert "of the untouched model" in form.replace("&#x27;", "'")
+        assert "untrimmed" not in form
 
 
 def test_flops_of_a_sample_do_not_depend_on_its_batch():

@@ -76,6 +76,10 @@ def test_a_method_of_a_notebook_needs_neither_name_nor_registration(monkeypatch)
         "",
     )
     assert Halves.stages == ("prefill", "decode")
+    with pytest.raises(ValueError, match="EveryOther is not registered: pass an instance of it, or put @register"):
+        vistrim.get_method("every-other")
+    with pytest.raises(ValueError, match="no method called 'per-image': the methods are"):
+        vistrim.get_method("per-image")
     model, n = tiny.shared(), tiny.TOKENS_PER_IMAGE
     for method, expected in ((EveryOther(), [n // 2] * 5), (Halves(), [n, n, n // 2, n // 2, n // 2])):
         with vistrim.trim(model, method) as run:

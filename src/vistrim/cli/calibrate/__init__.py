@@ -1,5 +1,7 @@
 """``vistrim calibrate``: fit schedules, routers and masks of methods to a model."""
 
+from functools import partial
+
 import typer
 
 from vistrim.cli.calibrate.dyvte import dyvte
@@ -7,13 +9,15 @@ from vistrim.cli.calibrate.gsearch import gsearch
 from vistrim.cli.calibrate.psigmoid import psigmoid
 from vistrim.cli.calibrate.st3 import st3
 from vistrim.cli.calibrate.yopo import yopo
+from vistrim.cli.commands import Command
 
 app = typer.Typer()
-app.command()(gsearch)
-app.command()(psigmoid)
-app.command()(st3)
-app.command()(dyvte)
-app.command()(yopo)
+command = partial(app.command, cls=Command)
+command()(gsearch)
+command()(psigmoid)
+command()(st3)
+command()(dyvte)
+command()(yopo)
 
 
 @app.callback(invoke_without_command=True)

@@ -14,6 +14,7 @@ from vistrim._utils.progress import progress_bars
 from vistrim.cli.calibrate import options
 from vistrim.cli.error_lines import WrongUsageError, resumable
 from vistrim.cli.questions import TASKS_HELP
+from vistrim.cli.starting import importing
 from vistrim.evaluation.item_prompts import check_prompts
 from vistrim.evaluation.questions import digest
 
@@ -69,15 +70,16 @@ def dyvte(
     Example: vistrim calibrate dyvte --model reference --out dyvte.safetensors
     """
     # Imported late: torch and transformers take seconds, and --help needs neither.
-    from vistrim._utils.environment import command_line
-    from vistrim.calibration.dyvte_exits import check_ends
-    from vistrim.calibration.dyvte_routers import check_samples, collect, train_routers
-    from vistrim.cli.calibrate.output import check_new_file
-    from vistrim.cli.calibrate.questions import calibration_items
-    from vistrim.cli.models import check_loading, load_model
-    from vistrim.engine import describe
-    from vistrim.loading import identity
-    from vistrim.methods.base.artifacts import part_path
+    with importing():
+        from vistrim._utils.environment import command_line
+        from vistrim.calibration.dyvte_exits import check_ends
+        from vistrim.calibration.dyvte_routers import check_samples, collect, train_routers
+        from vistrim.cli.calibrate.output import check_new_file
+        from vistrim.cli.calibrate.questions import calibration_items
+        from vistrim.cli.models import check_loading, load_model
+        from vistrim.engine import describe
+        from vistrim.loading import identity
+        from vistrim.methods.base.artifacts import part_path
 
     # Cheap checks come before the model is loaded.
     may_exit = _rule(rule, threshold)

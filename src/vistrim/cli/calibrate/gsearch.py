@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from vistrim.cli.calibrate import options
+from vistrim.cli.starting import importing
 
 
 def gsearch(
@@ -39,8 +40,9 @@ def gsearch(
     Example: vistrim calibrate gsearch --model llava-hf/llava-1.5-7b-hf --data mine.jsonl --out schedule.json
     """
     # Imported late: torch and transformers take seconds, and --help needs neither.
-    from vistrim.cli.calibrate.rates_search import RatesSearch
-    from vistrim.cli.calibrate.search import Calibration
+    with importing():
+        from vistrim.cli.calibrate.rates_search import RatesSearch
+        from vistrim.cli.calibrate.search import Calibration
 
     calibration = Calibration(
         model=model,

@@ -8,6 +8,7 @@ import typer
 from vistrim.calibration.psigmoid import MISSING
 from vistrim.cli.budgets import ScheduleBudget, check_budget
 from vistrim.cli.calibrate import options
+from vistrim.cli.starting import importing
 from vistrim.errors import MissingPackageError
 
 
@@ -40,8 +41,9 @@ def psigmoid(
     if importlib.util.find_spec("optuna") is None:
         raise MissingPackageError(MISSING)
     # Imported late: torch and transformers take seconds, and --help needs neither.
-    from vistrim.cli.calibrate.search import Calibration
-    from vistrim.cli.calibrate.steepness_search import SteepnessSearch
+    with importing():
+        from vistrim.cli.calibrate.search import Calibration
+        from vistrim.cli.calibrate.steepness_search import SteepnessSearch
 
     calibration = Calibration(
         model=model,

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from vistrim.calibration.rate_evaluations import check_objective
 from vistrim.cli.error_lines import WrongUsageError
 from vistrim.cli.questions import read_items
+from vistrim.cli.starting import importing
 from vistrim.evaluation.items import Item
 
 SPLITS = ("train", "validation")
@@ -46,6 +46,9 @@ def calibration_items(
         seed=seed,
         answered=objective == "accuracy",
     )
+    # Imported late: it needs torch, which takes seconds to import, and a missing file is found without.
+    with importing():
+        from vistrim.calibration.rate_evaluations import check_objective
     try:
         check_objective(objective, found)
     except ValueError as error:

@@ -12,6 +12,7 @@ import typer
 from vistrim.cli.budgets import ScheduleBudget, check_budget
 from vistrim.cli.calibrate import options
 from vistrim.cli.error_lines import WrongUsageError, resumable
+from vistrim.cli.starting import importing
 
 if TYPE_CHECKING:
     from vistrim.evaluation.items import Item
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 DEFAULT_PROMPTS = 32
 FORMS = ("free", "st3")
 METHOD = "st3"
+EXPLANATION = (
+    "answers kept: those of the untouched model of which each token is still the most likely; probability lost: by "
+    "their tokens, on average"
+)
 
 
 def st3(
@@ -54,11 +59,12 @@ def st3(
     Example: vistrim calibrate st3 --model llava-hf/llava-1.5-7b-hf --data mine.jsonl --budget flops=0.5 --out st3.json
     """
     # Imported late: torch and transformers take seconds, and --help needs neither.
-    from vistrim._utils.environment import command_line, stamp
-    from vistrim.cli.calibrate.output import finished
-    from vistrim.cli.calibrate.questions import calibration_items
-    from vistrim.cli.models import check_loading
-    from vistrim.methods.base.cut_schedule import read_cut_schedule
+    with importing():
+        from vistrim._utils.environment import command_line, stamp
+        from vistrim.cli.calibrate.output import finished
+        from vistrim.cli.calibrate.questions import calibration_items
+        from vistrim.cli.models import check_loading
+        from vistrim.methods.base.cut_schedule import read_cut_schedule
 
     # Cheap checks come before the model is loaded.
     check_budget(budget)
@@ -161,8 +167,10 @@ def _show(schedule: CutSchedule, out: Path, as_json: bool) -> None:
     reached = ", ".join(f"{kind} {value:.3f}" for kind, value in evidence["reached"].items())
     console.print(f"{schedule.budget}: reaches {reached} on {evidence['prompts']} prompts")
     loss, default = evidence["loss"], evidence["loss_of_default_st3"]
-    before = "" if default is None else f"; ST³'s defaults at this budget {_figures(default)}"
-    console.print(f"{_figures(loss)}{before}", soft_wrap=True)
+    console.print(f"this schedule: {_figures(loss)}", soft_wrap=True)
+    if default is not None:
+        console.print(f"ST³'s defaults at this budget: {_figures(default)}", soft_wrap=True)
+    console.print(EXPLANATION, soft_wrap=True)
     beside = schedule_path(Path("MODEL"), schedule.budget)
     console.print(f"use it with --method {METHOD}:schedule={out}", soft_wrap=True)
     console.print(f"or save it as {beside}, in the model's folder, for {METHOD}:schedule=auto")

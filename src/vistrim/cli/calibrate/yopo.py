@@ -12,6 +12,7 @@ import typer
 from vistrim._utils.progress import Advance, progress_bars
 from vistrim.cli.calibrate import options
 from vistrim.cli.error_lines import WrongUsageError
+from vistrim.cli.starting import importing
 from vistrim.evaluation.item_prompts import check_prompts, format_items
 from vistrim.evaluation.items import Item
 
@@ -53,10 +54,11 @@ def yopo(
     Example: vistrim calibrate yopo --keep 0.5 --out heads.safetensors
     """
     # Imported late: torch and transformers take seconds, and --help needs neither.
-    from vistrim.calibration.yopo_heads import calibrate_heads
-    from vistrim.cli.calibrate.output import check_new_file
-    from vistrim.cli.calibrate.questions import calibration_items
-    from vistrim.cli.models import check_loading, load_model
+    with importing():
+        from vistrim.calibration.yopo_heads import calibrate_heads
+        from vistrim.cli.calibrate.output import check_new_file
+        from vistrim.cli.calibrate.questions import calibration_items
+        from vistrim.cli.models import check_loading, load_model
 
     # Cheap checks come before the model is loaded.
     if keep is not None and threshold is not None:

@@ -234,7 +234,7 @@ class TrimReport:
             *self._guide_rows(),
             (
                 "prefill",
-                f"{1e3 * self.prefill_seconds:.1f} ms (selection {1e3 * self.select_seconds:.1f} ms)",
+                f"{1e3 * self.prefill_seconds:.1f} ms ({1e3 * self.select_seconds:.1f} ms of it to select tokens)",
             ),
         ]
         if self.decode_seconds_per_token is not None:
@@ -243,10 +243,11 @@ class TrimReport:
             lines += [
                 ("KV cache at the end", f"{bytes_text(self.kv_bytes)} of {bytes_text(self.kv_bytes_full)}"),
                 ("  peak", bytes_text(self.kv_bytes_peak)),
-                ("  mean of untrimmed", f"{100 * self.kv_fraction_mean:.1f} %"),
+                ("  mean over steps", f"{100 * self.kv_fraction_mean:.1f} % of the untouched model's"),
             ]
         if self.kv_visual_fraction_mean is not None:
-            lines.append(("  of visual tokens alone", f"{100 * self.kv_visual_fraction_mean:.1f} %"))
+            share = f"{100 * self.kv_visual_fraction_mean:.1f} % of the untouched model's"
+            lines.append(("  mean, visual tokens only", share))
         return [*lines, ("generated tokens", str(self.generated_tokens))]
 
     def _guide_rows(self) -> list[tuple[str, str]]:

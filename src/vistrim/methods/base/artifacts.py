@@ -75,7 +75,7 @@ def save_part(
     save_whole(path, {name: tensor.contiguous() for name, tensor in tensors.items()}, metadata)
 
 
-def load_part(given: str | None, method: str, model: ModelFacts, command: str) -> TrainedPart:
+def load_part(given: str | None, method: str, model: ModelFacts, how: str) -> TrainedPart:
     """Load a method's trained part.
 
     Parameters
@@ -86,8 +86,8 @@ def load_part(given: str | None, method: str, model: ModelFacts, command: str) -
         Name of the method.
     model : ModelFacts
         Model that the part must have been made for.
-    command : str
-        Command that trains such a part, for errors.
+    how : str
+        How such a part is made, for errors: a command between backticks, and where it runs.
 
     Returns
     -------
@@ -103,16 +103,16 @@ def load_part(given: str | None, method: str, model: ModelFacts, command: str) -
     path = Path(given).expanduser() if given is not None else own
     if path is None or not path.is_file():
         missing = f"there is no file {given}" if given is not None else f"there is none in {FOLDER}/ beside its weights"
-        raise ValueError(f"{method} needs a file made for {_named(model)}, and {missing}: make one with `{command}`")
+        raise ValueError(f"{method} needs a file made for {_named(model)}, and {missing}: make one with {how}")
     stat = path.stat()
     part = _read(path, (stat.st_mtime_ns, stat.st_ino))
     if part.settings.get("method") != method:
-        raise ValueError(f"{path} is no file of {method}: make one with `{command}`")
-    check_made_for(str(path), part.settings, model, command)
+        raise ValueError(f"{path} is no file of {method}: make one with {how}")
+    check_made_for(str(path), part.settings, model, how)
     return part
 
 
-def check_made_for(what: str, notes: Mapping[str, Any], model: ModelFacts, command: str) -> None:
+def check_made_for(what: str, notes: Mapping[str, Any], model: ModelFacts, how: str) -> None:
     """Refuse a file that was made for another model.
 
     Parameters
@@ -124,8 +124,8 @@ def check_made_for(what: str, notes: Mapping[str, Any], model: ModelFacts, comma
         known, its hidden size ("hidden").
     model : ModelFacts
         Model that the file is to be used with.
-    command : str
-        Command that makes such a file, for the error.
+    how : str
+        How such a file is made, for the error.
 
     Raises
     ------
@@ -138,7 +138,7 @@ def check_made_for(what: str, notes: Mapping[str, Any], model: ModelFacts, comma
     if differing:
         raise ValueError(
             f"{what} was made for a model with {' and '.join(differing)}, and this one is {_named(model)} "
-            f"({sizes['layers']} layers, hidden size {sizes['hidden']}): make one for it with `{command}`"
+            f"({sizes['layers']} layers, hidden size {sizes['hidden']}): make one for it with {how}"
         )
 
 

@@ -141,7 +141,7 @@ def load_cut_schedule(given: str, model: ModelFacts) -> CutSchedule:
     if not path.is_file():
         raise ValueError(f"there is no schedule {given}: check the path, or make one with `{COMMAND} --out FILE`")
     found = read_cut_schedule(path)
-    check_made_for(str(path), {"model": found.model, **found.shape}, model, COMMAND)
+    check_made_for(str(path), {"model": found.model, **found.shape}, model, f"`{COMMAND}`")
     return found
 
 

@@ -164,10 +164,11 @@ class PerImage(Method):
         # Checked for all images together, so that the device is synchronized only once.
         if right and not torch.stack(right).all():
             choice, n = answers[torch.stack(right).tolist().index(False)]
-            problem = f"keep has to have distinct indices from 0 to {n - 1}, "
-            problem += (
-                "merge_into may only merge tokens that go into tokens that stay, and behind move tokens that stay"
-            )
+            problem = f"keep has to have distinct indices from 0 to {n - 1}"
+            if choice.merge_into is not None:
+                problem += ", and merge_into may only merge tokens that go into tokens that stay"
+            if choice.behind is not None:
+                problem += ", and behind may only move tokens that stay"
             refuse_answer(self, "choose", choice, problem)
         if counts == [sum(images) for images in tokens.images] and hidden is None:
             return None

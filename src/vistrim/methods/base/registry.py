@@ -152,7 +152,8 @@ def find_method(name: str) -> type[Method]:
         load_plugins()
     if name not in _METHODS:
         raise ValueError(
-            f"no method called {name!r}: {_nearest(name, _METHODS)}the methods are {', '.join(sorted(_METHODS))}"
+            f"no method called {name!r}: {_unregistered(name) or _nearest(name, _METHODS)}the methods are "
+            f"{', '.join(sorted(_METHODS))}"
         )
     return _METHODS[name]
 
@@ -195,6 +196,17 @@ def _defaults(cls: type[Method]) -> dict[str, Any]:
 
 def _origin(cls: type[Method]) -> str:
     return f"{cls.__name__} of {distribution_of(cls.__module__)}"
+
+
+def _unregistered(name: str) -> str:
+    # Advice for the name of a user's own class.
+    classes: list[type[Method]] = [Method]
+    for cls in classes:
+        classes += cls.__subclasses__()
+    for cls in classes:
+        if name in (cls.name, cls.__name__) and not cls.__module__.startswith("vistrim."):
+            return f"{cls.__name__} is not registered: pass an instance of it, or put @register above the class; "
+    return ""
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

@@ -138,5 +138,5 @@ def load_rates(given: str, method: str, model: ModelFacts) -> KeepRates:
     if not path.is_file():
         raise ValueError(f"there is no schedule {given}: check the path, or make one with `{command}`")
     schedule = read_schedule(path, method)
-    check_made_for(str(path), {"model": schedule.model, "layers": schedule.layers}, model, command)
+    check_made_for(str(path), {"model": schedule.model, "layers": schedule.layers}, model, f"`{command}`")
     return KeepRates(schedule.rates, schedule.rows)

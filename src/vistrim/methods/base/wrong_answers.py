@@ -1,5 +1,6 @@
 """Errors about wrong return values of hooks."""
 
+from dataclasses import fields, is_dataclass
 from typing import Any, NoReturn
 
 import torch
@@ -32,10 +33,16 @@ def refuse_answer(method: Method, hook: str, answer: Any, problem: str) -> NoRet
     MethodError
         Always. The message names the method and shows the returned value.
     """
+    raise MethodError(f"{method.name}: {hook} returned {' '.join(_shown(answer).split())}: {problem}")
+
+
+def _shown(answer: Any) -> str:
     if isinstance(answer, torch.Tensor):
         text = f"a tensor {list(answer.shape)} of {answer.dtype}"
-        text += f" ({answer.tolist()})" if answer.numel() <= SHOWN else ""
-    else:
-        text = repr(answer)
-        text = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
-    raise MethodError(f"{method.name}: {hook} returned {' '.join(text.split())}: {problem}")
+        return f"{text} ({answer.tolist()})" if answer.numel() <= SHOWN else text
+    if is_dataclass(answer) and not isinstance(answer, type):
+        given = {field.name: getattr(answer, field.name) for field in fields(answer)}
+        parts = [f"{name}={_shown(value)}" for name, value in given.items() if value is not None]
+        return f"{type(answer).__name__}({', '.join(parts)})"
+    text = repr(answer)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
