@@ -41,3 +41,10 @@ def test_other_forms_of_st3_are_not_noted(fitted, image):
     for method in ("st3:preset=compact", "uniform:keep=4"):
         result = vistrim("run", image, "-p", "what", "--model", fitted, "--method", method, "--max-new-tokens", "2")
         assert (result.exit_code, result.stderr) == (0, "")
+
+
+@pytest.mark.usefixtures("few_objects")
+def test_the_server_notes_it_as_well(fitted, monkeypatch):
+    pytest.importorskip("fastapi")
+    monkeypatch.setattr("vistrim.cli.serve.listen", lambda *_: None)
+    assert NOTE in vistrim("serve", fitted, "--method", "st3", "--port", "0").stderr

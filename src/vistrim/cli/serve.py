@@ -105,6 +105,7 @@ def serve(
         free_port(host, port)
     # Imported late: torch and transformers take seconds, and --help needs neither.
     from vistrim.cli.models import check_loading, load_model
+    from vistrim.cli.parsing import note_schedules
     from vistrim.methods import ST3
     from vistrim.serving.app import create_app
     from vistrim.serving.engine import Engine
@@ -163,6 +164,7 @@ def serve(
         return
     set_up_log()
     loaded, processor = load_model(model, dtype, device)
+    note_schedules(map(str, served.values()), loaded)
     try:
         app = make_app(Engine(loaded, processor, batch_size=batch_size, wait_seconds=wait / 1000), processor)
     except ValueError as error:
