@@ -31,7 +31,7 @@ inputs = processor.apply_chat_template(
 # cuts begin at layer 5, because layers 1 and 2 rank badly in this model. `trace=True` records every token.
 
 # %%
-st3 = vistrim.ST3(start_layer=5, stride=2, drop_per_cut=0.2, horizon=96, floor=0.1)
+st3 = vistrim.ST3(start_layer=5, stride=2, drop_per_cut=0.2, horizon=96, floor=0.1, interval=1)
 
 with vistrim.trim(model, st3, trace=True) as run:
     output = model.generate(**inputs, max_new_tokens=96)
