@@ -14,7 +14,6 @@ from tests.engine.test_lifecycle import fingerprint, used_model
 from tests.methods.structural_reference import Structural
 from vistrim import (
     VTA,
-    VTW,
     YOPO,
     FastV,
     PyramidDrop,
@@ -190,7 +189,7 @@ def test_gradients():
 @pytest.mark.parametrize("method", [YOPO(), YOPO(heads=((True,) * 4,) * tiny.DEPTH)])
 def test_whole_structures_install_nothing(method):
     model, inputs = used_model()
-    with trim(model, VTW(2)):
+    with trim(model, PyramidDrop((2,), (1.0,))):
         before = set(fingerprint(model))
     with trim(model, method) as run:
         assert set(fingerprint(model)) == before

@@ -130,7 +130,7 @@ class Engine(NotCopied):
         for layer, cut in zip(self.spec.layers, self.layer_cuts, strict=True):
             if cut is not None:
                 cut.narrow(layer, self.spec.decoder_shape, hooks, self._split_rows)
-        if self.method.ranks_by == "layer ahead":
+        if self.method.ranks_by == "layer ahead" and self.group is None:
             for i in self.cuts:
                 if self.layer_cuts[i] is None:
                     reuse_keys(i, self.spec.layers[i], hooks, self._projected_keys)

@@ -53,28 +53,34 @@ def reuse_keys(number: int, layer: Any, hooks: Hooks, find: Callable[[], Project
     number : int
         Number of the layer.
     layer : nn.Module
-        The layer. Nothing is done if it has no ``self_attn.k_proj``.
+        The layer. Nothing is done unless its ``self_attn.k_proj`` is a plain linear layer.
     hooks : Hooks
-        Restores the module.
+        Keeps the hooks of the projection.
     find : callable
         Called at every projection, in its thread. Returns the keys of the current pass. None: there are none to reuse.
     """
     projection = getattr(getattr(layer, "self_attn", None), "k_proj", None)
-    if projection is None:
+    if type(projection) is not nn.Linear:
         return
-    own = projection.forward
 
-    def forward(x: Tensor) -> Tensor:
+    def project_nothing(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        keys = find()
+        if keys is None or keys.layer != number or keys.recorded is None:
+            return None
+        return (args[0][:, :0],)
+
+    def take_or_record(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
         keys = find()
         if keys is None or keys.layer != number:
-            return own(x)
+            return None
         if keys.recorded is None:
-            keys.recorded = own(x)
-            return keys.recorded
+            keys.recorded = output
+            return None
         recorded, keys.recorded = keys.recorded, None
         return recorded
 
-    hooks.shadow(projection, "forward", forward)
+    hooks.keep(projection.register_forward_pre_hook(project_nothing))
+    hooks.keep(projection.register_forward_hook(take_or_record))
 
 
 class _Reached(Exception):  # noqa: N818 (no error: it leaves a layer at the point where queries and keys are made)
