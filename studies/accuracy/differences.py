@@ -5,6 +5,9 @@
 reads ``results.json`` and ``samples.jsonl`` of ``vistrim eval --out FOLDER`` and writes ``FOLDER/differences.md``: for
 each method and group of tasks, its accuracy minus that of another method on the same questions, in points. Questions
 about an image are drawn together.
+
+The samples are kept in ``samples.jsonl.gz``, and unpacked from it where ``samples.jsonl`` is missing, so that more
+methods can be added to the evaluation later: with ``--unpack``, nothing else is done.
 """
 
 import argparse
@@ -13,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from studies.common_table.figures import difference, draws
+from studies.common_table.samples import pack, unpack
 from vistrim._utils.files import write_whole
 from vistrim._utils.labels import UNTOUCHED
 from vistrim._utils.tables import Table
@@ -68,9 +72,17 @@ def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--to", action="append", required=True, help="method to compare with; repeatable")
+    parser.add_argument("--to", action="append", default=[], help="method to compare with; repeatable")
     parser.add_argument("--without", action="append", default=[], help="task to leave out, into a file of its own")
+    parser.add_argument("--unpack", action="store_true", help="only unpack the samples")
     options = parser.parse_args()
+    store, packed = options.folder / "samples.jsonl", options.folder / "samples.jsonl.gz"
+    if packed.exists() and not store.exists():
+        unpack(packed, store)
+    if options.unpack:
+        return
+    results = json.loads((options.folder / "results.json").read_text(encoding="utf-8"))
+    pack(store, packed, [row["method"] for row in results["methods"] if row["label"] != UNTOUCHED])
     given = [f"--{name} {value}" for name in ("to", "without") for value in getattr(options, name)]
     command = f"python -m studies.accuracy.differences {options.folder.as_posix()} {' '.join(given)}"
     text = f"```\n{command}\n```\n\n{compare(options.folder, options.to, options.without).markdown()}\n"
