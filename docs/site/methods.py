@@ -110,7 +110,7 @@ def _costs(method: Method) -> Iterator[str]:
     if method.reads_vision:
         yield "data of the vision tower are read while images are encoded"
     if "prefill" in method.stages and method.ranks_by == "layer ahead":
-        yield "queries and keys of the layers of the cuts are computed in advance"
+        yield "keys of the layers of the cuts are computed before the cut, and reused by the layer"
     if "prefill" in method.stages and method.ranks_by == "layer before":
         yield "a few softmax rows per head at each cut"
     if "decode" in method.stages:
