@@ -24,7 +24,7 @@ def test_the_table_as_json():
     assert [row["name"] for row in answer["methods"]] == [info.name for info in library.list_methods()]
     st3 = next(row for row in answer["methods"] if row["name"] == "st3")
     assert st3["stages"] == ["prefill", "decode"]
-    assert st3["parameters"]["drop_per_cut"] == 0.3
+    assert st3["parameters"]["drop_per_cut"] == 0.5
     assert "own choice" in answer["note"]
 
 

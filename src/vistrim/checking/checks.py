@@ -28,7 +28,7 @@ EXAMPLE = Path(__file__).with_name("example.png")
 BEFORE_DECODER = (FasterVLM(keep=0.5, positions="original"), Uniform(keep=0.5))
 """Methods before the decoder; the first one that the model supports is checked."""
 IN_PREFILL = PVTP()
-WHILE_DECODING = ST3(decay="linear", horizon=2 * NEW_TOKENS, floor=0.1)
+WHILE_DECODING = ST3(decay="linear", horizon=2 * NEW_TOKENS, floor=0.1, interval=1)
 
 Progress = Callable[[str], None]
 """Called with the title of each check before it starts."""

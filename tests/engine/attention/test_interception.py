@@ -59,7 +59,7 @@ def test_decode_scores_equal_eager_attention_weights(attention):
     sample = tiny.sample(1, 9)
     inputs = tiny.batch([sample])
     model = tiny.shared("llama", attention)
-    spy = DecodeSpy()
+    spy = DecodeSpy(interval=1)
     with trim(model, spy):
         output = tiny.generate(model, inputs, 2)
     eager = tiny.shared("llama", "eager")
