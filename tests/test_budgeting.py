@@ -74,7 +74,9 @@ SUBJECTS = {
 }
 
 
-@pytest.mark.parametrize("subject", SUBJECTS)
+@pytest.mark.parametrize(
+    "subject", [pytest.param(name, marks=pytest.mark.slow if name != "tiny" else ()) for name in SUBJECTS]
+)
 def test_the_plan_is_the_report(subject):
     model, inputs, methods = SUBJECTS[subject]()
     spec = describe(model)
@@ -91,6 +93,7 @@ def test_the_plan_is_the_report(subject):
         assert plan.average_tokens < plan.visual or plan.kv_fraction_mean < 1
 
 
+@pytest.mark.slow
 def test_every_method_reaches_its_budgets_from_below():
     model, inputs = tiny.shared(), tiny.batch([tiny.sample(2, 9)])
     for name in SETTINGS:

@@ -12,6 +12,8 @@ import vistrim
 
 STARTS = """
 import sys
+
+import pytest
 import vistrim
 dir(vistrim)
 heavy = {"torch", "transformers"}
@@ -31,6 +33,7 @@ vistrim.trim, vistrim.analysis
 """
 
 
+@pytest.mark.slow
 def test_nothing_heavy_is_imported_before_it_is_needed():
     result = subprocess.run([sys.executable, "-c", STARTS], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
@@ -67,6 +70,7 @@ assert "transformers" not in sys.modules, "methods and budgets"
 """
 
 
+@pytest.mark.slow
 def test_mistakes_are_found_before_slow_imports(tmp_path):
     result = subprocess.run([sys.executable, "-c", MISTAKES], capture_output=True, text=True, cwd=tmp_path)
     assert result.returncode == 0, result.stderr

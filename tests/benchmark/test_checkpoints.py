@@ -40,6 +40,7 @@ def test_generation_goes_on_behind_the_short_answer_to_noise():
     assert run.report.visual_tokens == [subject.visual_tokens] * 2
 
 
+@pytest.mark.slow
 def test_other_weights_are_distinguished():
     weights = shared().settings["weights"]
     assert weights != make_subject(wanted(model="reference")).settings["weights"]

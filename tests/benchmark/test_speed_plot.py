@@ -19,6 +19,7 @@ def height(path, count, steps):
         return image.height
 
 
+@pytest.mark.slow
 def test_more_methods_make_a_taller_plot(tmp_path):
     assert height(tmp_path / "results.png", 2, steps=4) < height(tmp_path / "results.png", 6, steps=4)
 

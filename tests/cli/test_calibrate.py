@@ -83,6 +83,7 @@ def searched(path):
     return content
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("command", [GSEARCH, PSIGMOID], ids=["gsearch", "psigmoid"])
 def test_a_schedule_is_searched_and_can_be_used(checkpoint, tmp_path, command, search):
@@ -120,6 +121,7 @@ def test_a_schedule_is_searched_and_can_be_used(checkpoint, tmp_path, command, s
     assert all(one["average_tokens"] == pytest.approx(sum(kept) / 5) for one in figures)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [GSEARCH, PSIGMOID], ids=["gsearch", "psigmoid"])
 def test_a_search_that_was_stopped_goes_on_and_finds_the_same(
     checkpoint, tmp_path, command, asked, monkeypatch, search

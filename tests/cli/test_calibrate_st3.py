@@ -18,6 +18,7 @@ def narrow(monkeypatch):
     monkeypatch.setattr(searching, "NEW", (0, 0, 0, 0))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("narrow")
 def test_a_schedule_is_searched_shipped_and_used(checkpoint, tmp_path, image):
     model = tmp_path / "tiny-llava"

@@ -45,6 +45,7 @@ def output(command, environment, folder=None):
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "package"), [("openai_client.py", "openai"), ("langchain_client.py", "langchain_openai")]
 )

@@ -63,6 +63,7 @@ assert not [name for name in own if not name.startswith(allowed)], own
 """
 
 
+@pytest.mark.slow
 def test_it_is_imported_without_transformers_and_the_command_line():
     result = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

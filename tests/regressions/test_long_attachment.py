@@ -68,6 +68,7 @@ def abandon(model, inputs):
 CALLS = [generate, forward, forward_with_labels, fail_while_decoding, fail_in_prefill, abandon]
 
 
+@pytest.mark.slow
 def test_nothing_is_held_on_to():
     model, inputs = tiny.build(), tiny.batch(tiny.RAGGED[:2])
     with trim(model, ST3(1, 2, 0.3, horizon=8, floor=0.0, interval=1)) as run:
@@ -81,6 +82,7 @@ def test_nothing_is_held_on_to():
     assert live() == before
 
 
+@pytest.mark.slow
 def test_no_method_makes_a_report_hold_tensors():
     model, inputs = tiny.shared(), tiny.batch(tiny.RAGGED[:2])
     runs = {name: trim(model, built(name)) for name in SETTINGS}

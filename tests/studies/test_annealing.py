@@ -10,6 +10,7 @@ from studies.annealing.rows import BASES, LITERAL, VARIANTS, settings_of, wanted
 from vistrim.evaluation import runner
 
 
+@pytest.mark.slow
 def test_the_comparison_resumes_and_only_grows(tmp_path, monkeypatch):
     answered = []
     original = runner._answered

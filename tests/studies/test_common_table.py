@@ -30,6 +30,7 @@ def answered(monkeypatch):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_the_table_resumes_and_only_grows(tmp_path, answered, monkeypatch):
     def run(*more):

@@ -16,6 +16,7 @@ def test_intervals_that_overlap_count_once():
     assert _union([]) == 0
 
 
+@pytest.mark.slow
 def test_a_part_that_hangs_is_killed_and_the_next_one_runs(monkeypatch, tmp_path, capfd):
     folder = tmp_path / "studies" / "gpu"
     folder.mkdir(parents=True)

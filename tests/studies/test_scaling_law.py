@@ -117,6 +117,7 @@ def test_a_budget_that_buys_nothing_is_refused():
     assert [c.parameters for c in choices(REFIT, 50, 51)] == [0.5]
 
 
+@pytest.mark.slow
 def test_the_study_writes_its_tables_and_its_figure(tmp_path):
     main(["--out", str(tmp_path)])
     written = (tmp_path / "results.md").read_text()

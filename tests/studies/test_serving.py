@@ -11,6 +11,7 @@ pytest.importorskip("httpx")
 from studies.serving import measure
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_and_has_both_sides_at_every_concurrency(monkeypatch, tmp_path, capsys):
     out = tmp_path / "results" / "small.json"
     command = ["measure", "--model", "reference-small", "--concurrency", "1", "2", "--per-client", "1"]

@@ -60,6 +60,7 @@ def test_an_interrupted_stage_ends_with_the_same_weights(part, processor, tmp_pa
     assert all(torch.equal(value, expected[name]) for name, value in second.learner.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_finished_stage_can_still_be_exported(processor, tmp_path):
     arguments = ["--size", "small", "--stages", "together", "--steps", "1", "--out", str(tmp_path), "--validate", "0"]
     for export_to in ([], ["--export-to", str(tmp_path / "export")]):

@@ -93,6 +93,7 @@ def test_a_method_of_a_notebook_needs_neither_name_nor_registration(monkeypatch)
     assert vistrim.method_from_dict(again().to_dict()) == again()
 
 
+@pytest.mark.slow
 def test_vistrim_eval_runs_another_distributions_method(installed, tmp_path):
     installed("mine-for-vistrim", MODULE.format(cls="Mine", name="mine"))
     out = tmp_path / "out"
