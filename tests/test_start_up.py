@@ -8,12 +8,12 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+
 import vistrim
 
 STARTS = """
 import sys
-
-import pytest
 import vistrim
 dir(vistrim)
 heavy = {"torch", "transformers"}
