@@ -8,6 +8,7 @@ import vistrim
 from tests import tiny
 from tests.closeness import close
 from tests.methods.every_method import SETTINGS, built
+from vistrim.engine import describe
 from vistrim.engine.tokens.token_map import TokenMap
 
 STEPS = 3
@@ -69,6 +70,16 @@ def test_has_an_oracle(name):
     assert set(ORACLES) == set(SETTINGS) == set(NAMES)
     text = (ROOT / "tests" / ORACLES[name]).read_text(encoding="utf-8")
     assert type(vistrim.get_method(name)).__name__ in words(text)
+
+
+# The exits of dyvte depend on the prompt, so that it has no numbers in advance.
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "dyvte"])
+def test_numbers_of_tokens_depend_on_images_only_where_the_method_says_so(name):
+    """Otherwise the engine does not count the images of a prompt."""
+    method = built(name).fitted(describe(tiny.shared()).facts)
+    for layer in method.prefill_layers(tiny.DEPTH):
+        one, three = (method.prefill_count(layer, 32, 30, images, tiny.DEPTH) for images in (1, 3))
+        assert method.counts_images or one == three
 
 
 @EACH

@@ -14,7 +14,7 @@ from vistrim.architectures import ModelSpec, discover
 from vistrim.architectures.spec import VisionTower
 from vistrim.engine.attention import interception
 from vistrim.engine.attention.flash import refuse_packed_images
-from vistrim.engine.attention.look_ahead import ProjectedKeys, reuse_keys
+from vistrim.engine.attention.look_ahead import reuse_keys
 from vistrim.engine.attention.tensor_parallel import check_shared, find_group
 from vistrim.engine.cache.swap import check_lacking, make_trimmable
 from vistrim.engine.generation import (
@@ -131,9 +131,8 @@ class Engine(NotCopied):
             if cut is not None:
                 cut.narrow(layer, self.spec.decoder_shape, hooks, self._split_rows)
         if self.method.ranks_by == "layer ahead" and self.group is None:
-            for i in self.cuts:
-                if self.layer_cuts[i] is None:
-                    reuse_keys(i, self.spec.layers[i], hooks, self._projected_keys)
+            for i in (i for i in self.cuts if self.layer_cuts[i] is None):
+                reuse_keys(i, self.spec.layers[i], hooks, self._thread.find_projected)
         watch_encoder(self.spec, self._thread.find_encodings, hooks)
         if self.method.reads_vision:
             watch(self.tower, self.vision_reads, self._thread.find_vision, hooks)
@@ -383,10 +382,6 @@ class Engine(NotCopied):
     def _split_rows(self) -> RowSplit | None:
         forward = self._thread.forward
         return forward.plan.rows if forward is not None and forward.plan is not None else None
-
-    def _projected_keys(self) -> ProjectedKeys | None:
-        forward = self._thread.forward
-        return forward.projected if isinstance(forward, Prefill) else None
 
     def _end_forward(self, output: Any) -> Any:
         forward, self._thread.forward = self._thread.forward, None

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
+from vistrim.engine.attention.look_ahead import ProjectedKeys
 from vistrim.engine.generation import Generation
 from vistrim.engine.hooks import Call, NotCopied
 from vistrim.engine.inputs.encodings import Encodings
@@ -102,6 +103,10 @@ class ThreadState(NotCopied, threading.local):
         """Return the record of the vision tower in this thread."""
         found = self.find_encodings()
         return found.vision if found is not None else None
+
+    def find_projected(self) -> ProjectedKeys | None:
+        """Return the keys that the forward pass of this thread has projected ahead."""
+        return self.forward.projected if self.forward is not None else None
 
 
 class RunningRecorders:

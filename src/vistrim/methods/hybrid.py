@@ -35,9 +35,10 @@ class Hybrid(Composition):
 
     Notes
     -----
-    This combination and its defaults are choices of this project. They were selected on the validation questions of the
-    reference model, among FasterVLM and VisPruner with both kinds of positions (docs/results.md). They keep about
-    19 % of the tokens on average. For other combinations use `vistrim.compose`.
+    This combination is a choice of this project. The selector and its positions were chosen on validation questions of
+    the reference model, among FasterVLM and VisPruner with both kinds of positions (docs/results.md). Cuts and
+    annealing are those of `PVTP` and `VTA`. About 19 % of the tokens stay on average. For other combinations use
+    `vistrim.compose`.
     """
 
     name = "hybrid"

@@ -14,7 +14,7 @@ from vistrim.architectures import ModelSpec
 from vistrim.core.scores import AttentionRows, Softmax
 from vistrim.engine.attention.flash import is_flash, sliding_windows
 from vistrim.engine.attention.interception import Interception
-from vistrim.engine.attention.look_ahead import leave_layer
+from vistrim.engine.attention.look_ahead import ProjectedKeys, leave_layer
 from vistrim.engine.attention.tensor_parallel import SharedRows
 from vistrim.engine.hooks import Call
 from vistrim.engine.passes.deepstack import Merge
@@ -53,6 +53,8 @@ class Forward:
         Whether a layer is being run only up to its attention, to read its queries and keys.
     plan : LayerPass or None
         Plan of the current layer, if it has structural cuts.
+    projected : ProjectedKeys or None
+        Keys of the next layer, if it was looked ahead at.
     memo : dict
         Tensors shared by several layers.
     """
@@ -69,6 +71,7 @@ class Forward:
     scores: Tensor | None = None
     looks_ahead: bool = False
     plan: LayerPass | None = None
+    projected: ProjectedKeys | None = None
     memo: dict[Any, Any] = field(default_factory=dict)
 
     @cached_property

@@ -67,8 +67,6 @@ class Prefill(LayerInputs):
     earlier : list of Tensor
         ``[batch, rows]`` float32 each: scores at the layers since the last cut, without the layer before the next one,
         for a method that averages them.
-    projected : ProjectedKeys or None
-        Keys of the next layer, if it was looked ahead at.
     """
 
     cuts: frozenset[int]
@@ -83,7 +81,6 @@ class Prefill(LayerInputs):
     windowed: Tensor | None = None
     packed: bool = False
     earlier: list[Tensor] = field(default_factory=list)
-    projected: ProjectedKeys | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
