@@ -17,12 +17,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text-tokens", type=int, default=64)
 
 
-def make(options: argparse.Namespace, layers: int, dtype: str = "float32") -> Subject:
-    """The model on the CPU with so many layers, and one prompt."""
+def make(options: argparse.Namespace, layers: int, dtype: str = "float32", distinct: int | None = None) -> Subject:
+    """The model on the CPU with so many layers, all or ``distinct`` with their own weights, and one prompt."""
     wanted = Wanted(
         NAME,
         layers=layers,
         hidden=options.hidden,
+        distinct_layers=distinct,
         visual_tokens=options.visual_tokens,
         text_tokens=options.text_tokens,
         dtype=dtype,
