@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers.models.llama import modeling_llama
 
 from tests import tiny
 from tests.closeness import close
@@ -60,3 +61,53 @@ def test_gradients_reach_the_key_projection_from_the_rows_that_stay(counted):
     assert rows == [prompt, prompt - 12]
     weight = model.base_model.language_model.layers[LAYER].self_attn.k_proj.weight
     assert weight.grad.abs().sum() > 0
+
+
+def in_place(rotated):
+    """The function to apply RoPE as a fused kernel: it writes into the queries, then into the keys."""
+
+    def rotate(query, key, cos, sin):
+        query.copy_(rotated(query, key, cos, sin)[0])
+        key.copy_(rotated(query, key, cos, sin)[1])
+        return query, key
+
+    return rotate
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2])
+def test_rope_may_be_applied_in_place(monkeypatch, kv_heads):
+    model, inputs = tiny.build(num_key_value_heads=kv_heads), tiny.batch(tiny.RAGGED)
+    with trim(model, METHOD):
+        expected = tiny.logits(tiny.generate(model, inputs, 3))
+        monkeypatch.setattr(modeling_llama, "apply_rotary_pos_emb", in_place(modeling_llama.apply_rotary_pos_emb))
+        found = tiny.logits(tiny.generate(model, inputs, 3))
+    assert close(found, expected)
+
+
+def doubled(projection, args, output):
+    return output.mul_(2)
+
+
+def doubled_by_its_input(projection, args, output):
+    return output + args[0] @ projection.weight.T
+
+
+@pytest.mark.parametrize("hook", [doubled, doubled_by_its_input])
+def test_other_hooks_of_the_projection_see_all_rows_once(hook):
+    model, inputs = tiny.build(), tiny.batch(tiny.RAGGED)
+    projection = model.base_model.language_model.layers[LAYER].self_attn.k_proj
+    with trim(model, METHOD):
+        handle = projection.register_forward_hook(hook)
+        hooked = tiny.logits(tiny.generate(model, inputs, 3))
+        handle.remove()
+        projection.weight.data.mul_(2)
+        assert close(hooked, tiny.logits(tiny.generate(model, inputs, 3)))
+
+
+def test_a_hook_registered_before_the_trim_never_gets_an_empty_input():
+    model, rows = tiny.build(), []
+    projection = model.base_model.language_model.layers[LAYER].self_attn.k_proj
+    projection.register_forward_hook(lambda module, args, output: rows.append(args[0].shape[1]))
+    with trim(model, METHOD):
+        tiny.generate(model, tiny.batch([tiny.sample(text=9)]), 2)
+    assert min(rows) > 0

@@ -53,7 +53,7 @@ def reuse_keys(number: int, layer: Any, hooks: Hooks, find: Callable[[], Project
     number : int
         Number of the layer.
     layer : nn.Module
-        The layer. Nothing is done unless its ``self_attn.k_proj`` is a plain linear layer.
+        The layer. Nothing is done unless its ``self_attn.k_proj`` is a plain linear layer without other hooks.
     hooks : Hooks
         Keeps the hooks of the projection.
     find : callable
@@ -74,7 +74,10 @@ def reuse_keys(number: int, layer: Any, hooks: Hooks, find: Callable[[], Project
         if keys is None or keys.layer != number:
             return None
         if keys.recorded is None:
-            keys.recorded = output
+            # Other hooks have to see all rows.
+            if len(module._forward_pre_hooks) == len(module._forward_hooks) == 1:
+                # A copy, because kernels may rotate the keys in place.
+                keys.recorded = output.clone()
             return None
         recorded, keys.recorded = keys.recorded, None
         return recorded
@@ -151,7 +154,7 @@ def _plain(layer: Any, hidden: Tensor, tables: tuple[Tensor, Tensor], rows: Tens
 
     query = heads(attention.q_proj, gather_rows(normed, rows, 0, 1))
     key = heads(attention.k_proj, normed)
-    # Each modeling file has its own function to apply RoPE, to queries and keys together.
+    # Each modeling file has its own function to apply RoPE, to queries and keys together, maybe in place.
     rotate = sys.modules[type(attention).__module__].apply_rotary_pos_emb
     asked = [gather_rows(table, rows, 0, 1) for table in tables]
-    return rotate(query, query[:, :1], *asked)[0], rotate(key[:, :1], key, *tables)[1]
+    return rotate(query, query[:, :1].clone(), *asked)[0], rotate(key[:, :1].clone(), key, *tables)[1]
