@@ -67,7 +67,7 @@ plt.show()
 # away (`limit=100`), and `out="results"` saves the answers, so that an evaluation can be interrupted and extended.
 #
 # **Keep `random` and `uniform` in every comparison.** They read nothing and cost nothing. A method that stays below
-# them has chosen worse than chance, and that happens: rankings of the first layers of `reference` are poor, and its
+# them has chosen worse than chance, and that happens: layers 1 and 2 of `reference` rank worse than chance, and its
 # shapes are large enough for evenly spaced tokens to hit all of them. Photographs are another matter. The result to
 # rely on is that of your own model on your own questions: `found = vistrim.evaluate(model, processor, methods,
 # "mine.jsonl")`.

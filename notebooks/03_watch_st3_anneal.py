@@ -105,6 +105,6 @@ for fact in expected.split(" and "):
 # [Results](../docs/results.md#reasons) has this for 100 scenes: the later a description comes to a shape, the less
 # often it is right.
 #
-# The defaults of `vistrim.ST3()` are gentler: a horizon of 256 tokens and a floor of one half. Memory is what
-# annealing saves. Time is another matter, because each eviction moves entries of the cache;
-# [Caches](../docs/concepts/caches.md) explains when it pays, and `interval=8` makes it rarer.
+# The defaults of `vistrim.ST3()` are gentler: a horizon of 256 tokens, a floor of one half, and an eviction every 8
+# steps instead of every step (`interval`). Annealing saves memory. It does not always save time, because each eviction
+# moves entries of the cache: see [what limits speed](../docs/concepts/performance.md#bounds-of-each-phase).

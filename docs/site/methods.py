@@ -30,7 +30,7 @@ DIRECTIVE = """\
 HOW_MEASURED = (
     "From [all methods at equal visual tokens](../common-table.md), which has the questions, the other methods and the "
     "meaning of the figures. Accuracy in %; FLOPs and KV cache are those of the decoder, as a share of the untouched "
-    "model's. These models know drawn shapes only: the figures tell how the method works, not how it ranks on large "
+    "model's. These models know drawn shapes only: the figures show how the method works, not how it ranks on large "
     "models."
 )
 

@@ -24,8 +24,8 @@ DEFAULT_FLOOR = 0.5
 most 4 % more of the KV cache."""
 
 DEFAULT_INTERVAL = 8
-"""Chosen on measured times: evictions at every step make decoding slower than that of the untouched model. See
-docs/concepts/performance.md."""
+"""Chosen on measured times: with 2928 visual tokens and a batch of 8, evictions at every step made a decoding step more
+than twice as long as evictions every 8 steps. See docs/concepts/performance.md."""
 
 
 @register

@@ -102,7 +102,7 @@ class Method(StageHooks, HasNotation):
             )
 
     def __str__(self) -> str:
-        """Return the name and parameters in the notation, such as ``st3:drop_per_cut=0.3,stride=4``.
+        """Return the name and parameters in the notation, such as ``fastv:layer=2,keep=0.5,positions=original``.
 
         A parameter that holds a model is written as the name of the model.
 
