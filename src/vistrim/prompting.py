@@ -23,29 +23,23 @@ class PromptFormat:
     ----------
     name : str
         Description for notes and results.
-    is_own : bool
-        Whether the model was trained with this format. False: not known.
     write : callable or None
         Writes the prompt, given the image placeholders and the question. None: the chat template is used.
     """
 
     name: str
-    is_own: bool
     write: Callable[[list[str], str], str] | None
 
 
-CHAT_TEMPLATE = PromptFormat("the processor's chat template", True, None)
+CHAT_TEMPLATE = PromptFormat("the processor's chat template", None)
 LLAVA = PromptFormat(
     "USER: <images> <question> ASSISTANT:",
-    True,
     lambda images, question: "USER: " + "".join(f"{image}\n" for image in images) + f"{question} ASSISTANT:",
 )
-BARE = PromptFormat("the images, then the question alone", True, lambda images, question: "".join(images) + question)
-QUESTION = PromptFormat(
-    "the question alone, to which the processor adds the image", True, lambda images, question: question
-)
+BARE = PromptFormat("the images, then the question alone", lambda images, question: "".join(images) + question)
+QUESTION = PromptFormat("the question alone, to which the processor adds the image", lambda images, question: question)
 UNKNOWN = PromptFormat(
-    f"{BARE.name}, because there is no chat template and the format of the model is not known", False, BARE.write
+    f"{BARE.name}, because there is no chat template and the format of the model is not known", BARE.write
 )
 
 _FORMATS = {
