@@ -217,8 +217,8 @@ def _replicas(text: str | None, ray: str | None) -> tuple[int, int] | None:
 
 def _served(entries: Sequence[str]) -> dict[str, "Method | None"]:
     """Read the server's list of methods, by label."""
+    from vistrim._utils.labels import UNTOUCHED
     from vistrim.cli.parsing import parse_method
-    from vistrim.serving.figures import UNTOUCHED
 
     served: dict[str, Method | None] = {}
     for entry in entries:
