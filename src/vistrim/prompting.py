@@ -9,8 +9,8 @@ from PIL import Image
 
 from vistrim.errors import PromptError
 
-#: Generation needs padding on the left, so that every prompt ends where its answer begins. Many checkpoints pad right.
-_PADDED = {"padding": True, "padding_side": "left"}
+PADDED = {"padding": True, "padding_side": "left"}
+"""Generation needs padding on the left: every prompt ends where its answer begins. Many checkpoints pad right."""
 
 _NAMED_FOR_PICTURES = re.compile(r"ima?ge?|video|vision|frame|patch|audio", re.IGNORECASE)
 
@@ -161,7 +161,7 @@ def _by_template(
         tokenize=True,
         return_dict=True,
         return_tensors="pt",
-        processor_kwargs={**_PADDED, **options},
+        processor_kwargs={**PADDED, **options},
     )
 
 
@@ -176,7 +176,7 @@ def _by_hand(
     texts = [write([token] * len(shown), prompt) for shown, prompt in asked]
     images = [shown for shown, _ in asked]
     nested = images if any(images) else None
-    return processor(images=nested, text=texts, return_tensors="pt", **_PADDED, **options)
+    return processor(images=nested, text=texts, return_tensors="pt", **PADDED, **options)
 
 
 def _question(messages: Sequence[Mapping[str, Any]]) -> tuple[list[Any], str]:
