@@ -9,8 +9,8 @@ from PIL import Image
 
 from vistrim.errors import PromptError
 
-#: Generation needs padding on the left, so that every prompt ends where its answer begins. Many checkpoints pad right.
-_PADDED = {"padding": True, "padding_side": "left"}
+PADDED = {"padding": True, "padding_side": "left"}
+"""Generation needs padding on the left: every prompt ends where its answer begins. Many checkpoints pad right."""
 
 _NAMED_FOR_PICTURES = re.compile(r"ima?ge?|video|vision|frame|patch|audio", re.IGNORECASE)
 
@@ -23,29 +23,23 @@ class PromptFormat:
     ----------
     name : str
         Description for notes and results.
-    is_own : bool
-        Whether the model was trained with this format. False: not known.
     write : callable or None
         Writes the prompt, given the image placeholders and the question. None: the chat template is used.
     """
 
     name: str
-    is_own: bool
     write: Callable[[list[str], str], str] | None
 
 
-CHAT_TEMPLATE = PromptFormat("the processor's chat template", True, None)
+CHAT_TEMPLATE = PromptFormat("the processor's chat template", None)
 LLAVA = PromptFormat(
     "USER: <images> <question> ASSISTANT:",
-    True,
     lambda images, question: "USER: " + "".join(f"{image}\n" for image in images) + f"{question} ASSISTANT:",
 )
-BARE = PromptFormat("the images, then the question alone", True, lambda images, question: "".join(images) + question)
-QUESTION = PromptFormat(
-    "the question alone, to which the processor adds the image", True, lambda images, question: question
-)
+BARE = PromptFormat("the images, then the question alone", lambda images, question: "".join(images) + question)
+QUESTION = PromptFormat("the question alone, to which the processor adds the image", lambda images, question: question)
 UNKNOWN = PromptFormat(
-    f"{BARE.name}, because there is no chat template and the format of the model is not known", False, BARE.write
+    f"{BARE.name}, because there is no chat template and the format of the model is not known", BARE.write
 )
 
 _FORMATS = {
@@ -167,7 +161,7 @@ def _by_template(
         tokenize=True,
         return_dict=True,
         return_tensors="pt",
-        processor_kwargs={**_PADDED, **options},
+        processor_kwargs={**PADDED, **options},
     )
 
 
@@ -182,7 +176,7 @@ def _by_hand(
     texts = [write([token] * len(shown), prompt) for shown, prompt in asked]
     images = [shown for shown, _ in asked]
     nested = images if any(images) else None
-    return processor(images=nested, text=texts, return_tensors="pt", **_PADDED, **options)
+    return processor(images=nested, text=texts, return_tensors="pt", **PADDED, **options)
 
 
 def _question(messages: Sequence[Mapping[str, Any]]) -> tuple[list[Any], str]:

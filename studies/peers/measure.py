@@ -25,8 +25,7 @@ from rich.progress import track
 
 from studies.peers.subjects import TEXT, Size, save_llava, save_qwen
 from studies.record import ROOT, record
-
-UNTOUCHED = "untouched"
+from vistrim._utils.labels import UNTOUCHED
 
 
 def main() -> None:

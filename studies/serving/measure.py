@@ -34,12 +34,12 @@ from PIL import Image
 
 import vistrim
 from studies.record import record
+from vistrim._utils.labels import UNTOUCHED
 from vistrim.benchmark.making import make_subject
 from vistrim.benchmark.subject import Wanted
 from vistrim.methods.base.notation import parse_method
 from vistrim.serving.app import create_app
 from vistrim.serving.engine import Engine
-from vistrim.serving.figures import UNTOUCHED
 from vistrim.serving.limits import Limits
 from vistrim.serving.server import Server
 

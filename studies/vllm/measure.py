@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from studies.record import record
+from vistrim._utils.labels import UNTOUCHED
 
 ARCHITECTURE = "VistrimLlavaForConditionalGeneration"
-UNTOUCHED = "untouched"
 PROMPT = "<|im_start|>user\n<image>\nDescribe the image.<|im_end|>\n<|im_start|>assistant\n"
 IDLE = 2.0
 """Seconds between engines: processes of vLLM poll for one second after their last step."""

@@ -26,10 +26,10 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from studies import llava
 from studies.record import record
 from vistrim import YOPO, trim
+from vistrim._utils.labels import UNTOUCHED
 from vistrim.engine.releases import CACHE
 
 WINDOW, KEPT_HEADS, FFN = 5, 0.75, 0.5
-UNTOUCHED = "untouched"
 NOTE = """
 Bold: slower than untouched. Decoding has no limit stated: it is bound by reading the weights, which no cut shrinks for
 text, and only the heads and the layers act in it.

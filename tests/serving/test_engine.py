@@ -7,8 +7,8 @@ import pytest
 
 import vistrim
 from tests.serving.running import Asked, Raises, apart, ask, conversation, engine, eventually, loaded
+from vistrim._utils.labels import UNTOUCHED
 from vistrim.serving import rows
-from vistrim.serving.figures import UNTOUCHED
 from vistrim.serving.jobs import Done, Failed
 from vistrim.serving.sampling import Sampling
 

@@ -39,6 +39,8 @@ def probe(
         ``(N, 6)``, of ``PATCH_FACTS``, from 1.
     steps : int
         Of AdamW over batches of 4,096.
+    generator : torch.Generator, optional
+        Draws the batches, on the CPU.
 
     Returns
     -------

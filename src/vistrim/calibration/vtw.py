@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vistrim.calibration.per_prompt import measure_each
 from vistrim.calibration.text_alone import text_alone
 from vistrim.core.selection import gather_rows
 from vistrim.engine.inputs.query_rows import QueryRows
@@ -82,12 +83,8 @@ def search_layer(
     ends in an IndexError.
     """
     check_positions(positions)
-    if isinstance(prompts, Mapping):
-        raise TypeError("prompts must be several processor outputs: write [inputs] for a single one")
-    per_prompt = [withdrawal_divergences(model, inputs, first_layer, positions) for inputs in prompts]
-    if not per_prompt:
-        raise ValueError("there are no prompts: give one or more processor outputs")
-    means = torch.cat(per_prompt).mean(0).tolist()
+    per_prompt = measure_each(prompts, lambda inputs: withdrawal_divergences(model, inputs, first_layer, positions))
+    means = per_prompt.mean(0).tolist()
     divergences = dict(enumerate(means, start=first_layer))
     for layer, divergence in divergences.items():
         if divergence <= threshold:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vistrim.calibration.attention_ratios import attention_ratios
+from vistrim.calibration.per_prompt import measure_each
 from vistrim.engine import describe
 from vistrim.methods.base.artifacts import save_part
 from vistrim.methods.yopo import HEADS, YOPO
@@ -99,12 +100,7 @@ def calibrate_heads(
     if keep is not None:
         shape = describe(model).decoder_shape
         _heads_beyond(keep, shape.layers * shape.heads, WHOLE_LAYERS * shape.heads)
-    if isinstance(prompts, Mapping):
-        raise TypeError("prompts must be several processor outputs: write [inputs] for a single one")
-    found = [attention_ratios(model, inputs) for inputs in prompts]
-    if not found:
-        raise ValueError("there are no prompts: give one or more processor outputs")
-    ratios = torch.cat(found)
+    ratios = measure_each(prompts, lambda inputs: attention_ratios(model, inputs))
     if keep is not None:
         threshold = threshold_for(ratios, keep)
     assert threshold is not None

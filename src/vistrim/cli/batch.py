@@ -12,6 +12,7 @@ from vistrim.batching.prompts import read_prompts
 from vistrim.cli.answering import Actors, Ray, answering
 from vistrim.cli.budgets import Budget
 from vistrim.cli.error_lines import CommandError, WrongUsageError, resumable
+from vistrim.cli.loading_options import Device, Dtype, Model
 from vistrim.cli.output_folders import check_folder
 from vistrim.cli.starting import importing
 from vistrim.evaluation.typical_inputs import typical
@@ -28,9 +29,7 @@ def batch_command(
     out: Annotated[
         Path, typer.Option(help="Folder of answers and manifest; an interrupted job resumes from it.", metavar="DIR")
     ],
-    model: Annotated[
-        str, typer.Option(help="Reference model, local directory or Hugging Face id.", metavar="NAME")
-    ] = "reference",
+    model: Model = "reference",
     method: Annotated[
         str,
         typer.Option(
@@ -46,10 +45,8 @@ def batch_command(
     seed: Annotated[int, typer.Option(min=0, help="Seed of sampled answers.")] = 0,
     ray: Ray = None,
     actors: Actors = None,
-    dtype: Annotated[
-        str, typer.Option(help="auto (the checkpoint's own), float32, bfloat16 or float16.", metavar="NAME")
-    ] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...", metavar="NAME")] = "auto",
+    dtype: Dtype = "auto",
+    device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print manifest.json instead of a summary.")] = False,
 ) -> None:
     """Answer every prompt of a file, and save each answer at once.

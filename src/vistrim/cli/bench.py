@@ -13,6 +13,7 @@ from vistrim.benchmark.shapes import SHAPES
 from vistrim.benchmark.speed_tables import tables
 from vistrim.cli.budgets import Budget, check_budget
 from vistrim.cli.error_lines import WrongUsageError, memory_advice, resumable
+from vistrim.cli.loading_options import Device
 from vistrim.cli.output_folders import check_folder
 from vistrim.cli.starting import importing
 from vistrim.errors import MissingPackageError
@@ -76,7 +77,7 @@ def bench(
             metavar="NAME",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...", metavar="NAME")] = "auto",
+    device: Device = "auto",
     repeat: Annotated[int, typer.Option(min=1, help="Rounds, in each of which every method runs once.")] = 5,
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads of torch; its own default if not given.")

@@ -9,6 +9,7 @@ from rich.console import Console
 from vistrim._utils.image_files import read_images
 from vistrim.checking.defaults import NEW_TOKENS, PROMPT
 from vistrim.cli.error_lines import FAILED, WrongUsageError, memory_advice
+from vistrim.cli.loading_options import Device, Dtype
 from vistrim.cli.output_folders import check_folder
 from vistrim.cli.prompts import read_prompts
 from vistrim.cli.starting import importing
@@ -28,10 +29,8 @@ def check_command(
     out: Annotated[
         Path | None, typer.Option(help="Folder for check.json and check.md, to attach to a bug report.", metavar="DIR")
     ] = None,
-    dtype: Annotated[
-        str, typer.Option(help="auto (the checkpoint's own), float32, bfloat16 or float16.", metavar="NAME")
-    ] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...", metavar="NAME")] = "auto",
+    dtype: Dtype = "auto",
+    device: Device = "auto",
     new_tokens: Annotated[int, typer.Option(min=2, help="Tokens of each answer.")] = NEW_TOKENS,
 ) -> None:
     """Verify on your own model and hardware that trimming is computed correctly.

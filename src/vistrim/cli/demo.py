@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 
 import typer
 
+from vistrim.cli.loading_options import Device, Dtype
 from vistrim.cli.serve import LOCAL, check_packages, listen
 from vistrim.serving.address import free_port
 
@@ -27,10 +28,8 @@ def demo(
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for any free one.")] = 8000,
     no_open: Annotated[bool, typer.Option("--no-open", help="Print the link without opening the browser.")] = False,
-    dtype: Annotated[
-        str, typer.Option(help="auto (the checkpoint's own), float32, bfloat16 or float16.", metavar="NAME")
-    ] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...", metavar="NAME")] = "auto",
+    dtype: Dtype = "auto",
+    device: Device = "auto",
 ) -> None:
     """Compare methods with the untouched model in the browser.
 

@@ -15,6 +15,7 @@ from vistrim._utils.labels import UNTOUCHED
 from vistrim.cli.answering import Actors, Ray, answering
 from vistrim.cli.budgets import Budget, check_budget, set_methods
 from vistrim.cli.error_lines import CommandError, resumable
+from vistrim.cli.loading_options import Device, Dtype, Model
 from vistrim.cli.output_folders import check_folder
 from vistrim.cli.questions import TASKS_HELP, Data, read_items
 from vistrim.cli.starting import importing
@@ -32,9 +33,7 @@ DEFAULT_LIMIT = 100
 
 
 def evaluate_command(
-    model: Annotated[
-        str, typer.Option(help="Reference model, local directory or Hugging Face id.", metavar="NAME")
-    ] = "reference",
+    model: Model = "reference",
     method: Annotated[
         list[str] | None,
         typer.Option(
@@ -60,10 +59,8 @@ def evaluate_command(
         str, typer.Option(help="own; or black or wrong (another question's), to measure the influence of the image.")
     ] = "own",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 160,
-    dtype: Annotated[
-        str, typer.Option(help="auto (the checkpoint's own), float32, bfloat16 or float16.", metavar="NAME")
-    ] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...", metavar="NAME")] = "auto",
+    dtype: Dtype = "auto",
+    device: Device = "auto",
     ray: Ray = None,
     actors: Actors = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead of the tables.")] = False,

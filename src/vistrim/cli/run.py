@@ -8,6 +8,7 @@ from rich.console import Console
 
 from vistrim._utils.image_files import read_images
 from vistrim.cli.budgets import Budget, check_budget, set_methods
+from vistrim.cli.loading_options import Device, Dtype, Model
 from vistrim.cli.overlay_files import check_overlay, numbered
 from vistrim.cli.prompts import build_inputs, note_unknown_words, read_prompts
 from vistrim.cli.starting import importing
@@ -22,9 +23,7 @@ def run(
         str | None,
         typer.Option("--prompt", "-p", help="The question. By default or with '-': one per line of standard input."),
     ] = None,
-    model: Annotated[
-        str, typer.Option(help="Reference model, local directory or Hugging Face id.", metavar="NAME")
-    ] = "reference",
+    model: Model = "reference",
     method: Annotated[
         str | None,
         typer.Option(
@@ -49,10 +48,8 @@ def run(
         Path | None, typer.Option(help="Draw the visual tokens that each stage kept.", metavar="FILE.png")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print only one JSON object per prompt.")] = False,
-    dtype: Annotated[
-        str, typer.Option(help="auto (the checkpoint's own), float32, bfloat16 or float16.", metavar="NAME")
-    ] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...", metavar="NAME")] = "auto",
+    dtype: Dtype = "auto",
+    device: Device = "auto",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 64,
 ) -> None:
     """Answer a question about one or more images with a trimmed model, and report the savings.

@@ -11,6 +11,7 @@ import typer
 
 from vistrim.cli.budgets import Budget, check_budget
 from vistrim.cli.error_lines import CommandError, WrongUsageError
+from vistrim.cli.loading_options import Device, Dtype
 from vistrim.errors import MissingPackageError
 from vistrim.serving.address import free_port
 
@@ -91,10 +92,8 @@ def serve(
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object when the server is ready.")] = False,
-    dtype: Annotated[
-        str, typer.Option(help="auto (the checkpoint's own), float32, bfloat16 or float16.", metavar="NAME")
-    ] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...", metavar="NAME")] = "auto",
+    dtype: Dtype = "auto",
+    device: Device = "auto",
 ) -> None:
     """Serve a trimmed model behind OpenAI's chat API.
 
@@ -217,8 +216,8 @@ def _replicas(text: str | None, ray: str | None) -> tuple[int, int] | None:
 
 def _served(entries: Sequence[str]) -> dict[str, "Method | None"]:
     """Read the server's list of methods, by label."""
+    from vistrim._utils.labels import UNTOUCHED
     from vistrim.cli.parsing import parse_method
-    from vistrim.serving.figures import UNTOUCHED
 
     served: dict[str, Method | None] = {}
     for entry in entries:

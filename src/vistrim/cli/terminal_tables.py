@@ -10,10 +10,10 @@ from vistrim._utils.tables import Table
 PIPE_WIDTH = 140
 
 
-def table_console() -> Console:
+def table_console(markup: bool = True) -> Console:
     """Standard output, wide enough for the tables if it is not a terminal."""
     # A pipe has no width.
-    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    return Console(highlight=False, markup=markup, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
 def print_tables(tables: Iterable[Table], lines: Iterable[str]) -> None:

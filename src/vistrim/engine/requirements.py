@@ -7,7 +7,7 @@ from vistrim.engine.inputs.tower import VisionReads
 from vistrim.engine.passes.layer_cut import LayerCuts
 from vistrim.engine.passes.method_answers import check_structure
 from vistrim.errors import UnsupportedModelError
-from vistrim.methods.base.composition import Composition
+from vistrim.methods.base.composition import methods_in, part_at
 from vistrim.methods.base.method import Method
 
 INSTEAD = "use a method that ranks inside the language model, such as fastv"
@@ -23,7 +23,7 @@ def vision_reads(method: Method, spec: ModelSpec) -> VisionReads:
     ValueError
         If the method's parameters do not fit the tower.
     """
-    name = _acting(method, "input").name
+    name = part_at(method, "input").name
     if not method.reads_vision:
         return VisionReads()
     tower = spec.images.tower
@@ -55,7 +55,7 @@ def shrinking(method: Method, spec: ModelSpec) -> Shrinking | None:
     UnsupportedModelError
         If the images of the model cannot be downsampled after its processor. The message names an alternative.
     """
-    name = _acting(method, "input").name
+    name = part_at(method, "input").name
     if not method.shrinks_images:
         return None
     images = spec.images
@@ -82,7 +82,7 @@ def check_norm(method: Method, spec: ModelSpec) -> None:
     UnsupportedModelError
         If it is not known. The message names another method.
     """
-    name = _acting(method, "prefill").name
+    name = part_at(method, "prefill").name
     if method.reads_features and spec.norm is None:
         raise UnsupportedModelError(
             f"{name} needs the normalization after the last decoder layer, which vistrim does not find in this "
@@ -116,7 +116,7 @@ def check_grid(method: Method, spec: ModelSpec) -> None:
     UnsupportedModelError
         If there is no known grid. The message names other methods.
     """
-    name = _acting(method, "input").name
+    name = part_at(method, "input").name
     images = spec.images
     formless = images.grid is None and (images.tokens is not None or images.shapes is unknown)
     if method.needs_grid and formless:
@@ -134,7 +134,7 @@ def check_positions(method: Method, spec: ModelSpec) -> None:
     ValueError
         If positions have several axes. The message names the fix.
     """
-    for part in method.parts if isinstance(method, Composition) else (method,):
+    for part in methods_in(method):
         if part.renumbers:
             check_axes(part.name, spec)
 
@@ -153,8 +153,3 @@ def check_axes(name: str, spec: ModelSpec) -> None:
             f'column (M-RoPE): pass positions="original" (on the command line: '
             f"{name}:positions=original)"
         )
-
-
-def _acting(method: Method, stage: str) -> Method:
-    """Return the part of a composition that acts at a stage, or the method itself."""
-    return method.part(stage) if isinstance(method, Composition) else method

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from torch import Tensor
 
+from vistrim._utils.labels import UNTOUCHED
 from vistrim.engine import ModelSpec
 from vistrim.errors import VistrimError
 from vistrim.methods import ST3, Method, list_methods
@@ -16,7 +17,6 @@ from vistrim.methods.base.parameter_text import HasNotation, options, parameter_
 from vistrim.methods.st3 import default_for
 from vistrim.prompt_budgets import PromptBudgets
 from vistrim.serving.errors import RequestError
-from vistrim.serving.figures import UNTOUCHED
 from vistrim.trimming import trim
 
 CUSTOM = "custom"

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from vistrim._utils.labels import UNTOUCHED
 from vistrim.benchmark.marks import Marks
 from vistrim.core.costs import prefill_flops
 from vistrim.engine import ModelSpec
@@ -13,9 +14,6 @@ from vistrim.engine.report.trim_report import TrimReport
 from vistrim.engine.report.untrimmed import UntrimmedCache
 from vistrim.serving.jobs import Job
 from vistrim.serving.rows import Row
-
-UNTOUCHED = "untouched"
-"""Name of the model without a method."""
 
 
 class Measured:

@@ -13,14 +13,13 @@ from torch import Tensor
 from vistrim._utils.memory import is_out_of_memory
 from vistrim.engine import ModelSpec
 from vistrim.errors import PromptError
-from vistrim.prompting import check_text, format_prompts, prompt_format
+from vistrim.prompting import PADDED, check_text, format_prompts, prompt_format
 from vistrim.serving.collating import Sample, collate, names_per_sample
 from vistrim.serving.errors import RequestError
 from vistrim.serving.messages import Conversation
 
 log = logging.getLogger("vistrim.serving")
 
-_PADDED = {"padding": True, "padding_side": "left"}
 _PROBES = ((2, 1, 0), (1, 1, 0), (1, 1))
 """Numbers of images of the prompts whose batch is tried."""
 
@@ -109,7 +108,7 @@ class Preparer:
                 return_dict=True,
                 return_tensors="pt",
                 # transformers modifies its arguments.
-                processor_kwargs=dict(_PADDED),
+                processor_kwargs=dict(PADDED),
                 **({"sanitize_control_tokens": True} if self._reads_text_as_text else {}),
             )
         else:

@@ -6,13 +6,13 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
+from vistrim._utils.labels import UNTOUCHED
 from vistrim.methods import list_methods
 from vistrim.serving.answering import Disconnected
 from vistrim.serving.choosing import Choice, Methods
 from vistrim.serving.engine import Engine
 from vistrim.serving.errors import RequestError
 from vistrim.serving.event_stream import EventStream
-from vistrim.serving.figures import UNTOUCHED
 from vistrim.serving.guards import Room
 from vistrim.serving.metrics import Metrics
 from vistrim.serving.protocol import ChatRequest

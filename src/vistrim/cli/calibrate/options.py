@@ -5,11 +5,9 @@ from typing import Annotated
 
 import typer
 
+from vistrim.cli.loading_options import Device, Dtype, Model
 from vistrim.cli.questions import TASKS_HELP, Data
 
-Model = Annotated[
-    str, typer.Option("--model", help="Reference model, local directory or Hugging Face id.", metavar="NAME")
-]
 Out = Annotated[
     Path,
     typer.Option("--out", help="Schedule file to write; an interrupted search resumes.", metavar="FILE.json"),
@@ -35,11 +33,6 @@ Rows = Annotated[
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Questions per batch.")]
 MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer, in tokens.")]
-Dtype = Annotated[
-    str,
-    typer.Option("--dtype", help="auto (the checkpoint's own), float32, bfloat16 or float16.", metavar="NAME"),
-]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...", metavar="NAME")]
 Json = Annotated[bool, typer.Option("--json", help="Print only one JSON object.")]
 
 __all__ = [

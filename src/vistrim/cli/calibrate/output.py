@@ -2,20 +2,17 @@
 
 import json
 import os
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from vistrim._utils.store import differences
 from vistrim.cli.error_lines import WrongUsageError
+from vistrim.cli.terminal_tables import table_console
 from vistrim.methods.base.schedule_file import Schedule
-
-PIPE_WIDTH = 140
 
 
 class Fitted(Protocol):
@@ -96,8 +93,7 @@ def show(schedule: Schedule, out: Path, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(schedule.content()))
         return
-    # A pipe has no width.
-    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    console = table_console(markup=False)
     table = Table("layers", "visual tokens kept")
     for first, last, rate in steps(schedule.rates):
         table.add_row(f"{first}" if first == last else f"{first} to {last}", f"{100 * rate:.2f} %")

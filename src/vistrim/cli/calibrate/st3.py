@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -140,17 +139,15 @@ def _searched(
 
 
 def _show(schedule: CutSchedule, out: Path, as_json: bool) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    from vistrim.cli.calibrate.output import PIPE_WIDTH
+    from vistrim.cli.terminal_tables import table_console
     from vistrim.methods.base.cut_schedule import schedule_path
 
     if as_json:
         typer.echo(json.dumps(schedule.content()))
         return
-    # A pipe has no width.
-    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    console = table_console(markup=False)
     table = Table("from layer", "visual tokens kept")
     for layer, share in zip(schedule.cuts.layers, schedule.cuts.shares, strict=True):
         table.add_row(str(layer), f"{100 * share:.2f} %")

@@ -21,7 +21,7 @@ from vistrim.core.selection import Selection
 from vistrim.core.structure import LayerStructure
 from vistrim.engine.tokens.token_map import TokenMap
 from vistrim.errors import MethodError
-from vistrim.methods.base.composition import Composition
+from vistrim.methods.base.composition import part_at
 from vistrim.methods.base.method import Method
 from vistrim.methods.base.stage_hooks import STAGES
 from vistrim.methods.base.wrong_answers import refuse_answer
@@ -56,7 +56,7 @@ def check_cuts(answer: Any, method: Method, depth: int) -> frozenset[int]:
     layers = list(answer) if known else []
     if not known or not all(type(n) is int and 0 < n < depth for n in layers) or len(set(layers)) < len(layers):
         refuse_answer(
-            _part(method, "prefill"),
+            part_at(method, "prefill"),
             "prefill_layers",
             answer,
             f"a tuple of distinct layers from 1 to {depth - 1} is expected",
@@ -69,14 +69,14 @@ def check_structure(answer: Any, method: Method, spec: ModelSpec) -> None:
     fits = isinstance(answer, tuple) and all(isinstance(cut, LayerStructure) for cut in answer)
     if answer is not None and not (fits and len(answer) == len(spec.layers)):
         expected = f"None or a tuple with a LayerStructure for each of the {len(spec.layers)} layers is expected"
-        refuse_answer(_part(method, "structure"), "structure", answer, expected)
+        refuse_answer(part_at(method, "structure"), "structure", answer, expected)
 
 
 def check_scores(answer: Any, method: Method, tokens: TokenMap) -> Tensor:
     """Return the scores ``[batch, tokens]`` of a cut, if they are valid."""
     if not isinstance(answer, Tensor) or not answer.is_floating_point() or answer.shape != tokens.visual.shape:
         expected = f"scores are a float tensor {list(tokens.visual.shape)}"
-        refuse_answer(_part(method, "prefill"), "score", answer, expected)
+        refuse_answer(part_at(method, "prefill"), "score", answer, expected)
     return answer
 
 
@@ -84,7 +84,7 @@ def check_query_rows(answer: Any, method: Method, tokens: TokenMap, prompt: Tens
     """Return the ranking rows ``[batch, tokens]`` bool, if they are text of the prompt."""
     if answer is None:
         return None
-    part, name = _part(method, "prefill"), "query_rows"
+    part, name = part_at(method, "prefill"), "query_rows"
     if not isinstance(answer, Tensor) or answer.dtype != torch.bool or answer.shape != prompt.shape:
         refuse_answer(part, name, answer, f"None or a bool tensor {list(prompt.shape)} is expected")
     if (answer & ~(prompt & ~tokens.visual)).any():
@@ -98,7 +98,7 @@ def check_counts(answer: Any, method: Method, samples: int) -> Sequence[int] | N
         return None
     if not isinstance(answer, (tuple, list)) or len(answer) != samples or not all(_is_count(n) for n in answer):
         expected = f"None or a tuple of {samples} numbers of tokens, one per sample, is expected"
-        refuse_answer(_part(method, "decode"), "decode_counts", answer, expected)
+        refuse_answer(part_at(method, "decode"), "decode_counts", answer, expected)
     return answer
 
 
@@ -133,7 +133,7 @@ def check_selection(
     if problem is None and (in_prefill or tokens.visual.device.type == "cpu"):
         problem = _wrong_content(answer, tokens)
     if problem is not None:
-        refuse_answer(_part(method, stage), f"select_{stage}", answer, problem)
+        refuse_answer(part_at(method, stage), f"select_{stage}", answer, problem)
     return answer
 
 
@@ -149,12 +149,8 @@ def check_eviction(answer: Any, method: Method, counts: Sequence[int], tokens: T
     if problem is None and tokens.visual.device.type == "cpu":
         problem = _wrong_content(answer, tokens)
     if problem is not None:
-        refuse_answer(_part(method, "decode"), "select_decode", answer, problem)
+        refuse_answer(part_at(method, "decode"), "select_decode", answer, problem)
     return answer
-
-
-def _part(method: Method, stage: str) -> Method:
-    return method.part(stage) if isinstance(method, Composition) else method
 
 
 def _is_count(n: Any) -> bool:

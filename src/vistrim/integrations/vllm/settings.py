@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from vistrim.errors import UnsupportedGenerationError
-from vistrim.methods import Composition, Method, PerImage
+from vistrim.methods import Method, PerImage
+from vistrim.methods.base.composition import methods_in
 from vistrim.methods.base.notation import parse_method
 
 KEY = "vistrim"
@@ -116,7 +117,7 @@ def refuse_decoder_stages(method: Method) -> None:
     UnsupportedGenerationError
         If it does. The message names an alternative.
     """
-    for part in parts_of(method):
+    for part in methods_in(method):
         if inside := [stage for stage in part.acting_stages if stage != "input"]:
             raise UnsupportedGenerationError(
                 f"{part.name} acts inside the decoder ({', '.join(inside)}), whose paged cache and attention kernels "
@@ -137,25 +138,9 @@ def refuse_original_positions(method: Method) -> None:
     UnsupportedGenerationError
         If it does. The message names the fix.
     """
-    for part in parts_of(method):
+    for part in methods_in(method):
         if getattr(part, "positions", "renumber") == "original":
             raise UnsupportedGenerationError(
                 f"{part.name} is to keep the positions of the remaining tokens, but vLLM numbers tokens consecutively: "
                 f"set positions=renumber, {ELSEWHERE}"
             )
-
-
-def parts_of(method: Method) -> tuple[Method, ...]:
-    """List the parts of a composition.
-
-    Parameters
-    ----------
-    method : Method
-        The method.
-
-    Returns
-    -------
-    tuple of Method
-        The parts, or the method itself.
-    """
-    return method.parts if isinstance(method, Composition) else (method,)

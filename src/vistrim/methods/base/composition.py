@@ -202,6 +202,40 @@ class Composition(Method):
         return next((part for part in self.parts if stage in part.acting_stages), KEEP_EVERYTHING)
 
 
+def methods_in(method: Method) -> tuple[Method, ...]:
+    """List the methods in a composition.
+
+    Parameters
+    ----------
+    method : Method
+        The method.
+
+    Returns
+    -------
+    tuple of Method
+        The parts, or the method itself.
+    """
+    return method.parts if isinstance(method, Composition) else (method,)
+
+
+def part_at(method: Method, stage: str) -> Method:
+    """Return the part of a composition that acts at a stage.
+
+    Parameters
+    ----------
+    method : Method
+        The method.
+    stage : str
+        One of ``STAGES``.
+
+    Returns
+    -------
+    Method
+        The part, or the method itself if it is no composition.
+    """
+    return method.part(stage) if isinstance(method, Composition) else method
+
+
 @dataclass(frozen=True)
 class Composed(Composition):
     """A composition made by `vistrim.compose`.

@@ -78,7 +78,7 @@ def parse_method(notation: str, settings: Mapping[str, str] | None = None, prese
 
 
 def as_method(method: "Method | Budgeted | str") -> Method:
-    """Return a method as it is, or build it from its notation.
+    """Return a method as it is, or take it from a `Budgeted`, or build it from its notation.
 
     Returns
     -------
@@ -89,7 +89,7 @@ def as_method(method: "Method | Budgeted | str") -> Method:
     ValueError
         See `parse_method`.
     TypeError
-        If it is neither.
+        If it is none of these.
     """
     if isinstance(method, str):
         return parse_method(method)

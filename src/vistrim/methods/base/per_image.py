@@ -1,10 +1,12 @@
 """Methods that select among the visual tokens of each image before the decoder."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from vistrim.core.layout import Grid
 from vistrim.core.schedules import budget
@@ -133,7 +135,7 @@ class PerImage(Method):
         merge_into, behind, hidden = nowhere, nowhere.clone(), None
         merges = moves = False
         counts = []
-        answers, right = [], []
+        answers: list[tuple[ImageChoice, int, Tensor]] = []
         patches = iter(count_patches(tokens, self.over) if self.counts_patches else ())
         for sample in range(len(tokens.images)):
             kept = 0
@@ -145,8 +147,7 @@ class PerImage(Method):
                 if (problem := problem_of(choice, n, tokens.embeddings.shape[-1])) is not None:
                     refuse_answer(self, "choose", choice, problem)
                 spread = spread_over(choice, where)
-                answers.append((choice, n))
-                right.append(spread.fits)
+                answers.append((choice, n, spread.fits))
                 keep[sample, where] = spread.stays
                 kept += len(choice.keep)
                 if spread.target is not None:
@@ -161,15 +162,7 @@ class PerImage(Method):
                     hidden[sample, made.to(hidden.device)] = choice.made.to(hidden)
                     replaced[sample, made] = True
             counts.append(kept)
-        # Checked for all images together, so that the device is synchronized only once.
-        if right and not torch.stack(right).all():
-            choice, n = answers[torch.stack(right).tolist().index(False)]
-            problem = f"keep has to have distinct indices from 0 to {n - 1}"
-            if choice.merge_into is not None:
-                problem += ", and merge_into may only merge tokens that go into tokens that stay"
-            if choice.behind is not None:
-                problem += ", and behind may only move tokens that stay"
-            refuse_answer(self, "choose", choice, problem)
+        _check_contents(self, answers)
         if counts == [sum(images) for images in tokens.images] and hidden is None:
             return None
         return Selection(
@@ -181,3 +174,22 @@ class PerImage(Method):
             hidden=hidden,
             replaced=replaced if hidden is not None else None,
         )
+
+
+def _check_contents(method: Method, answers: Sequence[tuple[ImageChoice, int, Tensor]]) -> None:
+    """Refuse a choice whose indices do not fit the number of tokens, given whether they do.
+
+    All images are checked together, so that the device is synchronized only once.
+    """
+    if not answers:
+        return
+    fits = torch.stack([each for _, _, each in answers])
+    if fits.all():
+        return
+    choice, n, _ = answers[fits.tolist().index(False)]
+    problem = f"keep has to have distinct indices from 0 to {n - 1}"
+    if choice.merge_into is not None:
+        problem += ", and merge_into may only merge tokens that go into tokens that stay"
+    if choice.behind is not None:
+        problem += ", and behind may only move tokens that stay"
+    refuse_answer(method, "choose", choice, problem)
