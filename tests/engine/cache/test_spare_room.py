@@ -27,7 +27,7 @@ def states(length, seed=0, batch=BATCH):
 
 @torch.no_grad()
 def filled(length=40):
-    """A layer that has room."""
+    """A layer after the prompt and one step."""
     layer = GrowingLayer()
     layer.update(*states(length))
     layer.update(*states(1, seed=1))
@@ -63,10 +63,11 @@ def test_equals_the_stock_layer(names, length):
 
 @torch.no_grad()
 def test_steps_write_into_the_same_memory_until_it_is_full():
-    layer = filled()
+    layer = GrowingLayer()
+    layer.update(*states(40))
     before, pointers = layer.keys, []
     expected = before.clone()
-    for seed in range(room_for(41) + 1):
+    for seed in range(room_for(40) + 1):
         layer.update(*states(1, seed))
         pointers.append(layer.keys.data_ptr())
     assert set(pointers[:-1]) == {before.data_ptr()}

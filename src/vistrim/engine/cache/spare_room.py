@@ -117,6 +117,9 @@ def alike(held: Tensor, new: Tensor) -> bool:
 class GrowingLayer(DynamicLayer):
     """Full-attention layer that writes generated tokens into spare room where possible.
 
+    The first tokens, those of the prompt, are copied into new memory in any case. That copy already has spare room, so
+    that the first decoding step does not copy the layer again.
+
     Attributes
     ----------
     room : tuple of Room or None
@@ -128,7 +131,11 @@ class GrowingLayer(DynamicLayer):
     values: Tensor
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        small = not self.is_initialized or self.keys.nbytes < WORTH_ROOM
+        held = self.keys.nbytes if self.is_initialized else 0
+        small = held + key_states.nbytes < WORTH_ROOM
+        if not held and not small:
+            # Makes empty tensors of the right shape, dtype and device.
+            super().update(key_states[:, :, :0], value_states[:, :, :0], *args, **kwargs)
         # Tensors saved by autograd must not be modified.
         if small or torch.is_grad_enabled() or not alike(self.keys, key_states):
             self.room = None
