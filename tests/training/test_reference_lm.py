@@ -1,16 +1,28 @@
 """Shortcuts in the training of reference-lm compute what they stand for."""
 
+from random import Random
 from types import SimpleNamespace
 
+import pytest
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlamaForCausalLM
 
 from tests.closeness import close
+from training.reference_lm import packing
 from training.reference_lm.decoder import Decoder, Joint
 from training.reference_lm.decoder_phase import Reader, accumulate
-from training.reference_lm.packing import pack
+from training.reference_lm.helpers import group, pair
+from training.reference_lm.packing import pack, text_mask
 from training.reference_lm.projector import Projector
 from training.reference_lm.tower import Tower, telling_patches
+from vistrim.reference.lm.scenes import generate_scene
+
+
+@pytest.fixture(autouse=True)
+def _not_compiled():
+    """Compiling takes longer than the tests, and needs a compiler."""
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 def test_gradients_reach_the_adapter_as_through_the_merged_weights():
@@ -57,6 +69,47 @@ def test_gradients_accumulated_over_parts_are_those_of_the_whole_batch():
         found.append([loss, right.float(), *(parameter.grad for parameter in parameters)])
     for one, other in zip(*found, strict=True):
         assert close(one, other)
+
+
+def test_each_packed_question_is_answered_as_if_asked_alone(monkeypatch):
+    torch.manual_seed(0)
+    monkeypatch.setattr(packing, "BLOCK", 4)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_key_value_heads": 2}
+    base = LlamaForCausalLM(LlamaConfig(num_hidden_layers=2, vocab_size=50, **sizes)).eval()
+    decoder, context = Decoder(base, rank=4), 5
+    questions = [[3, 4, 5, 6, 7, 8, 9, 10, 11, 12], [13, 14], [15, 16, 17, 18], [19]]
+    packed = {n: torch.from_numpy(v) for n, v in pack([[(q, [1]) for q in questions]], 20).items()}
+    image = torch.randn(1, context, 32)
+    embeddings = torch.cat([image, decoder.embed(packed["tokens"])], 1)
+    positions = torch.cat([torch.arange(context)[None], context + packed["offsets"]], 1)
+    mask = text_mask(packed["segments"], context)
+    assert len(mask) == 5
+    found = decoder(embeddings, positions, context, mask, decoder.weights())[0, context:]
+    for number, question in enumerate(questions, start=1):
+        alone = torch.cat([image, decoder.embed(torch.tensor([question]))], 1)
+        expected = base.model(inputs_embeds=alone).last_hidden_state[0, context:]
+        assert close(found[packed["segments"][0] == number], expected)
+
+
+def test_helpers_name_the_areas_of_all_objects_asked_for():
+    asked = 0
+    for index in range(60):
+        scene = generate_scene("train", index)
+        found = group(scene, Random(index))
+        number, _, areas = found.answer.partition(": ")
+        of = found.prompt.removeprefix("Where are all the ").removesuffix("?").removesuffix(" shapes")
+        names = [name for shape in scene.shapes for name in (shape.color, f"{shape.kind}s", f"{shape.kind}es")]
+        chosen = [s.area for s in scene.shapes if of in (s.color, f"{s.kind}s", f"{s.kind}es", "shapes")]
+        assert (of in names or of == "shapes") == bool(chosen)
+        assert int(number) == len(chosen)
+        assert areas == ", ".join(chosen)
+        two = pair(scene, Random(index))
+        if two is not None:
+            asked += 1
+            first, second = two.answer.split(" and ")
+            assert {first, second} <= {shape.area for shape in scene.shapes}
+            assert first != second
+    assert asked > 50
 
 
 def test_a_tower_that_sees_every_patch_in_order_sees_the_whole_image():

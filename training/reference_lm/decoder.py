@@ -14,6 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from training.reference_lm.packing import TextMask
+
 PROJECTIONS = (
     "self_attn.q_proj",
     "self_attn.k_proj",
@@ -149,7 +151,7 @@ class Decoder(nn.Module):
         embeddings: torch.Tensor,
         positions: torch.Tensor,
         context: int,
-        mask: torch.Tensor | None,
+        text: TextMask | None,
         weights: Weights,
     ) -> torch.Tensor:
         """Hidden states ``(B, S, width)`` after the final norm.
@@ -162,15 +164,15 @@ class Decoder(nn.Module):
             ``(B, S)`` int64.
         context : int
             Tokens at the start that attend causally; all S where there is no mask.
-        mask : torch.Tensor or None
-            ``(B, 1, S - context, S)`` bool for the others.
+        text : TextMask or None
+            What the others see, from :func:`~training.reference_lm.packing.text_mask`.
         weights : list of tuples of torch.Tensor
             `weights()` or `plain`.
         """
         rotary = self._rotary(positions)
         hidden = embeddings.to(self.dtype)
         for layer, own in zip(self.base.model.layers, weights, strict=True):
-            hidden = self._layer(hidden, layer, own, rotary, context, mask)
+            hidden = self._layer(hidden, layer, own, rotary, context, text)
         return self._norm(hidden, self.base.model.norm)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -184,7 +186,7 @@ class Decoder(nn.Module):
         weights: tuple[Joint, ...],
         rotary: tuple[torch.Tensor, torch.Tensor],
         context: int,
-        mask: torch.Tensor | None,
+        text: TextMask | None,
     ) -> torch.Tensor:
         qkv, out, gate_up, down = weights
         rows, length, _ = hidden.shape
@@ -193,13 +195,12 @@ class Decoder(nn.Module):
         heads = joint.view(rows, length, -1, size).transpose(1, 2)
         queries, keys = self.config.num_attention_heads, self.config.num_key_value_heads
         turned = _rotate(heads[:, : queries + keys], rotary)
-        attended = _attention(turned[:, :queries], turned[:, queries:], heads[:, queries + keys :], context, mask)
+        attended = _attention(turned[:, :queries], turned[:, queries:], heads[:, queries + keys :], context, text)
         hidden = hidden + out(attended.transpose(1, 2).reshape(rows, length, -1))
-        first, second = gate_up(self._norm(hidden, layer.post_attention_layernorm)).chunk(2, -1)
-        return hidden + down(F.silu(first) * second)
+        return hidden + down(_gated(gate_up(self._norm(hidden, layer.post_attention_layernorm))))
 
     def _norm(self, hidden: torch.Tensor, norm: Any) -> torch.Tensor:
-        return F.rms_norm(hidden, hidden.shape[-1:], norm.weight.to(self.dtype), norm.variance_epsilon)
+        return _normed(hidden, norm.weight.to(self.dtype), norm.variance_epsilon)
 
     def _rotary(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         frequencies = self.base.model.rotary_emb.inv_freq.float()
@@ -238,6 +239,18 @@ def _key(projection: str) -> str:
     return projection.replace(".", "/")
 
 
+@torch.compile
+def _normed(hidden: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
+    return F.rms_norm(hidden, hidden.shape[-1:], weight, epsilon)
+
+
+@torch.compile
+def _gated(joint: torch.Tensor) -> torch.Tensor:
+    first, second = joint.chunk(2, -1)
+    return F.silu(first) * second
+
+
+@torch.compile
 def _rotate(heads: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
     cos, sin = rotary
     first, second = heads.chunk(2, -1)
@@ -245,16 +258,23 @@ def _rotate(heads: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor]) -> t
 
 
 def _attention(
-    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, context: int, mask: torch.Tensor | None
+    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, context: int, text: TextMask | None
 ) -> torch.Tensor:
-    """Causal attention of the context, then masked attention of the text to everything."""
-    # Kernels that take a mask know no grouped heads.
-    groups = queries.shape[1] // keys.shape[1]
-    keys, values = keys.repeat_interleave(groups, 1), values.repeat_interleave(groups, 1)
-    seen = F.scaled_dot_product_attention(
-        queries[:, :, :context], keys[:, :, :context], values[:, :, :context], is_causal=True
-    )
-    if mask is None:
-        return seen
-    text = F.scaled_dot_product_attention(queries[:, :, context:], keys, values, attn_mask=mask)
-    return torch.cat([seen, text], 2)
+    """Causal attention of the context, then attention of the text, block by block."""
+    before, after = slice(None, context), slice(context, None)
+    causal = torch.ones(context, context, dtype=torch.bool, device=queries.device).tril()
+    attended = [_masked(queries[:, :, before], keys[:, :, before], values[:, :, before], causal)]
+    for tokens, seen, mask in text or ():
+        some = [torch.cat([part[:, :, before], part[:, :, after][:, :, seen]], 2) for part in (keys, values)]
+        attended.append(_masked(queries[:, :, after][:, :, tokens], *some, mask))
+    return torch.cat(attended, 2)
+
+
+def _masked(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Masked attention with grouped heads, from plain products: flash attention's backward pass is slow on CPUs."""
+    rows, heads, length, size = queries.shape
+    groups = heads // keys.shape[1]
+    bias = torch.zeros(mask.shape, dtype=queries.dtype, device=mask.device).masked_fill_(~mask, -torch.inf)
+    grouped = (queries * size**-0.5).reshape(rows, -1, groups * length, size)
+    scores = (grouped @ keys.transpose(2, 3)).view(rows, heads, length, -1).add_(bias)
+    return (scores.softmax(-1).view(rows, -1, groups * length, keys.shape[2]) @ values).view(rows, heads, length, size)

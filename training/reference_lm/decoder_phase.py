@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from training.reference_lm.clock import Budget, learning_rate
 from training.reference_lm.decoder import Decoder, Weights
 from training.reference_lm.facts import patch_facts
+from training.reference_lm.helpers import HELPERS
 from training.reference_lm.images import Canvases, EasyVqa
 from training.reference_lm.log import Log
 from training.reference_lm.packing import IGNORED, PACKED, Wording, text_mask
@@ -35,7 +36,8 @@ class DecoderSettings:
 
     In the share ``partial`` of the time the decoder sees ``patches`` visual tokens of each image, those on and beside
     objects first; text without image comes in every ``text_every``-th step. ``described`` is the share of the scenes
-    that are also described, and tasks that compare or count come ``hard`` times as often as others.
+    that are also described, ``words`` the number of questions for one word per scene. Tasks that compare or count come
+    ``hard`` times as often as others, helpers ``helpers`` times.
     """
 
     scenes: int = 28
@@ -45,7 +47,9 @@ class DecoderSettings:
     lr: float = 1e-3
     warm_up: int = 30
     described: float = 1.0
+    words: int = 20
     hard: int = 2
+    helpers: int = 0
     drift_weight: float = 1.0
     patches: int = 576
     partial: float = 0.0
@@ -180,9 +184,16 @@ def train_decoder(
     optimizer = torch.optim.AdamW(
         parameters, lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.0, fused=device.type == "cuda"
     )
-    tasks = (*SHORT_TASKS, *HARD_TASKS * (settings.hard - 1))
+    tasks = (*SHORT_TASKS, *HARD_TASKS * (settings.hard - 1), *tuple(HELPERS) * settings.helpers)
     stream = QuestionStream(
-        reader.wording, settings.scenes, settings.easy, settings.length, tasks, settings.described, levels=CURRICULUM
+        reader.wording,
+        settings.scenes,
+        settings.easy,
+        settings.length,
+        tasks,
+        settings.described,
+        settings.words,
+        levels=CURRICULUM,
     )
     step, saved = 0, budget.elapsed
     hits: dict[str, list[bool]] = defaultdict(list)

@@ -11,6 +11,13 @@ from torch.nn import functional as F
 
 IGNORED = -100
 
+#: Text tokens whose attention is computed at a time.
+BLOCK = 128
+
+#: Blocks of text tokens: their places in the text, the places of the text tokens that they may see besides the context,
+#: and the mask of both, ``(B, 1, tokens, context + seen)`` bool.
+TextMask = list[tuple[slice, slice, torch.Tensor]]
+
 #: What :func:`pack` returns.
 PACKED = ("tokens", "labels", "segments", "offsets")
 
@@ -78,7 +85,7 @@ def pack(rows: Sequence[Sequence[tuple[list[int], list[int]]]], length: int) -> 
     return packed
 
 
-def text_mask(segments: torch.Tensor, context: int) -> torch.Tensor:
+def text_mask(segments: torch.Tensor, context: int) -> TextMask:
     """Build the mask of packed text: each token sees the context and the earlier tokens of its question.
 
     Parameters
@@ -90,10 +97,17 @@ def text_mask(segments: torch.Tensor, context: int) -> torch.Tensor:
 
     Returns
     -------
-    torch.Tensor
-        ``(B, 1, T, context + T)`` bool.
+    TextMask
+        Questions are short, so that a block sees little of the text.
     """
     length = segments.shape[1]
-    causal = torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
+    line = torch.arange(length, device=segments.device)
+    causal = line[:, None] >= line
     own = causal & (segments[:, :, None] == segments[:, None, :])
-    return F.pad(own, (context, 0), value=True)[:, None]
+    first = own.int().argmax(-1).amin(0).tolist()
+    blocks = []
+    for start in range(0, length, BLOCK):
+        end = min(start + BLOCK, length)
+        seen = slice(min(first[start:end]), end)
+        blocks.append((slice(start, end), seen, F.pad(own[:, start:end, seen], (context, 0), value=True)[:, None]))
+    return blocks

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from training.reference_lm.helpers import HELPERS
 from training.reference_lm.images import view_numbers
 from training.reference_lm.packing import Wording, pack
 from vistrim.reference.easy_vqa import pictures
@@ -47,7 +48,7 @@ class QuestionStream:
     length : int
         Packed tokens per row.
     tasks : sequence of str
-        Short tasks that each scene goes through in turn, from a random start.
+        Short tasks and helpers that each scene goes through in turn, from a random start.
     described : float
         Share of the scenes with a description, which takes about ten times the tokens of a short question.
     words, sentences : int
@@ -107,7 +108,7 @@ class QuestionStream:
 
     def _questions(self, scene: Scene, rng: Random) -> list[Question]:
         start = rng.randrange(len(self.tasks))
-        words = [ask(self.tasks[(start + i) % len(self.tasks)], scene, rng) for i in range(self.words)]
+        words = [_ask(self.tasks[(start + i) % len(self.tasks)], scene, rng) for i in range(self.words)]
         sentences = [ask(task, scene, rng, "sentence") for task in rng.sample(SENTENCE_TASKS, self.sentences)]
         told = [
             Question(f"{question.task}-sentence", question.prompt, question.answer)
@@ -118,7 +119,11 @@ class QuestionStream:
         return [question for question in (described, *words, *told) if question]
 
 
-TASK_NAMES = (*SHORT_TASKS, "description", "easy-vqa", *(f"{task}-sentence" for task in SENTENCE_TASKS))
+TASK_NAMES = (*SHORT_TASKS, "description", "easy-vqa", *(f"{task}-sentence" for task in SENTENCE_TASKS), *HELPERS)
+
+
+def _ask(task: str, scene: Scene, rng: Random) -> Question | None:
+    return HELPERS[task](scene, rng) if task in HELPERS else ask(task, scene, rng)
 
 
 def _views(scenes: Sequence[Scene]) -> np.ndarray:

@@ -56,6 +56,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--warm-up", type=int, default=30, help="steps in which the learning rate of the decoder rises")
     parser.add_argument("--described", type=float, default=1.0, help="share of the scenes that are also described")
     parser.add_argument("--hard", type=int, default=2, help="how often tasks come that compare or count; others: once")
+    parser.add_argument("--words", type=int, default=20, help="questions for one word per scene, as far as they fit")
+    parser.add_argument("--helpers", type=int, default=0, help="how often helper tasks come; others: once")
     parser.add_argument("--check", type=int, default=16, help="batches of probes, regression and validation")
     return parser.parse_args()
 
@@ -140,7 +142,9 @@ def main() -> None:
         lr=given.lr,
         warm_up=given.warm_up,
         described=given.described,
+        words=given.words,
         hard=given.hard,
+        helpers=given.helpers,
         log_every=given.log_every,
         workers=given.workers,
     )
