@@ -36,8 +36,8 @@ class DecoderSettings:
 
     In the share ``partial`` of the time the decoder sees ``patches`` visual tokens of each image, those on and beside
     objects first; text without image comes in every ``text_every``-th step. ``described`` is the share of the scenes
-    that are also described, ``words`` the number of questions for one word per scene. Tasks that compare or count come
-    ``hard`` times as often as others, helpers ``helpers`` times.
+    that are also described, ``words`` the number of questions for one word per scene. ``hard_tasks``
+    come ``hard`` times as often as others, helpers ``helpers`` times.
     """
 
     scenes: int = 28
@@ -48,6 +48,7 @@ class DecoderSettings:
     warm_up: int = 30
     described: float = 1.0
     words: int = 20
+    hard_tasks: tuple[str, ...] = HARD_TASKS
     hard: int = 2
     helpers: int = 0
     drift_weight: float = 1.0
@@ -184,7 +185,7 @@ def train_decoder(
     optimizer = torch.optim.AdamW(
         parameters, lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.0, fused=device.type == "cuda"
     )
-    tasks = (*SHORT_TASKS, *HARD_TASKS * (settings.hard - 1), *tuple(HELPERS) * settings.helpers)
+    tasks = (*SHORT_TASKS, *settings.hard_tasks * (settings.hard - 1), *tuple(HELPERS) * settings.helpers)
     stream = QuestionStream(
         reader.wording,
         settings.scenes,

@@ -18,6 +18,7 @@ from training.reference_lm.log import Log
 from training.reference_lm.packing import Wording
 from training.reference_lm.processes import Processes
 from training.reference_lm.projector import Projector
+from training.reference_lm.streams import HARD_TASKS
 from training.reference_lm.text import everyday_prompts, own_answers, training_prompts
 from training.reference_lm.tower import Tower
 from training.reference_lm.tower_phase import TowerSettings, probe_tower, train_tower
@@ -55,7 +56,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--lr", type=float, default=1e-3, help="of projector and adapter")
     parser.add_argument("--warm-up", type=int, default=30, help="steps in which the learning rate of the decoder rises")
     parser.add_argument("--described", type=float, default=1.0, help="share of the scenes that are also described")
-    parser.add_argument("--hard", type=int, default=2, help="how often tasks come that compare or count; others: once")
+    parser.add_argument("--hard-tasks", nargs="+", default=HARD_TASKS, help="tasks that come more often than others")
+    parser.add_argument("--hard", type=int, default=2, help="how often these come; others: once")
     parser.add_argument("--words", type=int, default=20, help="questions for one word per scene, as far as they fit")
     parser.add_argument("--helpers", type=int, default=0, help="how often helper tasks come; others: once")
     parser.add_argument("--check", type=int, default=16, help="batches of probes, regression and validation")
@@ -143,6 +145,7 @@ def main() -> None:
         warm_up=given.warm_up,
         described=given.described,
         words=given.words,
+        hard_tasks=tuple(given.hard_tasks),
         hard=given.hard,
         helpers=given.helpers,
         log_every=given.log_every,
