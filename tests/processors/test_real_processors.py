@@ -33,7 +33,7 @@ SIMILAR = frozenset(
         "deepseek_vl_hybrid",
     }
 )
-"""Families whose processor cuts images and writes prompts like that of another family. Only ``make support`` runs them."""
+"""Families whose processor is like that of another family. Only ``make support`` runs them."""
 
 
 class Walker:
