@@ -14,27 +14,6 @@ from tests.processors.zoo import CHECKPOINTS
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 
-SIMILAR = frozenset(
-    {
-        "vipllava",
-        "paligemma-gemma2",
-        "mistral3-ministral3",
-        "lighton_ocr",
-        "qwen2_vl",
-        "qwen3_vl_moe",
-        "exaone4_5",
-        "paddleocr_vl",
-        "video_llama_3",
-        "glm4v_moe",
-        "glm46v",
-        "glm_ocr",
-        "idefics3",
-        "cohere2_vision",
-        "deepseek_vl_hybrid",
-    }
-)
-"""Families whose processor is like that of another family. Only ``make support`` runs them."""
-
 
 class Walker:
     """A process that goes through families one by one."""
@@ -82,9 +61,7 @@ def walkers(tmp_path_factory):
         running.close()
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.support] * (name in SIMILAR)) for name in CHECKPOINTS]
-)
+@pytest.mark.parametrize("name", CHECKPOINTS)
 def test_every_step(name, walkers, tmp_path, record_property):
     needed = CHECKPOINTS[name].needs_torchvision
     if needed and (reason := missing()):
@@ -98,4 +75,4 @@ def test_every_step(name, walkers, tmp_path, record_property):
 
 
 def test_listed_exceptions_exist():
-    assert BASELINE.keys() | REFUSED.keys() | SIMILAR <= CHECKPOINTS.keys()
+    assert BASELINE.keys() | REFUSED.keys() <= CHECKPOINTS.keys()

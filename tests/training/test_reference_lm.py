@@ -8,12 +8,13 @@ import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlamaForCausalLM
 
 from tests.closeness import close
-from training.reference_lm import packing
+from training.reference_lm import measure_drift, packing
 from training.reference_lm.decoder import Decoder, Joint
 from training.reference_lm.decoder_phase import Reader, accumulate
 from training.reference_lm.helpers import group, pair
 from training.reference_lm.packing import pack, text_mask
 from training.reference_lm.projector import Projector
+from training.reference_lm.text import Answers
 from training.reference_lm.tower import Tower, telling_patches
 from vistrim.reference.lm.scenes import generate_scene
 
@@ -89,6 +90,22 @@ def test_each_packed_question_is_answered_as_if_asked_alone(monkeypatch):
         alone = torch.cat([image, decoder.embed(torch.tensor([question]))], 1)
         expected = base.model(inputs_embeds=alone).last_hidden_state[0, context:]
         assert close(found[packed["segments"][0] == number], expected)
+
+
+def test_the_drift_of_a_model_is_the_mean_divergence_of_its_answer_tokens(monkeypatch):
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2, "num_hidden_layers": 1}
+    base, other = (LlamaForCausalLM(LlamaConfig(vocab_size=words, **sizes)).eval() for words in (50, 51))
+    tokens = torch.randint(50, (3, 6))
+    answered = torch.tensor([[0, 1, 1, 1, 1, 1], [0, 0, 1, 1, 0, 0], [0, 0, 0, 0, 0, 1]]).bool()
+    monkeypatch.setattr(measure_drift, "own_answers", lambda *args, **kwargs: Answers(tokens, answered))
+    assert measure_drift.mean_drift(base, None, base, [], 6, rows=2) == 0
+    with torch.no_grad():
+        p, q = (model(tokens).logits[answered][:, :50].softmax(-1).double() for model in (base, other))
+    expected = (p * (p.log() - q.log())).sum() / answered.sum()
+    found = measure_drift.mean_drift(base, None, other, [], 6, rows=2)
+    # Logarithms of about 4, each rounded, cancel.
+    assert found == pytest.approx(expected.item(), abs=1e-5)
 
 
 def test_helpers_name_the_areas_of_all_objects_asked_for():

@@ -14,13 +14,12 @@ from torch.nn import functional as F
 from training.reference_lm.clock import Budget, learning_rate
 from training.reference_lm.decoder import Decoder, Weights
 from training.reference_lm.facts import patch_facts
-from training.reference_lm.helpers import HELPERS
 from training.reference_lm.images import Canvases, EasyVqa
 from training.reference_lm.log import Log
 from training.reference_lm.packing import IGNORED, PACKED, Wording, text_mask
 from training.reference_lm.processes import Processes, sum_gradients
 from training.reference_lm.projector import Projector, ideal_table, ideal_tokens, regression
-from training.reference_lm.streams import HARD_TASKS, TASK_NAMES, QuestionStream, SceneStream, run
+from training.reference_lm.streams import TASK_NAMES, QuestionStream, SceneStream, run
 from training.reference_lm.text import Answers, drift
 from training.reference_lm.tower import Tower, telling_patches
 from training.reference_lm.tower_phase import tower_features
@@ -36,8 +35,7 @@ class DecoderSettings:
 
     In the share ``partial`` of the time the decoder sees ``patches`` visual tokens of each image, those on and beside
     objects first; text without image comes in every ``text_every``-th step. ``described`` is the share of the scenes
-    that are also described, ``words`` the number of questions for one word per scene. ``hard_tasks``
-    come ``hard`` times as often as others, helpers ``helpers`` times.
+    that are also described, and ``words`` the number of questions for one word per scene, which goes through ``tasks``.
     """
 
     scenes: int = 28
@@ -48,9 +46,7 @@ class DecoderSettings:
     warm_up: int = 30
     described: float = 1.0
     words: int = 20
-    hard_tasks: tuple[str, ...] = HARD_TASKS
-    hard: int = 2
-    helpers: int = 0
+    tasks: tuple[str, ...] = SHORT_TASKS
     drift_weight: float = 1.0
     patches: int = 576
     partial: float = 0.0
@@ -185,13 +181,12 @@ def train_decoder(
     optimizer = torch.optim.AdamW(
         parameters, lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.0, fused=device.type == "cuda"
     )
-    tasks = (*SHORT_TASKS, *settings.hard_tasks * (settings.hard - 1), *tuple(HELPERS) * settings.helpers)
     stream = QuestionStream(
         reader.wording,
         settings.scenes,
         settings.easy,
         settings.length,
-        tasks,
+        settings.tasks,
         settings.described,
         settings.words,
         levels=CURRICULUM,

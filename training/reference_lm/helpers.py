@@ -6,7 +6,7 @@ from collections.abc import Callable
 from random import Random
 
 from vistrim.reference.scenes import COLORS, KINDS, Shape
-from vistrim.reference.tasks import Question, Scene, unique_name
+from vistrim.reference.tasks import Question, Scene, plural, unique_name
 
 
 def pair(scene: Scene, rng: Random) -> Question | None:
@@ -25,8 +25,8 @@ def group(scene: Scene, rng: Random) -> Question:
         return Question("group", "Where are all the shapes?", _areas(scene, lambda shape: True))
     every = COLORS if which == "color" else KINDS
     value = getattr(rng.choice(scene.shapes), which) if rng.random() < 0.8 else rng.choice(every)
-    named = f"{value} shapes" if which == "color" else f"{value}s" if value != "cross" else "crosses"
-    return Question("group", f"Where are all the {named}?", _areas(scene, lambda shape: getattr(shape, which) == value))
+    areas = _areas(scene, lambda shape: getattr(shape, which) == value)
+    return Question("group", f"Where are all the {plural(value)}?", areas)
 
 
 def _areas(scene: Scene, chosen: Callable[[Shape], bool]) -> str:

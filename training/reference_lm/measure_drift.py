@@ -37,7 +37,10 @@ def mean_drift(base: Any, tokenizer: Any, model: Any, prompts: list[str], length
 
 
 def _log_probabilities(model: Any, answers: Answers, words: int) -> Tensor:
-    """Of each answer token, ``(tokens, words)``; the placeholder for an image comes after the words of the base."""
+    """Log-probabilities of the words of the base after each answer token, ``(tokens, words)``.
+
+    The image token is the last in the vocabulary, and the base does not have it.
+    """
     # Padding is on the right, so that no token of an answer sees it.
     logits = model(input_ids=answers.tokens, use_cache=False).logits[answers.answered]
     return logits[:, :words].float().log_softmax(-1)

@@ -13,6 +13,7 @@ from training.reference_lm.base import load_base
 from training.reference_lm.clock import Budget
 from training.reference_lm.decoder import Decoder
 from training.reference_lm.decoder_phase import DecoderSettings, Reader, start_projector, train_decoder, validate
+from training.reference_lm.helpers import HELPERS
 from training.reference_lm.images import Canvases, EasyVqa, draw_backgrounds
 from training.reference_lm.log import Log
 from training.reference_lm.packing import Wording
@@ -22,6 +23,7 @@ from training.reference_lm.streams import HARD_TASKS
 from training.reference_lm.text import everyday_prompts, own_answers, training_prompts
 from training.reference_lm.tower import Tower
 from training.reference_lm.tower_phase import TowerSettings, probe_tower, train_tower
+from vistrim.reference.tasks import SHORT_TASKS
 
 _BACKGROUND_SHARES = (("train", 1), ("validation", 4))
 
@@ -56,7 +58,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--lr", type=float, default=1e-3, help="of projector and adapter")
     parser.add_argument("--warm-up", type=int, default=30, help="steps in which the learning rate of the decoder rises")
     parser.add_argument("--described", type=float, default=1.0, help="share of the scenes that are also described")
-    parser.add_argument("--hard-tasks", nargs="+", default=HARD_TASKS, help="tasks that come more often than others")
+    parser.add_argument(
+        "--hard-tasks", nargs="+", choices=SHORT_TASKS, default=HARD_TASKS, help="come more often than others"
+    )
     parser.add_argument("--hard", type=int, default=2, help="how often these come; others: once")
     parser.add_argument("--words", type=int, default=20, help="questions for one word per scene, as far as they fit")
     parser.add_argument("--helpers", type=int, default=0, help="how often helper tasks come; others: once")
@@ -145,9 +149,7 @@ def main() -> None:
         warm_up=given.warm_up,
         described=given.described,
         words=given.words,
-        hard_tasks=tuple(given.hard_tasks),
-        hard=given.hard,
-        helpers=given.helpers,
+        tasks=(*SHORT_TASKS, *given.hard_tasks * (given.hard - 1), *tuple(HELPERS) * given.helpers),
         log_every=given.log_every,
         workers=given.workers,
     )

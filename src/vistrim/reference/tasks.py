@@ -72,8 +72,14 @@ def count(scene: Scene, rng: Random) -> Question:
     every = COLORS if group == "color" else KINDS
     value = getattr(shape, group) if rng.random() < 0.7 else rng.choice(every)
     number = sum(getattr(other, group) == value for other in scene.shapes)
-    named = f"{value} shapes" if group == "color" else f"{value}s" if value != "cross" else "crosses"
-    return Question("count", f"How many {named} are there?", str(number))
+    return Question("count", f"How many {plural(value)} are there?", str(number))
+
+
+def plural(value: str) -> str:
+    """Name all shapes of a color or kind."""
+    if value in COLORS:
+        return f"{value} shapes"
+    return "crosses" if value == "cross" else f"{value}s"
 
 
 def existence(scene: Scene, rng: Random, yes: float = 0.5) -> Question:
